@@ -1,0 +1,230 @@
+"""Labelled samples as a value: tensors in memory, or any map-style dataset behind the same surface."""
+
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self, cast, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+MAX_CLASSES = 1_000_000
+
+
+class DataError(ValueError):
+    """Data that cannot be opened or is not what its format promises; the message is one line that says what to do."""
+
+
+class Labelled(Dataset[tuple[Any, int]]):
+    """What every opened data set offers: `labels`, `classes`, `name`, a length, samples, a loader and subsets.
+
+    The samples are `(input, label)` pairs with an integer label; iterating a loader gives `(inputs, labels)` batches.
+    """
+
+    labels: Tensor
+    classes: tuple[str, ...]
+    name: str
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, present or not."""
+        return len(self.classes)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[tuple[Any, int]]:
+        return (self[index] for index in range(len(self)))
+
+    def subset(self, indices: Iterable[int] | Tensor) -> Self:
+        """Return the samples at `indices`, in that order; the classes stay as they are."""
+        raise NotImplementedError
+
+    def loader(
+        self, batch_size: int, *, shuffle: bool = False, seed: int = 0, num_workers: int = 0
+    ) -> DataLoader[tuple[Any, int]]:
+        """Return a DataLoader over all samples, the last batch included, that leaves the global random state alone.
+
+        Parameters
+        ----------
+        batch_size
+            Samples per batch.
+        shuffle
+            Draw a new order in every pass. The orders follow from `seed` alone.
+        seed
+            Seed of the loader's own generator.
+        num_workers
+            Worker processes; 0 reads in this process.
+
+        Examples
+        --------
+        >>> from neurocollapse import data
+        >>> inputs, labels = next(iter(data.open("digits").loader(32)))
+        >>> tuple(inputs.shape), labels.dtype
+        ((32, 1, 8, 8), torch.int64)
+        """
+        if operator.index(batch_size) < 1:
+            raise ValueError(f"`batch_size` must be at least 1, got {batch_size}")
+        return DataLoader(
+            self,
+            batch_size=batch_size,
+            shuffle=shuffle and len(self) > 0,
+            generator=torch.Generator().manual_seed(seed),
+            num_workers=num_workers,
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LabelledData(Labelled):
+    """Labelled samples held in memory.
+
+    Parameters
+    ----------
+    inputs
+        Tensor of shape (samples, …), float32 from every reader.
+    labels
+        Tensor of shape (samples,), integers in [0, number of classes); kept as int64.
+    classes
+        The class names, in label order.
+    name
+        What is shown in reports, "digits/train".
+
+    Raises
+    ------
+    DataError
+        If the lengths differ or a label has no class.
+
+    Examples
+    --------
+    >>> import torch
+    >>> points = LabelledData(torch.zeros(3, 2), torch.tensor([0, 1, 1]), ("left", "right"), "points")
+    >>> len(points), points[2][1], points
+    (3, 1, LabelledData('points', 3 samples of shape (2,), 2 classes))
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    name: str = "data"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.inputs, Tensor) or self.inputs.ndim == 0:
+            raise DataError(f"`inputs` must be a tensor of shape (samples, …), got {_described(self.inputs)}")
+        object.__setattr__(self, "classes", tuple(self.classes))
+        object.__setattr__(self, "labels", checked_labels(self.labels, len(self.classes)))
+        if len(self.inputs) != len(self.labels):
+            raise DataError(
+                f"`inputs` and `labels` must have one entry per sample, got {len(self.inputs)} inputs "
+                f"and {len(self.labels)} labels"
+            )
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.inputs[index], int(self.labels[index])
+
+    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, int]]:
+        """Return many samples at once: torch's loaders ask for a batch this way, and one gather is much faster."""
+        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        return list(zip(self.inputs[chosen].unbind(), self.labels[chosen].tolist(), strict=True))
+
+    def subset(self, indices: Iterable[int] | Tensor) -> Self:
+        chosen = _index_tensor(indices)
+        return replace(self, inputs=self.inputs[chosen], labels=self.labels[chosen])
+
+    def __repr__(self) -> str:
+        shape = tuple(self.inputs.shape[1:])
+        return f"LabelledData({self.name!r}, {len(self)} samples of shape {shape}, {len(self.classes)} classes)"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LabelledSamples(Labelled):
+    """Any map-style dataset of `(input, label)` pairs, read one sample at a time.
+
+    `labels` are those of `samples`, known beforehand; the samples themselves are handed on untouched.
+    """
+
+    samples: Dataset[Any]
+    labels: Tensor
+    classes: tuple[str, ...]
+    name: str = "data"
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        sample: tuple[Any, int] = self.samples[index]
+        return sample
+
+    def subset(self, indices: Iterable[int] | Tensor) -> Self:
+        chosen = _index_tensor(indices)
+        return replace(self, samples=Subset(self.samples, chosen.tolist()), labels=self.labels[chosen])
+
+    def __repr__(self) -> str:
+        return f"LabelledSamples({self.name!r}, {len(self)} samples, {len(self.classes)} classes)"
+
+
+@runtime_checkable
+class _MapStyle(Sized, Protocol):
+    def __getitem__(self, index: int) -> Any: ...
+
+
+def shard(data: Any, rank: int, world_size: int) -> Any:
+    """Return the part of a data set that one of several processes reads: samples rank, rank + world_size, ….
+
+    Nothing is padded or repeated, so that over all ranks each sample counts once; the parts' sizes differ by one at
+    most, and ranks beyond the number of samples get none.
+
+    Parameters
+    ----------
+    data
+        An opened data set, or any map-style torch Dataset.
+    rank, world_size
+        This process, in [0, world_size), and the number of processes.
+
+    Examples
+    --------
+    >>> [shard(list("abcde"), rank, 2)[0] for rank in range(2)]
+    ['a', 'b']
+    """
+    if world_size < 1 or not 0 <= rank < world_size:
+        raise ValueError(f"`rank` must lie in [0, world_size), got rank {rank} with world_size {world_size}")
+    if not isinstance(data, _MapStyle):
+        raise TypeError(f"`data` must be a map-style dataset with a length, got {type(data).__name__}")
+    indices = range(rank, len(data), world_size)
+    return data.subset(indices) if isinstance(data, Labelled) else Subset(cast(Dataset[Any], data), indices)
+
+
+def checked_labels(labels: Any, num_classes: int) -> Tensor:
+    """Return the labels as int64, or say which one is out of range."""
+    if not isinstance(labels, Tensor) or labels.ndim != 1 or labels.is_floating_point() or labels.is_complex():
+        raise DataError(f"`labels` must be a tensor of shape (samples,) of integers, got {_described(labels)}")
+    labels = labels.to(torch.int64)
+    outside = ((labels < 0) | (labels >= num_classes)).nonzero()
+    if len(outside):
+        position = int(outside[0])
+        raise DataError(
+            f"`labels` must hold integers in [0, {num_classes}), got {int(labels[position])} at position {position}"
+        )
+    return labels
+
+
+def numbered_classes(labels: Tensor) -> tuple[str, ...]:
+    """Return "0", "1", … up to the greatest label; a negative label is left for the range check to report."""
+    greatest = int(labels.max()) if len(labels) else -1
+    if greatest >= MAX_CLASSES:
+        raise DataError(f"`labels` must lie below {MAX_CLASSES}, got {greatest}; renumber the classes from 0")
+    return tuple(str(label) for label in range(greatest + 1))
+
+
+def _index_tensor(indices: Iterable[int] | Tensor) -> Tensor:
+    """Return indices (a sequence of integers, or a boolean mask) as a tensor that can index samples."""
+    if isinstance(indices, Tensor):
+        return indices.nonzero().flatten() if indices.dtype == torch.bool else indices.to(torch.int64)
+    return torch.tensor(list(indices), dtype=torch.int64)
+
+
+def _described(value: Any) -> str:
+    """Return type, or shape and dtype, of what came instead."""
+    if isinstance(value, Tensor):
+        return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)}"
+    return f"a {type(value).__name__}" if not isinstance(value, Mapping) else f"a mapping with {len(value)} entries"

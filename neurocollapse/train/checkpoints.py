@@ -1,0 +1,152 @@
+"""A training run on disk: weights under their own names, the optimizer's tensors, and a JSON header. Never pickle."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from neurocollapse.train.settings import TrainingError
+
+HEADER = "neurocollapse_training"
+OPTIMIZER_PREFIX = "optimizer/"  # no module or parameter name of the weights can begin so by accident: theirs use dots
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A training run as it was after `epoch` epochs.
+
+    Attributes
+    ----------
+    epoch
+        Number of finished epochs.
+    weights
+        The model's state: name → tensor.
+    optimizer
+        The optimizer's state: (number of the parameter, name of the quantity) → tensor.
+    record
+        Whatever else was stored with it.
+    """
+
+    epoch: int
+    weights: Mapping[str, Tensor]
+    optimizer: Mapping[tuple[int, str], Tensor]
+    record: Mapping[str, Any]
+
+    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Copy the weights, and the optimizer's state if one is given, into place.
+
+        Raises
+        ------
+        TrainingError
+            If names or shapes differ from the model's; then nothing was copied.
+        """
+        _check_same_names(self.weights, model)
+        model.load_state_dict(dict(self.weights))
+        if optimizer is None:
+            return
+        state: dict[int, dict[str, Tensor]] = {}
+        for (number, quantity), tensor in self.optimizer.items():
+            state.setdefault(number, {})[quantity] = tensor
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def save_checkpoint(
+    path: str | Path,
+    model: nn.Module,
+    *,
+    epoch: int,
+    optimizer: torch.optim.Optimizer | None = None,
+    record: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a safetensors file in one step: a reader, or a killed writer, finds the old file or the new one.
+
+    Parameters
+    ----------
+    path
+        The file; its folder must exist.
+    model, optimizer
+        What to store; the weights keep their names, so that any reader of safetensors finds them.
+    epoch
+        Number of finished epochs.
+    record
+        Anything JSON can hold, to be stored with it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp(), "net.safetensors")
+    >>> save_checkpoint(file, nn.Linear(3, 2), epoch=7)
+    >>> load_checkpoint(file).epoch
+    7
+    """
+    path = Path(path)
+    tensors = {name: _detached(name, value) for name, value in model.state_dict().items()}
+    for number, quantities in (optimizer.state_dict()["state"] if optimizer else {}).items():
+        for quantity, value in quantities.items():
+            if value is not None:
+                tensors[f"{OPTIMIZER_PREFIX}{number}/{quantity}"] = _detached(quantity, value)
+    header = json.dumps({"epoch": epoch, "record": dict(record or {})})
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        save_file(tensors, unfinished, metadata={HEADER: header})
+        os.replace(unfinished, path)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"cannot write the checkpoint {path}: {error}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read what `save_checkpoint` wrote.
+
+    Raises
+    ------
+    TrainingError
+        If there is no such file, or it is damaged or of another kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise TrainingError(f"there is no checkpoint {path}")
+    weights: dict[str, Tensor] = {}
+    optimizer: dict[tuple[int, str], Tensor] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})[HEADER])
+            for name in file.keys():  # noqa: SIM118  # not a mapping: iterating the file itself fails
+                if name.startswith(OPTIMIZER_PREFIX):
+                    number, quantity = name.removeprefix(OPTIMIZER_PREFIX).split("/")
+                    optimizer[int(number), quantity] = file.get_tensor(name)
+                else:
+                    weights[name] = file.get_tensor(name)
+        return Checkpoint(int(header["epoch"]), weights, optimizer, header["record"])
+    except (SafetensorError, OSError) as error:
+        raise TrainingError(f"{path} is not a readable safetensors file ({error}); delete it to start anew") from error
+    except (KeyError, ValueError, TypeError) as error:
+        raise TrainingError(f"{path} does not hold a training run of neurocollapse; choose another file") from error
+
+
+def _detached(name: str, value: Any) -> Tensor:
+    """Return a copy on the CPU, so that tied weights are stored as often as they are named."""
+    if not isinstance(value, Tensor):
+        raise TrainingError(f"only tensors can be stored, but the state {name!r} is a {type(value).__name__}")
+    return value.detach().cpu().contiguous().clone()
+
+
+def _check_same_names(weights: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Raise unless the weights are the model's by name and shape."""
+    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    saved = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    for name in own.keys() | saved.keys():
+        if own.get(name) != saved.get(name):
+            raise TrainingError(
+                f"the checkpoint belongs to another model: {name!r} has shape {saved.get(name, 'none')} in the file "
+                f"and {own.get(name, 'none')} in the model"
+            )

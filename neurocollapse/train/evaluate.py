@@ -1,0 +1,63 @@
+"""Loss and accuracy of a trained model on a data set."""
+
+from collections.abc import Sized
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from neurocollapse.train.loop import check_outputs
+from neurocollapse.train.settings import LOSSES, check_choice, loss_of
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean loss per sample, and the part of the samples classified correctly."""
+
+    loss: float
+    accuracy: float
+
+
+def evaluate(
+    model: nn.Module, data: Dataset[tuple[Tensor, int]], *, loss: str = "cross_entropy", batch_size: int = 512
+) -> Evaluation:
+    """Measure loss and accuracy in eval mode; modes and random state are afterwards what they were.
+
+    Parameters
+    ----------
+    model
+        Maps inputs (samples, …) to class scores (samples, classes).
+    data
+        A map-style dataset of (input, label) pairs with integer labels, not empty.
+    loss
+        "cross_entropy" or "mse", as in `fit`.
+    batch_size
+        Samples per forward pass; the result does not depend on it beyond rounding.
+
+    Examples
+    --------
+    >>> from neurocollapse import data, models
+    >>> evaluate(models.mlp(64, 32, 10, depth=1), data.open("digits", split="test")).accuracy < 0.5
+    True
+    """
+    check_choice("loss", loss, LOSSES)
+    num_samples = len(cast(Sized, data))
+    if num_samples == 0:
+        raise ValueError("`data` must hold at least one sample, got none")
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    modes = {module: module.training for module in model.modules()}
+    total_loss, num_correct = 0.0, 0
+    try:
+        model.eval()
+        with torch.no_grad():
+            for inputs, labels in DataLoader(data, batch_size, generator=torch.Generator()):
+                outputs, labels = model(inputs.to(device)), labels.to(device)
+                check_outputs(outputs, labels)
+                total_loss += loss_of(outputs, labels, loss).item() * len(labels)
+                num_correct += int((outputs.argmax(dim=1) == labels).sum())
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    return Evaluation(total_loss / num_samples, num_correct / num_samples)

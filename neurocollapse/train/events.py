@@ -1,0 +1,57 @@
+"""The moments of a training run at which somebody may look, and what they get to see."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from neurocollapse.train.settings import check_choice
+
+EVENTS = ("on_start", "before_epoch", "after_batch", "after_epoch", "on_end")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far training has come; what every event receives.
+
+    ============  =====================================================================================
+    event         loss and accuracy
+    ============  =====================================================================================
+    on_start      NaN, or those of the last finished epoch of a resumed run
+    before_epoch  the same
+    after_batch   of the batch, measured before its update
+    after_epoch   means over the epoch's samples, each measured in its batch (in train mode)
+    on_end        those of the last epoch
+    ============  =====================================================================================
+
+    Attributes
+    ----------
+    epoch
+        Number of finished epochs: 0 in the first `before_epoch`, 1 in the first `after_epoch`.
+    step
+        Number of finished optimizer steps.
+    loss
+        Mean loss per sample.
+    accuracy
+        Part of the samples classified correctly, in [0, 1].
+    model
+        The model in training, in train mode.
+    """
+
+    epoch: int
+    step: int
+    loss: float
+    accuracy: float
+    model: nn.Module = field(repr=False)
+
+
+Event = Callable[[Progress], object]
+
+
+def checked_events(events: Mapping[str, Event] | None) -> dict[str, Event]:
+    """Return the events, or say which name is unknown or which value cannot be called."""
+    for name, event in (events or {}).items():
+        check_choice("events", name, EVENTS)
+        if not callable(event):
+            raise TypeError(f"`events[{name!r}]` must be callable, got a {type(event).__name__}")
+    return dict(events or {})

@@ -1,0 +1,274 @@
+"""The training loop: one function, named events, and nothing random that does not follow from its seed."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from neurocollapse.train.checkpoints import load_checkpoint, save_checkpoint
+from neurocollapse.train.events import Event, Progress, checked_events
+from neurocollapse.train.random_state import forked_random_state, seed_random_state
+from neurocollapse.train.settings import Settings, TrainingError, loss_of
+
+
+@dataclass(frozen=True)
+class History:
+    """Mean loss and accuracy of each epoch over its training samples, measured batch by batch in train mode."""
+
+    loss: tuple[float, ...] = ()
+    accuracy: tuple[float, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.loss)
+
+    def extended(self, loss: float, accuracy: float) -> "History":
+        """Return the history with one more epoch."""
+        return History((*self.loss, loss), (*self.accuracy, accuracy))
+
+
+def fit(
+    model: nn.Module,
+    data: Dataset[tuple[Tensor, int]],
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    optimizer: str = "adam",
+    weight_decay: float = 0.0,
+    momentum: float = 0.0,
+    schedule: str = "constant",
+    loss: str = "cross_entropy",
+    seed: int = 0,
+    events: Mapping[str, Event] | None = None,
+    resume: str | Path | None = None,
+    progress: bool = True,
+) -> History:
+    """Train a classifier in place and return its loss and accuracy per epoch.
+
+    The order of the samples and everything random in the model (dropout) follow from `seed`; the global random state
+    and each module's train or eval mode are afterwards what they were, after an error or Ctrl-C too.
+
+    Parameters
+    ----------
+    model
+        Maps inputs (samples, …) to class scores (samples, classes); trained where its parameters are.
+    data
+        A map-style dataset of (input, label) pairs with integer labels.
+    epochs, batch_size
+        Passes over the data, and samples per update. A last batch of a single sample joins the one before it, because
+        batch normalisation cannot train on it.
+    learning_rate
+        Step size at the start.
+    optimizer
+        "sgd", "momentum" (SGD with momentum 0.9 unless given), "adam" or "adamw".
+    weight_decay, momentum
+        As in torch.optim.
+    schedule
+        "constant", or "cosine": half a cosine over all steps, from `learning_rate` down to a hundredth of it.
+    loss
+        "cross_entropy", or "mse": (1/N) Σ_i ‖f(x_i) − y_i‖² to the one-hot y, summed over classes, no factor ½.
+    seed
+        Seed of the run.
+    events
+        Functions of a `Progress`, by name: on_start, before_epoch, after_batch, after_epoch, on_end. They may look at
+        the model and run it in eval mode; that changes nothing in the training.
+    resume
+        A file that keeps the finished epochs: written after each, and continued from where it exists. The result is
+        that of the unbroken run to the last bit.
+    progress
+        Show a bar, where standard error is a terminal.
+
+    Raises
+    ------
+    TrainingError
+        If the loss stops being finite, the outputs do not fit the labels, or `resume` belongs to another run.
+
+    Examples
+    --------
+    >>> from neurocollapse import data, models
+    >>> digits, model = data.open("digits"), models.mlp(64, 32, 10, depth=1)
+    >>> fit(model, digits, epochs=2, batch_size=64, learning_rate=1e-2).accuracy[-1] > 0.9
+    True
+    """
+    settings = Settings(
+        epochs, batch_size, optimizer, learning_rate, weight_decay, momentum, schedule, loss, seed
+    )  # fmt: skip
+    checked = checked_events(events)
+    _check_data(data)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise TrainingError(f"`model` must have parameters that require gradients, {type(model).__name__} has none")
+    run = _Run(model, data, settings, settings.build_optimizer(parameters), checked, parameters[0].device)
+    with _left_as_found(model, run.device), torch.enable_grad():
+        return _train(run, None if resume is None else Path(resume), progress)
+
+
+@dataclass
+class _Run:
+    """A run under way: what stays the same, and the count of steps."""
+
+    model: nn.Module
+    data: Any
+    settings: Settings
+    optimizer: torch.optim.Optimizer
+    events: Mapping[str, Event]
+    device: torch.device
+    step: int = 0
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return len(_batches(torch.arange(len(self.data)), self.settings.batch_size))
+
+    def emit(self, name: str, epoch: int, loss: float, accuracy: float) -> None:
+        """Call one event so that looking does not change training: random state and train mode are put back."""
+        if name not in self.events:
+            return
+        with forked_random_state(self.device):
+            self.events[name](Progress(epoch, self.step, loss, accuracy, self.model))
+        self.model.train()
+
+
+def _train(run: _Run, resume: Path | None, progress: bool) -> History:
+    """Run the epochs that are still missing."""
+    history = History()
+    if resume is not None and resume.exists():
+        history = _continue_from(resume, run)
+    run.model.train()
+    run.emit("on_start", len(history), *_latest(history))
+    epochs = range(len(history), run.settings.epochs)
+    shown = {"desc": "training", "unit": "epoch", "total": run.settings.epochs, "initial": len(history)}
+    with tqdm(epochs, disable=None if progress else True, **shown) as bar:  # None: only on a terminal
+        for epoch in bar:
+            run.emit("before_epoch", epoch, *_latest(history))
+            history = history.extended(*_train_epoch(run, epoch))
+            if resume is not None:
+                _save(resume, run, history)
+            run.emit("after_epoch", epoch + 1, *_latest(history))
+            bar.set_postfix(loss=f"{history.loss[-1]:.2e}", accuracy=f"{history.accuracy[-1]:.1%}", refresh=False)
+    run.emit("on_end", len(history), *_latest(history))
+    return history
+
+
+def _train_epoch(run: _Run, epoch: int) -> tuple[float, float]:
+    """Train on every sample once, in an order and with random numbers that follow from seed and epoch alone."""
+    order = torch.Generator().manual_seed(_epoch_seed(run.settings.seed, 2 * epoch))
+    seed_random_state(_epoch_seed(run.settings.seed, 2 * epoch + 1), run.device)
+    batches = _batches(torch.randperm(len(run.data), generator=order), run.settings.batch_size)
+    total_loss, num_correct = 0.0, 0
+    run.model.train()
+    for inputs, labels in DataLoader(run.data, batch_sampler=batches, generator=order):
+        loss, correct = _update(run, inputs.to(run.device), labels.to(run.device), epoch)
+        total_loss += loss * len(labels)
+        num_correct += correct
+        run.emit("after_batch", epoch, loss, correct / len(labels))
+    return total_loss / len(run.data), num_correct / len(run.data)
+
+
+def _update(run: _Run, inputs: Tensor, labels: Tensor, epoch: int) -> tuple[float, int]:
+    """Make one optimizer step; return the batch's loss and its number of correct predictions, both before the step."""
+    num_steps = run.settings.epochs * run.batches_per_epoch
+    for group in run.optimizer.param_groups:
+        group["lr"] = run.settings.learning_rate_at(run.step, num_steps)
+    run.optimizer.zero_grad(set_to_none=True)
+    outputs = run.model(inputs)
+    check_outputs(outputs, labels)
+    loss = loss_of(outputs, labels, run.settings.loss)
+    value = loss.item()
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"the loss became {value} in epoch {epoch}, step {run.step} (both counted from 0); "
+            f"try a smaller learning rate than learning_rate={run.settings.learning_rate:g}"
+        )
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+    run.optimizer.step()
+    run.step += 1
+    return value, int((outputs.argmax(dim=1) == labels).sum())
+
+
+def check_outputs(outputs: Any, labels: Tensor) -> None:
+    """Raise unless outputs are class scores that have a column for every label."""
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(labels):
+        came = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
+        raise TrainingError(f"`model` must return class scores of shape ({len(labels)}, classes), got {came}")
+    if not 0 <= int(labels.min()) <= int(labels.max()) < outputs.shape[1]:
+        raise TrainingError(
+            f"`model` returns scores for {outputs.shape[1]} classes, but the labels run from {int(labels.min())} "
+            f"to {int(labels.max())}; build the model with more classes"
+        )
+
+
+def _batches(order: Tensor, batch_size: int) -> list[list[int]]:
+    """Cut an order into batches; a single left-over sample joins the last full batch."""
+    batches = [part.tolist() for part in order.split(batch_size)]
+    if len(batches) > 1 and len(batches[-1]) == 1 < batch_size:
+        batches[-2:] = [batches[-2] + batches[-1]]
+    return batches
+
+
+def _epoch_seed(seed: int, stream: int) -> int:
+    """Return the seed of one stream of random numbers, different for every pair of seed and stream."""
+    return (seed * 1_000_003 + stream) % 2**63
+
+
+def _latest(history: History) -> tuple[float, float]:
+    """Return the last epoch's loss and accuracy, NaN before the first."""
+    return (history.loss[-1], history.accuracy[-1]) if len(history) else (math.nan, math.nan)
+
+
+@contextmanager
+def _left_as_found(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Put back random state and every module's train or eval mode, and drop the gradients, however the block ends."""
+    modes = {module: module.training for module in model.modules()}
+    with forked_random_state(device):
+        try:
+            yield
+        finally:
+            for module, training in modes.items():
+                module.training = training
+            model.zero_grad(set_to_none=True)
+
+
+def _check_data(data: Any) -> None:
+    """Raise unless data is a map-style dataset with samples in it."""
+    if isinstance(data, DataLoader):
+        raise TypeError("`data` must be a dataset, got a DataLoader; pass loader.dataset, and batch_size to fit")
+    if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+        raise TypeError(f"`data` must be a map-style dataset of (input, label) pairs, got a {type(data).__name__}")
+    if len(data) == 0:
+        raise ValueError("`data` must hold at least one sample, got none")
+
+
+def _save(path: Path, run: _Run, history: History) -> None:
+    """Write everything the next epoch depends on."""
+    record = {"settings": asdict(run.settings), "num_samples": len(run.data), "step": run.step}
+    record |= {"loss": history.loss, "accuracy": history.accuracy}
+    save_checkpoint(path, run.model, epoch=len(history), optimizer=run.optimizer, record=record)
+
+
+def _continue_from(path: Path, run: _Run) -> History:
+    """Load a saved run into this one, or say in what it differs."""
+    saved = load_checkpoint(path)
+    try:
+        settings, num_samples = saved.record["settings"], saved.record["num_samples"]
+        run.step, history = (
+            int(saved.record["step"]),
+            History(tuple(saved.record["loss"]), tuple(saved.record["accuracy"])),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise TrainingError(f"{path} holds no run of fit to resume; choose another file") from error
+    difference = run.settings.difference(settings)
+    if num_samples != len(run.data):
+        difference = f"{num_samples} samples, not {len(run.data)}"
+    if difference:
+        raise TrainingError(
+            f"`resume` file {path} was written with {difference}; use the same settings or another file"
+        )
+    saved.restore(run.model, run.optimizer)
+    return history

@@ -1,0 +1,101 @@
+"""What a training run is made of besides model and data, checked once and comparable with a saved run's."""
+
+import difflib
+import math
+import operator
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+OPTIMIZERS = ("sgd", "momentum", "adam", "adamw")
+SCHEDULES = ("constant", "cosine")
+LOSSES = ("cross_entropy", "mse")
+DEFAULT_MOMENTUM = 0.9
+COSINE_FLOOR = 0.01
+
+
+class TrainingError(ValueError):
+    """Training that cannot start, go on or be resumed; the message is one line that says what to do."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of `fit`, of which every number of a run follows together with model and data."""
+
+    epochs: int
+    batch_size: int
+    optimizer: str
+    learning_rate: float
+    weight_decay: float
+    momentum: float
+    schedule: str
+    loss: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 0), ("batch_size", 1)):
+            if operator.index(getattr(self, name)) < least:
+                raise ValueError(f"`{name}` must be an integer of at least {least}, got {getattr(self, name)!r}")
+        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("loss", LOSSES)):
+            check_choice(name, getattr(self, name), known)
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ValueError(f"`learning_rate` must be a positive number, got {self.learning_rate!r}")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise ValueError(f"`weight_decay` must be a number of at least 0, got {self.weight_decay!r}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"`momentum` must lie in [0, 1), got {self.momentum!r}")
+        if self.momentum and self.optimizer not in ("sgd", "momentum"):
+            raise ValueError(
+                f"`momentum` belongs to 'sgd' and 'momentum', got {self.momentum!r} with {self.optimizer!r}"
+            )
+
+    def build_optimizer(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        """Return the optimizer over `parameters`; "momentum" is SGD with momentum 0.9 unless told otherwise."""
+        options: dict[str, Any] = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
+        match self.optimizer:
+            case "adam":
+                return torch.optim.Adam(parameters, **options)
+            case "adamw":
+                return torch.optim.AdamW(parameters, **options)
+            case "momentum":
+                return torch.optim.SGD(parameters, momentum=self.momentum or DEFAULT_MOMENTUM, **options)
+            case _:
+                return torch.optim.SGD(parameters, momentum=self.momentum, **options)
+
+    def learning_rate_at(self, step: int, num_steps: int) -> float:
+        """Return the step size of step `step` of `num_steps`: constant, or half a cosine down to a hundredth."""
+        if self.schedule == "constant":
+            return self.learning_rate
+        height = (1 + math.cos(math.pi * step / num_steps)) / 2
+        return self.learning_rate * (COSINE_FLOOR + (1 - COSINE_FLOOR) * height)
+
+    def difference(self, saved: dict[str, Any]) -> str | None:
+        """Say in which setting a saved run differs, or None; more epochs are no difference unless they move a cosine."""
+        for name, value in asdict(self).items():
+            if saved.get(name) != value and not (name == "epochs" and self.schedule == "constant"):
+                return f"{name}={saved.get(name)!r}, not {value!r}"
+        return None
+
+
+def loss_of(outputs: Tensor, labels: Tensor, loss: str) -> Tensor:
+    """Return the mean loss of a batch: cross-entropy, or the squared distance to the one-hot label.
+
+    mse: (1/N) Σ_i ‖f(x_i) − y_i‖², summed over the classes, averaged over the samples, without a factor ½.
+    """
+    if loss == "mse":
+        targets = functional.one_hot(labels, outputs.shape[1]).to(outputs.dtype)
+        return (outputs - targets).square().sum(dim=1).mean()
+    return functional.cross_entropy(outputs, labels)
+
+
+def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    """Raise, with the nearest match, unless `value` is one of the known names."""
+    if value in known:
+        return
+    near = difflib.get_close_matches(str(value), known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"`{name}` must be one of {', '.join(map(repr, known))}, got {value!r}{hint}")
