@@ -1,0 +1,25 @@
+"""Figures of analyses and verifications; the only part of the library that knows matplotlib.
+
+Every function returns its Axes or Figure and leaves matplotlib's settings as they were. A figure made here without
+`ax=` belongs to pyplot, as a notebook needs to display it; close it with `matplotlib.pyplot.close` in long programs,
+or pass `ax=offscreen_axes()` for a figure that pyplot never hears of.
+"""
+
+from neurocollapse.plots.certificates import bounds
+from neurocollapse.plots.classes import class_spread
+from neurocollapse.plots.layerwise import compression, decay, separation
+from neurocollapse.plots.overview import layers
+from neurocollapse.plots.pictures import features
+from neurocollapse.plots.style import context, offscreen_axes
+
+__all__ = [
+    "bounds",
+    "class_spread",
+    "compression",
+    "context",
+    "decay",
+    "features",
+    "layers",
+    "offscreen_axes",
+    "separation",
+]

@@ -1,0 +1,248 @@
+"""Two-dimensional pictures of the features of chosen layers, coloured by class."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib import patheffects
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from neurocollapse.plots.datasets import as_array, near_miss
+from neurocollapse.plots.style import PALETTE, colour, context, literal, marker, shortened
+
+_MAX_NAMED_CLASSES = 12
+_DIMENSIONS_BEFORE_TSNE = 50
+
+
+def features(
+    features: Mapping[str, Any],
+    labels: Any,
+    *,
+    method: str = "pca",
+    layers: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    seed: int = 0,
+    max_samples: int = 2000,
+    columns: int = 4,
+) -> Figure:
+    """Features of each layer in two dimensions, one small picture a layer, one colour and marker a class.
+
+    Every picture has the scale of its own layer, so it shows how classes lie to each other, not how large features
+    are; the share of variance in a PCA title says how much of the layer the picture holds.
+
+    Parameters
+    ----------
+    features
+        Layer name to array or tensor of shape (samples, features); `nc.capture` yields such a mapping.
+    labels
+        Class indices of shape (samples,).
+    method
+        ``"pca"``; ``"tsne"``, after a PCA to 50 dimensions; or ``"umap"``, which needs ``neurocollapse[umap]``.
+    layers
+        Names of the layers to show, in this order; all of them by default.
+    classes
+        Names of classes 0, 1, …; their numbers by default.
+    seed
+        Seed of the choice of samples and of the method.
+    max_samples
+        At most so many samples are drawn, the same ones in every layer.
+    columns
+        Pictures in one row.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of another kind or shape, a layer or method is unknown, or features are not finite.
+    ImportError
+        If ``method="umap"`` and UMAP is not installed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> samples = np.random.default_rng(0).normal(size=(30, 5))
+    >>> figure = features({"a": samples, "b": samples**2}, np.arange(30) % 3, columns=2)
+    >>> [axes.get_title().split(",")[0] for axes in figure.axes]
+    ['a', 'b']
+    """
+    embed = _method(method)
+    chosen = _chosen(features, layers)
+    index = _check_labels(labels)
+    names = _class_names(classes, index)
+    for name, value in chosen.items():
+        _check_features(name, value, index.size)
+    generator = np.random.default_rng(seed)
+    kept = np.sort(generator.permutation(index.size)[: _at_least("max_samples", max_samples, 1)])
+    columns = min(_at_least("columns", columns, 1), len(chosen))
+    pictures = {name: embed(value[kept], seed) for name, value in chosen.items()}
+    return _draw(pictures, index[kept], names, columns)
+
+
+def _draw(pictures: Mapping[str, tuple[np.ndarray, str]], labels: np.ndarray, names: list[str], columns: int) -> Figure:
+    """The grid of pictures with one legend above."""
+    rows = -(-len(pictures) // columns)
+    present = np.unique(labels)
+    with context():
+        figure, grid = plt.subplots(rows, columns, figsize=(max(2.1 * columns, 3.2), 2.25 * rows + 0.5), squeeze=False)
+        for ax, (name, (points, note)) in zip(grid.flat, pictures.items(), strict=False):
+            _draw_points(ax, points, labels, names, present)
+            ax.set_title(shortened(name, 22) + note, fontsize=9, parse_math=False)
+        for ax in grid.flat[len(pictures) :]:
+            ax.remove()
+        if present.size <= _MAX_NAMED_CLASSES:
+            handles = [
+                plt.Line2D([], [], linestyle="none", marker=marker(k), color=colour(k), markersize=5) for k in present
+            ]
+            texts = [literal(shortened(names[k], 14)) for k in present]
+            figure.legend(handles, texts, loc="outside upper center", ncols=min(len(texts), 2 + 2 * columns))
+    return figure
+
+
+def _draw_points(ax: Axes, points: np.ndarray, labels: np.ndarray, names: list[str], present: np.ndarray) -> None:
+    """The samples as pixels, because thousands of vector markers make a file too large to mail."""
+    many = present.size > _MAX_NAMED_CLASSES
+    for k in present:
+        own = points[labels == k]
+        ink = plt.get_cmap("viridis")(k / max(len(names) - 1, 1)) if many else colour(int(k))
+        ax.scatter(
+            own[:, 0], own[:, 1], s=9, marker=marker(int(k)), color=ink, linewidths=0, alpha=0.75, rasterized=True
+        )
+    if not many and len(PALETTE) >= 2:
+        for k in present:
+            _name_class(ax, np.median(points[labels == k], axis=0), shortened(names[k], 8), colour(int(k)))
+    ax.set(xticks=[], yticks=[])
+    ax.grid(False)
+    ax.margins(0.06)
+    ax.spines[["top", "right"]].set_visible(True)
+
+
+def _name_class(ax: Axes, where: np.ndarray, text: str, ink: str) -> None:
+    """The class's name at its median, so that the picture reads without colour."""
+    label = ax.text(
+        where[0], where[1], text, fontsize=8, fontweight="bold", color=ink, ha="center", va="center", parse_math=False
+    )
+    label.set_path_effects([patheffects.withStroke(linewidth=2.5, foreground="white")])
+
+
+def _method(method: str) -> Callable[[np.ndarray, int], tuple[np.ndarray, str]]:
+    """The function behind a method's name."""
+    methods = {"pca": _pca, "tsne": _tsne, "umap": _umap}
+    if method not in methods:
+        raise ValueError(f"`method` must be one of {', '.join(map(repr, methods))}, got {method!r}")
+    if method == "umap":
+        _import_umap()
+    return methods[method]
+
+
+def _pca(values: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
+    """The first two principal components and a title's words on their share of the variance."""
+    components, share = _components(values, 2, seed)
+    if np.isnan(share):
+        return components, ", a single point"
+    return components, f", {100 * share:.0f} % of variance"
+
+
+def _components(values: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, float]:
+    """Up to ``count`` principal components, at least two columns, and their share of the variance, NaN if none."""
+    from sklearn.decomposition import PCA
+
+    count = min(count, *values.shape)
+    if not np.ptp(values, axis=0).any():  # one point: PCA would divide zero by zero
+        return np.zeros((len(values), 2)), float("nan")
+    model = PCA(count, random_state=seed)
+    found = model.fit_transform(values)
+    share = float(model.explained_variance_ratio_.sum())
+    return np.pad(found, ((0, 0), (0, max(0, 2 - count)))), share
+
+
+def _tsne(values: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
+    """The t-SNE picture with perplexity 30, or a third of the samples where they are few."""
+    from sklearn.manifold import TSNE
+
+    reduced, share = _components(values, _DIMENSIONS_BEFORE_TSNE, seed)
+    if np.isnan(share) or len(values) < 4:
+        return reduced[:, :2], ", a single point" if np.isnan(share) else ""
+    model = TSNE(2, perplexity=min(30.0, (len(values) - 1) / 3), init="pca", random_state=seed)
+    return model.fit_transform(reduced), ""
+
+
+def _umap(values: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
+    """The UMAP picture."""
+    model = _import_umap().UMAP(n_components=2, random_state=seed, n_jobs=1)
+    return np.asarray(model.fit_transform(values), dtype=np.float64), ""
+
+
+def _import_umap() -> Any:
+    """The optional package, or an error that names the extra."""
+    import importlib
+
+    try:
+        return importlib.import_module("umap")
+    except ImportError as error:
+        raise ImportError("method='umap' needs UMAP; run: pip install 'neurocollapse[umap]'") from error
+
+
+def _chosen(features: Mapping[str, Any], layers: Sequence[str] | None) -> dict[str, np.ndarray]:
+    """The arrays of the chosen layers."""
+    if not isinstance(features, Mapping) or not features:
+        raise TypeError(
+            "`features` must be a mapping of layer names to arrays of shape (samples, features) with at least one "
+            f"entry, got {'an empty mapping' if isinstance(features, Mapping) else type(features).__name__}"
+        )
+    if isinstance(layers, str):
+        raise TypeError(f"`layers` must be a sequence of names, got a str; pass layers=[{layers!r}]")
+    wanted = list(features) if layers is None else list(layers)
+    if not wanted:
+        raise ValueError("`layers` must name at least one layer, got an empty sequence")
+    for name in wanted:
+        if name not in features:
+            some = ", ".join(map(str, list(features)[:8]))
+            raise ValueError(
+                f"`layers` names {name!r}, which `features` lacks{near_miss(name, features)} (it has: {some})"
+            )
+    return {name: as_array(features[name]) for name in wanted}
+
+
+def _check_features(name: str, value: np.ndarray, num_samples: int) -> None:
+    """Refuse what no picture can be made of."""
+    if value.ndim != 2 or value.shape[0] != num_samples or not value.shape[1]:
+        raise ValueError(
+            f"`features[{name!r}]` must have shape (samples, features) with {num_samples} samples as in `labels`, "
+            f"got {value.shape}"
+        )
+    if not np.isfinite(value).all():
+        raise ValueError(
+            f"`features[{name!r}]` must be finite, got {int((~np.isfinite(value)).sum())} NaN or inf entries"
+        )
+
+
+def _check_labels(labels: Any) -> np.ndarray:
+    """Class indices as integers."""
+    index = as_array(labels)
+    if index.ndim != 1 or not index.size:
+        raise ValueError(f"`labels` must have shape (samples,) with at least one sample, got {index.shape}")
+    whole = index.astype(np.int64)
+    if (whole != index).any() or (whole < 0).any():
+        raise ValueError("`labels` must hold class indices 0, 1, …; got negative or fractional values")
+    return whole
+
+
+def _class_names(classes: Sequence[str] | None, labels: np.ndarray) -> list[str]:
+    """One name for each class index that occurs."""
+    count = int(labels.max()) + 1
+    names = [str(k) for k in range(count)] if classes is None else [str(name) for name in classes]
+    if len(names) < count:
+        raise ValueError(f"`classes` must name every class, got {len(names)} names for labels up to {count - 1}")
+    return names
+
+
+def _at_least(name: str, value: int, least: int) -> int:
+    """An integer option within its range."""
+    if value < least:
+        raise ValueError(f"`{name}` must be at least {least}, got {value}")
+    return int(value)

@@ -1,0 +1,159 @@
+"""Axes that fit the data: layer names that never overlap, logarithms that survive zeros and infinities."""
+
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, LogLocator, NullFormatter, NullLocator
+
+from neurocollapse.plots.datasets import layer_names, positions
+from neurocollapse.plots.style import GREY, shortened
+
+_MAX_LAYER_TICKS = 12
+_LEGEND_WIDTH = 50
+_CROWDED = 24
+
+
+def layer_axis(ax: Axes, datasets: Sequence[xr.Dataset]) -> None:
+    """Put layer names under the axis, or depths where the networks do not share their names."""
+    names, where = layer_names(datasets[0]), positions(datasets[0])
+    shared = all(layer_names(other) == names and np.array_equal(positions(other), where) for other in datasets[1:])
+    if shared:
+        short, pattern = _distinct_parts(names)
+        name_ticks(ax, where, short)
+        ax.set_xlabel(f"layer  ({shortened(pattern, 40)})" if pattern else "layer", parse_math=False)
+        return
+    where = np.unique(np.concatenate([positions(dataset) for dataset in datasets]))
+    name_ticks(ax, where, [f"{depth:g}" for depth in where])
+    ax.set_xlabel("layer, in order of first firing")
+
+
+def name_ticks(ax: Axes, where: np.ndarray, names: Sequence[str]) -> None:
+    """Label at most twelve positions, the first and the last among them, and turn the names where they are long."""
+    kept = _thinned(len(names))
+    texts = [shortened(names[index], 18) for index in kept]
+    ax.set_xticks([float(where[index]) for index in kept], texts, parse_math=False)
+    figure = ax.get_figure(root=True)
+    width = 72 * ax.get_position().width * (figure.get_figwidth() if figure is not None else 4.0)
+    if max((len(text) for text in texts), default=0) * 5.5 > width / max(len(kept), 1):
+        ax.tick_params(axis="x", rotation=40)
+        for label in ax.get_xticklabels():
+            label.set(horizontalalignment="right", rotation_mode="anchor")
+    if len(where):
+        margin = max(0.35, 0.04 * float(np.ptp(where)))
+        ax.set_xlim(float(where.min()) - margin, float(where.max()) + margin)
+
+
+def _distinct_parts(names: Sequence[str]) -> tuple[list[str], str]:
+    """Names without the dotted parts that all share (cutting would leave only those), and the shared pattern."""
+    parts = [name.split(".") for name in names]
+    limit = min(map(len, parts), default=1) - 1
+    head = next((i for i in range(limit) if len({part[i] for part in parts}) > 1), limit)
+    tail = next((i for i in range(limit - head) if len({part[-1 - i] for part in parts}) > 1), limit - head)
+    if len(names) < 2 or head + tail == 0:
+        return list(names), ""
+    short = [".".join(part[head : len(part) - tail]) for part in parts]
+    return short, ".".join([*parts[0][:head], "*", *parts[0][len(parts[0]) - tail :]])
+
+
+def _thinned(count: int) -> list[int]:
+    """Evenly spaced indices with both ends, at most twelve."""
+    if count <= _MAX_LAYER_TICKS:
+        return list(range(count))
+    return sorted({round(index) for index in np.linspace(0, count - 1, _MAX_LAYER_TICKS)})
+
+
+def log_line(ax: Axes, where: np.ndarray, values: np.ndarray, **style: object) -> Line2D:
+    """A line over positive finite values; gaps elsewhere, because a logarithm has no place for them."""
+    shown = np.where(np.isfinite(values) & (values > 0), values, np.nan)
+    return linear_line(ax, where, shown, **style)
+
+
+def linear_line(ax: Axes, where: np.ndarray, values: np.ndarray, **style: object) -> Line2D:
+    """A line over finite values, with smaller markers where layers are many."""
+    shown = np.where(np.isfinite(values), values, np.nan)
+    if shown.size > _CROWDED:
+        style["markersize"] = 2.5
+    return ax.plot(where, shown, **style)[0]  # type: ignore[arg-type]  # style is passed through unread
+
+
+def log_scale(ax: Axes, series: Sequence[np.ndarray]) -> None:
+    """Make the vertical axis logarithmic with limits from the positive finite values of ``series``."""
+    values = np.concatenate([np.ravel(one) for one in series]) if series else np.empty(0)
+    positive = values[np.isfinite(values) & (values > 0)]
+    low, high = (positive.min(), positive.max()) if positive.size else (0.1, 10.0)
+    span = max(np.log10(high / low), 0.3)
+    zeros, infinities = bool((values == 0).any()), bool(np.isposinf(values).any())
+    ax.set_yscale("log")
+    ax.set_ylim(low / 10 ** (span * (0.22 if zeros else 0.08)), high * 10 ** (span * (0.22 if infinities else 0.08)))
+    _log_ticks(ax)
+
+
+def _log_ticks(ax: Axes) -> None:
+    """Powers of ten over a wide range; 1, 2, 5 in plain digits where a decade would leave the axis bare."""
+    low, high = ax.get_ylim()
+    decades = float(np.log10(high / low))
+    ax.yaxis.set_minor_formatter(NullFormatter())
+    if decades > 2.2:
+        ax.yaxis.set_major_locator(LogLocator(numticks=8))
+        ax.yaxis.set_major_formatter(LogFormatterMathtext())
+        return
+    subs = (1.0, 2.0, 5.0) if decades > 0.7 else tuple(float(digit) for digit in range(1, 10))
+    ax.yaxis.set_major_locator(LogLocator(subs=subs, numticks=20))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def mark_limits(
+    ax: Axes, where: np.ndarray, values: np.ndarray, *, colour: str, words: tuple[str, str], row: int = 0
+) -> None:
+    """Show exact zeros at the bottom edge and infinities at the top edge, with the words for the two."""
+    edges = (
+        (values == 0, "v", 0.035, 0.035, "bottom", words[0]),
+        (np.isposinf(values), "^", 0.965, -0.035, "top", words[1]),
+    )
+    for mask, shape, height, step, side, text in edges:
+        if not mask.any():
+            continue
+        level = height + row * 1.6 * step
+        ax.plot(
+            where[mask],
+            np.full(int(mask.sum()), level),
+            linestyle="none",
+            marker=shape,
+            color=colour,
+            transform=ax.get_xaxis_transform(),
+            label="_nolegend_",
+        )
+        if row == 0:
+            ax.annotate(
+                text,
+                (float(where[mask].max()), level + step),
+                xycoords=ax.get_xaxis_transform(),
+                horizontalalignment="right" if float(where[mask].max()) > float(np.mean(where)) else "left",
+                verticalalignment="bottom" if side == "bottom" else "top",
+                fontsize="small",
+                color=GREY,
+            )
+
+
+def legend_above(ax: Axes, entries: Sequence[tuple[Artist, str]], *, columns: int = 1) -> Legend | None:
+    """The legend above the axes, where it can hide no data whatever the data are."""
+    if not entries:
+        return None
+    return ax.legend(
+        [handle for handle, _ in entries],
+        [textwrap.fill(text, _LEGEND_WIDTH, break_long_words=False) for _, text in entries],
+        loc="lower left",
+        bbox_to_anchor=(0.0, 1.01),
+        borderaxespad=0.0,
+        borderpad=0.1,
+        labelspacing=0.3,
+        columnspacing=1.0,
+        ncols=columns,
+    )

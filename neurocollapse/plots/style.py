@@ -1,0 +1,113 @@
+"""How every figure of the library looks: one palette, one set of sizes, no global state touched."""
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe & Ito (2008), without the yellow that vanishes on white paper; the last three extend it for ten classes.
+BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+)
+GREY = "#6B6B6B"
+PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK, "#999933", "#882255", "#999999")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")
+LINES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+
+PANEL = (4.4, 3.5)
+"""Width and height of one panel in inches: 10 pt text stays readable when it is set in a column or on a phone."""
+
+_RC: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10.0,
+    "axes.labelsize": 10.0,
+    "axes.titlesize": 10.0,
+    "xtick.labelsize": 9.0,
+    "ytick.labelsize": 9.0,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "legend.handlelength": 2.2,
+    "mathtext.fontset": "dejavusans",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.linewidth": 0.8,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5.0,
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "savefig.facecolor": "white",
+    "text.color": "black",
+    "axes.labelcolor": "black",
+    "axes.edgecolor": "#444444",
+    "xtick.color": "#222222",
+    "ytick.color": "#222222",
+    "text.usetex": False,
+    "figure.constrained_layout.use": True,
+    "axes.formatter.use_mathtext": True,
+    "axes.unicode_minus": True,
+}
+
+
+def context() -> AbstractContextManager[None]:
+    """Apply the library's look inside a `with` block and leave the caller's rcParams as they were."""
+    return mpl.rc_context(_RC)
+
+
+def axes(ax: Axes | None, *, size: tuple[float, float] = PANEL) -> Axes:
+    """The caller's Axes, checked, or the Axes of a new pyplot figure, which a notebook displays by itself.
+
+    Raises
+    ------
+    TypeError
+        If ``ax`` is something else than an Axes.
+    """
+    if ax is None:
+        return plt.subplots(figsize=size)[1]
+    if isinstance(ax, Axes):
+        return ax
+    hint = "pass one of its axes, e.g. ax=figure.gca()" if isinstance(ax, Figure) else "make one with plt.subplots()"
+    raise TypeError(f"`ax` must be a matplotlib Axes, got {type(ax).__name__}; {hint}")
+
+
+def offscreen_axes(*, size: tuple[float, float] = PANEL) -> Axes:
+    """The Axes of a new figure that pyplot never hears of: nothing to close, safe in servers and threads."""
+    with context():
+        return Figure(figsize=size).subplots()
+
+
+def colour(index: int) -> str:
+    """Colour number ``index``, the same for the same network or class in every figure."""
+    return PALETTE[index % len(PALETTE)]
+
+
+def marker(index: int) -> str:
+    """Marker number ``index``; 10 colours and 11 markers repeat together only after 110."""
+    return MARKERS[index % len(MARKERS)]
+
+
+def literal(text: object) -> str:
+    """The text with its dollar signs shown as such, because names of layers and classes are not formulas."""
+    return str(text).replace("$", r"\$")
+
+
+def shortened(text: object, limit: int = 24) -> str:
+    """The text cut in its middle to at most ``limit`` characters, because names differ at both ends."""
+    full = str(text)
+    if len(full) <= limit:
+        return full
+    head = (limit - 1) // 2
+    return f"{full[:head]}…{full[len(full) - (limit - 1 - head) :]}"
