@@ -1,0 +1,285 @@
+"""Full-batch gradient descent with weight decay, step by step as the theorems state it."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from neurocollapse.train.settings import TrainingError, check_choice
+from neurocollapse.train.squared_error import Engine, LinearEngine, ModuleEngine, Objective
+
+DESCENT_EVENTS = ("on_start", "on_step", "on_end")
+HEADER = "neurocollapse_descent"
+
+LearningRate = float | Callable[[int], float]
+
+
+@dataclass(frozen=True, eq=False)
+class DescentProgress:
+    """Where gradient descent is; what every event receives.
+
+    Attributes
+    ----------
+    step
+        Number of finished updates: 0 at the initial weights.
+    loss
+        The objective at these weights.
+    weights
+        The live weights (the module's trainable parameters, in its own order); clone what you keep.
+    """
+
+    step: int
+    loss: float
+    weights: Sequence[Tensor] = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Descent:
+    """The end of a run of gradient descent.
+
+    Attributes
+    ----------
+    weights : tuple of Tensors
+        The final weights.
+    losses : Tensor of shape (steps + 1,), float64
+        The objective before every update and at the end, those of an earlier part of a resumed run included.
+    step : int
+        Number of updates.
+    converged : bool
+        Whether the loss fell to the tolerance.
+    """
+
+    weights: tuple[Tensor, ...] = field(repr=False)
+    losses: Tensor = field(repr=False)
+    step: int
+    converged: bool
+
+    @property
+    def loss(self) -> float:
+        """The last loss."""
+        return float(self.losses[-1])
+
+
+class Trajectory(dict[int, list[Tensor]]):
+    """Copies of the weights along a run: step → [W_1, …]; hand it over as an event.
+
+    Parameters
+    ----------
+    every
+        Keep steps 0, every, 2·every, …
+    steps
+        Keep these steps instead.
+
+    Examples
+    --------
+    >>> trajectory = Trajectory(every=2)
+    >>> result = descend([torch.eye(2)], torch.eye(2), torch.zeros(2, 2), learning_rate=0.5, num_steps=4,
+    ...                  events={"on_step": trajectory})
+    >>> [(step, float(weights[0][0, 0])) for step, weights in trajectory.items()]
+    [(0, 1.0), (2, 0.25), (4, 0.0625)]
+    """
+
+    def __init__(self, *, every: int = 1, steps: Iterable[int] | None = None) -> None:
+        super().__init__()
+        if every < 1:
+            raise ValueError(f"`every` must be at least 1, got {every}")
+        self.every = every
+        self.steps = None if steps is None else frozenset(steps)
+
+    def __call__(self, progress: DescentProgress) -> None:
+        """Copy the weights if this step is one to keep."""
+        wanted = progress.step % self.every == 0 if self.steps is None else progress.step in self.steps
+        if wanted:
+            self[progress.step] = [weight.detach().clone() for weight in progress.weights]
+
+
+def descend(
+    network: nn.Module | Sequence[Tensor],
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    learning_rate: LearningRate,
+    num_steps: int,
+    weight_decay: float = 0.0,
+    reduction: str = "half_sum",
+    output_scale: float = 1.0,
+    tolerance: float = 0.0,
+    events: Mapping[str, Callable[[DescentProgress], object]] | None = None,
+    resume: str | Path | None = None,
+    save_every: int = 1000,
+) -> Descent:
+    r"""Minimise the squared error by full-batch gradient descent with weight decay.
+
+    .. math:: W_l \leftarrow (1 - \eta\lambda) W_l - \eta \nabla_{W_l} \tfrac12 \|\alpha f(X) - Y\|_F^2,
+
+    all layers at once, without momentum, mini-batches or clipping.
+
+    Parameters
+    ----------
+    network
+        The weights [W_1, …, W_L] of a deep linear network, each (out, in): copied, computed in float64, with gradients
+        in closed form. Or any module: its trainable parameters are updated in place through autograd, in their dtype.
+    inputs : Tensor of shape (samples, features)
+    targets : Tensor of shape (samples, outputs)
+    learning_rate
+        η, or a function of the step.
+    num_steps
+        The most updates to take.
+    weight_decay
+        λ ≥ 0.
+    reduction
+        "half_sum" is ½ Σ over all entries (above), "half_mean" divides it by their number, "sum_over_samples" is Σ/N.
+    output_scale
+        α, a constant factor on the network's output.
+    tolerance
+        Stop as soon as the loss is at most this.
+    events
+        "on_start", "on_step" (at every weight set, the first and last included) and "on_end" → function of a
+        `DescentProgress`.
+    resume
+        A safetensors file, written every `save_every` steps and at the end; if it exists, the run goes on from it.
+
+    Raises
+    ------
+    TrainingError
+        If the loss stops being finite, shapes do not fit, or `resume` holds something else.
+
+    Examples
+    --------
+    >>> result = descend([torch.eye(2)], torch.eye(2), 3 * torch.eye(2), learning_rate=1.0, num_steps=1)
+    >>> result.weights[0].diag().tolist(), result.losses.tolist()
+    ([3.0, 3.0], [4.0, 0.0])
+    """
+    for name in events or {}:
+        check_choice("events", name, DESCENT_EVENTS)
+    if num_steps < 0 or save_every < 1:
+        raise ValueError(f"need num_steps ≥ 0 and save_every ≥ 1, got {num_steps} and {save_every}")
+    rate = learning_rate if callable(learning_rate) else _constant(learning_rate)
+    engine = _engine(network, inputs, targets, Objective.of(reduction, output_scale, targets))
+    file = None if resume is None else Path(resume)
+    losses = _restore(file, engine.parameters) if file is not None and file.exists() else []
+    run = _Run(engine, rate, weight_decay, tolerance, dict(events or {}), file, save_every)
+    with torch.no_grad():
+        return run.to(num_steps, losses)
+
+
+@dataclass
+class _Run:
+    """One run of gradient descent."""
+
+    engine: Engine
+    rate: Callable[[int], float]
+    weight_decay: float
+    tolerance: float
+    events: dict[str, Callable[[DescentProgress], object]]
+    file: Path | None
+    save_every: int
+
+    def to(self, num_steps: int, losses: list[float]) -> Descent:
+        """Take updates until `num_steps` or the tolerance is reached."""
+        step = first = len(losses)
+        while True:
+            loss = self.engine.loss()
+            if not math.isfinite(loss):
+                raise TrainingError(f"the loss is {loss} at step {step}; use a smaller learning rate")
+            progress = DescentProgress(step, loss, self.engine.parameters)
+            self._tell("on_start", progress, when=step == first)
+            self._tell("on_step", progress)
+            converged = loss <= self.tolerance
+            if converged or step >= num_steps:
+                break
+            if self.file is not None and step > first and step % self.save_every == 0:
+                _save(self.file, self.engine.parameters, losses)
+            self.engine.update(self.rate(step), self.weight_decay)
+            losses.append(loss)
+            step += 1
+        if self.file is not None:
+            _save(self.file, self.engine.parameters, losses)
+        self._tell("on_end", progress)
+        weights = tuple(weight.detach() for weight in self.engine.parameters)
+        return Descent(weights, torch.tensor([*losses, loss], dtype=torch.float64), step, converged)
+
+    def _tell(self, event: str, progress: DescentProgress, *, when: bool = True) -> None:
+        """Call the event's function if there is one."""
+        if when and event in self.events:
+            self.events[event](progress)
+
+
+def cosine(start: float, end: float, num_steps: int) -> Callable[[int], float]:
+    """Half a cosine from `start` at step 0 down to `end` at `num_steps`, constant afterwards.
+
+    Examples
+    --------
+    >>> rate = cosine(1.0, 0.0, 10)
+    >>> rate(0), round(rate(5), 12), rate(20)
+    (1.0, 0.5, 0.0)
+    """
+    return lambda step: end + (start - end) * (1 + math.cos(math.pi * min(step / num_steps, 1.0))) / 2
+
+
+def _constant(learning_rate: float) -> Callable[[int], float]:
+    """Turn a number into a schedule."""
+    if not (math.isfinite(learning_rate) and learning_rate > 0):
+        raise ValueError(f"`learning_rate` must be a positive number, got {learning_rate!r}")
+    return lambda step: learning_rate
+
+
+def _engine(network: nn.Module | Sequence[Tensor], inputs: Tensor, targets: Tensor, objective: Objective) -> Engine:
+    """Choose closed form or autograd; check the shapes."""
+    if inputs.ndim < 2 or targets.ndim != 2 or len(inputs) != len(targets):
+        raise TrainingError(
+            "`inputs` and `targets` must hold one row per sample, got shapes "
+            f"{tuple(inputs.shape)} and {tuple(targets.shape)}"
+        )
+    if isinstance(network, nn.Module):
+        return ModuleEngine(network, inputs, targets, objective)
+    weights = [weight.detach().double().clone() for weight in network]
+    widths = [inputs.shape[1], *(weight.shape[0] for weight in weights)]
+    for layer, weight in enumerate(weights):
+        if weight.ndim != 2 or weight.shape[1] != widths[layer]:
+            raise TrainingError(
+                f"weight {layer + 1} must take {widths[layer]} features, got shape {tuple(weight.shape)}"
+            )
+    if not weights or widths[-1] != targets.shape[1]:
+        raise TrainingError(f"the last weight must give {targets.shape[1]} outputs as `targets` has, got {widths[-1]}")
+    device = weights[0].device
+    return LinearEngine(weights, inputs.detach().to(device).double(), targets.detach().to(device).double(), objective)
+
+
+def _save(path: Path, weights: Sequence[Tensor], losses: list[float]) -> None:
+    """Write weights and losses in one step, so that no reader finds half a file."""
+    tensors = {f"weight/{layer:04d}": weight.detach().cpu().contiguous() for layer, weight in enumerate(weights)}
+    tensors["losses"] = torch.tensor(losses, dtype=torch.float64)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        save_file(tensors, unfinished, metadata={HEADER: json.dumps({"num_weights": len(weights)})})
+        os.replace(unfinished, path)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"cannot write the checkpoint {path}: {error}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _restore(path: Path, weights: Sequence[Tensor]) -> list[float]:
+    """Copy saved weights into place and return the losses so far."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            if HEADER not in (file.metadata() or {}):
+                raise TrainingError(f"{path} does not hold a run of gradient descent; choose another file")
+            saved = [file.get_tensor(name) for name in sorted(file.keys()) if name.startswith("weight/")]
+            losses: list[float] = file.get_tensor("losses").tolist()
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"{path} is not a readable safetensors file ({error}); delete it to start anew") from error
+    if [tuple(weight.shape) for weight in saved] != [tuple(weight.shape) for weight in weights]:
+        raise TrainingError(f"{path} belongs to another network: its weights have other shapes; choose another file")
+    with torch.no_grad():
+        for weight, value in zip(weights, saved, strict=True):
+            weight.copy_(value)
+    return losses
