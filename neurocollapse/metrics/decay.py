@@ -1,0 +1,116 @@
+"""How a quantity decays from layer to layer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+
+@dataclass(frozen=True)
+class GeometricDecay:
+    """A straight line through the natural logarithm of a quantity against the layer index.
+
+    Attributes
+    ----------
+    slope : float
+        Natural logarithm of the factor per layer; negative when the quantity decays.
+    intercept : float
+        Value of the line, in logarithms, at layer index 0.
+    r_squared : float
+        Share of the variance of the logarithms that the line explains, in [0, 1]; NaN where they do not vary.
+    lower, upper : float
+        95 % confidence interval of the slope (Student's t); NaN with fewer than three layers.
+    num_layers : int
+        Layers that took part in the fit.
+    """
+
+    slope: float
+    intercept: float
+    r_squared: float
+    lower: float
+    upper: float
+    num_layers: int
+
+    @property
+    def factor(self) -> float:
+        """Factor per layer, exp(slope)."""
+        return float(np.exp(self.slope))
+
+
+def decay_ratio(values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+    r"""Decay ratio of each layer: :math:`D_l / D_{l-1}`.
+
+    Parameters
+    ----------
+    values : array-like of shape (layers,)
+        A non-negative quantity per layer, in order of depth.
+
+    Returns
+    -------
+    ndarray of shape (layers,), float64
+        NaN at the first layer, and wherever the quotient is undefined (0/0, ∞/∞, NaN).
+
+    References
+    ----------
+    Wang et al., JMLR 26(220), 2025, Theorem 4.
+
+    Examples
+    --------
+    >>> decay_ratio([8.0, 4.0, 1.0]).tolist()
+    [nan, 0.5, 0.25]
+    """
+    current = np.asarray(values, dtype=np.float64)
+    ratios = np.full(current.shape, np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios[1:] = current[1:] / current[:-1]
+    return ratios
+
+
+def geometric_decay(values: Sequence[float] | NDArray[np.float64]) -> GeometricDecay:
+    r"""Fit of a geometric decay: least squares of :math:`\log D_l` against the layer index l.
+
+    Parameters
+    ----------
+    values : array-like of shape (layers,)
+        A quantity per layer, in order of depth. Layers where it is zero, infinite or NaN have no logarithm and are
+        left out; `num_layers` says how many took part.
+
+    Returns
+    -------
+    GeometricDecay
+        Slope, intercept, R² and the slope's 95 % interval; NaN with fewer than two usable layers.
+
+    References
+    ----------
+    He and Su, A law of data separation in deep learning, PNAS 120(36), 2023.
+
+    Examples
+    --------
+    >>> round(geometric_decay([8.0, 4.0, 2.0]).factor, 12)
+    0.5
+    """
+    quantity = np.asarray(values, dtype=np.float64)
+    usable = np.isfinite(quantity) & (quantity > 0)
+    layers, logs = np.flatnonzero(usable).astype(np.float64), np.log(quantity[usable])
+    nan = float("nan")
+    if layers.size < 2:
+        return GeometricDecay(nan, nan, nan, nan, nan, int(layers.size))
+    offset = layers - layers.mean()
+    variation, spread = float(offset @ offset), float(((logs - logs.mean()) ** 2).sum())
+    slope = float(offset @ logs) / variation
+    residual = logs - logs.mean() - slope * offset
+    error = float(residual @ residual)
+    half = nan
+    if layers.size > 2:
+        freedom = layers.size - 2
+        half = float(special.stdtrit(freedom, 0.975)) * np.sqrt(error / freedom / variation)
+    return GeometricDecay(
+        slope=slope,
+        intercept=float(logs.mean() - slope * layers.mean()),
+        r_squared=1.0 - error / spread if spread > 0 else nan,
+        lower=slope - half,
+        upper=slope + half,
+        num_layers=int(layers.size),
+    )

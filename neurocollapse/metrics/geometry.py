@@ -1,0 +1,94 @@
+"""Angles between the class means of one layer."""
+
+import torch
+from torch import Tensor
+
+from neurocollapse.metrics.variability import centred_blocks, class_weights
+from neurocollapse.statistics import ClassMoments
+
+
+def separation(moments: ClassMoments, *, centred: bool = True, absolute: bool = True) -> float:
+    r"""Separation: one minus the largest cosine between two class means.
+
+    .. math:: S = 1 - \max_{k \ne k'} c(k, k'), \qquad
+        c = |\cos| \text{ or } \cos \text{ of the angle between class means, centred at their mean or not}
+
+    Three of the four variants are in use, and they tend to different limits:
+
+    ======================  ========  ========  ==========================  =====================================
+    variant                 centred   absolute  class means orthogonal      centred class means a simplex ETF
+    ======================  ========  ========  ==========================  =====================================
+    Qu 2023 (the default)   yes       yes       1 − 1/(K−1)                 1 − 1/(K−1)
+    Wang et al. 2025        no        no        1                           depends on the mean of the means
+    simplex ETF             yes       no        1 + 1/(K−1)                 1 + 1/(K−1), the largest value there is
+    ======================  ========  ========  ==========================  =====================================
+
+    Parameters
+    ----------
+    moments : ClassMoments
+        Classes without samples are left out.
+    centred : bool
+        Subtract the mean of the class means (each class with equal weight) first.
+    absolute : bool
+        Use the absolute value of the cosine.
+
+    Returns
+    -------
+    float
+        In [0, 1] with `absolute`, in [0, 2] without. NaN with fewer than two classes present, and when a class mean
+        coincides with the centre, which leaves its direction undefined.
+
+    References
+    ----------
+    Qu, slides of 7 September 2023; Wang et al., JMLR 26(220), 2025, eq. (4), there called D_l.
+
+    Examples
+    --------
+    >>> moments = ClassMoments.from_features([[2.0, 0.0], [0.0, 3.0]], [0, 1])
+    >>> separation(moments, centred=False)
+    1.0
+    """
+    if moments.present.numel() < 2:
+        return float("nan")
+    gram = _mean_gram(moments, centred=centred)
+    lengths = gram.diagonal().sqrt()
+    if not bool((lengths > 0).all()):
+        return float("nan")
+    cosines = gram / lengths.unsqueeze(1) / lengths
+    if absolute:
+        cosines = cosines.abs()
+    cosines.fill_diagonal_(-torch.inf)
+    return 1.0 - min(float(cosines.max()), 1.0)
+
+
+def discrimination(moments: ClassMoments) -> float:
+    r"""Discrimination of Wang et al.: one minus the largest signed cosine between uncentred class means.
+
+    .. math:: 1 - \max_{k \ne k'} \frac{\langle \mu_k, \mu_{k'} \rangle}{\|\mu_k\| \|\mu_{k'}\|}
+
+    Returns
+    -------
+    float
+        In [0, 2]; 1 when the class means are orthogonal, which is where a deep linear network drives them.
+        NaN with fewer than two classes present or a class mean at the origin.
+
+    References
+    ----------
+    Wang et al., JMLR 26(220), 2025, eq. (4), there called D_l.
+
+    Examples
+    --------
+    >>> discrimination(ClassMoments.from_features([[1.0, 0.0], [-1.0, 0.0]], [0, 1]))
+    2.0
+    """
+    return separation(moments, centred=False, absolute=False)
+
+
+def _mean_gram(moments: ClassMoments, *, centred: bool) -> Tensor:
+    """Inner products of the means of the present classes, float64, summed over column blocks."""
+    classes = moments.present.numel()
+    gram = torch.zeros(classes, classes, dtype=torch.float64)
+    weights = class_weights(moments, "equal")
+    for block in centred_blocks(moments, weights) if centred else moments.mean_blocks():
+        gram.addmm_(block, block.T)
+    return gram

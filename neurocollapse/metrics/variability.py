@@ -1,0 +1,174 @@
+"""Within-class and between-class variability of one layer, from its class moments."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from neurocollapse.statistics import ClassMoments
+
+Weighting = Literal["equal", "frequency"]
+
+
+def within_trace(moments: ClassMoments) -> float:
+    r"""Within-class variability: the trace of the within-class covariance.
+
+    .. math:: \operatorname{tr} \Sigma_W = \frac1N \sum_k \sum_i \|z_{k,i} - \mu_k\|^2
+
+    Parameters
+    ----------
+    moments : ClassMoments
+
+    Returns
+    -------
+    float
+        Non-negative; exactly 0 at full collapse and with one sample per class; NaN without samples.
+
+    References
+    ----------
+    Papyan, Han, Donoho, PNAS 117(40), 2020.
+
+    Examples
+    --------
+    >>> within_trace(ClassMoments.from_features([[0.0], [2.0], [7.0], [7.0]], [0, 0, 1, 1]))
+    0.5
+    """
+    if moments.num_samples == 0:
+        return float("nan")
+    return float(moments.scatter.sum()) / moments.num_samples
+
+
+def between_trace(moments: ClassMoments, *, weighting: Weighting = "equal") -> float:
+    r"""Between-class variability: the trace of the between-class covariance.
+
+    .. math:: \operatorname{tr} \Sigma_B = \sum_k p_k \|\mu_k - \mu_G\|^2, \qquad \mu_G = \sum_k p_k \mu_k
+
+    Classes without samples are left out: K counts the classes that are present.
+
+    Parameters
+    ----------
+    moments : ClassMoments
+    weighting : {"equal", "frequency"}
+        :math:`p_k = 1/K`, or :math:`p_k = n_k/N`; with the latter the within and between traces add up to the total.
+
+    Returns
+    -------
+    float
+        Non-negative; exactly 0 when all class means are equal or one class is present; NaN without samples.
+
+    Examples
+    --------
+    >>> between_trace(ClassMoments.from_features([[0.0], [2.0], [7.0], [7.0]], [0, 0, 1, 1]))
+    9.0
+    """
+    if moments.num_samples == 0:
+        return float("nan")
+    weights = class_weights(moments, weighting)
+    return sum(float((weights @ block.square()).sum()) for block in centred_blocks(moments, weights))
+
+
+def total_trace(moments: ClassMoments) -> float:
+    r"""Total variability :math:`\frac1N \sum_i \|z_i - \bar z\|^2` about the mean of all samples.
+
+    Equal to the within-class trace plus the frequency-weighted between-class trace; NaN without samples.
+
+    Examples
+    --------
+    >>> total_trace(ClassMoments.from_features([[0.0], [2.0], [7.0], [7.0]], [0, 0, 1, 1]))
+    9.5
+    """
+    return within_trace(moments) + between_trace(moments, weighting="frequency")
+
+
+def compression(moments: ClassMoments, *, weighting: Weighting = "equal") -> float:
+    r"""Compression: within-class variability per between-class variability.
+
+    .. math:: D = \operatorname{tr} \Sigma_W / \operatorname{tr} \Sigma_B
+
+    Parameters
+    ----------
+    moments : ClassMoments
+    weighting : {"equal", "frequency"}
+        Convention of :math:`\Sigma_B`, see `between_trace`.
+
+    Returns
+    -------
+    float
+        In [0, ∞]; exactly 0 at full collapse. Infinite when class means coincide but samples do not; NaN when both
+        vanish (constant features) and with fewer than two classes present.
+
+    References
+    ----------
+    Wang et al., JMLR 26(220), 2025, eq. (3), there called C_l; He and Su, PNAS 120(36), 2023.
+
+    Examples
+    --------
+    >>> compression(ClassMoments.from_features([[0.0], [2.0], [7.0], [7.0]], [0, 0, 1, 1]))
+    0.05555555555555555
+    """
+    if moments.present.numel() < 2:
+        return float("nan")
+    within, between = within_trace(moments), between_trace(moments, weighting=weighting)
+    if between == 0.0:
+        return float("nan") if within == 0.0 else float("inf")
+    return within / between
+
+
+def within_class_covariance(moments: ClassMoments) -> Tensor:
+    r"""Within-class covariance :math:`\Sigma_W`, shape (features, features), float64; zero at full collapse.
+
+    .. math:: \Sigma_W = \frac1N \sum_k \sum_i (z_{k,i} - \mu_k)(z_{k,i} - \mu_k)^\top
+
+    Raises
+    ------
+    ValueError
+        If the moments were collected without `covariance=True`.
+
+    Examples
+    --------
+    >>> features = [[0.0, 0.0], [2.0, 2.0]]
+    >>> within_class_covariance(ClassMoments.from_features(features, [0, 0], covariance=True)).tolist()
+    [[1.0, 1.0], [1.0, 1.0]]
+    """
+    if moments.within_scatter is None:
+        raise ValueError("these moments hold no within-class scatter matrix; collect them with covariance=True")
+    return moments.within_scatter / moments.num_samples if moments.num_samples else moments.within_scatter * torch.nan
+
+
+def between_class_covariance(moments: ClassMoments, *, weighting: Weighting = "equal") -> Tensor:
+    r"""Between-class covariance :math:`\Sigma_B`, shape (features, features), float64, of rank at most K − 1.
+
+    .. math:: \Sigma_B = \sum_k p_k (\mu_k - \mu_G)(\mu_k - \mu_G)^\top
+
+    Parameters
+    ----------
+    moments : ClassMoments
+    weighting : {"equal", "frequency"}
+        See `between_trace`.
+
+    Examples
+    --------
+    >>> between_class_covariance(ClassMoments.from_features([[-1.0, 1.0], [1.0, -1.0]], [0, 1])).tolist()
+    [[1.0, -1.0], [-1.0, 1.0]]
+    """
+    weights = class_weights(moments, weighting)
+    centred = torch.cat(list(centred_blocks(moments, weights)), dim=1)
+    return centred.T @ (centred * weights.unsqueeze(1))
+
+
+def class_weights(moments: ClassMoments, weighting: Weighting) -> Tensor:
+    """Weight p_k of each class that is present, float64, summing to one."""
+    count = moments.count[moments.present].double()
+    if weighting == "equal":
+        return torch.full_like(count, 1.0 / max(1, count.numel()))
+    if weighting == "frequency":
+        return count / count.sum()
+    raise ValueError(f'`weighting` must be "equal" or "frequency", got {weighting!r}')
+
+
+def centred_blocks(moments: ClassMoments, weights: Tensor) -> Iterator[Tensor]:
+    """Class means minus their weighted mean, in column blocks of shape (present classes, ≤ block features)."""
+    for block in moments.mean_blocks():
+        relative = block - block[:1]  # equal means become exactly zero, whatever the weights round to
+        yield relative - weights @ relative

@@ -1,0 +1,28 @@
+"""Class moments: a mergeable value, its streaming accumulator, its file format and its all-reduce."""
+
+from neurocollapse.statistics.accumulator import MomentAccumulator, state_bytes, working_dtype
+from neurocollapse.statistics.collection import LayerRecord, MomentCollection
+from neurocollapse.statistics.distributed import all_reduce
+from neurocollapse.statistics.labels import ClassBatch, LabelError, check_labels
+from neurocollapse.statistics.memory import MemoryPlan, MemoryPlanError, memory_limit
+from neurocollapse.statistics.moments import ClassMoments
+from neurocollapse.statistics.storage import StateFileError, read_state, write_state
+
+__all__ = [
+    "ClassBatch",
+    "ClassMoments",
+    "LabelError",
+    "LayerRecord",
+    "MemoryPlan",
+    "MemoryPlanError",
+    "MomentAccumulator",
+    "MomentCollection",
+    "StateFileError",
+    "all_reduce",
+    "check_labels",
+    "memory_limit",
+    "read_state",
+    "state_bytes",
+    "working_dtype",
+    "write_state",
+]

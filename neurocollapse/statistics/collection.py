@@ -1,0 +1,142 @@
+"""The class moments of many layers, with what is known about each layer."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from os import PathLike
+from typing import Any
+
+from neurocollapse.statistics.moments import ClassMoments
+from neurocollapse.statistics.storage import StateFileError, read_state, write_state
+
+FILE_KIND = "moments"
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """What a row of results says about its layer, beside the numbers.
+
+    Attributes
+    ----------
+    name : str
+        Canonical name, with "@in" for a module's input and "#i" for the i-th call in a forward pass.
+    depth : int
+        Position in the order of execution, 1 for the first layer; 0 is the network's input.
+    module_type, layout, pooling, feature_dtype : str
+    positions : int
+        Rows per sample: more than 1 where every map position or token counts as a sample of its own.
+    num_skipped : int
+        Rows left out because their features were not finite.
+    """
+
+    name: str
+    depth: int
+    module_type: str = ""
+    layout: str = "features"
+    pooling: str = "none"
+    feature_dtype: str = "float64"
+    positions: int = 1
+    num_skipped: int = 0
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MomentCollection(Mapping[str, ClassMoments]):
+    """Class moments by layer name, in order of depth.
+
+    Attributes
+    ----------
+    moments : dict of str to ClassMoments
+    layers : dict of str to LayerRecord
+    attributes : dict
+        Where the numbers come from: plain strings and numbers.
+
+    Examples
+    --------
+    >>> moments = ClassMoments.from_features([[0.0], [1.0]], [0, 1])
+    >>> MomentCollection({"fc": moments})
+    MomentCollection(1 layer, 2 samples, 2 classes)
+    """
+
+    moments: dict[str, ClassMoments]
+    layers: dict[str, LayerRecord] = field(default_factory=dict)
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> ClassMoments:
+        return self.moments[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.moments)
+
+    def __len__(self) -> int:
+        return len(self.moments)
+
+    def record(self, name: str) -> LayerRecord:
+        """What is known about the layer; its position where nothing is."""
+        return self.layers.get(name) or LayerRecord(name, depth=list(self.moments).index(name) + 1)
+
+    def merge(self, other: "MomentCollection") -> "MomentCollection":
+        """The moments of both sets of samples together, layer by layer.
+
+        Raises
+        ------
+        ValueError
+            If the two do not hold the same layers.
+        """
+        if list(self) != list(other):
+            difference = sorted(set(self) ^ set(other)) or list(self)
+            raise ValueError(f"cannot merge: the layers differ ({', '.join(difference[:5])}); collect the same layers")
+        layers = {
+            name: replace(record, num_skipped=record.num_skipped + other.record(name).num_skipped)
+            for name, record in self.layers.items()
+        }
+        return MomentCollection({name: self[name].merge(other[name]) for name in self}, layers, dict(self.attributes))
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write everything to one safetensors file with a JSON header; an existing file is replaced in one step."""
+        tensors = {}
+        for name, moments in self.moments.items():
+            fields = {key: getattr(moments, key) for key in _FIELDS}
+            tensors |= {f"{key}/{name}": value for key, value in fields.items() if value is not None}
+        header = {"layers": [asdict(self.record(name)) for name in self], "attributes": self.attributes}
+        write_state(path, FILE_KIND, header, tensors)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> "MomentCollection":
+        """Read a file that `save` wrote.
+
+        Raises
+        ------
+        StateFileError
+            If the file is missing, damaged, or holds something else.
+        """
+        header, tensors = read_state(path, FILE_KIND)
+        try:
+            records = [LayerRecord(**record) for record in header["layers"]]
+            moments = {
+                record.name: ClassMoments(**{key: tensors.get(f"{key}/{record.name}") for key in _FIELDS})
+                for record in records
+            }
+        except (KeyError, TypeError) as error:
+            raise StateFileError(f"{path} is not a complete file of moments ({error}); write it again") from error
+        for record in records:
+            _check_shapes(record.name, moments[record.name], path)
+        return cls(moments, {record.name: record for record in records}, dict(header.get("attributes", {})))
+
+    def __repr__(self) -> str:
+        first = next(iter(self.moments.values()), None)
+        samples, classes = (first.num_samples, first.num_classes) if first is not None else (0, 0)
+        plural = "" if len(self) == 1 else "s"
+        return f"MomentCollection({len(self)} layer{plural}, {samples} samples, {classes} classes)"
+
+
+_FIELDS = ("count", "reference", "offset_sum", "offset_square", "within_scatter")
+
+
+def _check_shapes(name: str, moments: ClassMoments, path: str | PathLike[str]) -> None:
+    """Raise unless the tensors of one layer are there and fit each other."""
+    parts = (moments.count, moments.reference, moments.offset_sum, moments.offset_square)
+    if any(part is None for part in parts):
+        raise StateFileError(f"{path} lacks tensors of layer {name!r}; write it again")
+    classes, fits = moments.count.shape[:1], moments.reference.ndim == 2 and moments.count.ndim == 1
+    shapes_agree = moments.reference.shape == moments.offset_sum.shape and moments.offset_square.shape == classes
+    if not (fits and shapes_agree and moments.reference.shape[:1] == classes):
+        raise StateFileError(f"{path} holds tensors of layer {name!r} whose shapes do not agree; write it again")

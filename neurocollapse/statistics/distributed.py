@@ -1,0 +1,121 @@
+"""Class moments of all processes together."""
+
+import hashlib
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from neurocollapse.statistics.collection import LayerRecord, MomentCollection
+from neurocollapse.statistics.moments import ClassMoments
+
+
+def all_reduce(collection: MomentCollection, *, group: Any = None) -> MomentCollection:
+    """The moments of the samples of all processes, on every process.
+
+    For each class the lowest rank that has seen it gives its reference to all; every rank moves its sums to that
+    reference by exact algebra, and only then are they added: nothing cancels, and the result does not depend on which
+    rank saw what. Ranks without a single sample take part.
+
+    Parameters
+    ----------
+    collection : MomentCollection
+        This process's moments: the same layers on every rank.
+    group : torch.distributed process group, optional
+        Default: the world.
+
+    Raises
+    ------
+    RuntimeError
+        If torch.distributed is not initialised, or another rank dies or stays away longer than the group's timeout.
+    ValueError
+        If the ranks have collected different layers.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        raise RuntimeError("all_reduce needs torch.distributed; call init_process_group first or start with torchrun")
+    shape = _agreed_shape(collection, group)
+    records = [LayerRecord(**record) for record in shape["layers"]]
+    num_classes = _reduced(torch.tensor(shape["num_classes"]), dist.ReduceOp.MAX, group)
+    moments, layers = {}, {}
+    for record, features in zip(records, shape["num_features"], strict=True):
+        own = collection.get(record.name) or ClassMoments.empty(0, features, covariance=shape["covariance"])
+        moments[record.name] = reduce_moments(own.padded(int(num_classes)), group=group)
+        skipped = torch.tensor(collection.record(record.name).num_skipped if record.name in collection else 0)
+        layers[record.name] = replace(record, num_skipped=int(_reduced(skipped, dist.ReduceOp.SUM, group)))
+    return MomentCollection(moments, layers, dict(collection.attributes))
+
+
+def reduce_moments(moments: ClassMoments, *, group: Any = None) -> ClassMoments:
+    """The moments of one layer over all processes, which agree on the numbers of classes and features."""
+    rank, world = dist.get_rank(group), dist.get_world_size(group)
+    count = _reduced(moments.count, dist.ReduceOp.SUM, group)
+    owner = _reduced(torch.where(moments.count > 0, rank, world), dist.ReduceOp.MIN, group)
+    mine = (owner == rank).unsqueeze(1)
+    reference = _reduced(torch.where(mine, moments.reference.double(), 0.0), dist.ReduceOp.SUM, group)
+    local = moments.shifted_to(reference)
+    offset_sum = _reduced(local.offset_sum, dist.ReduceOp.SUM, group)
+    return ClassMoments(
+        count=count,
+        reference=reference,
+        offset_sum=offset_sum,
+        offset_square=_reduced(local.offset_square, dist.ReduceOp.SUM, group),
+        within_scatter=_reduced_scatter(local, count, offset_sum, group),
+    )
+
+
+def _reduced_scatter(local: ClassMoments, count: Tensor, offset_sum: Tensor, group: Any) -> Tensor | None:
+    """Pooled scatter about the means of all: each rank adds n_k Δ_k Δ_kᵀ for its distance Δ_k from them."""
+    if local.within_scatter is None:
+        return None
+    own = local.count.clamp(min=1).unsqueeze(1)
+    distance = local.offset_sum / own - offset_sum / count.clamp(min=1).unsqueeze(1)
+    weighted = distance * local.count.unsqueeze(1)
+    return _reduced(local.within_scatter + distance.T @ weighted, dist.ReduceOp.SUM, group)
+
+
+def _agreed_shape(collection: MomentCollection, group: Any) -> dict[str, Any]:
+    """Layers, sizes and options of the lowest rank that has any; every rank with layers must have the same ones."""
+    own = _shape(collection)
+    text = json.dumps(own, sort_keys=True).encode() if len(collection) else b""
+    rank, world = dist.get_rank(group), dist.get_world_size(group)
+    source = int(_reduced(torch.tensor(rank if text else world), dist.ReduceOp.MIN, group))
+    if source == world:
+        raise ValueError("no process has collected a single sample; check the loader")
+    length = _reduced(torch.tensor(len(text) if rank == source else 0), dist.ReduceOp.SUM, group)
+    payload = torch.zeros(int(length), dtype=torch.uint8)
+    if rank == source:
+        payload = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    payload = _reduced(payload, dist.ReduceOp.SUM, group)
+    agreed: dict[str, Any] = json.loads(bytes(payload.tolist()))
+    differs = bool(text) and _digest(own) != _digest(agreed)
+    if int(_reduced(torch.tensor(int(differs)), dist.ReduceOp.MAX, group)):
+        raise ValueError("the processes have collected different layers; give every rank the same model and options")
+    agreed["num_classes"] = max(own["num_classes"], agreed["num_classes"])
+    return agreed
+
+
+def _shape(collection: MomentCollection) -> dict[str, Any]:
+    """What an empty process needs to know in order to take part."""
+    moments = list(collection.values())
+    return {
+        "layers": [asdict(replace(collection.record(name), num_skipped=0)) for name in collection],
+        "num_features": [value.num_features for value in moments],
+        "num_classes": max((value.num_classes for value in moments), default=0),
+        "covariance": any(value.within_scatter is not None for value in moments),
+    }
+
+
+def _digest(shape: dict[str, Any]) -> str:
+    """A fingerprint of everything but the number of classes, which may differ between ranks."""
+    fixed = {key: value for key, value in shape.items() if key != "num_classes"}
+    return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
+
+
+def _reduced(value: Tensor, operation: Any, group: Any) -> Tensor:
+    """The reduction over all ranks of a copy of `value`: the collective itself works in place."""
+    result = value.clone()
+    dist.all_reduce(result, op=operation, group=group)
+    return result

@@ -1,0 +1,96 @@
+"""How much memory the running statistics will take, known before any of it is allocated."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+GIB = 2**30
+HEADROOM = 0.9
+"""Share of the free memory that the state may take: the forward pass needs the rest."""
+
+
+class MemoryPlanError(MemoryError):
+    """Statistics that would not fit, refused before the first batch counts."""
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes of running state per layer.
+
+    Attributes
+    ----------
+    entries : tuple of (name, bytes)
+    num_classes : int
+    limit : int
+        Bytes that the state may take.
+
+    Examples
+    --------
+    >>> MemoryPlan((("conv", 2**30), ("fc", 2**29)), num_classes=10, limit=2**31)
+    MemoryPlan(2 layers, 10 classes: 1.50 GiB of 2.00 GiB)
+    """
+
+    entries: tuple[tuple[str, int], ...]
+    num_classes: int
+    limit: int
+
+    @property
+    def total(self) -> int:
+        """Bytes of all layers together."""
+        return sum(size for _, size in self.entries)
+
+    def check(self) -> None:
+        """Raise MemoryPlanError if the state does not fit."""
+        if self.total <= self.limit:
+            return
+        largest = sorted(self.entries, key=lambda entry: -entry[1])[:3]
+        names = ", ".join(f"{name} {size / GIB:.2f}" for name, size in largest)
+        raise MemoryPlanError(
+            f"the statistics of {len(self.entries)} layers and {self.num_classes} classes need {self.total / GIB:.2f} GiB, "
+            f"but only {self.limit / GIB:.2f} GiB may be used (largest, in GiB: {names}); select fewer layers, "
+            'pool="mean", covariance=False, or raise memory_limit'
+        )
+
+    def __repr__(self) -> str:
+        used, limit = self.total / GIB, self.limit / GIB
+        return f"MemoryPlan({len(self.entries)} layers, {self.num_classes} classes: {used:.2f} GiB of {limit:.2f} GiB)"
+
+
+def memory_limit(device: torch.device, requested: float | None = None) -> int:
+    """Bytes that running state may take on `device`: 90 % of what is free, or `requested` bytes."""
+    if requested is not None:
+        if not requested > 0:
+            raise ValueError(f"`memory_limit` must be a positive number of bytes, got {requested}")
+        return int(requested)
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_memory()
+    return int(HEADROOM * free)
+
+
+def _free_memory() -> int:
+    """Free memory of this machine or of this process's control group, whichever is smaller, in bytes."""
+    candidates = [size for size in (_machine_memory(), _group_memory()) if size is not None]
+    return min(candidates, default=2**62)
+
+
+def _machine_memory() -> int | None:
+    """Memory that can be had without swapping: MemAvailable on Linux, else the physical memory."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _group_memory() -> int | None:
+    """What a container's control group (version 2) leaves free, where there is one with a limit."""
+    root = Path("/sys/fs/cgroup")
+    try:
+        return int((root / "memory.max").read_text()) - int((root / "memory.current").read_text())
+    except (OSError, ValueError):
+        return None
