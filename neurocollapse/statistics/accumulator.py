@@ -73,14 +73,11 @@ class MomentAccumulator:
             self.total = torch.zeros(num_classes, num_features, dtype=double, device=device)
             self.partial = self.total if working == double else torch.zeros_like(self.reference)
             self.square = torch.zeros(num_classes, dtype=double, device=device)
-            self.products = (
-                torch.zeros(num_features, num_features, dtype=working, device=device) if covariance else None
-            )
+            self.products: Tensor | None = None
             self.product_total: Tensor | None = None
-            if self.products is not None:
-                self.product_total = (
-                    self.products if working == double else torch.zeros_like(self.products, dtype=double)
-                )
+            if covariance:
+                self.products = torch.zeros(num_features, num_features, dtype=working, device=device)
+                self.product_total = self.products if working == double else self.products.double()
 
     @property
     def num_classes(self) -> int:
@@ -159,9 +156,8 @@ class MomentAccumulator:
         self.num_batches, self.pending_rows = (int(value) for value in tensors["progress"])
         for name, destination in expected.items():
             if destination.shape != tensors[name].shape or destination.dtype != tensors[name].dtype:
-                raise ValueError(
-                    f"saved {name!r} has shape {tuple(tensors[name].shape)}, not {tuple(destination.shape)}"
-                )
+                found, needed = tuple(tensors[name].shape), tuple(destination.shape)
+                raise ValueError(f"saved {name!r} has shape {found}, this run needs {needed}")
             destination.copy_(tensors[name])
 
     def _adopt_references(self, features: Tensor, batch: ClassBatch) -> None:

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from typing import Any
 
+from torch import Tensor
+
 from neurocollapse.statistics.moments import ClassMoments
 from neurocollapse.statistics.storage import StateFileError, read_state, write_state
 
@@ -92,7 +94,7 @@ class MomentCollection(Mapping[str, ClassMoments]):
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write everything to one safetensors file with a JSON header; an existing file is replaced in one step."""
-        tensors = {}
+        tensors: dict[str, Tensor] = {}
         for name, moments in self.moments.items():
             fields = {key: getattr(moments, key) for key in _FIELDS}
             tensors |= {f"{key}/{name}": value for key, value in fields.items() if value is not None}
@@ -111,14 +113,9 @@ class MomentCollection(Mapping[str, ClassMoments]):
         header, tensors = read_state(path, FILE_KIND)
         try:
             records = [LayerRecord(**record) for record in header["layers"]]
-            moments = {
-                record.name: ClassMoments(**{key: tensors.get(f"{key}/{record.name}") for key in _FIELDS})
-                for record in records
-            }
-        except (KeyError, TypeError) as error:
+            moments = {record.name: _moments_from(tensors, record.name) for record in records}
+        except (KeyError, TypeError, ValueError) as error:
             raise StateFileError(f"{path} is not a complete file of moments ({error}); write it again") from error
-        for record in records:
-            _check_shapes(record.name, moments[record.name], path)
         return cls(moments, {record.name: record for record in records}, dict(header.get("attributes", {})))
 
     def __repr__(self) -> str:
@@ -131,12 +128,17 @@ class MomentCollection(Mapping[str, ClassMoments]):
 _FIELDS = ("count", "reference", "offset_sum", "offset_square", "within_scatter")
 
 
-def _check_shapes(name: str, moments: ClassMoments, path: str | PathLike[str]) -> None:
-    """Raise unless the tensors of one layer are there and fit each other."""
-    parts = (moments.count, moments.reference, moments.offset_sum, moments.offset_square)
-    if any(part is None for part in parts):
-        raise StateFileError(f"{path} lacks tensors of layer {name!r}; write it again")
-    classes, fits = moments.count.shape[:1], moments.reference.ndim == 2 and moments.count.ndim == 1
-    shapes_agree = moments.reference.shape == moments.offset_sum.shape and moments.offset_square.shape == classes
-    if not (fits and shapes_agree and moments.reference.shape[:1] == classes):
-        raise StateFileError(f"{path} holds tensors of layer {name!r} whose shapes do not agree; write it again")
+def _moments_from(tensors: dict[str, Tensor], name: str) -> ClassMoments:
+    """The moments of one layer from the tensors of a file, once their shapes are seen to agree."""
+    moments = ClassMoments(
+        count=tensors[f"count/{name}"],
+        reference=tensors[f"reference/{name}"],
+        offset_sum=tensors[f"offset_sum/{name}"],
+        offset_square=tensors[f"offset_square/{name}"],
+        within_scatter=tensors.get(f"within_scatter/{name}"),
+    )
+    classes, shape = moments.count.shape, moments.reference.shape
+    per_class = len(classes) == 1 and shape[:1] == classes == moments.offset_square.shape
+    if not (per_class and len(shape) == 2 and moments.offset_sum.shape == shape):
+        raise ValueError(f"tensors of layer {name!r} do not fit each other")
+    return moments

@@ -48,9 +48,9 @@ class MemoryPlan:
         largest = sorted(self.entries, key=lambda entry: -entry[1])[:3]
         names = ", ".join(f"{name} {size / GIB:.2f}" for name, size in largest)
         raise MemoryPlanError(
-            f"the statistics of {len(self.entries)} layers and {self.num_classes} classes need {self.total / GIB:.2f} GiB, "
-            f"but only {self.limit / GIB:.2f} GiB may be used (largest, in GiB: {names}); select fewer layers, "
-            'pool="mean", covariance=False, or raise memory_limit'
+            f"the statistics of {len(self.entries)} layers and {self.num_classes} classes need "
+            f"{self.total / GIB:.2f} GiB, but only {self.limit / GIB:.2f} GiB may be used (largest, in GiB: {names}); "
+            'select fewer layers, pool="mean", covariance=False, or raise memory_limit'
         )
 
     def __repr__(self) -> str:

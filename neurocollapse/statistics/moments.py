@@ -165,9 +165,11 @@ class ClassMoments:
         if extra == 0:
             return self
         more = ClassMoments.empty(extra, self.num_features, dtype=self.reference.dtype)
-        names = ("count", "reference", "offset_sum", "offset_square")
         return ClassMoments(
-            *(torch.cat([getattr(self, name), getattr(more, name)]) for name in names),
+            count=torch.cat([self.count, more.count]),
+            reference=torch.cat([self.reference, more.reference]),
+            offset_sum=torch.cat([self.offset_sum, more.offset_sum]),
+            offset_square=torch.cat([self.offset_square, more.offset_square]),
             within_scatter=self.within_scatter,
         )
 
