@@ -131,7 +131,7 @@ class LabelledData(Labelled):
         return list(zip(self.inputs[chosen].unbind(), self.labels[chosen].tolist(), strict=True))
 
     def subset(self, indices: Iterable[int] | Tensor) -> Self:
-        chosen = _index_tensor(indices)
+        chosen = index_tensor(indices, len(self))
         return replace(self, inputs=self.inputs[chosen], labels=self.labels[chosen])
 
     def __repr__(self) -> str:
@@ -156,7 +156,7 @@ class LabelledSamples(Labelled):
         return sample
 
     def subset(self, indices: Iterable[int] | Tensor) -> Self:
-        chosen = _index_tensor(indices)
+        chosen = index_tensor(indices, len(self))
         return replace(self, samples=Subset(self.samples, chosen.tolist()), labels=self.labels[chosen])
 
     def __repr__(self) -> str:
@@ -216,11 +216,17 @@ def numbered_classes(labels: Tensor) -> tuple[str, ...]:
     return tuple(str(label) for label in range(greatest + 1))
 
 
-def _index_tensor(indices: Iterable[int] | Tensor) -> Tensor:
-    """Return indices (a sequence of integers, or a boolean mask) as a tensor that can index samples."""
-    if isinstance(indices, Tensor):
-        return indices.nonzero().flatten() if indices.dtype == torch.bool else indices.to(torch.int64)
-    return torch.tensor(list(indices), dtype=torch.int64)
+def index_tensor(indices: Iterable[int] | Tensor, num_samples: int) -> Tensor:
+    """Return indices (integers, or a boolean mask) as an int64 tensor, or say which one has no sample."""
+    if isinstance(indices, Tensor) and indices.dtype == torch.bool:
+        if indices.shape != (num_samples,):
+            raise IndexError(f"`indices` as a mask must be of shape ({num_samples},), got {tuple(indices.shape)}")
+        return indices.nonzero().flatten()
+    chosen = indices.to(torch.int64) if isinstance(indices, Tensor) else torch.tensor(list(indices), dtype=torch.int64)
+    outside = ((chosen < -num_samples) | (chosen >= num_samples)).nonzero()
+    if len(outside):
+        raise IndexError(f"`indices` must lie in [0, {num_samples}), got {int(chosen[outside[0]])}")
+    return chosen
 
 
 def _described(value: Any) -> str:

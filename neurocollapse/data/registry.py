@@ -1,11 +1,97 @@
 """Data by name: "digits", "mnist:ROOT", …, and the user's own "package.module:factory"."""
 
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+
+from neurocollapse.data.cifar10 import read_cifar10
 from neurocollapse.data.digits import read_digits
-from neurocollapse.data.labelled import DataError, LabelledData
+from neurocollapse.data.factory import call_factory
+from neurocollapse.data.folder import read_folder
+from neurocollapse.data.idx import read_fashion_mnist, read_mnist
+from neurocollapse.data.labelled import DataError, Labelled
+from neurocollapse.data.npz import read_npz
+
+SPLITS = ("train", "test")
+
+Reader = Callable[[Path, str], Labelled]
+
+READERS: dict[str, tuple[str, Reader]] = {
+    "mnist": ("ROOT", read_mnist),
+    "fashion-mnist": ("ROOT", read_fashion_mnist),
+    "cifar10": ("ROOT", read_cifar10),
+    "folder": ("ROOT", read_folder),
+    "npz": ("FILE", read_npz),
+}
+KNOWN = ("digits", *(f"{name}:{place}" for name, (place, _) in READERS.items()), "package.module:factory")
 
 
-def open(spec: str, *, split: str = "train") -> LabelledData:
-    """Open labelled data by name."""
-    if spec != "digits":
-        raise DataError(f"`data` must be 'digits', got {spec!r}")
-    return read_digits(split)
+def open(spec: str, *, split: str = "train", image_size: int | None = None) -> Labelled:
+    """Open labelled data by name.
+
+    Parameters
+    ----------
+    spec
+        ======================  ==========================================================================
+        digits                  scikit-learn's 8 × 8 digits; needs no file
+        mnist:ROOT              the four IDX files in ROOT, plain or .gz
+        fashion-mnist:ROOT      the same, with the names of the clothes
+        cifar10:ROOT            the binary version: data_batch_1.bin …, test_batch.bin
+        folder:ROOT             ROOT/[train|test/]CLASS/*.png, *.jpg, …
+        npz:FILE                arrays `inputs` and `labels` (or train_inputs, train_labels, test_inputs, …)
+        package.module:factory  a function, found from the current folder too, that takes `split` or nothing
+                                and returns a LabelledData, a torch Dataset of (input, integer label) pairs,
+                                or (inputs, labels)
+        ======================  ==========================================================================
+
+        Pixels become float32 in [0, 1], channels first. Reading a file never runs code from it.
+    split
+        "train" or "test". Data that comes in one piece is the train split.
+    image_size
+        For folders: the shorter side is scaled to so many pixels and the centre cropped.
+
+    Returns
+    -------
+    Labelled
+        `LabelledData` with all inputs in memory, `LabelledImages` for folders, `LabelledSamples` around a Dataset.
+
+    Raises
+    ------
+    DataError
+        If the name is unknown, a file is missing, or its contents are not what the format promises.
+
+    Examples
+    --------
+    >>> open("digits", split="test")
+    LabelledData('digits/test', 360 samples of shape (1, 8, 8), 10 classes)
+    """
+    if split not in SPLITS:
+        raise DataError(f"`split` must be 'train' or 'test', got {split!r}")
+    if not isinstance(spec, str):
+        raise TypeError(f"`data` must be a string like 'digits' or 'mnist:ROOT', got a {type(spec).__name__}")
+    name, _, place = spec.partition(":")
+    if image_size is not None and name != "folder":
+        raise DataError(f"`image_size` belongs to 'folder:ROOT', got it with {spec!r}")
+    if spec == "digits":
+        return read_digits(split)
+    if name in READERS and place:
+        if name == "folder":
+            return read_folder(Path(place).expanduser(), split, image_size)
+        return READERS[name][1](Path(place).expanduser(), split)
+    if name in READERS or name == "digits" or not _could_be_factory(name, place):
+        raise _unknown(spec)
+    return call_factory(spec, split, not_found=_unknown(spec))
+
+
+def _could_be_factory(module: str, attribute: str) -> bool:
+    """Tell whether both parts are dotted Python names."""
+    return all(part.isidentifier() for dotted in (module, attribute) for part in dotted.split("."))
+
+
+def _unknown(spec: str) -> DataError:
+    """Return the error that lists what can be opened, with the nearest match."""
+    name = spec.partition(":")[0]
+    forms = {known.partition(":")[0]: known for known in KNOWN[:-1]}
+    near = difflib.get_close_matches(name.lower(), forms, n=1, cutoff=0.5)
+    hint = f"did you mean {forms[near[0]]!r}? " if near else ""
+    return DataError(f"`data` must be one of {', '.join(KNOWN)}, got {spec!r}; {hint}".rstrip("; "))

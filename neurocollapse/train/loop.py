@@ -186,7 +186,7 @@ def _update(run: _Run, inputs: Tensor, labels: Tensor, epoch: int) -> tuple[floa
             f"the loss became {value} in epoch {epoch}, step {run.step} (both counted from 0); "
             f"try a smaller learning rate than learning_rate={run.settings.learning_rate:g}"
         )
-    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+    loss.backward()
     run.optimizer.step()
     run.step += 1
     return value, int((outputs.argmax(dim=1) == labels).sum())

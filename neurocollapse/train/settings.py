@@ -74,7 +74,7 @@ class Settings:
         return self.learning_rate * (COSINE_FLOOR + (1 - COSINE_FLOOR) * height)
 
     def difference(self, saved: dict[str, Any]) -> str | None:
-        """Say in which setting a saved run differs, or None; more epochs are no difference unless they move a cosine."""
+        """Say in which setting a saved run differs, or None; more epochs are a difference where they move a cosine."""
         for name, value in asdict(self).items():
             if saved.get(name) != value and not (name == "epochs" and self.schedule == "constant"):
                 return f"{name}={saved.get(name)!r}, not {value!r}"

@@ -1,0 +1,125 @@
+"""Weights from a file into a model: safetensors, or torch files of which nothing is run."""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from neurocollapse.models.errors import ModelError, one_line
+
+STATE_KEYS = ("state_dict", "model", "model_state_dict")
+WRAPPER_PREFIXES = ("module.", "_orig_mod.")
+OPTIMIZER_PREFIX = "optimizer/"  # of this package's own training checkpoints
+NUM_NAMED = 3
+
+
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """Read a state dict: name → tensor, on the CPU.
+
+    A torch file may hold the state dict itself, or keep it under "state_dict", "model" or "model_state_dict".
+    Prefixes that DistributedDataParallel and torch.compile leave ("module.", "_orig_mod.") are removed if every name
+    has them.
+
+    Parameters
+    ----------
+    path
+        A .safetensors file; any other name is read by torch.load with weights_only=True, so that no code in it runs.
+
+    Raises
+    ------
+    ModelError
+        If there is no such file, it is damaged, or holds something besides tensors.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise ModelError(f"there is no checkpoint {path}")
+    loaded = _load_safetensors(path) if path.suffix == ".safetensors" else _load_torch(path)
+    if not isinstance(loaded, Mapping):
+        raise ModelError(f"{path} must hold a state dict (name → tensor), got a {type(loaded).__name__}")
+    state = cast(
+        Mapping[Any, Any], next((v for key in STATE_KEYS if isinstance(v := loaded.get(key), Mapping)), loaded)
+    )
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ModelError(
+                f"{path} must hold a state dict (name → tensor), got a {type(value).__name__} under {name!r}; "
+                "save model.state_dict()"
+            )
+    if not state:
+        raise ModelError(f"{path} holds no tensors; save model.state_dict()")
+    return _without_wrappers(dict(state))
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Copy a checkpoint into a model whose names and shapes it matches exactly.
+
+    Raises
+    ------
+    ModelError
+        If the file cannot be read (see `read_state`), or names or shapes differ; then the model is unchanged.
+    """
+    state = read_state(path)
+    own = model.state_dict()
+    missing = [name for name in own if name not in state and not _dispensable(name, own, state)]
+    unexpected = [name for name in state if name not in own]
+    if missing or unexpected:
+        parts = [
+            f"{_first(names)} {word}" for names, word in ((missing, "missing"), (unexpected, "unexpected")) if names
+        ]
+        raise ModelError(
+            f"{path} does not fit {type(model).__name__}: {'; '.join(parts)}; give the checkpoint's own model"
+        )
+    for name, value in state.items():
+        if own[name].shape != value.shape:
+            raise ModelError(
+                f"{path} does not fit {type(model).__name__}: {name} has shape {tuple(value.shape)} in the file and "
+                f"{tuple(own[name].shape)} in the model; is the number of classes the same?"
+            )
+    model.load_state_dict(state, strict=False)
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read the weights of a safetensors file."""
+    try:
+        return {name: value for name, value in load_file(path).items() if not name.startswith(OPTIMIZER_PREFIX)}
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is not a readable safetensors file ({one_line(error)})") from error
+
+
+def _load_torch(path: Path) -> Any:
+    """Read a torch file without running anything in it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the formats of old files, which are read all the same
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged files make the unpickler raise nearly anything
+        raise ModelError(
+            f"{path} cannot be read as plain weights ({one_line(error)}); files that hold code are refused, "
+            "save model.state_dict()"
+        ) from error
+
+
+def _without_wrappers(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Remove wrappers' prefixes, also several of them, as long as every name has the same one."""
+    for prefix in WRAPPER_PREFIXES * 2:
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
+
+
+def _dispensable(name: str, own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> bool:
+    """Tell whether a missing tensor does no harm: a counter old files lack, or a tied weight stored once."""
+    if name.endswith("num_batches_tracked"):
+        return True
+    return any(own[other].data_ptr() == own[name].data_ptr() and other in state for other in own if other != name)
+
+
+def _first(names: list[str]) -> str:
+    """Return the first few names, and how many more there are."""
+    more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
+    return ", ".join(names[:NUM_NAMED]) + more
