@@ -147,7 +147,7 @@ def _draw_bracket(ax: Axes, bound: _Bound, low: np.ndarray, high: np.ndarray) ->
     known = np.isfinite(low) & np.isfinite(high) & (low <= high)
     where = np.arange(low.size)[known] + bound.lane * _LANE
     style = {"color": bound.colour, "linewidth": bound.width, "linestyle": bound.line}
-    handle = ax.vlines(where, low[known], high[known], **style)  # type: ignore[arg-type]  # mixed keyword types
+    handle = ax.vlines(where, low[known], high[known], **style)
     for edge in (low[known], high[known]):
         ax.hlines(edge, where - 0.4 * _LANE, where + 0.4 * _LANE, color=bound.colour, linewidth=1.4)
     return handle, bound.words

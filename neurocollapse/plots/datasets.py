@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -131,4 +131,4 @@ def as_array(value: Any) -> np.ndarray:
     """A tensor or array-like as a float64 array; tensors are recognised by their methods, torch is not imported."""
     if hasattr(value, "detach"):
         value = value.detach().to("cpu").double().numpy()
-    return cast(np.ndarray, np.asarray(value, dtype=np.float64))
+    return np.asarray(value, dtype=np.float64)

@@ -38,8 +38,7 @@ def name_ticks(ax: Axes, where: np.ndarray, names: Sequence[str]) -> None:
     kept = _thinned(len(names))
     texts = [shortened(names[index], 18) for index in kept]
     ax.set_xticks([float(where[index]) for index in kept], texts, parse_math=False)
-    figure = ax.get_figure(root=True)
-    width = 72 * ax.get_position().width * (figure.get_figwidth() if figure is not None else 4.0)
+    width = 72 * ax.bbox.width / ax.figure.dpi
     if max((len(text) for text in texts), default=0) * 5.5 > width / max(len(kept), 1):
         ax.tick_params(axis="x", rotation=40)
         for label in ax.get_xticklabels():

@@ -1,0 +1,76 @@
+"""Figures as inline SVG: small, scalable, the same bytes each time, and several of them on one page."""
+
+import io
+import re
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_RASTER_DPI = 144
+_LEAST_SCALE = 0.72
+_FONTS = "'DejaVu Sans', Verdana, sans-serif"  # Verdana is as wide, so labels keep their room
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One figure of the page: its SVG, a heading, what to read in it, and whether it needs the whole width."""
+
+    svg: Markup
+    title: str
+    caption: str
+    wide: bool
+
+
+def picture(figure: "Figure", *, title: str, caption: str, prefix: str) -> Picture:
+    """Embed a matplotlib figure; ``prefix`` keeps its ids apart from those of other figures on the page."""
+    text = _svg(figure)
+    match = re.search(r'<svg[^>]* width="([\d.]+)pt"', text)
+    width = float(match[1]) * 4 / 3 if match else 480.0
+    body = text[text.index(">", text.index("<svg")) + 1 :]
+    view = re.search(r'viewBox="([^"]+)"', text)
+    opening = Markup(
+        '<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{}" viewBox="{}" style="{}">'
+    ).format(
+        title,
+        view[1] if view else "",
+        f"width:100%;max-width:{1.25 * width:.0f}px;min-width:{_LEAST_SCALE * width:.0f}px",
+    )
+    return Picture(opening + Markup(_own_ids(_stripped(body), prefix)), title, caption, wide=width > 600)
+
+
+def _svg(figure: "Figure") -> str:
+    """The figure as SVG text."""
+    from matplotlib import rc_context
+
+    buffer = io.StringIO()
+    # Text stays text: smaller than outlines, selectable, and scripts that DejaVu lacks are drawn by the browser,
+    # so matplotlib's complaint about their missing glyphs does not apply. A fixed salt makes the bytes reproducible.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "neurocollapse"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(
+            buffer, format="svg", bbox_inches="tight", pad_inches=0.06, dpi=_RASTER_DPI, metadata={"Date": None}
+        )
+    return buffer.getvalue()
+
+
+def _stripped(body: str) -> str:
+    """Without metadata, comments, and the style sheet that would reach every other SVG on the page."""
+    for pattern in (r"<metadata>.*?</metadata>", r"<!--.*?-->", r"<style[^>]*>.*?</style>"):
+        body = re.sub(pattern, "", body, flags=re.DOTALL)
+    return re.sub(r"\n\s*", "\n", body)
+
+
+def _own_ids(body: str, prefix: str) -> str:
+    """Every id and every reference to one with the prefix, in tags only: a layer may be called `id="x"`."""
+
+    def renamed(tag: re.Match[str]) -> str:
+        text = re.sub(r' id="', f' id="{prefix}-', tag[0])
+        text = re.sub(r' (?:xlink:)?href="#', f' href="#{prefix}-', text).replace("xlink:href=", "href=")
+        return text.replace("url(#", f"url(#{prefix}-").replace("'DejaVu Sans'", _FONTS)
+
+    return re.sub(r"<[^<>]+>", renamed, body)
