@@ -1,0 +1,34 @@
+"""Features of any PyTorch model, taken at its modules by forward hooks."""
+
+from neurocollapse.hooks.capture import Features, capture
+from neurocollapse.hooks.errors import (
+    AmbiguousOutputError,
+    CallCountError,
+    CaptureError,
+    CaptureWarning,
+    LayoutError,
+    NeverFiredError,
+    NoMatchError,
+    ReplicaError,
+)
+from neurocollapse.hooks.plan import Site, SiteKey
+from neurocollapse.hooks.recorder import Recorder
+from neurocollapse.hooks.select import Tap, select
+
+__all__ = [
+    "AmbiguousOutputError",
+    "CallCountError",
+    "CaptureError",
+    "CaptureWarning",
+    "Features",
+    "LayoutError",
+    "NeverFiredError",
+    "NoMatchError",
+    "Recorder",
+    "ReplicaError",
+    "Site",
+    "SiteKey",
+    "Tap",
+    "capture",
+    "select",
+]

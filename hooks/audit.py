@@ -1,0 +1,57 @@
+"""Why a module did not fire, and models in which hooks cannot fire."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from neurocollapse.hooks.errors import CaptureError, NeverFiredError
+from neurocollapse.hooks.plan import Plan, SiteKey, Skip
+from neurocollapse.hooks.presets import can_be_called
+from neurocollapse.hooks.select import Tap
+from neurocollapse.hooks.wrappers import is_compiled
+
+
+def refuse_script_modules(model: nn.Module, taps: tuple[Tap, ...] = ()) -> None:
+    """Raise if the model, or a tapped part of it, runs in the TorchScript interpreter."""
+    for name, module in (("the model", model), *((f"{tap.name!r}", tap.module) for tap in taps)):
+        if isinstance(module, torch.jit.ScriptModule):
+            raise CaptureError(
+                f"{name} is a TorchScript module, in which forward hooks do not fire; load the eager model instead"
+            )
+
+
+def refuse_missing(
+    taps: tuple[Tap, ...], plans: Mapping[SiteKey, Plan | Skip], never: Mapping[int, NeverFiredError]
+) -> None:
+    """Raise for explicit taps that never fired, and for selectors of which nothing is left."""
+    for index, error in never.items():
+        if taps[index].explicit:
+            raise NeverFiredError(f"layer {taps[index].name!r}: {error}")
+    delivered = {key.tap for key, plan in plans.items() if isinstance(plan, Plan)}
+    alive = {selector for index in delivered for selector in taps[index].selectors}
+    reasons: dict[int, CaptureError] = {key.tap: plan.error for key, plan in plans.items() if isinstance(plan, Skip)}
+    for index, reason in (reasons | dict(never)).items():
+        for selector in taps[index].selectors:
+            if selector not in alive:
+                raise type(reason)(f"every match of {selector} is left out, such as {taps[index].name!r}: {reason}")
+
+
+def why_silent(model: nn.Module, modules: dict[str, nn.Module], tap: Tap) -> str:
+    """Return the likely reason why a tapped module was never called."""
+    if not can_be_called(tap.module):
+        return f"a {type(tap.module).__name__} is never called, select its items with '{tap.path}.*'"
+    parents = [modules[path] for path in _parents(tap.path) if path in modules]
+    if parents and isinstance(parents[-1], nn.MultiheadAttention):
+        return "MultiheadAttention uses the weights of out_proj without calling it, select the attention module"
+    if any(isinstance(parent, nn.TransformerEncoderLayer) for parent in parents):
+        return "nn.TransformerEncoderLayer may have taken its fused fast path, select the encoder layer"
+    if is_compiled(model):
+        return "torch.compile may run it inside a compiled graph, capture the model before compiling it"
+    return f"the forward pass of {type(model).__name__} does not call it with these inputs"
+
+
+def _parents(path: str) -> list[str]:
+    """The paths above `path`, outermost first."""
+    keys = path.split(".")
+    return [".".join(keys[:length]) for length in range(len(keys))]

@@ -1,0 +1,139 @@
+"""The context manager for a user's own loop: features of the last forward pass, by layer name."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neurocollapse.hooks.outputs import Path
+from neurocollapse.hooks.plan import Site, SiteKey
+from neurocollapse.hooks.pool import Pool
+from neurocollapse.hooks.recorder import Recorder
+
+
+class Features(Mapping[str, Tensor]):
+    """The features of the last forward pass: layer name → Tensor (samples · positions, features).
+
+    The tensors are detached copies in float32 or float64, never views of the model's memory.
+
+    Attributes
+    ----------
+    sites : dict of str to Site
+        What is known of each layer: layout, pooling, depth, shapes.
+    skipped : dict of str to str
+        The layers that were left out, and why.
+    """
+
+    def __init__(self, model: nn.Module, layers: Any, **options: Any) -> None:
+        self._recorder = Recorder(model, layers, sink=self._keep, **options)
+        self._forward = 0
+        self._values: dict[SiteKey, Tensor] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        for key, site in self._recorder.sites.items():
+            if site.name == name and key in self._current():
+                return self._values[key]
+        captured = ", ".join(self) or "nothing yet: call the model inside the `with` block"
+        reason = self.skipped.get(name)
+        raise KeyError(
+            f"{name!r} is left out: {reason}" if reason else f"no features of {name!r}; captured: {captured}"
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        current = self._current()
+        return (site.name for key, site in self._recorder.sites.items() if key in current)
+
+    def __len__(self) -> int:
+        return len(self._current())
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name}: {tuple(tensor.shape)}" for name, tensor in self.items())
+        return f"Features({shapes})"
+
+    @property
+    def sites(self) -> dict[str, Site]:
+        return {site.name: site for site in self._recorder.sites.values()}
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        return self._recorder.skipped
+
+    def expect(self, num_samples: int) -> None:
+        """Tell the batch size of the next forward pass, where the first input does not have it in its first axis."""
+        self._recorder.expect(num_samples)
+
+    def clear(self) -> None:
+        """Forget the features, and start counting calls anew where only parts of the model are called."""
+        self._recorder.reset()
+        self._values.clear()
+
+    def _current(self) -> dict[SiteKey, Tensor]:
+        """The features of the last forward pass, none if it failed."""
+        return self._values if self._forward == self._recorder.forward else {}
+
+    def _keep(self, key: SiteKey, features: Tensor, positions: int) -> None:
+        """Copy features out of the model's memory, and out of inference mode, whose tensors autograd refuses."""
+        if self._forward != self._recorder.forward:
+            self._values, self._forward = {}, self._recorder.forward
+        with torch.inference_mode(False):
+            self._values[key] = features.clone()
+
+
+@contextmanager
+def capture(
+    model: nn.Module,
+    layers: Any,
+    *,
+    pool: Pool | Mapping[str, Pool] = "auto",
+    calls: str = "all",
+    output: Path | Mapping[str, Path] | None = None,
+) -> Iterator[Features]:
+    """Capture features of chosen layers while your own code runs the model.
+
+    Inside the block every call of the model replaces the features by those of that call. The model's device, mode and
+    values are not touched: call ``model.eval()`` and ``torch.no_grad()`` yourself where you want them. When the block
+    ends, also by an error, exactly the hooks placed here are removed.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model. Wrappers such as DistributedDataParallel and torch.compile are looked through; compiled models run
+        eagerly inside the block.
+    layers
+        Names, globs, presets ("leaves", "blocks", "linear", "penultimate"), regular expressions, types, modules,
+        predicates, a list of these or a dict from aliases; see `neurocollapse.hooks.select`.
+    pool : {"auto", "mean", "max", "cls", "last", "flatten", "positions", "tokens"}, callable or dict
+        How maps and token sequences become one row a sample, or one row a position; a dict goes by layer name.
+    calls : {"all", "first", "last"}
+        Which calls of a module that is called several times in one forward pass; all are named "act#0", "act#1".
+    output : str, callable or dict, optional
+        Which tensor of a structured output is meant; a dict goes by layer name.
+
+    Yields
+    ------
+    Features
+        Mapping from layer names to tensors of shape (samples · positions, features), in order of first firing.
+
+    Raises
+    ------
+    NoMatchError
+        If a selector matches nothing.
+    NeverFiredError, AmbiguousOutputError, LayoutError
+        From the first call of the model, if a layer chosen by name cannot be captured. Layers that were swept up by a
+        preset or pattern are left out instead, with one `CaptureWarning`.
+    CallCountError
+        If a module is called more or less often than in the first call of the model.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> with capture(model, ["1", "penultimate"]) as features:
+    ...     scores = model(torch.zeros(3, 4))
+    >>> {name: tuple(value.shape) for name, value in features.items()}
+    {'1': (3, 8), '2@in': (3, 8)}
+    """
+    features = Features(model, layers, pool=pool, calls=calls, output=output)
+    with features._recorder:
+        yield features

@@ -1,0 +1,97 @@
+"""The callables that are placed on modules. A copy or a saved model gets ones that do nothing."""
+
+from typing import Any, Protocol
+
+from torch import nn
+
+
+class Engine(Protocol):
+    """What the hooks report to."""
+
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None: ...
+    def end(self) -> None: ...
+    def abort(self) -> None: ...
+    def fire(self, tap: int, value: Any) -> None: ...
+    def observe(self, module: nn.Module, output: Any) -> None: ...
+
+
+class InertHook:
+    """What is left of a hook in a copied or unpickled model: it does nothing."""
+
+    def __call__(self, *args: Any) -> None:
+        """Leave the model's values as they are."""
+
+
+class _Hook:
+    """A hook that holds the engine it reports to, and loses it when it is copied or pickled."""
+
+    __slots__ = ("engine",)
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def __reduce__(self) -> tuple[type[InertHook], tuple[()]]:
+        return InertHook, ()
+
+
+class StartHook(_Hook):
+    """Before the root's forward."""
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.engine.begin(args, kwargs)
+
+
+class EndHook(_Hook):
+    """After the root's forward."""
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self.engine.end()
+
+
+class AbortHook(_Hook):
+    """After the root's forward, also where it raised."""
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self.engine.abort()
+
+
+class HintHook(_Hook):
+    """After the forward of any module: shows its layout to those that do not tell theirs."""
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self.engine.observe(module, output)
+
+
+class _TapHook(_Hook):
+    """A hook of one tap."""
+
+    __slots__ = ("tap",)
+
+    def __init__(self, engine: Engine, tap: int) -> None:
+        super().__init__(engine)
+        self.tap = tap
+
+
+class OutputHook(_TapHook):
+    """After a tapped module's forward."""
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self.engine.fire(self.tap, output)
+
+
+class InputHook(_TapHook):
+    """Before a tapped module's forward; a module may be called with keywords only."""
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.engine.fire(self.tap, CallInputs(args, kwargs))
+
+
+class CallInputs(tuple[Any, ...]):
+    """The arguments of one call, by position and by name."""
+
+    _fields: tuple[str, ...]
+
+    def __new__(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> "CallInputs":
+        inputs = super().__new__(cls, (*args, *kwargs.values()))
+        inputs._fields = (*map(str, range(len(args))), *kwargs)
+        return inputs

@@ -1,0 +1,178 @@
+"""How one site is read: settled in the first forward pass, then applied to every batch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from neurocollapse.hooks.errors import AmbiguousOutputError, CaptureError, LayoutError
+from neurocollapse.hooks.layout import (
+    UNKNOWN,
+    Axes,
+    LayoutMemory,
+    batch_first_shape,
+    declared_batch_axis,
+    find_axes,
+    find_batch_axis,
+)
+from neurocollapse.hooks.outputs import Path, pick_tensor
+from neurocollapse.hooks.pool import Pool, resolve_pool
+
+
+class SiteKey(NamedTuple):
+    """Which tap, and which of its calls within one forward pass; the same in every batch."""
+
+    tap: int
+    call: int
+
+
+@dataclass(frozen=True)
+class Site:
+    """One source of features: a tap, at one of its calls within a forward pass.
+
+    Attributes
+    ----------
+    name
+        The tap's name, with "#i" where the module is called more than once and all calls are kept.
+    path
+        The module's dotted path.
+    call, num_calls
+        Which call of the module this is, and how many there are in one forward pass.
+    depth
+        Position in the order of first firing, 0 at the input.
+    module_type
+        The module's class name.
+    layout
+        "features", "tokens", "channels-first" or "channels-last"; "unknown" where the pooling needs no layout.
+    pooling
+        The pooling in effect: "none" for activations without positions, else the mode or the function's name.
+    shape
+        Of the activation, without the batch axis, in the first batch.
+    positions
+        Rows of features a sample in the first batch; 1 unless the pooling keeps positions.
+    num_features
+        Width of the features.
+    dtype
+        Of the activation, before any widening to float32.
+    """
+
+    name: str
+    path: str
+    call: int
+    num_calls: int
+    depth: int
+    module_type: str
+    layout: str
+    pooling: str
+    shape: tuple[int, ...]
+    positions: int
+    num_features: int
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Skip:
+    """A site that is left out, and the error that it would be for an explicit tap."""
+
+    error: CaptureError
+
+
+@dataclass(slots=True)
+class Plan:
+    """The settled reading of one site."""
+
+    axes: Axes
+    pooling: str
+    reduce: Callable[[Tensor], Tensor]
+    path: Path | None
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    num_features: int = -1
+    positions: int = 1
+
+    def pick(self, value: Any, num_samples: int | None) -> Tensor:
+        """Return the activation, samples first, detached; check that it is the one of the first batch."""
+        tensor = pick_tensor(value, num_samples=num_samples, batch_axis=self.axes.batch, path=self.path).detach()
+        if self.axes.batch:
+            tensor = tensor.transpose(0, self.axes.batch)
+        sizes = tensor.shape
+        if len(sizes) != len(self.shape) + 1 or (num_samples is not None and sizes[0] != num_samples):
+            expected = "samples" if num_samples is None else num_samples
+            raise CaptureError(
+                f"the activation has shape {tuple(sizes)}, expected ({expected}, {', '.join(map(str, self.shape))}) "
+                "as in the first batch"
+            )
+        return tensor
+
+    def features(self, tensor: Tensor) -> Tensor:
+        """Return the features of an activation; check that their width is that of the first batch."""
+        features = self.reduce(tensor)
+        if self.num_features < 0:
+            self.num_features = features.shape[1]
+            self.positions = len(features) // max(len(tensor), 1)
+        if features.shape[1] != self.num_features:
+            raise CaptureError(
+                f"the width of the features changed from {self.num_features} to {features.shape[1]} (activation "
+                f"{tuple(tensor.shape)}); give all batches one size, or use a pooling that averages positions"
+            )
+        return features
+
+
+def make_plan(
+    module: nn.Module,
+    value: Any,
+    num_samples: int | None,
+    memory: LayoutMemory,
+    *,
+    pool: Pool,
+    path: Path | None,
+    at_input: bool,
+) -> Plan:
+    """Settle how a site is read, from its first value.
+
+    Raises
+    ------
+    AmbiguousOutputError, LayoutError
+        If the tensor, its axes or a fitting pooling cannot be told.
+    """
+    tensor = _first_pick(module, value, num_samples, memory, path)
+    needs_layout = not callable(pool) and pool != "flatten"
+    told = not (callable(path) and isinstance(value, Tensor) and tensor is not value)
+    axes = _axes(module if told else nn.Flatten(), tensor, num_samples, memory, at_input, needs_layout)
+    pooling, reduce = resolve_pool(pool, axes.layout, tensor.dim())
+    sizes = batch_first_shape(tensor, axes.batch)
+    if len(sizes) > 2 and axes.layout != UNKNOWN and not at_input:
+        memory.note(sizes, axes.channel)
+    return Plan(axes, pooling, reduce, path, sizes[1:], tensor.dtype)
+
+
+def _first_pick(
+    module: nn.Module, value: Any, num_samples: int | None, memory: LayoutMemory, path: Path | None
+) -> Tensor:
+    """The tensor that is meant, looking for samples in axis 1 too where the model may count them there."""
+    batch_axis = declared_batch_axis(module) or 0
+    try:
+        return pick_tensor(value, num_samples=num_samples, batch_axis=batch_axis, path=path)
+    except AmbiguousOutputError:
+        if not memory.sequence_first or batch_axis == 1:
+            raise
+        return pick_tensor(value, num_samples=num_samples, batch_axis=1, path=path)
+
+
+def _axes(
+    module: nn.Module,
+    tensor: Tensor,
+    num_samples: int | None,
+    memory: LayoutMemory,
+    at_input: bool,
+    needs_layout: bool,
+) -> Axes:
+    """The axes, with an unknown layout where the pooling needs none and none is certain."""
+    try:
+        return find_axes(module, tensor, num_samples, memory, at_input=at_input)
+    except LayoutError:
+        if needs_layout:
+            raise
+        return Axes(find_batch_axis(module, tensor, num_samples, memory), -1, UNKNOWN)

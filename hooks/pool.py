@@ -1,0 +1,142 @@
+"""From an activation to features: one row a sample, or one row a position."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from neurocollapse.hooks.errors import LayoutError
+from neurocollapse.hooks.layout import CHANNELS_FIRST, CHANNELS_LAST, FEATURES, TOKENS
+
+Pool = str | Callable[[Tensor], Tensor]
+MODES = ("auto", "mean", "max", "cls", "last", "flatten", "positions", "tokens")
+
+_MODES_OF = {
+    CHANNELS_FIRST: ("mean", "max", "flatten", "positions"),
+    CHANNELS_LAST: ("mean", "max", "flatten", "positions"),
+    TOKENS: ("mean", "cls", "last", "flatten", "tokens"),
+}
+
+
+def pool_features(tensor: Tensor, *, pool: Pool = "auto", layout: str) -> Tensor:
+    """Reduce an activation to features of shape (samples · positions, features).
+
+    "mean" and "max" run over the positions of a map or the tokens of a sequence; "cls" and "last" take the first and
+    last token, "flatten" makes every entry a feature, "positions" (maps) and "tokens" keep one row a position,
+    sample after sample; "auto" is the mean. An activation without positions is returned as it is.
+    float16 and bfloat16 are summed and returned in float32.
+
+    Parameters
+    ----------
+    tensor : Tensor of shape (samples, …)
+        The activation, samples first.
+    pool : str or callable
+        The mode, or a function from the activation to features.
+    layout : {"features", "channels-first", "channels-last", "tokens"}
+        What the axes mean.
+
+    Returns
+    -------
+    Tensor of shape (samples · positions, features)
+        float32 or float64. It may be a view of `tensor`.
+
+    Raises
+    ------
+    LayoutError
+        If the mode does not fit the layout, or a function returns something else than such features.
+
+    Examples
+    --------
+    >>> pool_features(torch.ones(2, 3, 5, 5), pool="positions", layout="channels-first").shape
+    torch.Size([50, 3])
+    """
+    _, function = resolve_pool(pool, layout, tensor.dim())
+    return function(tensor)
+
+
+def resolve_pool(pool: Pool, layout: str, num_axes: int) -> tuple[str, Callable[[Tensor], Tensor]]:
+    """Return the name and the function of the pooling of tensors with this layout and number of axes."""
+    if callable(pool):
+        return getattr(pool, "__name__", type(pool).__name__), partial(_call, function=pool)
+    if pool not in MODES:
+        raise LayoutError(f"`pool` must be one of {', '.join(MODES)} or a function, got {pool!r}")
+    if layout == FEATURES:
+        return "none", _as_matrix
+    if pool == "flatten":
+        return pool, _as_matrix
+    mode = "mean" if pool == "auto" else pool
+    if mode not in _MODES_OF[layout]:
+        raise LayoutError(
+            f"`pool` = {mode!r} does not fit the layout {layout!r}; use one of {', '.join(_MODES_OF[layout])}"
+        )
+    return mode, _function(mode, layout, num_axes)
+
+
+def check_pool(pool: Pool, name: str) -> None:
+    """Raise if a pooling given for layer `name` is neither a known mode nor a function."""
+    if not callable(pool) and pool not in MODES:
+        raise LayoutError(f"`pool` for {name!r} must be one of {', '.join(MODES)} or a function, got {pool!r}")
+
+
+def wide_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of features made from this one: at least float32."""
+    return dtype if dtype in (torch.float32, torch.float64) else torch.float32
+
+
+def _function(mode: str, layout: str, num_axes: int) -> Callable[[Tensor], Tensor]:
+    """The function of a mode on maps and tokens."""
+    axes = tuple(range(2, num_axes)) if layout == CHANNELS_FIRST else tuple(range(1, num_axes - 1))
+    if mode == "mean":
+        return partial(_mean, axes=axes)
+    if mode == "max":
+        return partial(_max, axes=axes)
+    if mode in ("cls", "last"):
+        return partial(_token, index=0 if mode == "cls" else -1)
+    return partial(_rows, channels_first=layout == CHANNELS_FIRST)
+
+
+def _as_matrix(tensor: Tensor) -> Tensor:
+    """Every entry a feature."""
+    return tensor.reshape(len(tensor), -1 if tensor.numel() else _entries(tensor)).to(wide_dtype(tensor.dtype))
+
+
+def _entries(tensor: Tensor) -> int:
+    """Entries of one sample, also when there is no sample."""
+    return torch.Size(tensor.shape[1:]).numel()
+
+
+def _mean(tensor: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Mean over positions, summed in at least float32."""
+    return tensor.mean(axes, dtype=wide_dtype(tensor.dtype))
+
+
+def _max(tensor: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Maximum over positions."""
+    return tensor.amax(axes).to(wide_dtype(tensor.dtype))
+
+
+def _token(tensor: Tensor, index: int) -> Tensor:
+    """One token of each sequence."""
+    return tensor[:, index].to(wide_dtype(tensor.dtype))
+
+
+def _rows(tensor: Tensor, channels_first: bool) -> Tensor:
+    """One row a position, sample after sample."""
+    rows = tensor.movedim(1, -1) if channels_first else tensor
+    return rows.reshape(-1, rows.shape[-1]).to(wide_dtype(tensor.dtype))
+
+
+def _call(tensor: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """The user's function, checked."""
+    features = function(tensor)
+    if not isinstance(features, Tensor) or features.dim() != 2 or not features.is_floating_point():
+        raise LayoutError(f"`pool` must return a floating-point tensor (samples, features), got {_kind(features)}")
+    if len(features) % max(len(tensor), 1):
+        raise LayoutError(f"`pool` must return rows for each of the {len(tensor)} samples, got {len(features)}")
+    return features.detach().to(wide_dtype(features.dtype))
+
+
+def _kind(value: object) -> str:
+    """Type, shape and dtype of a function's answer."""
+    return f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__

@@ -1,0 +1,89 @@
+"""The selections that have a name: leaves, blocks, linear, penultimate."""
+
+from collections.abc import Callable, Iterator
+
+from torch import nn
+
+from neurocollapse.hooks.wrappers import children
+
+
+def leaves(model: nn.Module) -> list[str]:
+    """Paths of the modules that have no children; the model itself where it has none."""
+    return [path for path, _ in _walk_leaves("", model, set())]
+
+
+def linear(model: nn.Module) -> list[str]:
+    """Paths of the linear layers: torch's, and the `Conv1D` of GPT-2, which is a transposed one."""
+    return [path for path, module in _walk_leaves("", model, set()) if is_linear(module)]
+
+
+def penultimate(model: nn.Module) -> list[str]:
+    """Path of the classifier, the last linear layer in definition order, whose input is meant."""
+    return linear(model)[-1:]
+
+
+def blocks(model: nn.Module) -> list[str]:
+    """Paths of the outermost non-leaf items of Sequentials and ModuleLists, looking through bare stages of blocks."""
+    return list(dict.fromkeys(_walk_blocks("", model, set())))
+
+
+PRESETS: dict[str, Callable[[nn.Module], list[str]]] = {
+    "leaves": leaves,
+    "blocks": blocks,
+    "linear": linear,
+    "penultimate": penultimate,
+}
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Tell whether `module` maps the last axis linearly."""
+    return isinstance(module, nn.Linear) or is_transposed_linear(module)
+
+
+def is_transposed_linear(module: nn.Module) -> bool:
+    """Tell whether `module` is a linear layer with weight (in, out), known by its number of filters `nf`."""
+    weight = getattr(module, "weight", None)
+    return isinstance(getattr(module, "nf", None), int) and weight is not None and weight.dim() == 2
+
+
+def is_leaf(module: nn.Module) -> bool:
+    """Tell whether `module` is one layer; attention counts, as it never calls its output projection."""
+    return not children(module) or isinstance(module, nn.MultiheadAttention)
+
+
+def can_be_called(module: nn.Module) -> bool:
+    """Tell whether `module` has a forward, which ModuleList and ModuleDict have not."""
+    return getattr(type(module), "forward", None) is not nn.Module.forward
+
+
+def _walk_leaves(path: str, module: nn.Module, seen: set[int]) -> Iterator[tuple[str, nn.Module]]:
+    """Leaves below `module` in definition order, each once."""
+    if id(module) in seen:
+        return
+    seen.add(id(module))
+    if is_leaf(module):
+        if can_be_called(module):
+            yield path, module
+        return
+    for key, child in children(module):
+        yield from _walk_leaves(f"{path}.{key}" if path else key, child, seen)
+
+
+def _walk_blocks(path: str, module: nn.Module, seen: set[int]) -> Iterator[str]:
+    """Blocks below `module` in definition order, each once."""
+    in_row = isinstance(module, nn.Sequential | nn.ModuleList)
+    for key, child in children(module):
+        if is_leaf(child) or id(child) in seen:
+            continue
+        seen.add(id(child))
+        name = f"{path}.{key}" if path else key
+        if in_row and can_be_called(child) and not _is_bare_stage(child):
+            yield name
+        else:
+            yield from _walk_blocks(name, child, seen)
+
+
+def _is_bare_stage(module: nn.Module) -> bool:
+    """A plain Sequential or ModuleList of blocks: a stage, whose items are the blocks."""
+    bare = type(module) in (nn.Sequential, nn.ModuleList)
+    return bare and any(not is_leaf(child) for _, child in children(module))
