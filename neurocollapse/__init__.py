@@ -1,0 +1,67 @@
+"""Hook any PyTorch model and measure how its layers compress and separate classes."""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from neurocollapse.analyze import analyze
+from neurocollapse.collect import collect
+from neurocollapse.files import ResultFileError, open, save
+from neurocollapse.hooks import (
+    AmbiguousOutputError,
+    CallCountError,
+    CaptureError,
+    CaptureWarning,
+    LayoutError,
+    NeverFiredError,
+    NoMatchError,
+    ReplicaError,
+    capture,
+)
+from neurocollapse.layers import LayerTable, layers
+from neurocollapse.measure import PrecisionWarning, layer_tree, measure
+from neurocollapse.report import report
+from neurocollapse.statistics import ClassMoments, LabelError, MemoryPlanError, MomentCollection, StateFileError
+from neurocollapse.stream import NonFiniteError
+
+if TYPE_CHECKING:
+    from neurocollapse import plots as plot
+
+__version__ = version("neurocollapse")
+
+__all__ = [
+    "AmbiguousOutputError",
+    "CallCountError",
+    "CaptureError",
+    "CaptureWarning",
+    "ClassMoments",
+    "LabelError",
+    "LayerTable",
+    "LayoutError",
+    "MemoryPlanError",
+    "MomentCollection",
+    "NeverFiredError",
+    "NoMatchError",
+    "NonFiniteError",
+    "PrecisionWarning",
+    "ReplicaError",
+    "ResultFileError",
+    "StateFileError",
+    "analyze",
+    "capture",
+    "collect",
+    "layer_tree",
+    "layers",
+    "measure",
+    "open",
+    "plot",
+    "report",
+    "save",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load `plot` when it is first used: matplotlib would double the time of `import neurocollapse`."""
+    if name == "plot":
+        return import_module("neurocollapse.plots")
+    raise AttributeError(f"module 'neurocollapse' has no attribute {name!r}")

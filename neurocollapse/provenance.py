@@ -1,0 +1,34 @@
+"""Where a result comes from: versions, model, device, seed, time and command, as plain strings and numbers."""
+
+import datetime
+import platform
+import shlex
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def describe_run(model: nn.Module, device: torch.device) -> dict[str, Any]:
+    """Provenance of a run over `model`, for the attributes of its results."""
+    return {
+        "neurocollapse_version": version("neurocollapse"),
+        "torch_version": str(torch.__version__),
+        "python_version": platform.python_version(),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "model": type(model).__name__,
+        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "device": str(device),
+        "seed": str(torch.initial_seed()),
+        "command": command_line(),
+    }
+
+
+def command_line() -> str:
+    """The command that this process was started with, or "interactive" in a notebook or a prompt."""
+    if "ipykernel" in sys.modules or not sys.argv or not sys.argv[0]:
+        return "interactive"
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
