@@ -1,7 +1,8 @@
 """Image folders: one folder a class, decoded when a sample is asked for."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -103,28 +104,31 @@ def read_folder(root: Path, split: str, image_size: int | None = None) -> Labell
 
 def read_image(path: Path, image_size: int | None) -> Tensor:
     """Decode one image file to float32 of shape (3, rows, columns) in [0, 1]."""
-    try:
-        with _opened(path) as image:
-            rgb = image.convert("RGB")
-    except DataError:
-        raise
-    except Exception as error:  # a damaged file makes the decoders raise nearly anything
-        raise DataError(f"{path} cannot be decoded: {str(error).splitlines()[0] if str(error) else error!r}") from error
+    with _opened(path) as image:
+        rgb = image.convert("RGB")
     if image_size is not None:
         rgb = ImageOps.fit(rgb, (image_size, image_size), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.asarray(rgb, dtype=np.float32) / 255).permute(2, 0, 1).contiguous()
 
 
-def _opened(path: Path) -> Image.Image:
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
     """Open an image of a known format, of 8 bits a channel, and of a size that may be decoded."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is lower than pillow's
-        image = Image.open(path, formats=sorted(set(FORMATS.values())))
-    if image.width * image.height > MAX_PIXELS:
-        raise DataError(f"{path} claims {image.width} × {image.height} pixels, at most {MAX_PIXELS} are decoded")
-    if image.mode in DEEP_MODES:
-        raise DataError(f"{path} has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
-    return image
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is lower than pillow's
+            opened = Image.open(path, formats=sorted(set(FORMATS.values())))
+        with opened as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(f"{path} has {image.width} × {image.height} pixels, at most {MAX_PIXELS} are decoded")
+            if image.mode in DEEP_MODES:
+                raise DataError(f"{path} has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
+            yield image
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file makes the decoders raise nearly anything
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path} cannot be decoded: {reason}") from error
 
 
 def _shape(path: Path) -> torch.Size:

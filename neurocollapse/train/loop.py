@@ -106,7 +106,7 @@ def fit(
     if not parameters:
         raise TrainingError(f"`model` must have parameters that require gradients, {type(model).__name__} has none")
     run = _Run(model, data, settings, settings.build_optimizer(parameters), checked, parameters[0].device)
-    with _left_as_found(model, run.device), torch.enable_grad():
+    with _left_as_found(model, run.device), _undone_if_it_fails_at_once(run), torch.enable_grad():
         return _train(run, None if resume is None else Path(resume), progress)
 
 
@@ -233,6 +233,19 @@ def _left_as_found(model: nn.Module, device: torch.device) -> Iterator[None]:
             for module, training in modes.items():
                 module.training = training
             model.zero_grad(set_to_none=True)
+
+
+@contextmanager
+def _undone_if_it_fails_at_once(run: _Run) -> Iterator[None]:
+    """Undo what a first batch of bad input did to the running statistics of the normalisation layers."""
+    before = [(buffer, buffer.clone()) for buffer in run.model.buffers()]
+    try:
+        yield
+    except TrainingError:
+        if run.step == 0:
+            for buffer, value in before:
+                buffer.copy_(value)
+        raise
 
 
 def _check_data(data: Any) -> None:
