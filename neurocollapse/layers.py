@@ -8,6 +8,7 @@ from typing import Any, overload
 from torch import nn
 
 from neurocollapse.hooks import LayerInfo, inspect_layers
+from neurocollapse.table import aligned
 
 _HEADINGS = {
     "name": "layer",
@@ -77,16 +78,9 @@ class LayerTable(Sequence[LayerInfo]):
         return iter(self.rows)
 
     def __repr__(self) -> str:
-        lines = [list(_HEADINGS.values()), *([_cell(row, name) for name in _HEADINGS] for row in self.rows)]
-        widths = [max(len(line[column]) for line in lines) for column in range(len(_HEADINGS))]
-        numbers = {list(_HEADINGS).index(name) for name in ("num_features", "num_parameters", "num_calls")}
-        return "\n".join(
-            "  ".join(
-                cell.rjust(width) if column in numbers else cell.ljust(width)
-                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        )
+        rows = [[_cell(row, name) for name in _HEADINGS] for row in self.rows]
+        numbers = [list(_HEADINGS).index(name) for name in ("num_features", "num_parameters", "num_calls")]
+        return aligned(list(_HEADINGS.values()), rows, numbers=numbers)
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{heading}</th>" for heading in _HEADINGS.values())

@@ -2,7 +2,7 @@
 
 from neurocollapse.statistics.accumulator import MomentAccumulator, state_bytes, working_dtype
 from neurocollapse.statistics.collection import LayerRecord, MomentCollection
-from neurocollapse.statistics.distributed import all_reduce
+from neurocollapse.statistics.distributed import all_reduce, process_group
 from neurocollapse.statistics.labels import ClassBatch, LabelError, check_labels
 from neurocollapse.statistics.memory import MemoryPlan, MemoryPlanError, memory_limit
 from neurocollapse.statistics.moments import ClassMoments
@@ -21,6 +21,7 @@ __all__ = [
     "all_reduce",
     "check_labels",
     "memory_limit",
+    "process_group",
     "read_state",
     "state_bytes",
     "working_dtype",

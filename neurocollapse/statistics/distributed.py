@@ -1,7 +1,11 @@
 """Class moments of all processes together."""
 
+import datetime
 import hashlib
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -46,6 +50,24 @@ def all_reduce(collection: MomentCollection, *, group: Any = None) -> MomentColl
         skipped = torch.tensor(collection.record(record.name).num_skipped if record.name in collection else 0)
         layers[record.name] = replace(record, num_skipped=int(_reduced(skipped, dist.ReduceOp.SUM, group)))
     return MomentCollection(moments, layers, dict(collection.attributes))
+
+
+@contextmanager
+def process_group(*, timeout: float = 600.0) -> Iterator[tuple[int, int]]:
+    """Rank and number of the processes that torchrun has started; (0, 1) for a process on its own.
+
+    Moments travel on the CPU, so the group is gloo's. A rank that dies or stays away longer than `timeout` seconds
+    ends the others with a RuntimeError.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world < 2:
+        yield 0, 1
+        return
+    dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=timeout))
+    try:
+        yield dist.get_rank(), world
+    finally:
+        dist.destroy_process_group()
 
 
 def reduce_moments(moments: ClassMoments, *, group: Any = None) -> ClassMoments:

@@ -1,0 +1,309 @@
+"""The command line: arguments in, library calls, exit codes out."""
+
+import os
+import sys
+import warnings
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TextIO
+
+import torch
+import typer
+import xarray as xr
+
+import neurocollapse as nc
+from neurocollapse import data, models
+from neurocollapse.report.numbers import number
+from neurocollapse.statistics import process_group
+from neurocollapse.table import aligned
+
+EXIT_DONE, EXIT_VIOLATED, EXIT_BAD_INPUT, EXIT_UNMET = 0, 1, 2, 3
+EXIT_INTERRUPTED = 130
+
+_UsageError = typer.BadParameter.__mro__[1]  # typer does not export its own base classes
+_CommandError = typer.BadParameter.__mro__[2]
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Hook any PyTorch model and measure how its layers compress and separate classes.",
+)
+
+
+class Mode(StrEnum):
+    EVAL = "eval"
+    TRAIN = "train"
+    UNCHANGED = "unchanged"
+
+
+class Precision(StrEnum):
+    SINGLE = "single"
+    DOUBLE = "double"
+
+
+class Weighting(StrEnum):
+    EQUAL = "equal"
+    FREQUENCY = "frequency"
+
+
+class NonFinite(StrEnum):
+    RAISE = "raise"
+    SKIP = "skip"
+
+
+class Calls(StrEnum):
+    ALL = "all"
+    FIRST = "first"
+    LAST = "last"
+
+
+class Split(StrEnum):
+    TRAIN = "train"
+    TEST = "test"
+
+
+ModelOption = Annotated[
+    str, typer.Option("--model", help="package.module:factory, torchvision:NAME, timm:NAME or hf:FOLDER.")
+]
+CheckpointOption = Annotated[
+    Path | None, typer.Option(help="Weights: .safetensors, or a torch file, read with weights_only=True.")
+]
+DataOption = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help="digits, mnist:ROOT, fashion-mnist:ROOT, cifar10:ROOT, folder:ROOT, npz:FILE or package.module:factory.",
+    ),
+]
+ModelClasses = Annotated[int | None, typer.Option(help="Number of outputs to build the model with.")]
+ImageSize = Annotated[int | None, typer.Option(help="Side to which the images of a folder are scaled and cropped.")]
+Seed = Annotated[int, typer.Option(help="Seed of random weights.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    if version:
+        print(f"neurocollapse {nc.__version__}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command()
+def analyze(
+    model: ModelOption,
+    data_spec: DataOption,
+    checkpoint: CheckpointOption = None,
+    model_classes: ModelClasses = None,
+    seed: Seed = 0,
+    split: Annotated[Split, typer.Option(help="Which part of the data.")] = Split.TRAIN,
+    image_size: ImageSize = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first so many samples.")] = None,
+    layers: Annotated[
+        list[str] | None, typer.Option(help="Layer name, glob, !name or preset; repeat for more. Default: leaves.")
+    ] = None,
+    pool: Annotated[str, typer.Option(help="auto, mean, max, flatten, positions, cls, last or tokens.")] = "auto",
+    calls: Annotated[Calls, typer.Option(help="Which calls of a module that is called several times.")] = Calls.ALL,
+    include_input: Annotated[bool, typer.Option(help="Count the network's input as layer 0.")] = False,
+    num_classes: Annotated[int | None, typer.Option(min=1, help="Classes of the data. Default: what it says.")] = None,
+    weighting: Annotated[Weighting, typer.Option(help="Convention of the between-class part.")] = Weighting.EQUAL,
+    mode: Annotated[Mode, typer.Option(help="Mode of the model while it is measured.")] = Mode.EVAL,
+    precision: Annotated[Precision, typer.Option(help="Precision of the running state.")] = Precision.SINGLE,
+    non_finite: Annotated[NonFinite, typer.Option(help="What to do with NaN or infinite features.")] = NonFinite.RAISE,
+    max_memory: Annotated[float | None, typer.Option(help="GiB that the running state may take.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples in a batch.")] = 128,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, …  Default: cuda where there is one.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="File in which the finished part is kept.")] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for other ranks under torchrun.")] = 600.0,
+    output: Annotated[Path, typer.Option(help="NetCDF file to write.")] = Path("analysis.nc"),
+    report: Annotated[Path | None, typer.Option(help="HTML report to write as well.")] = None,
+    progress: Annotated[bool, typer.Option(help="Show a progress bar on a terminal.")] = True,
+) -> None:
+    """Measure every layer of a model on labelled data."""
+    _check_folders(output, report)
+    with process_group(timeout=timeout) as (rank, world):
+        place = _device(device, rank)
+        samples = data.open(data_spec, split=split.value, image_size=image_size)
+        if limit is not None:
+            samples = samples.subset(range(min(limit, len(samples))))
+        network = models.open(model, checkpoint=checkpoint, num_classes=model_classes, seed=seed).to(place)
+        if rank == 0 and checkpoint is None and model.startswith(("torchvision:", "timm:")):
+            warnings.warn(f"{model} has random weights; pass --checkpoint for trained ones", stacklevel=1)
+        dataset = nc.analyze(
+            network,
+            data.shard(samples, rank, world).loader(batch_size),
+            weighting=weighting.value,
+            layers=layers or "leaves",
+            pool=pool,
+            calls=calls.value,
+            include_input=include_input,
+            num_classes=num_classes,
+            mode=mode.value,
+            precision=precision.value,
+            non_finite=non_finite.value,
+            max_memory=None if max_memory is None else max_memory * 2**30,
+            device=place,
+            resume=resume,
+            distributed=world > 1,
+            progress=progress and rank == 0,
+        )
+        if rank == 0:
+            dataset.attrs |= {"data": samples.name, "world_size": world}
+            _finish({model: dataset}, dataset, output, report)
+
+
+@app.command("layers")
+def list_layers(
+    model: ModelOption,
+    data_spec: Annotated[str | None, typer.Option("--data", help="Data whose first sample shows the shapes.")] = None,
+    checkpoint: CheckpointOption = None,
+    model_classes: ModelClasses = None,
+    image_size: ImageSize = None,
+) -> None:
+    """List what can be hooked in a model."""
+    network = models.open(model, checkpoint=checkpoint, num_classes=model_classes)
+    example = None
+    if data_spec is not None:
+        inputs, _ = next(iter(data.open(data_spec, image_size=image_size).loader(1)))
+        example = inputs
+    print(nc.layers(network, example))
+
+
+@app.command()
+def report(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Results to show, from `analyze`. Default: run the main job.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
+    analysis: Annotated[Path, typer.Option(help="NetCDF file that the main job writes.")] = Path("analysis.nc"),
+    seed: Annotated[int, typer.Option(help="Seed of the main job's networks.")] = 0,
+    progress: Annotated[bool, typer.Option(help="Show progress on a terminal.")] = True,
+) -> None:
+    """Train two networks on digits and report on all their layers, or report on saved results."""
+    _check_folders(output, *([] if files else [analysis]))
+    if files:
+        print(f"report: {nc.report(_opened(files), output).resolve()}")
+        return
+    from neurocollapse.experiments.first_look import first_look  # scikit-learn and matplotlib, needed only here
+
+    look = first_look(seed=seed, progress=progress)
+    nc.report(look.analyses, output, title="How layers separate and compress", figures=look.figures)
+    nc.save(xr.DataTree.from_dict(dict(look.analyses)), analysis)
+    for name, dataset in look.analyses.items():
+        print(f"{name}\n{summary(dataset)}\n")
+    print(f"analysis: {analysis.resolve()}\nreport:   {output.resolve()}")
+
+
+def summary(dataset: xr.Dataset) -> str:
+    """The numbers of every layer as a plain table."""
+    columns = {
+        "compression": "D",
+        "decay_ratio": "D ratio",
+        "separation": "S",
+        "discrimination": "discrimination",
+    }
+    rows = [
+        [
+            str(layer.item()),
+            str(dataset["module_type"].values[index]),
+            str(dataset["feature_dimension"].values[index]),
+            *(number(dataset[name].values[index]) for name in columns),
+        ]
+        for index, layer in enumerate(dataset["layer"])
+    ]
+    headings = ["layer", "type", "features", *columns.values()]
+    return aligned(headings, rows, numbers=range(2, len(headings)))
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run a command; a mistake of the user's becomes one line on standard error and exit code 2."""
+    warnings.showwarning = _show_warning
+    try:
+        code = app(args=arguments, prog_name="neurocollapse", standalone_mode=False)
+    except _UsageError as error:
+        code = _fail(f"{error.format_message()} (see neurocollapse --help)")
+    except _CommandError as error:
+        code = _fail(error.format_message())
+    except (KeyboardInterrupt, typer.Abort):
+        print("neurocollapse: interrupted; what --resume FILE has kept is safe", file=sys.stderr)
+        code = EXIT_INTERRUPTED
+    except Exception as error:
+        if os.environ.get("NEUROCOLLAPSE_TRACEBACK"):
+            raise
+        code = _fail(_one_line(error))
+    sys.exit(code or EXIT_DONE)
+
+
+def _finish(named: dict[str, xr.Dataset], dataset: xr.Dataset, output: Path, report_path: Path | None) -> None:
+    """Write the results and say where they are."""
+    nc.save(dataset, output)
+    print(f"{summary(dataset)}\n\nanalysis: {output.resolve()}")
+    if report_path is not None:
+        print(f"report:   {nc.report(named, report_path).resolve()}")
+
+
+def _opened(files: list[Path]) -> dict[str, xr.Dataset]:
+    """Datasets by name from files of one or of several."""
+    found: dict[str, xr.Dataset] = {}
+    for path in files:
+        results = nc.open(path)
+        if isinstance(results, xr.DataTree):
+            found |= {name: node.to_dataset() for name, node in results.children.items()}
+        else:
+            found[path.stem] = results
+    return found
+
+
+def _device(requested: str | None, rank: int) -> torch.device:
+    """The device to run on: what was asked for, else the GPU of this rank, else the CPU."""
+    if requested is None:
+        return (
+            torch.device("cuda", rank % torch.cuda.device_count()) if torch.cuda.is_available() else torch.device("cpu")
+        )
+    try:
+        return torch.empty(0, device=requested).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {requested!r} cannot be used: {_first_line(error)}") from error
+
+
+def _check_folders(*paths: Path | None) -> None:
+    """Raise before any work is done if a result could not be written."""
+    for path in paths:
+        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+            raise ValueError(f"cannot write {path}: it must be a file in a folder that exists")
+
+
+def _fail(message: str) -> int:
+    """Say what is wrong in one line."""
+    print(f"neurocollapse: {message}", file=sys.stderr)
+    return EXIT_BAD_INPUT
+
+
+def _one_line(error: Exception) -> str:
+    """An error as one line; those that are not ours carry their type and how to see more."""
+    ours = isinstance(error, ValueError | TypeError | OSError | MemoryError)
+    text = _first_line(error)
+    return text if ours else f"{type(error).__name__}: {text} (NEUROCOLLAPSE_TRACEBACK=1 shows where)"
+
+
+def _first_line(error: BaseException) -> str:
+    """The first line of an error's message."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A warning as one line on standard error."""
+    print(f"neurocollapse: warning: {message}", file=file or sys.stderr)
+
+
+__all__: list[Any] = ["app", "main", "summary"]
