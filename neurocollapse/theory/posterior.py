@@ -1,0 +1,180 @@
+"""The a-posteriori certificate: bounds on D_{l+1}/D_l from measured spectra and misalignments, for any weights."""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from neurocollapse.theory.problem import SVD, LinearProblem
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class PosteriorCertificate:
+    """Bounds for every layer, and what they are made of; index l throughout.
+
+    Attributes
+    ----------
+    ratio_lower, ratio_upper : arrays of shape (L − 1,)
+        Bracket of D_{l+1}/D_l for l = 0 … L−2; NaN where the mechanism is absent.
+    reasons : tuple of L − 1 str
+        Why, naming the layer; empty where the certificate applies.
+    misalignment : array of shape (L − 1,)
+        s_l = ‖V_{l+1,1}ᵀU_{l,2}‖₂, the sine of the angle between what layer l writes and layer l+1 reads.
+    within_leading : array of shape (L,)
+        x_l bounds ‖leading part‖/‖rest‖ of the within-class spread at layer l ≥ 1 (NaN at 0, not needed).
+    means_trailing : array of shape (L,)
+        y_l bounds ‖trailing part‖/‖leading part‖ of the centred class means at layer l.
+    middle_share : array of shape (L − 1,)
+        f_l, the share of the within-class energy of layer l in the middle right-singular directions of W_{l+1}.
+    readout_mixing, readout_residual
+        α = ‖A₁⁻¹A₂‖₂ and e = ‖A₁⁻¹W_{L:1}R‖/‖W_{L−1:1}R‖.
+    """
+
+    ratio_lower: Array
+    ratio_upper: Array
+    reasons: tuple[str, ...]
+    misalignment: Array
+    within_leading: Array
+    means_trailing: Array
+    middle_share: Array
+    readout_mixing: float
+    readout_residual: float
+
+
+def posterior_certificate(problem: LinearProblem) -> PosteriorCertificate:
+    r"""Evaluate the certificate of docs/theory.md, Theorem 2, with K the number of outputs.
+
+    .. math:: \frac{f_l\,\sigma_{l+1,m}^2}{\sigma_{l+1,1}^2} \le \frac{D_{l+1}}{D_l} \le
+        \frac{(1 + x_{l+1}^2)(1 + s_l^2)(1 + y_l^2)\,\sigma_{l+1,K+1}^2}{\sigma_{l+1,K}^2\, g_l^2}
+
+    with m = min(d_l, d_{l+1}) − K (d − K for square layers) and f_l the share in the directions K+1 … m.
+
+    Raises
+    ------
+    ValueError
+        If the network has no hidden layer, or one of its feature layers is not wider than K.
+    """
+    K, L = problem.num_classes, problem.depth
+    if L < 2:
+        raise ValueError(f"the certificate is about hidden layers; it needs at least two weights, got {L}")
+    if min(problem.widths) <= K:
+        raise ValueError(f"the certificate needs every width to exceed the {K} outputs, got {list(problem.widths)}")
+    misalignment = _misalignments(problem.decompositions, K)
+    mixing, residual = _readout(problem)
+    within = _within_leading(problem, misalignment, mixing, residual)
+    trailing, gains = _means_trailing(problem, misalignment)
+    share = _middle_share(problem)
+    lower, upper, reasons = [], [], []
+    for layer, svd in enumerate(problem.decompositions):
+        values = svd.values
+        reason = _missing(layer, residual, within, trailing, gains)
+        ratio = float(values[K]) ** 2 / float(values[K - 1]) ** 2 if not reason else math.nan
+        spread = (1 + within[layer + 1] ** 2) * (1 + misalignment[layer] ** 2) * (1 + trailing[layer] ** 2)
+        middle = min(problem.weights[layer].shape) - K
+        upper.append(ratio * spread / gains[layer] ** 2 if not reason else math.nan)
+        floor = share[layer] * float(values[middle - 1]) ** 2 / float(values[0]) ** 2 if middle > K else 0.0
+        lower.append(floor if not reason else math.nan)
+        reasons.append(reason)
+    return PosteriorCertificate(
+        np.array(lower),
+        np.array(upper),
+        tuple(reasons),
+        np.array(misalignment),
+        np.array(within),
+        np.array(trailing),
+        np.array(share),
+        mixing,
+        residual,
+    )
+
+
+def _misalignments(decompositions: tuple[SVD, ...], K: int) -> list[float]:
+    """s_0 = 0 (the input is read in W_1's own basis) and s_l = ‖V_{l+1,1}ᵀU_{l,2}‖₂."""
+    sines = [0.0]
+    for before, after in pairwise(decompositions):
+        sines.append(min(float(torch.linalg.matrix_norm(after.right[:, :K].T @ before.left[:, K:], 2)), 1.0))
+    return sines
+
+
+def _readout(problem: LinearProblem) -> tuple[float, float]:
+    """α and e of the last layer; NaN when A₁ is singular or the last features do not vary within the classes."""
+    K = problem.num_classes
+    A = problem.weights[-1] @ problem.decompositions[-1].left
+    spread = _propagate(problem, problem.residuals)[-1]
+    size = float(spread.norm())
+    if size == 0 or float(torch.linalg.svdvals(A[:, :K])[-1]) == 0:
+        return math.nan, math.nan
+    mixing = torch.linalg.solve(A[:, :K], A[:, K:])
+    residual = torch.linalg.solve(A[:, :K], problem.weights[-1] @ spread)
+    return float(torch.linalg.matrix_norm(mixing, 2)), float(residual.norm()) / size
+
+
+def _within_leading(problem: LinearProblem, sines: list[float], mixing: float, residual: float) -> list[float]:
+    """x_L−1 from the last layer, then backward; NaN from the first layer whose denominator is not positive."""
+    K, L = problem.num_classes, problem.depth
+    x = [math.nan] * L
+    x[L - 1] = (mixing + residual) / (1 - residual) if residual < 1 else math.nan
+    for layer in range(L - 2, 0, -1):
+        values = problem.decompositions[layer].values
+        carried = x[layer + 1] * _quotient(float(values[K]), float(values[K - 1]))
+        denominator = math.sqrt(1 - sines[layer] ** 2) - carried * sines[layer]
+        x[layer] = (carried + sines[layer]) / denominator if denominator > 0 else math.nan
+    return x
+
+
+def _means_trailing(problem: LinearProblem, sines: list[float]) -> tuple[list[float], list[float]]:
+    """y_l forward from the measured y_0, and g_l = c_l − s_l y_l; NaN after the first g_l that is not positive."""
+    K = problem.num_classes
+    coordinates = problem.decompositions[0].right.T @ problem.centred_means
+    y, gains = [_quotient(float(coordinates[K:].norm()), float(coordinates[:K].norm()))], []
+    for layer, svd in enumerate(problem.decompositions):
+        gain = math.sqrt(1 - sines[layer] ** 2) - sines[layer] * y[layer]
+        gains.append(gain if gain > 0 else math.nan)
+        y.append(_quotient(float(svd.values[K]), float(svd.values[K - 1])) * (y[layer] + sines[layer]) / gains[layer])
+    return y, gains
+
+
+def _middle_share(problem: LinearProblem) -> list[float]:
+    """f_l: within-class energy of layer l in the directions K+1 … m of W_{l+1}."""
+    K = problem.num_classes
+    shares = []
+    for svd, weight, spread in zip(
+        problem.decompositions, problem.weights[:-1], _propagate(problem, problem.residuals)[:-1], strict=True
+    ):
+        middle = svd.right[:, K : min(weight.shape) - K].T @ spread
+        shares.append(_quotient(float(middle.square().sum()), float(spread.square().sum())))
+    return shares
+
+
+def _missing(layer: int, residual: float, within: list[float], trailing: list[float], gains: list[float]) -> str:
+    """Say what keeps the certificate from applying to D_{l+1}/D_l, or nothing."""
+    if math.isnan(residual):
+        return "the readout of the leading block is singular or the last features do not vary within classes"
+    if residual >= 1:
+        return f"the last layer does not remove the within-class spread (e = {residual:.3g} ≥ 1)"
+    if not math.isfinite(within[layer + 1]):
+        failed = max(i for i, x in enumerate(within) if i > 0 and not math.isfinite(x))
+        return f"layers {failed} and {failed + 1} are too misaligned for the within-class spread"
+    if not (math.isfinite(trailing[layer]) and math.isfinite(gains[layer])):
+        failed = min(i for i, gain in enumerate(gains) if not (math.isfinite(gain) and math.isfinite(trailing[i])))
+        return f"layer {failed + 1} does not read the class means in its leading block"
+    return ""
+
+
+def _propagate(problem: LinearProblem, columns: Tensor) -> list[Tensor]:
+    """Columns carried through W_1 … W_{L−1}, the start included."""
+    carried = [columns]
+    for weight in problem.weights[:-1]:
+        carried.append(weight @ carried[-1])
+    return carried
+
+
+def _quotient(numerator: float, denominator: float) -> float:
+    """Divide; anything by zero gives NaN, since no bound follows from it."""
+    return numerator / denominator if denominator > 0 else math.nan

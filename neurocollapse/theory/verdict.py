@@ -1,0 +1,168 @@
+"""What a verification says: one verdict per claim and layer, never "passed" where the assumptions fail."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import xarray as xr
+
+from neurocollapse.theory.assumptions import Assumption
+from neurocollapse.theory.display import as_html, as_text
+
+HOLDS = "holds"
+VIOLATED = "violated"
+UNMET = "assumptions unmet"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One claim of a theorem beside the measurement.
+
+    Attributes
+    ----------
+    claim
+        The inequality in words and symbols.
+    reference
+        Where it is proved.
+    measured, lower, upper
+        The number and its bracket; an absent side is ∓∞, an undefined one NaN.
+    slack
+        Room to the nearer side as a part of the measurement; negative outside the bracket.
+    tolerance
+        How far outside, as a part of the measurement, rounding may carry it.
+    outcome
+        "holds", "violated" or "assumptions unmet".
+    layer
+        The layer l the claim is about, or None.
+    reason
+        Which assumptions are unmet, if any.
+    """
+
+    claim: str
+    reference: str
+    measured: float
+    lower: float
+    upper: float
+    slack: float
+    tolerance: float
+    outcome: str
+    layer: int | None = None
+    reason: str = ""
+
+    @classmethod
+    def judge(
+        cls,
+        claim: str,
+        reference: str,
+        measured: float,
+        lower: float = -math.inf,
+        upper: float = math.inf,
+        *,
+        tolerance: float,
+        unmet: Sequence[str] = (),
+        layer: int | None = None,
+    ) -> "Verdict":
+        """Compare a measurement with its bracket; `unmet` names the assumptions that fail.
+
+        Examples
+        --------
+        >>> Verdict.judge("a ≤ 2", "arithmetic", 1.0, upper=2.0, tolerance=0.0).outcome
+        'holds'
+        >>> Verdict.judge("a ≤ 2", "arithmetic", 1.0, upper=2.0, tolerance=0.0, unmet=["a is known"]).outcome
+        'assumptions unmet'
+        """
+        scale = abs(measured) or 1.0
+        slack = min((measured - lower) / scale, (upper - measured) / scale)
+        reasons = [*unmet]
+        if math.isnan(slack) and not unmet:
+            reasons.append("the measurement or its bound is undefined")
+        outcome = UNMET if reasons else HOLDS if slack >= -tolerance else VIOLATED
+        return cls(claim, reference, measured, lower, upper, slack, tolerance, outcome, layer, "; ".join(reasons))
+
+    @property
+    def tightness(self) -> tuple[float, float]:
+        """(measured/lower, upper/measured): both are 1 for a bound that leaves no room."""
+        return _quotient(self.measured, self.lower), _quotient(self.upper, self.measured)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Verification:
+    """Assumptions, verdicts and numbers of one verification.
+
+    Attributes
+    ----------
+    title
+        What was verified.
+    assumptions : mapping name → Assumption
+    verdicts : tuple of Verdicts
+        They make the status.
+    comparisons : tuple of Verdicts
+        Bounds whose source leaves a constant or an o(1) open, compared at the stated value: for information, never
+        part of the status.
+    notes : tuple of str
+        One line each.
+    """
+
+    title: str
+    assumptions: Mapping[str, Assumption]
+    verdicts: tuple[Verdict, ...]
+    comparisons: tuple[Verdict, ...] = ()
+    notes: tuple[str, ...] = ()
+    dataset: xr.Dataset = field(default_factory=xr.Dataset)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "assumptions", MappingProxyType(dict(self.assumptions)))
+
+    @property
+    def status(self) -> str:
+        """ "violated" if any verdict is; else "assumptions unmet" if any is, or there is none; else "holds"."""
+        outcomes = {verdict.outcome for verdict in self.verdicts}
+        if VIOLATED in outcomes:
+            return VIOLATED
+        return HOLDS if outcomes == {HOLDS} else UNMET
+
+    def to_dataset(self) -> xr.Dataset:
+        """Measurements and bounds as a labelled dataset, a copy."""
+        return self.dataset.copy(deep=True).assign_attrs(status=self.status)
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """Everything as JSON; numbers that are NaN or infinite become null."""
+        variables = {str(name): variable.to_dict() for name, variable in self.dataset.variables.items()}
+        content = {
+            "title": self.title,
+            "status": self.status,
+            "assumptions": {name: asdict(assumption) for name, assumption in self.assumptions.items()},
+            "verdicts": [asdict(verdict) for verdict in self.verdicts],
+            "comparisons": [asdict(verdict) for verdict in self.comparisons],
+            "notes": list(self.notes),
+            "variables": variables,
+            "attributes": dict(self.dataset.attrs),
+        }
+        return json.dumps(_finite(content), indent=indent, ensure_ascii=False, allow_nan=False)
+
+    def __repr__(self) -> str:
+        return as_text(self)
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
+
+
+def _quotient(numerator: float, denominator: float) -> float:
+    """Divide; by zero gives ∞."""
+    return numerator / denominator if denominator else math.inf
+
+
+def _finite(value: Any) -> Any:
+    """Replace what JSON cannot say."""
+    if isinstance(value, dict):
+        return {str(key): _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if hasattr(value, "item") and not isinstance(value, str):
+        return _finite(value.item())
+    return value
