@@ -109,12 +109,13 @@ def _draw_separation(dataset: xr.Dataset, ax: Axes | None) -> Axes:
     shown = [measured, *(per_layer(dataset, bound.lower) for bound in present)]
     finite = np.concatenate([one[np.isfinite(one) & (one >= 0)] for one in shown])
     floor = max(0.0, float(finite.min()) - 0.12) if finite.size else 0.0
-    ax.set_ylim(floor - 0.08 * (1.05 - floor), 1.05)
+    top = max(1.0, float(finite.max())) if finite.size else 1.0
+    ax.set_ylim(floor - 0.08 * (top - floor), top + 0.05)
     entries = _draw_measured(ax, measured)
     for bound in present:
         low = per_layer(dataset, bound.lower)
         drawn = np.where(low >= floor, low, np.nan)
-        handle, words = _draw_bracket(ax, bound, drawn, np.where(np.isnan(low), low, 1.0))
+        handle, words = _draw_bracket(ax, bound, drawn, np.where(np.isnan(low), low, top))
         vacuous = low < 0
         if vacuous.any():
             words += f": below 0, so empty, at {int(vacuous.sum())} of {low.size} layers"

@@ -69,17 +69,31 @@ def _draw_fit(ax: Axes, one: Network, entries: list[tuple[Artist, str]], *, alon
     slope, intercept = scalar(one.dataset, "decay_slope"), scalar(one.dataset, "decay_intercept")
     if not (np.isfinite(slope) and np.isfinite(intercept)):
         return
-    ends = np.array([one.where.min(), one.where.max()])
-    line = log_line(ax, ends, np.exp(intercept + slope * ends), color=one.colour, linestyle=LINES[1], linewidth=1.1)
+    ends, steps = one.where[[0, -1]], _fitted_against(one, slope, intercept)[[0, -1]]
+    line = log_line(ax, ends, np.exp(intercept + slope * steps), color=one.colour, linestyle=LINES[1], linewidth=1.1)
     low, high = scalar(one.dataset, "decay_slope_lower"), scalar(one.dataset, "decay_slope_upper")
-    interval = f" [95 %: {_signed(low)}, {_signed(high)}]" if np.isfinite(low) and np.isfinite(high) else ""
+    interval = (
+        f" [95\N{NO-BREAK SPACE}%: {_signed(low)}, {_signed(high)}]" if np.isfinite(low) and np.isfinite(high) else ""
+    )
     r_squared = scalar(one.dataset, "decay_r_squared")
-    words = f"slope {_signed(slope)}{interval}" + (f", R² {r_squared:.2f}" if np.isfinite(r_squared) else "")
+    words = f"slope {_signed(slope)}{interval}" + (
+        f", R²\N{NO-BREAK SPACE}{r_squared:.2f}" if np.isfinite(r_squared) else ""
+    )
     if alone:
         entries.append((line, f"fit: {words}"))
     else:
         handle, name = entries.pop()
         entries.append((handle, f"{name}: {words}"))
+
+
+def _fitted_against(one: Network, slope: float, intercept: float) -> np.ndarray:
+    """Abscissae of the fit: positions, which a least-squares line meets in the mean, or depths after a selection."""
+    values = per_layer(one.dataset, "compression")
+    usable = np.isfinite(values) & (values > 0)
+    counted = np.arange(values.size, dtype=np.float64)
+    if usable.any() and np.isclose(np.log(values[usable]).mean(), intercept + slope * counted[usable].mean()):
+        return counted
+    return one.where
 
 
 def _signed(value: float) -> str:
@@ -187,7 +201,11 @@ def decay(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
             )
             if np.isfinite(slope := scalar(one.dataset, "decay_slope")):
                 line = ax.axhline(np.exp(slope), color=one.colour, linestyle=LINES[1], linewidth=1.1)
-                entries.append((line, f"{one.title('')} fitted factor {np.exp(slope):.3g} per layer".strip()))
+                words = f"fitted factor {np.exp(slope):.3g} per layer"
+                if len(drawn) == 1:
+                    entries.append((line, words))
+                else:
+                    entries[-1] = (entries[-1][0], f"{one.title('')}; dashed: {words}")
             mark_limits(ax, one.where, values, colour=one.colour, words=("collapses here", "infinite"), row=row)
         ax.axhline(1.0, color=GREY, linewidth=1.0)
         log_scale(ax, [np.array([1.0]), *(per_layer(one.dataset, "decay_ratio") for one in drawn)])

@@ -86,17 +86,19 @@ def log_scale(ax: Axes, series: Sequence[np.ndarray]) -> None:
     values = np.concatenate([np.ravel(one) for one in series]) if series else np.empty(0)
     positive = values[np.isfinite(values) & (values > 0)]
     low, high = (positive.min(), positive.max()) if positive.size else (0.1, 10.0)
-    span = max(np.log10(high / low), 0.3)
+    span = max(np.log10(high) - np.log10(low), 0.3)
     zeros, infinities = bool((values == 0).any()), bool(np.isposinf(values).any())
-    ax.set_yscale("log")
-    ax.set_ylim(low / 10 ** (span * (0.22 if zeros else 0.08)), high * 10 ** (span * (0.22 if infinities else 0.08)))
+    below, above = (0.22 if marked else 0.08 for marked in (zeros, infinities))
+    bottom, top = np.log10(low) - span * below, np.log10(high) + span * above
+    ax.set_ylim(10.0 ** max(bottom, -200.0), 10.0 ** min(top, 200.0))  # tick locators look a third further out
+    ax.set_yscale("log")  # after the limits: autoscaling in between overflows on values near the end of the range
     _log_ticks(ax)
 
 
 def _log_ticks(ax: Axes) -> None:
     """Powers of ten over a wide range; 1, 2, 5 in plain digits where a decade would leave the axis bare."""
     low, high = ax.get_ylim()
-    decades = float(np.log10(high / low))
+    decades = float(np.log10(high) - np.log10(low))
     ax.yaxis.set_minor_formatter(NullFormatter())
     if decades > 2.2:
         ax.yaxis.set_major_locator(LogLocator(numticks=8))

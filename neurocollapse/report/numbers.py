@@ -27,11 +27,11 @@ def number(value: Any, digits: int = 3) -> str:
         return "0"
     if value.is_integer() and abs(value) < 1e7:
         return f"{int(value):,}".replace("-", "−")
-    exponent = math.floor(math.log10(abs(float(f"{value:.{digits - 1}e}"))))
+    mantissa, power = f"{value:.{digits - 1}e}".split("e")
+    exponent = int(power)
     if -4 <= exponent < 6:
         return f"{value:,.{max(digits - 1 - exponent, 0)}f}".replace("-", "−")
-    mantissa = f"{value / 10.0**exponent:.{digits - 1}f}".replace("-", "−")
-    return f"{mantissa}×10{str(exponent).translate(_SUPERSCRIPTS)}"
+    return f"{mantissa.replace('-', '−')}×10{str(exponent).translate(_SUPERSCRIPTS)}"
 
 
 def interval(low: Any, high: Any, digits: int = 3) -> str:

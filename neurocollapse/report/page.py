@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from neurocollapse.report.figures import Picture, picture
 from neurocollapse.report.results import Results, sort_results
-from neurocollapse.report.summary import glance, sentences
+from neurocollapse.report.summary import comparison, glance, sentences
 from neurocollapse.report.tables import layer_rows, provenance_rows, skipped_rows, warning_rows
 from neurocollapse.report.verification import has_bounds, section
 
@@ -98,6 +98,7 @@ def report(
             for name, dataset in found.analyses.items()
         ],
         glance=glance(found.analyses),
+        comparison=comparison(found.analyses),
         pictures=_pictures(found.analyses),
         extra=_extra(figures),
         verifications=[

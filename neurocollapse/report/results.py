@@ -34,7 +34,7 @@ def sort_results(results: Any) -> Results:
         if isinstance(value, xr.Dataset):
             _check_analysis(value, given)
             target = found.analyses
-            name = name or str(value.attrs.get("title") or value.attrs.get("model") or "network")
+            name = name or str(value.attrs.get("model") or value.attrs.get("title") or "network")
         elif all(hasattr(value, attribute) for attribute in _VERIFICATION_ATTRIBUTES):
             target = found.verifications
             name = name or "verification"

@@ -15,6 +15,19 @@ def sentences(dataset: xr.Dataset) -> list[str]:
     return [_scope(dataset), _compression(dataset), *_separation(dataset)]
 
 
+def comparison(analyses: Mapping[str, xr.Dataset]) -> str:
+    """Which network ends most compressed and by how much, where the question has an answer."""
+    last = {name: float(dataset["compression"].values[-1]) for name, dataset in analyses.items()}
+    if len(last) < 2 or not all(math.isfinite(value) and value > 0 for value in last.values()):
+        return ""
+    best, worst = min(last, key=last.__getitem__), max(last, key=last.__getitem__)
+    if last[worst] < 1.05 * last[best]:
+        return "At their last layers the networks are compressed alike."
+    factor = number(last[worst] / last[best], 2)
+    ends = f"D = {number(last[best])} against {number(last[worst])}"
+    return f"At its last layer {best} is {factor} times more compressed than {worst} ({ends})."
+
+
 def _scope(dataset: xr.Dataset) -> str:
     """Layers, model, samples, classes."""
     layers = dataset.sizes["layer"]

@@ -30,14 +30,28 @@ def outcome(status: Any) -> dict[str, str]:
 def section(name: str, verification: Any) -> dict[str, Any]:
     """What the page shows of one verification, duck-typed so that the report knows no theory."""
     dataset = verification.to_dataset()
+    assumptions = [_assumption(key, value) for key, value in _named(verification.assumptions)]
+    verdicts = [_verdict(value) for _, value in _named(verification.verdicts)]
     return {
         "name": name,
         "outcome": outcome(verification.status),
-        "assumptions": [_assumption(key, value) for key, value in _named(verification.assumptions)],
-        "verdicts": [_verdict(value) for _, value in _named(verification.verdicts)],
+        "reasons": _reasons(assumptions, verdicts),
+        "assumptions": assumptions,
+        "verdicts": verdicts,
         "bounds": _bound_rows(dataset) if isinstance(dataset, xr.Dataset) else None,
         "dataset": dataset,
     }
+
+
+def _reasons(assumptions: list[dict[str, Any]], verdicts: list[dict[str, Any]]) -> str:
+    """What stands in the way of a clean result, by name."""
+    unmet = [row["name"] for row in assumptions if row["met"]["style"] == "unmet"]
+    violated = [row["claim"] for row in verdicts if row["outcome"]["style"] == "violated"]
+    texts = [f"Not met: {', '.join(unmet)}."] if unmet else []
+    if violated:
+        more = f" and {len(violated) - 3} more" if len(violated) > 3 else ""
+        texts.append(f"Violated, {len(violated)} of {len(verdicts)} claims: {'; '.join(violated[:3])}{more}.")
+    return " ".join(texts)
 
 
 def _named(values: Any) -> list[tuple[str, Any]]:
@@ -72,12 +86,13 @@ def _verdict(value: Any) -> dict[str, Any]:
     return {
         "claim": str(_field(value, "claim", "")),
         "reference": str(_field(value, "reference", "") or ""),
-        **{key: _numbers(_field(value, key)) for key in ("lower", "measured", "upper", "slack")},
+        **{key: _numbers(_field(value, key)) for key in ("lower", "measured", "upper")},
+        "slack": _numbers(_field(value, "slack"), 2),
         "outcome": outcome(_field(value, "outcome", "")),
     }
 
 
-def _numbers(value: Any) -> str:
+def _numbers(value: Any, digits: int = 4) -> str:
     """One number, or the range of several."""
     if value is None or isinstance(value, str):
         return number(value)
@@ -85,7 +100,7 @@ def _numbers(value: Any) -> str:
     known = values[~np.isnan(values)]
     if known.size == 0:
         return "–"
-    return number(known[0], 4) if known.size == 1 else f"{number(known.min())} … {number(known.max())}"
+    return number(known[0], digits) if known.size == 1 else f"{number(known.min())} … {number(known.max())}"
 
 
 def has_bounds(dataset: Any) -> bool:

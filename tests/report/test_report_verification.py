@@ -1,0 +1,80 @@
+"""Verifications on the page: three outcomes that nobody can mistake for each other."""
+
+import importlib
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from neurocollapse.report import report
+
+OUTCOMES = {"holds": ("✓", "mark holds"), "violated": ("✗", "mark violated"), "assumptions unmet": ("?", "mark unmet")}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a report and return its text."""
+    return lambda results: report(results, tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def read(write, monkeypatch):
+    """The text of a report without its figures, which take most of the time."""
+    page = importlib.import_module("neurocollapse.report.page")  # `neurocollapse.report` itself names the function
+    monkeypatch.setattr(page, "_pictures", lambda _: [])
+    monkeypatch.setattr(page, "_bound_pictures", lambda *_: [])
+    return write
+
+
+@pytest.mark.parametrize("status", OUTCOMES)
+def test_each_outcome_has_a_word_a_sign_and_a_style_of_its_own(read, make_verification, status):
+    page = read({"network": make_verification(status)})
+    sign, style = OUTCOMES[status]
+    assert f'class="{style}"><span class="sign" aria-hidden="true">{sign}</span> {status}</span>' in page
+    for other in set(OUTCOMES) - {status}:
+        assert f"</span> {other}</span>" not in page
+
+
+def test_unmet_assumptions_and_violated_claims_are_named(read, make_verification):
+    assert "Not met: balancedness." in read(make_verification("assumptions unmet"))
+    assert "Violated, 1 of 1 claims: decay ratio at layer 0." in read(make_verification("violated"))
+    assert "Not met" not in read(make_verification("holds"))
+
+
+def test_assumptions_and_verdicts_show_their_numbers(read, make_verification):
+    page = read(make_verification())
+    for expected in ("balancedness", "0.00300", "0.0100", "neighbours have equal", "[W] Theorem 4", "0.2950", "0.0050"):
+        assert expected in page
+
+
+def test_bounds_are_tabled_with_their_tightness(write, make_verification):
+    page = write(make_verification())
+    assert "<td>0.281 … 0.299</td><td>1.03</td>" in page
+    assert page.count("<svg") == 2
+
+
+def test_mappings_serve_as_assumptions_and_sequences_as_named_values(read, make_verification):
+    entry = {"name": "zero loss", "value": 1e-12, "residual": 1e-12, "tolerance": 1e-6, "met": True}
+    verdict = {
+        "claim": "many ratios",
+        "measured": np.array([0.1, 0.2]),
+        "lower": None,
+        "upper": 0.3,
+        "outcome": "holds",
+    }
+    page = read(make_verification(assumptions=[entry], verdicts={"first": verdict}))
+    assert "zero loss" in page
+    assert "0.100 … 0.200" in page
+
+
+def test_a_verification_without_bounds_along_layers_has_its_tables_only(write, make_verification):
+    dataset = xr.Dataset({"rho": ("step", [0.1, 0.2])})
+    page = write({"parsimony": make_verification(dataset=dataset)})
+    assert "<svg" not in page
+    assert "balancedness" in page
+
+
+def test_analyses_and_verifications_share_a_page(read, make_analysis, make_verification):
+    page = read({"hybrid": make_analysis(), "hybrid tail": make_verification("violated")})
+    assert page.index("Verification: hybrid tail") > page.index("Layer by layer")
+    assert page.index("</span> violated") < page.index("Layer by layer")  # said in the summary already
