@@ -11,6 +11,7 @@ from neurocollapse.hooks.errors import (
     NoMatchError,
     ReplicaError,
 )
+from neurocollapse.hooks.inspection import LayerInfo, inspect_layers
 from neurocollapse.hooks.plan import Site, SiteKey
 from neurocollapse.hooks.recorder import Recorder
 from neurocollapse.hooks.select import Tap, select
@@ -21,6 +22,7 @@ __all__ = [
     "CaptureError",
     "CaptureWarning",
     "Features",
+    "LayerInfo",
     "LayoutError",
     "NeverFiredError",
     "NoMatchError",
@@ -30,5 +32,6 @@ __all__ = [
     "SiteKey",
     "Tap",
     "capture",
+    "inspect_layers",
     "select",
 ]

@@ -180,7 +180,7 @@ def declared_channel_axis(module: nn.Module, shape: tuple[int, ...]) -> int | No
         return 1
     if isinstance(module, _CHANNELS_LAST) or is_transposed_linear(module):
         return len(shape) - 1
-    if type(module) in _SIZED_NORMS and len(module.normalized_shape) == 1:
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm) and _is_exact_norm(module):
         return len(shape) - 1
     if isinstance(module, nn.PReLU) and module.num_parameters > 1:
         return 1
@@ -188,6 +188,11 @@ def declared_channel_axis(module: nn.Module, shape: tuple[int, ...]) -> int | No
         sizes = _parameter_sizes(module)
         return _only_axis(shape, sizes.pop()) if len(sizes) == 1 else None
     return None
+
+
+def _is_exact_norm(module: nn.LayerNorm | nn.RMSNorm) -> bool:
+    """Whether a normalisation over the last axis is torch's own; subclasses may permute the axes inside."""
+    return type(module) in _SIZED_NORMS and len(module.normalized_shape) == 1
 
 
 def may_rearrange(module: nn.Module) -> bool:
@@ -200,7 +205,7 @@ def may_rearrange(module: nn.Module) -> bool:
 def _is_unbatched(module: nn.Module, num_axes: int) -> bool:
     """Whether a layer that also accepts a single sample was given one."""
     if isinstance(module, conv._ConvNd):
-        return num_axes != len(module.kernel_size) + 2
+        return num_axes != module.weight.dim()  # (out, in, *kernel)
     return isinstance(module, nn.RNNBase | nn.MultiheadAttention) and num_axes == 2
 
 

@@ -141,10 +141,10 @@ def make_plan(
     needs_layout = not callable(pool) and pool != "flatten"
     told = not (callable(path) and isinstance(value, Tensor) and tensor is not value)
     axes = _axes(module if told else nn.Flatten(), tensor, num_samples, memory, at_input, needs_layout)
-    pooling, reduce = resolve_pool(pool, axes.layout, tensor.dim())
     sizes = batch_first_shape(tensor, axes.batch)
     if len(sizes) > 2 and axes.layout != UNKNOWN and not at_input:
         memory.note(sizes, axes.channel)
+    pooling, reduce = resolve_pool(pool, axes.layout, len(sizes))
     return Plan(axes, pooling, reduce, path, sizes[1:], tensor.dtype)
 
 

@@ -12,6 +12,7 @@ from neurocollapse.hooks.layout import CHANNELS_FIRST, CHANNELS_LAST, FEATURES, 
 Pool = str | Callable[[Tensor], Tensor]
 MODES = ("auto", "mean", "max", "cls", "last", "flatten", "positions", "tokens")
 
+_WIDE = (torch.float32, torch.float64)
 _MODES_OF = {
     CHANNELS_FIRST: ("mean", "max", "flatten", "positions"),
     CHANNELS_LAST: ("mean", "max", "flatten", "positions"),
@@ -73,15 +74,9 @@ def resolve_pool(pool: Pool, layout: str, num_axes: int) -> tuple[str, Callable[
     return mode, _function(mode, layout, num_axes)
 
 
-def check_pool(pool: Pool, name: str) -> None:
-    """Raise if a pooling given for layer `name` is neither a known mode nor a function."""
-    if not callable(pool) and pool not in MODES:
-        raise LayoutError(f"`pool` for {name!r} must be one of {', '.join(MODES)} or a function, got {pool!r}")
-
-
 def wide_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype of features made from this one: at least float32."""
-    return dtype if dtype in (torch.float32, torch.float64) else torch.float32
+    return dtype if dtype in _WIDE else torch.float32
 
 
 def _function(mode: str, layout: str, num_axes: int) -> Callable[[Tensor], Tensor]:
@@ -98,6 +93,8 @@ def _function(mode: str, layout: str, num_axes: int) -> Callable[[Tensor], Tenso
 
 def _as_matrix(tensor: Tensor) -> Tensor:
     """Every entry a feature."""
+    if tensor.dim() == 2 and tensor.dtype in _WIDE:
+        return tensor
     return tensor.reshape(len(tensor), -1 if tensor.numel() else _entries(tensor)).to(wide_dtype(tensor.dtype))
 
 

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from neurocollapse.hooks.audit import refuse_missing, refuse_script_modules, why_silent
 from neurocollapse.hooks.eager import outside_autocast, unfused
-from neurocollapse.hooks.errors import CallCountError, CaptureError, CaptureWarning, NeverFiredError, NoMatchError
+from neurocollapse.hooks.errors import CallCountError, CaptureError, CaptureWarning, NeverFiredError
 from neurocollapse.hooks.handlers import AbortHook, EndHook, HintHook, InputHook, OutputHook, StartHook
 from neurocollapse.hooks.layout import BatchConflict, LayoutMemory, is_sequence_first
+from neurocollapse.hooks.options import readings
 from neurocollapse.hooks.outputs import Path, first_tensor
 from neurocollapse.hooks.plan import Plan, Site, SiteKey, Skip, make_plan
-from neurocollapse.hooks.pool import Pool, check_pool
-from neurocollapse.hooks.select import ROOT, Tap, nearest, select
+from neurocollapse.hooks.pool import Pool
+from neurocollapse.hooks.select import ROOT, select
 from neurocollapse.hooks.wrappers import is_compiled, named_modules, unwrap
 
 CALLS = ("all", "first", "last")
@@ -88,11 +89,7 @@ class Recorder:
         refuse_script_modules(self.model)
         self.taps = select(self.model, layers)
         refuse_script_modules(self.model, self.taps)
-        self._pools: list[Pool] = _by_tap(pool, self.taps, "pool", default="auto")
-        for tap, choice in zip(self.taps, self._pools, strict=True):
-            check_pool(choice, tap.name)
-        self._paths: list[Path | None] = _by_tap(output, self.taps, "output", default=None)
-        self._common_path = not isinstance(output, Mapping)
+        self._readings = readings(self.taps, pool, output)
         self._calls = calls
         self._sink = sink
         self._compiled = is_compiled(model)
@@ -107,8 +104,6 @@ class Recorder:
         self._counts: list[int] = []
         self._num_samples: int | None = None
         self._restart()
-
-    # Use -----------------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         if self._stack is not None:
@@ -178,8 +173,6 @@ class Recorder:
         left_out = {self._name(key): str(plan.error) for key, plan in self._plans.items() if isinstance(plan, Skip)}
         return left_out | {self.taps[index].name: str(error) for index, error in self._never.items()}
 
-    # Called by the hooks -------------------------------------------------------------------------------------------
-
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Start a forward pass of the model."""
         self._root_seen = True
@@ -215,13 +208,15 @@ class Recorder:
             plan = self._plans.get(key) or self._settle(key, value)
             if isinstance(plan, Skip):
                 return
-            tensor = plan.pick(value, self._samples())
-            with outside_autocast(tensor):
-                features = plan.features(tensor)
+            tensor = plan.pick(value, self._num_samples if self._open else self._announced)
         except CaptureError as error:
-            raise type(error)(f"layer {self._name(key)!r}: {error}") from error.__cause__
+            raise self._named(key, error) from error.__cause__
         with outside_autocast(tensor):
-            self._hand_over(key, features, len(features) // len(tensor) if len(tensor) else 1)
+            try:
+                features = plan.features(tensor)
+            except CaptureError as error:
+                raise self._named(key, error) from error.__cause__
+            self._hand_over(key, features, features.shape[0] // tensor.shape[0] if tensor.shape[0] else 1)
 
     def observe(self, module: nn.Module, output: Any) -> None:
         """Learn the layout of a module that is not tapped, in the first forward pass."""
@@ -234,8 +229,6 @@ class Recorder:
                 raise
         except CaptureError:
             return
-
-    # Helpers -------------------------------------------------------------------------------------------------------
 
     def _place_hooks(self, stack: ExitStack) -> None:
         """Put hooks on the root (around all else) and on the tapped modules."""
@@ -290,9 +283,7 @@ class Recorder:
     def _settle(self, key: SiteKey, value: Any) -> Plan | Skip:
         """Find out how a site is read; what an explicit tap cannot deliver raises."""
         tap = self.taps[key.tap]
-        pool, path = self._pools[key.tap], self._paths[key.tap]
-        if self._common_path and (tap.at_input or (isinstance(path, str) and isinstance(value, Tensor))):
-            path = None
+        reading = self._readings[key.tap]
         plan: Plan | Skip
         try:
             plan = make_plan(
@@ -300,8 +291,8 @@ class Recorder:
                 value,
                 self._samples(),
                 self._memory,
-                pool=pool,
-                path=path,
+                pool=reading.pool,
+                path=reading.path_for(tap, value),
                 at_input=tap.at_input,
             )
         except CaptureError as error:
@@ -332,9 +323,13 @@ class Recorder:
         self._held = {}
         self._hints.close()
         self._expected = tuple(self._counts)
-        if self.skipped:
-            parts = "; ".join(f"{name}: {reason}" for name, reason in self.skipped.items())
-            warnings.warn(f"{len(self.skipped)} layers are left out: {parts}", CaptureWarning, stacklevel=2)
+        if skipped := self.skipped:
+            parts = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
+            warnings.warn(f"no features of {len(skipped)} of the layers: {parts}", CaptureWarning, stacklevel=2)
+
+    def _named(self, key: SiteKey, error: CaptureError) -> CaptureError:
+        """The same error with the layer's name in front."""
+        return type(error)(f"layer {self._name(key)!r}: {error}")
 
     def _name(self, key: SiteKey) -> str:
         """The shown name of a site."""
@@ -359,17 +354,6 @@ class Recorder:
             num_features=plan.num_features,
             dtype=plan.dtype,
         )
-
-
-def _by_tap(option: Any, taps: tuple[Tap, ...], argument: str, *, default: Any) -> list[Any]:
-    """The value of an option for each tap."""
-    if not isinstance(option, Mapping):
-        return [option] * len(taps)
-    names = [tap.name for tap in taps]
-    for name in option:
-        if name not in names:
-            raise NoMatchError(f"`{argument}` names {name!r}, which is no captured layer{nearest(name, names)}")
-    return [option.get(name, default) for name in names]
 
 
 def _changed(name: str, old: int, new: int) -> CallCountError:

@@ -1,0 +1,41 @@
+"""Lets torchvision, and what imports it, run beside a CPU build of torch.
+
+A torchvision wheel whose compiled operators do not fit the installed torch refuses to import, although its models are
+plain Python. Where that is so, the operators are declared here without an implementation, before anything imports
+torchvision: models then run, and only detection operators such as nms do not.
+"""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import torch
+
+
+def _loads(library: Path) -> bool:
+    """Whether a compiled library fits this torch."""
+    try:
+        torch.ops.load_library(library)
+    except OSError:
+        return False
+    return True
+
+
+def _declare_torchvision_operators() -> torch.library.Library | None:
+    """Declare the operators that torchvision describes, unless its own compiled ones can be loaded."""
+    found = importlib.util.find_spec("torchvision")
+    if found is None or found.origin is None:
+        return None
+    folder = Path(found.origin).parent
+    if any(_loads(library) for library in folder.glob("_C*.so")):
+        return None
+    described = (folder / "_meta_registrations.py").read_text()
+    names = {"nms", *re.findall(r"register_(?:meta|fake)\(\"(?:torchvision::)?(\w+)\"", described)}
+    library = torch.library.Library("torchvision", "DEF")
+    for name in names:
+        library.define(f"{name}(Tensor x) -> Tensor")
+    return library
+
+
+# Kept for the whole run: the declarations end with the object.
+TORCHVISION_OPERATORS = _declare_torchvision_operators()

@@ -1,0 +1,114 @@
+"""Which tensor is taken from a structured output, and what is refused."""
+
+from collections import OrderedDict, namedtuple
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from neurocollapse.hooks import AmbiguousOutputError
+from neurocollapse.hooks.outputs import describe, first_tensor, pick_tensor
+
+N = 4
+Z = torch.arange(8.0).reshape(N, 2)
+OTHER = torch.ones(N, 3)
+Pair = namedtuple("Pair", "state weights")
+
+
+@dataclass
+class Output:
+    logits: torch.Tensor
+    loss: torch.Tensor | None = None
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        Z,
+        (Z,),
+        (Z, OTHER),
+        (None, Z),
+        (torch.zeros(()), Z),
+        (torch.zeros(N, dtype=torch.long), Z),
+        (torch.zeros(N + 1, 2), Z),
+        [Z],
+        [None, Z],
+        {"x": Z},
+        {"x": Z, "ids": torch.zeros(N, dtype=torch.long)},
+        OrderedDict(last_hidden_state=Z, pooler_output=OTHER),
+        {"last_hidden_state": Z, "hidden_states": (OTHER, OTHER)},
+        {"logits": Z, "hidden_states": (OTHER, OTHER)},
+        {"out": {"deep": Z}},
+        Pair(Z, OTHER),
+        Output(Z),
+        ((Z, OTHER), None),
+    ],
+    ids=repr,
+)
+def test_row_06_the_one_tensor_with_a_row_a_sample_is_taken(output):
+    assert pick_tensor(output, num_samples=N) is Z
+
+
+@pytest.mark.parametrize(
+    ("output", "path"),
+    [
+        ((OTHER, Z), "1"),
+        ({"a": OTHER, "b": Z}, "b"),
+        ({"hidden_states": (OTHER, OTHER, Z)}, "hidden_states.2"),
+        ((Pair(OTHER, Z),), "0.weights"),
+        ([OTHER, Z], lambda output: output[-1]),
+    ],
+)
+def test_row_06_a_path_or_function_overrides_the_choice(output, path):
+    assert pick_tensor(output, num_samples=N, path=path) is Z
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ({"a": Z, "b": OTHER}, r"2 tensors could be meant in dict\(a: Tensor\(\(4, 2\), float32\)"),
+        ([Z, OTHER], "2 tensors"),
+        (None, "no floating-point tensor .* NoneType"),
+        ((), "no floating-point tensor"),
+        ("text", "str"),
+        (torch.zeros(N, dtype=torch.long), "no floating-point tensor"),
+        (torch.zeros(N, 2, dtype=torch.complex64), "no floating-point tensor"),
+        ((torch.zeros(N + 1, 2),), "4 entries"),
+        (Z.to_sparse(), "to_dense"),
+    ],
+)
+def test_row_06_what_cannot_be_told_is_refused_with_its_tree(output, message):
+    with pytest.raises(AmbiguousOutputError, match=message):
+        pick_tensor(output, num_samples=N)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
+def test_row_06_a_nested_tensor_is_refused_with_the_way_out():
+    nested = torch.nested.nested_tensor([torch.zeros(2, 3), torch.zeros(4, 3)])
+    for output in (nested, (nested,)):
+        with pytest.raises(AmbiguousOutputError, match="enable_nested_tensor=False"):
+            pick_tensor(output, num_samples=2)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("c", "fails at 'c'"), ("a.0", "fails at '0'"), (lambda output: 3, "lead to a tensor, got int")],
+)
+def test_a_path_that_leads_nowhere_shows_the_output(path, message):
+    with pytest.raises(AmbiguousOutputError, match=message):
+        pick_tensor({"a": Z}, num_samples=N, path=path)
+
+
+def test_samples_in_axis_1_are_found_where_the_module_counts_them_there():
+    sequence = torch.zeros(7, N, 2)
+    assert pick_tensor((torch.zeros(N, 1), sequence), num_samples=N, batch_axis=1) is sequence
+
+
+def test_the_tree_of_a_long_output_is_cut():
+    assert "… 12 more" in describe([Z] * 20)
+    assert describe({"a": [{"b": {"c": Z}}]}) == "dict(a: list(0: dict(b: dict)))"
+
+
+def test_the_first_tensor_of_nested_arguments_is_found():
+    assert first_tensor(((torch.tensor(3),), {"x": {"y": [Z]}})) is Z
+    assert first_tensor(("text", 3)) is None
