@@ -1,0 +1,38 @@
+"""Theorems about deep linear networks: assumptions measured, bounds evaluated, verdicts given."""
+
+from neurocollapse.theory.assumptions import Assumption
+from neurocollapse.theory.invariant import InvariantSubspaces, invariant_subspaces, predicted_scale
+from neurocollapse.theory.parsimony import verify_parsimony
+from neurocollapse.theory.posterior import PosteriorCertificate, posterior_certificate
+from neurocollapse.theory.prediction import predicted_compression
+from neurocollapse.theory.printed import PrintedBounds, printed_bounds
+from neurocollapse.theory.prior import PriorCertificate, prior_certificate
+from neurocollapse.theory.problem import LinearProblem
+from neurocollapse.theory.progressive import EXACT, PRACTICAL, Exactness, verify
+from neurocollapse.theory.smooth_mlp import ACTIVATIONS, SmoothSubspaces, smooth_subspaces
+from neurocollapse.theory.verdict import Verdict, Verification
+
+__all__ = [
+    "ACTIVATIONS",
+    "EXACT",
+    "PRACTICAL",
+    "Assumption",
+    "Exactness",
+    "InvariantSubspaces",
+    "LinearProblem",
+    "PosteriorCertificate",
+    "PriorCertificate",
+    "PrintedBounds",
+    "SmoothSubspaces",
+    "Verdict",
+    "Verification",
+    "invariant_subspaces",
+    "posterior_certificate",
+    "predicted_compression",
+    "predicted_scale",
+    "printed_bounds",
+    "prior_certificate",
+    "smooth_subspaces",
+    "verify",
+    "verify_parsimony",
+]

@@ -13,6 +13,7 @@ PRIOR = (
     "balanced_classes",
     "near_orthonormal_data",
     "zero_loss",
+    "zero_loss_within_classes",
     "minimum_norm",
     "interior_balance",
     "last_layer_balance",
@@ -51,7 +52,7 @@ def progressive_assumptions(
     dict name → Assumption
         The names of `PRIOR`, then "resolution", "readout" and "alignment".
     """
-    found = [*_shape(problem), *_data(problem, measured), *_fit(problem, exactness)]
+    found = [*_shape(problem), *_data(problem, measured), *_fit(problem, measured, exactness)]
     found += [*_spectrum(problem, measured, exactness), _resolution(problem, tolerance), *_mechanism(problem, measured)]
     return {assumption.name: assumption for assumption in found}
 
@@ -89,16 +90,23 @@ def _data(problem: LinearProblem, measured: Measured) -> list[Assumption]:
     return [Assumption("near_orthonormal_data", theta, spectral, 1.0, spectral < 1, meaning)]
 
 
-def _fit(problem: LinearProblem, exactness: Exactness) -> list[Assumption]:
-    """A2, in its two parts."""
+def _fit(problem: LinearProblem, measured: Measured, exactness: Exactness) -> list[Assumption]:
+    """A2, in its parts; differences within a class must vanish relative to what is left of them before W_L."""
     product = problem.weights[0]
     for weight in problem.weights[1:]:
         product = weight @ product
     columns = problem.inputs.T
-    return [
+    found = [
         zero_loss(product, columns, problem.targets, exactness.fit),
         minimum_norm(product, columns, problem.targets, exactness.fit),
     ]
+    if measured.posterior is not None:
+        e, most = measured.posterior.readout_residual, max(exactness.fit, float(problem.resolution[-1]))
+        meaning = (
+            "e = ‖A₁⁻¹W_{L:1}R‖ / ‖W_{L−1:1}R‖: samples of a class differ in the features but not in the output (A2)"
+        )
+        found.insert(1, Assumption("zero_loss_within_classes", e, e, most, e <= most, meaning))
+    return found
 
 
 def _spectrum(problem: LinearProblem, measured: Measured, exactness: Exactness) -> list[Assumption]:
