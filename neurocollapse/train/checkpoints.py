@@ -120,12 +120,13 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})[HEADER])
+            # cloned, because a tensor as read lives in the mapped file, which may be overwritten
             for name in file.keys():  # noqa: SIM118  # not a mapping: iterating the file itself fails
                 if name.startswith(OPTIMIZER_PREFIX):
                     number, quantity = name.removeprefix(OPTIMIZER_PREFIX).split("/")
-                    optimizer[int(number), quantity] = file.get_tensor(name)
+                    optimizer[int(number), quantity] = file.get_tensor(name).clone()
                 else:
-                    weights[name] = file.get_tensor(name)
+                    weights[name] = file.get_tensor(name).clone()
         return Checkpoint(int(header["epoch"]), weights, optimizer, header["record"])
     except (SafetensorError, OSError) as error:
         raise TrainingError(f"{path} is not a readable safetensors file ({error}); delete it to start anew") from error

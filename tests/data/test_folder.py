@@ -33,6 +33,15 @@ def test_classes_are_the_folders_in_sorted_order(tmp_path: Path) -> None:
     assert torch.equal(images[2][0], torch.from_numpy(pixels).permute(2, 0, 1).float() / 255)
 
 
+def test_the_order_of_creation_does_not_matter(tmp_path: Path) -> None:
+    for name in "gcafhbed":
+        for number in "312":
+            write_image(tmp_path / name / f"{number}.png")
+    images = data.open(f"folder:{tmp_path}")
+    assert images.classes == tuple("abcdefgh")
+    assert [path.stem for path in images.paths] == list("123") * 8
+
+
 @pytest.mark.parametrize("test_name", ["test", "val"])
 def test_splits_have_folders_of_their_own(tmp_path: Path, test_name: str) -> None:
     for number in range(3):

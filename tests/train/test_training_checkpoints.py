@@ -160,6 +160,15 @@ def test_weights_of_a_run_open_as_a_models_checkpoint(tmp_path: Path) -> None:
     assert_same(model, fresh)
 
 
+def test_a_loaded_checkpoint_outlives_its_file(tmp_path: Path) -> None:
+    model = network()
+    save_checkpoint(tmp_path / "net", model, epoch=0)
+    checkpoint = load_checkpoint(tmp_path / "net")
+    (tmp_path / "net").write_bytes(b"")
+    checkpoint.restore(restored := network())
+    assert_same(restored, model)
+
+
 def test_tied_weights_are_stored_and_restored(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     model[1].weight = model[0].weight
