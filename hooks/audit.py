@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from neurocollapse.hooks.errors import CaptureError, NeverFiredError
+from neurocollapse.hooks.errors import CallCountError, CaptureError, NeverFiredError
 from neurocollapse.hooks.plan import Plan, SiteKey, Skip
 from neurocollapse.hooks.presets import can_be_called
 from neurocollapse.hooks.select import Tap
@@ -35,6 +35,15 @@ def refuse_missing(
         for selector in taps[index].selectors:
             if selector not in alive:
                 raise type(reason)(f"every match of {selector} is left out, such as {taps[index].name!r}: {reason}")
+
+
+def refuse_changed_count(tap: Tap, expected: int, count: int) -> None:
+    """Raise if a module was called a different number of times than in the first forward pass."""
+    if count != expected:
+        raise CallCountError(
+            f"layer {tap.name!r} was called {expected} times in the first forward pass, now {count} times; features "
+            f"of such a layer do not compare between batches, leave it out with '!{tap.name}'"
+        )
 
 
 def why_silent(model: nn.Module, modules: dict[str, nn.Module], tap: Tap) -> str:

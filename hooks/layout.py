@@ -1,5 +1,6 @@
 """What each axis of an activation means: which one counts the samples, which one the channels."""
 
+from math import prod
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -72,21 +73,29 @@ class LayoutMemory:
         self._last = (shape, channel)
         self._seen.setdefault(shape, set()).add(channel)
 
-    def infer(self, shape: tuple[int, ...], *, may_rearrange: bool) -> int | None:
+    def infer(self, shape: tuple[int, ...], *, may_rearrange: bool, is_container: bool = False) -> int | None:
         """Return the channel axis of a tensor whose module does not tell, or None without evidence.
 
-        Evidence is the same shape as the last known tensor, or as earlier ones that all agree (not for a module
-        that may rearrange axes), else exactly one axis of the size that the last known tensor has channels.
+        Evidence is, in this order: the shape of the last known tensor, or of earlier ones that all agree (not for a
+        module that may rearrange axes); for a container, maps with the positions of the last known maps, as where
+        branches are concatenated; exactly one axis with as many entries as the last known tensor has channels.
         """
+        if self._last is None:
+            return None
+        known, channel = self._last
         if not may_rearrange:
-            if self._last is not None and self._last[0] == shape:
-                return self._last[1]
+            if known == shape:
+                return channel
             if len(self._seen.get(shape, ())) == 1:
                 return next(iter(self._seen[shape]))
-        if self._last is None or (len(shape) > len(self._last[0]) and _size(shape) != _size(self._last[0])):
+        if is_container and channel == 1 and len(shape) > 3 and shape[2:] == known[2:]:
+            return 1
+        axis = _only_axis(shape, known[channel])
+        if len(shape) == len(known) and axis != channel and sorted(shape) != sorted(known):
+            return None  # other data, in which another axis happens to have this size
+        if len(shape) > len(known) and prod(shape) != prod(known):
             return None  # more axes and other data: attention weights, not the same channels again
-        channels = self._last[0][self._last[1]]
-        return _only_axis(shape, channels)
+        return axis
 
 
 def is_sequence_first(module: nn.Module) -> bool:
@@ -159,7 +168,8 @@ def find_axes(
         return Axes(batch, len(shape) - 1, FEATURES)
     channel = declared_channel_axis(module, shape)
     if channel is None:
-        channel = memory.infer(shape, may_rearrange=not at_input and may_rearrange(module))
+        is_container = not at_input and not is_leaf(module)
+        channel = memory.infer(shape, may_rearrange=not at_input and may_rearrange(module), is_container=is_container)
     if channel is None or channel not in (1, len(shape) - 1):
         raise LayoutError(
             f"the channel axis of {shape} after {type(module).__name__} is not certain; pass pool='flatten' or a "
@@ -226,14 +236,6 @@ def _layout(num_axes: int, channel: int) -> str:
     if channel == 1:
         return CHANNELS_FIRST
     return TOKENS if num_axes == 3 else CHANNELS_LAST
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    """The number of entries."""
-    count = 1
-    for length in shape:
-        count *= length
-    return count
 
 
 def _repeated(sizes: tuple[int, ...], num_samples: int | None) -> str:

@@ -19,6 +19,7 @@ from neurocollapse.hooks.layout import (
 )
 from neurocollapse.hooks.outputs import Path, pick_tensor
 from neurocollapse.hooks.pool import Pool, resolve_pool
+from neurocollapse.hooks.select import ROOT, Tap
 
 
 class SiteKey(NamedTuple):
@@ -119,6 +120,23 @@ class Plan:
             )
         return features
 
+    def describe(self, tap: Tap, name: str, call: int, num_calls: int, depth: int) -> Site:
+        """Return what a user may want to know of the site."""
+        return Site(
+            name=name,
+            path=tap.path or ROOT,
+            call=call,
+            num_calls=num_calls,
+            depth=depth,
+            module_type=type(tap.module).__name__,
+            layout=self.axes.layout,
+            pooling=self.pooling,
+            shape=self.shape,
+            positions=self.positions,
+            num_features=self.num_features,
+            dtype=self.dtype,
+        )
+
 
 def make_plan(
     module: nn.Module,
@@ -137,6 +155,8 @@ def make_plan(
     AmbiguousOutputError, LayoutError
         If the tensor, its axes or a fitting pooling cannot be told.
     """
+    if path is None and not at_input and isinstance(module, nn.MultiheadAttention | nn.RNNBase):
+        path = "0" if isinstance(value, tuple) else None  # next to attention weights or last states
     tensor = _first_pick(module, value, num_samples, memory, path)
     needs_layout = not callable(pool) and pool != "flatten"
     told = not (callable(path) and isinstance(value, Tensor) and tensor is not value)
@@ -151,14 +171,14 @@ def make_plan(
 def _first_pick(
     module: nn.Module, value: Any, num_samples: int | None, memory: LayoutMemory, path: Path | None
 ) -> Tensor:
-    """The tensor that is meant, looking for samples in axis 1 too where the model may count them there."""
-    batch_axis = declared_batch_axis(module) or 0
+    """The tensor that is meant; looks along the other axis too where samples may be counted in axis 1."""
+    told = declared_batch_axis(module)
     try:
-        return pick_tensor(value, num_samples=num_samples, batch_axis=batch_axis, path=path)
+        return pick_tensor(value, num_samples=num_samples, batch_axis=told or 0, path=path)
     except AmbiguousOutputError:
-        if not memory.sequence_first or batch_axis == 1:
+        if not memory.sequence_first:
             raise
-        return pick_tensor(value, num_samples=num_samples, batch_axis=1, path=path)
+        return pick_tensor(value, num_samples=num_samples, batch_axis=0 if told else 1, path=path)
 
 
 def _axes(

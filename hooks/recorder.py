@@ -9,16 +9,16 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from neurocollapse.hooks.audit import refuse_missing, refuse_script_modules, why_silent
+from neurocollapse.hooks.audit import refuse_changed_count, refuse_missing, refuse_script_modules, why_silent
 from neurocollapse.hooks.eager import outside_autocast, unfused
-from neurocollapse.hooks.errors import CallCountError, CaptureError, CaptureWarning, NeverFiredError
+from neurocollapse.hooks.errors import CaptureError, CaptureWarning, NeverFiredError
 from neurocollapse.hooks.handlers import AbortHook, EndHook, HintHook, InputHook, OutputHook, StartHook
 from neurocollapse.hooks.layout import BatchConflict, LayoutMemory, is_sequence_first
 from neurocollapse.hooks.options import readings
 from neurocollapse.hooks.outputs import Path, first_tensor
 from neurocollapse.hooks.plan import Plan, Site, SiteKey, Skip, make_plan
 from neurocollapse.hooks.pool import Pool
-from neurocollapse.hooks.select import ROOT, select
+from neurocollapse.hooks.select import select
 from neurocollapse.hooks.wrappers import is_compiled, named_modules, unwrap
 
 CALLS = ("all", "first", "last")
@@ -102,6 +102,7 @@ class Recorder:
         self._announced: int | None = None
         self.forward = 0
         self._counts: list[int] = []
+        self._sites: dict[SiteKey, Site] | None = None
         self._num_samples: int | None = None
         self._restart()
 
@@ -155,17 +156,22 @@ class Recorder:
         if self._expected is None:
             self._finish_first()
         else:
-            for tap, old, new in zip(self.taps, self._expected, self._counts, strict=True):
-                if old != new:
-                    raise _changed(tap.name, old, new)
+            for tap, expected, count in zip(self.taps, self._expected, self._counts, strict=True):
+                refuse_changed_count(tap, expected, count)
         if not self._root_seen:
             self._counts = [0] * len(self.taps)
 
     @property
     def sites(self) -> dict[SiteKey, Site]:
         """What has fired, in order of first firing; complete after the first forward pass."""
-        plans = [(key, plan) for key, plan in self._plans.items() if isinstance(plan, Plan)]
-        return {key: self._site(key, plan, depth) for depth, (key, plan) in enumerate(plans)}
+        if self._sites is None or self._expected is None:
+            counts = self._expected or self._counts
+            plans = [(key, plan) for key, plan in self._plans.items() if isinstance(plan, Plan)]
+            self._sites = {
+                key: plan.describe(self.taps[key.tap], self._name(key), key.call, counts[key.tap], depth)
+                for depth, (key, plan) in enumerate(plans)
+            }
+        return self._sites
 
     @property
     def skipped(self) -> dict[str, str]:
@@ -233,7 +239,7 @@ class Recorder:
     def _place_hooks(self, stack: ExitStack) -> None:
         """Put hooks on the root (around all else) and on the tapped modules."""
         root = self.model
-        start = root.register_forward_pre_hook(StartHook(self), with_kwargs=True, prepend=True)
+        start = root.register_forward_pre_hook(StartHook(self), with_kwargs=True)
         stack.callback(start.remove)
         for index, tap in enumerate(self.taps):
             if tap.at_input:
@@ -277,7 +283,7 @@ class Recorder:
             return True
         count = self._expected[index]
         if call >= count:
-            raise _changed(self.taps[index].name, count, call + 1)
+            refuse_changed_count(self.taps[index], count, call + 1)
         return self._calls == "all" or call == count - 1
 
     def _settle(self, key: SiteKey, value: Any) -> Plan | Skip:
@@ -301,13 +307,13 @@ class Recorder:
             plan = Skip(error)
         if self._calls == "last":
             self._plans.pop(SiteKey(key.tap, key.call - 1), None)
+            self._held.pop(SiteKey(key.tap, key.call - 1), None)
         self._plans[key] = plan
         return plan
 
     def _hand_over(self, key: SiteKey, features: Tensor, positions: int) -> None:
         """Give to the sink, or hold back while a later call may turn out to be the last."""
         if self._calls == "last" and self._expected is None:
-            self._held = {other: held for other, held in self._held.items() if other.tap != key.tap}
             self._held[key] = (features.clone(), positions)
         else:
             self._sink(key, features, positions)
@@ -322,7 +328,7 @@ class Recorder:
             self._sink(key, features, positions)
         self._held = {}
         self._hints.close()
-        self._expected = tuple(self._counts)
+        self._expected, self._sites = tuple(self._counts), None
         if skipped := self.skipped:
             parts = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
             warnings.warn(f"no features of {len(skipped)} of the layers: {parts}", CaptureWarning, stacklevel=2)
@@ -336,29 +342,3 @@ class Recorder:
         name = self.taps[key.tap].name
         many = self._calls == "all" and (self._expected or self._counts)[key.tap] > 1
         return f"{name}#{key.call}" if many else name
-
-    def _site(self, key: SiteKey, plan: Plan, depth: int) -> Site:
-        """The description of a site."""
-        tap = self.taps[key.tap]
-        return Site(
-            name=self._name(key),
-            path=tap.path or ROOT,
-            call=key.call,
-            num_calls=(self._expected or self._counts)[key.tap],
-            depth=depth,
-            module_type=type(tap.module).__name__,
-            layout=plan.axes.layout,
-            pooling=plan.pooling,
-            shape=plan.shape,
-            positions=plan.positions,
-            num_features=plan.num_features,
-            dtype=plan.dtype,
-        )
-
-
-def _changed(name: str, old: int, new: int) -> CallCountError:
-    """The error of a call count that changed."""
-    return CallCountError(
-        f"layer {name!r} was called {old} times in the first forward pass, now {new} times; use calls='first' or "
-        "leave the layer out"
-    )

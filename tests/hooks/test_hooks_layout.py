@@ -59,6 +59,7 @@ CHW, HWC, TOKENS, FLAT = "channels-first", "channels-last", "tokens", "features"
         (nn.Sequential(nn.ConvTranspose2d(3, 6, 2), nn.GroupNorm(2, 6), nn.GELU()), (4, 3, 5, 5), [CHW] * 3),
         (nn.Sequential(nn.Conv2d(3, 6, 1), nn.PReLU(6), nn.Dropout2d()), (4, 3, 6, 6), [CHW] * 3),
         (nn.Sequential(nn.Conv2d(3, 6, 1), nn.Flatten(2), nn.ReLU()), (4, 3, 5, 5), [CHW] * 3),
+        (nn.Sequential(nn.PReLU(3), nn.PReLU()), (4, 3, 3, 3), [CHW] * 2),
         (nn.Sequential(nn.Linear(3, 6), nn.LayerNorm(6), nn.ReLU()), (4, 5, 3), [TOKENS] * 3),
         (nn.Sequential(nn.Linear(3, 6), nn.RMSNorm(6), nn.Identity()), (4, 6, 3), [TOKENS] * 3),
         (nn.Sequential(nn.Linear(3, 6), nn.ReLU()), (4, 5, 7, 3), [HWC] * 2),
@@ -167,6 +168,35 @@ def test_row_08_containers_follow_the_layers_inside(size):
     assert layouts(nn.Sequential(Block(6)), randn(4, 6, 8, 8), layers="0") == {"0": CHW}
 
 
+class Concatenate(nn.Module):
+    """Two branches side by side, as in Inception, Fire and DenseNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 1)
+
+    def forward(self, x):
+        return torch.cat([self.a(x), self.b(x)], 1)
+
+
+@pytest.mark.parametrize("shape", [(4, 8), (8, 4), (8, 8), (16, 16), (5, 16)])
+def test_row_08_concatenated_branches_are_maps_with_more_channels(shape):
+    model, x = nn.Sequential(Concatenate(), nn.Dropout()).eval(), randn(4, 3, *shape)
+    with capture(model, ["0", "1"]) as features, torch.no_grad():
+        output = model(x)
+    torch.testing.assert_close(features["0"], output.mean((2, 3)))
+    torch.testing.assert_close(features["1"], output.mean((2, 3)))
+
+
+def test_row_08_an_axis_that_happens_to_have_the_size_is_no_evidence():
+    # (8, 4, 16) comes from maps with 16 channels, yet its axis of 16 entries is no channel axis.
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 1), nn.Sequential(nn.Identity(), Call(lambda z: z.flatten(1)[:, :512].reshape(4, 8, 4, 16)))
+    )
+    with capture(model, "1"), pytest.raises(LayoutError, match="not certain"):
+        model(randn(4, 3, 8, 8))
+
+
 def test_an_untapped_neighbour_tells_the_layout():
     model = nn.Sequential(nn.Conv2d(3, 6, 1), nn.ReLU())
     assert layouts(model, randn(4, 3, 5, 5), layers="1") == {"1": CHW}
@@ -224,6 +254,22 @@ def test_a_batch_size_read_from_the_time_axis_is_noticed(layers):
         model(tokens)
 
 
+@pytest.mark.parametrize("layer", [nn.LSTM(8, 6), nn.MultiheadAttention(8, 2)])
+def test_a_batch_size_read_from_the_time_axis_is_noticed_at_structured_outputs(layer):
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.layer = nn.Embedding(10, 8), layer
+
+        def forward(self, tokens):
+            z = self.embedding(tokens)
+            return self.layer(z, z, z) if isinstance(self.layer, nn.MultiheadAttention) else self.layer(z)
+
+    for layers in ("leaves", "embedding"):
+        with capture(model := Model(), layers), pytest.raises(LayoutError, match=r"call expect\(num_samples\)"):
+            model(torch.arange(35).reshape(7, 5) % 10)
+
+
 def test_as_many_samples_as_time_steps_are_ambiguous_in_a_sequence_first_model():
     model, tokens = SequenceFirst().eval(), torch.arange(25).reshape(5, 5) % 10
     with capture(model, "embedding") as features:
@@ -262,7 +308,7 @@ def test_a_packed_sequence_is_refused_with_its_tree():
     packed = nn.utils.rnn.pack_padded_sequence(randn(4, 5, 3), [5, 4, 3, 2], batch_first=True)
     with capture(model, "0") as features:
         features.expect(4)
-        with pytest.raises((AmbiguousOutputError, LayoutError), match=r"4 entries|4 samples"):
+        with pytest.raises(AmbiguousOutputError, match=r"layer '0': .* got PackedSequence\(data: Tensor\(\(14, 4\)"):
             model(packed)
 
 

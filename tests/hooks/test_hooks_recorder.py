@@ -85,6 +85,41 @@ def test_one_recorder_serves_several_blocks():
     assert not any(module._forward_hooks for module in model.modules())
 
 
+def test_the_whole_model_is_a_layer_too():
+    model, x = net().eval(), randn(5, 3, 5, 5)
+    with capture(model, ["(root)", "(root)@in"], pool={"(root)@in": "flatten"}) as features, torch.no_grad():
+        scores = model(x)
+    assert list(features) == ["(root)@in", "(root)"]
+    assert torch.equal(features["(root)@in"], x.flatten(1))
+    assert torch.equal(features["(root)"], scores)
+
+
+def test_the_last_call_is_left_out_if_it_alone_cannot_be_read():
+    class Half(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.act = nn.Linear(3, 4), nn.ReLU()
+
+        def forward(self, x):
+            z = self.act(self.fc(x))
+            return self.act(z[:1])
+
+    model, keys = Half(), []
+    with pytest.warns(CaptureWarning, match="act: no axis"):
+        record_last(model, keys)
+    assert keys == [SiteKey(0, 0)] * 2
+
+
+def record_last(model, keys):
+    def sink(key, features, positions):
+        keys.append(key)
+
+    with Recorder(model, "leaves", calls="last", sink=sink) as recorder:
+        for _ in range(2):
+            model(randn(5, 3))
+    assert [site.name for site in recorder.sites.values()] == ["fc"]
+
+
 def test_two_captures_at_once_do_not_meet():
     model, x = net().eval(), randn(5, 3, 5, 5)
     with capture(model, "leaves") as outer, torch.no_grad():
