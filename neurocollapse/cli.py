@@ -5,7 +5,7 @@ import sys
 import warnings
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TextIO
+from typing import Annotated, NoReturn, TextIO
 
 import torch
 import typer
@@ -220,9 +220,10 @@ def summary(dataset: xr.Dataset) -> str:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command; a mistake of the user's becomes one line on standard error and exit code 2."""
-    warnings.showwarning = _show_warning
     try:
-        code = app(args=arguments, prog_name="neurocollapse", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            code = app(args=arguments, prog_name="neurocollapse", standalone_mode=False)
     except _UsageError as error:
         code = _fail(f"{error.format_message()} (see neurocollapse --help)")
     except _CommandError as error:
@@ -304,6 +305,3 @@ def _show_warning(
 ) -> None:
     """A warning as one line on standard error."""
     print(f"neurocollapse: warning: {message}", file=file or sys.stderr)
-
-
-__all__: list[Any] = ["app", "main", "summary"]
