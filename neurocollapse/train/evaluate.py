@@ -2,10 +2,10 @@
 
 from collections.abc import Sized
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from neurocollapse.train.loop import check_outputs
@@ -20,9 +20,7 @@ class Evaluation:
     accuracy: float
 
 
-def evaluate(
-    model: nn.Module, data: Dataset[tuple[Tensor, int]], *, loss: str = "cross_entropy", batch_size: int = 512
-) -> Evaluation:
+def evaluate(model: nn.Module, data: Dataset[Any], *, loss: str = "cross_entropy", batch_size: int = 512) -> Evaluation:
     """Measure loss and accuracy in eval mode; modes and random state are afterwards what they were.
 
     Parameters

@@ -35,7 +35,7 @@ class History:
 
 def fit(
     model: nn.Module,
-    data: Dataset[tuple[Tensor, int]],
+    data: Dataset[Any],
     *,
     epochs: int,
     batch_size: int,

@@ -58,7 +58,7 @@ def test_batch_size_must_be_positive(numbers: LabelledData) -> None:
 
 @pytest.mark.parametrize("indices", [[3, 1], torch.tensor([3, 1]), (i for i in (3, 1))])
 def test_subset_keeps_the_order_asked_for_and_all_classes(numbers: LabelledData, indices: object) -> None:
-    subset = numbers.subset(indices)  # type: ignore[arg-type]  # all of these are accepted
+    subset = numbers.subset(indices)  # all of these are accepted
     assert subset.inputs.flatten().tolist() == [3, 1]
     assert subset.labels.tolist() == [0, 1]
     assert subset.num_classes == 3
@@ -71,7 +71,7 @@ def test_subset_takes_a_mask(numbers: LabelledData) -> None:
 @pytest.mark.parametrize("indices", [[11], [-12], torch.tensor([True, False])])
 def test_subset_refuses_samples_that_are_not_there(numbers: LabelledData, indices: object) -> None:
     with pytest.raises(IndexError, match="`indices`"):
-        numbers.subset(indices)  # type: ignore[arg-type]  # all of these are accepted
+        numbers.subset(indices)  # all of these are accepted
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4, 11, 13])
@@ -114,7 +114,7 @@ def test_shard_refuses_a_loader_without_samples_by_index() -> None:
 )
 def test_wrong_samples_get_one_clear_line(inputs: object, labels: object, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
-        LabelledData(inputs, labels, ("a", "b"))  # type: ignore[arg-type]  # wrong on purpose
+        LabelledData(inputs, labels, ("a", "b"))  # wrong on purpose
     assert "\n" not in str(caught.value)
 
 

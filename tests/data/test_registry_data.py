@@ -74,7 +74,7 @@ def test_image_size_belongs_to_folders() -> None:
 
 def test_a_specification_must_be_a_string() -> None:
     with pytest.raises(TypeError, match="`data` must be a string"):
-        data.open(3)  # type: ignore[arg-type]  # wrong on purpose
+        data.open(3)  # wrong on purpose
 
 
 @pytest.mark.parametrize("spec", ["mnist:{}", "fashion-mnist:{}", "cifar10:{}", "folder:{}", "npz:{}"])

@@ -112,7 +112,7 @@ def test_corrupt_files_get_one_clear_line(tmp_path: Path, name: str, contents: b
 @pytest.mark.parametrize("name", ["net.pt", "net.safetensors"])
 def test_truncated_files_are_refused(tmp_path: Path, trained: nn.Module, name: str) -> None:
     save = torch.save if name.endswith("pt") else save_file
-    save(trained.state_dict(), tmp_path / name)  # type: ignore[operator]  # two functions of one shape
+    save(trained.state_dict(), tmp_path / name)  # two functions of one shape
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-40])
     with pytest.raises(ModelError, match=name):
         read_state(tmp_path / name)

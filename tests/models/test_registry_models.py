@@ -132,7 +132,7 @@ def test_wrong_names_get_one_clear_line(own_module: Path, spec: str, num_classes
 
 def test_a_specification_must_be_a_string() -> None:
     with pytest.raises(TypeError, match="`model` must be a string"):
-        models.open(nn.Linear(1, 1))  # type: ignore[arg-type]  # wrong on purpose
+        models.open(nn.Linear(1, 1))  # wrong on purpose
 
 
 @pytest.mark.parametrize(
