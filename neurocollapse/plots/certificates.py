@@ -93,7 +93,9 @@ def _draw_ratio(dataset: xr.Dataset, ax: Axes | None) -> Axes:
     entries = _draw_measured(ax, measured)
     for bound in present:
         low, high = per_layer(dataset, bound.lower), per_layer(dataset, bound.upper)
-        entries.append(_draw_bracket(ax, bound, np.maximum(low, bottom), np.minimum(high, top)))
+        if (low <= high).any():
+            entries.append(_draw_bracket(ax, bound, np.maximum(low, bottom), np.minimum(high, top)))
+    _say_if_bare(ax, entries)
     if np.isfinite(rate).any():
         (line,) = ax.plot(np.arange(rate.size), rate, color=GREY, linestyle=LINES[3], linewidth=1.2)
         entries.append((line, "rate " + symbol(dataset, "rate", r"\varepsilon^2 / n^{1/L}")))
@@ -114,6 +116,8 @@ def _draw_separation(dataset: xr.Dataset, ax: Axes | None) -> Axes:
     entries = _draw_measured(ax, measured)
     for bound in present:
         low = per_layer(dataset, bound.lower)
+        if np.isnan(low).all():
+            continue
         drawn = np.where(low >= floor, low, np.nan)
         handle, words = _draw_bracket(ax, bound, drawn, np.where(np.isnan(low), low, top))
         vacuous = low < 0
@@ -121,6 +125,7 @@ def _draw_separation(dataset: xr.Dataset, ax: Axes | None) -> Axes:
             words += f": below 0, so empty, at {int(vacuous.sum())} of {low.size} layers"
             _draw_vacuous(ax, bound, np.flatnonzero(vacuous), low[vacuous])
         entries.append((handle, words))
+    _say_if_bare(ax, entries)
     ax.set_ylabel(r"separation  $S_\ell$, uncentred means")
     return _finish(ax, dataset, entries)
 
@@ -133,8 +138,24 @@ def _draw_vacuous(ax: Axes, bound: _Bound, where: np.ndarray, values: np.ndarray
     if where.size > 8:
         return
     for index, value in zip(where, values, strict=True):
-        text = f"{value:.3g}".replace("-", "−")
-        ax.annotate(text, (index + bound.lane * _LANE, 0.06), xycoords=place, fontsize="small", ha="center")
+        ax.annotate(
+            _vacuous_number(value), (index + bound.lane * _LANE, 0.06), xycoords=place, fontsize="small", ha="center"
+        )
+
+
+def _vacuous_number(value: float) -> str:
+    """Two digits of a negative number, with a power of ten where it is long."""
+    if value > -1e4:
+        return f"{value:.3g}".replace("-", "−")
+    digits, power = f"{-value:.0e}".split("e")
+    return rf"$-{digits}\times10^{{{int(power)}}}$"
+
+
+def _say_if_bare(ax: Axes, entries: list[tuple[Artist, str]]) -> None:
+    """Words in place of brackets where there is none, because an empty space might be taken for agreement."""
+    if len(entries) == 1:
+        words = "no bound applies: its assumptions are unmet"
+        ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", va="center", color=GREY, fontsize="small")
 
 
 def _draw_measured(ax: Axes, measured: np.ndarray) -> list[tuple[Artist, str]]:

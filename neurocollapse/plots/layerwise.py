@@ -97,8 +97,8 @@ def _fitted_against(one: Network, slope: float, intercept: float) -> np.ndarray:
 
 
 def _signed(value: float) -> str:
-    """Two decimals with a true minus sign."""
-    return f"{value:.2f}".replace("-", "−")
+    """Two decimals, or two digits of a small number, with a true minus sign."""
+    return (f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}").replace("-", "−")
 
 
 def separation(dataset: Datasets, *, ax: Axes | None = None) -> Axes:

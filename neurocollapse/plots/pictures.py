@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from neurocollapse.plots.datasets import as_array, near_miss
-from neurocollapse.plots.style import PALETTE, colour, context, literal, marker, shortened
+from neurocollapse.plots.style import colour, context, literal, marker, shortened
 
 _MAX_NAMED_CLASSES = 12
 _DIMENSIONS_BEFORE_TSNE = 50
@@ -112,7 +112,7 @@ def _draw_points(ax: Axes, points: np.ndarray, labels: np.ndarray, names: list[s
         ax.scatter(
             own[:, 0], own[:, 1], s=9, marker=marker(int(k)), color=ink, linewidths=0, alpha=0.75, rasterized=True
         )
-    if not many and len(PALETTE) >= 2:
+    if not many:
         for k in present:
             _name_class(ax, np.median(points[labels == k], axis=0), shortened(names[k], 8), colour(int(k)))
     ax.set(xticks=[], yticks=[])

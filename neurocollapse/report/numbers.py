@@ -1,6 +1,7 @@
 """Numbers as a reader wants them: three or four digits, true zeros and infinities, a word for what is undefined."""
 
 import math
+from numbers import Integral
 from typing import Any
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -18,6 +19,8 @@ def number(value: Any, digits: int = 3) -> str:
         return "–"
     if isinstance(value, bool | str):
         return str(value)
+    if isinstance(value, Integral):
+        return f"{int(value):,}".replace("-", "−")
     value = float(value)
     if math.isnan(value):
         return "–"

@@ -1,6 +1,7 @@
 """The section of one verification: its outcome in words, its assumptions, its verdicts, its bounds."""
 
 from collections.abc import Mapping
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -31,13 +32,16 @@ def section(name: str, verification: Any) -> dict[str, Any]:
     """What the page shows of one verification, duck-typed so that the report knows no theory."""
     dataset = verification.to_dataset()
     assumptions = [_assumption(key, value) for key, value in _named(verification.assumptions)]
-    verdicts = [_verdict(value) for _, value in _named(verification.verdicts)]
+    keys = [key for key, _ in _named(verification.assumptions)]
+    verdicts = _verdict_rows(verification.verdicts, keys)
     return {
         "name": name,
         "outcome": outcome(verification.status),
         "reasons": _reasons(assumptions, verdicts),
         "assumptions": assumptions,
         "verdicts": verdicts,
+        "comparisons": _verdict_rows(_field(verification, "comparisons", ()), keys),
+        "notes": [str(note) for note in _field(verification, "notes", ())],
         "bounds": _bound_rows(dataset) if isinstance(dataset, xr.Dataset) else None,
         "dataset": dataset,
     }
@@ -47,11 +51,14 @@ def _reasons(assumptions: list[dict[str, Any]], verdicts: list[dict[str, Any]]) 
     """What stands in the way of a clean result, by name."""
     unmet = [row["name"] for row in assumptions if row["met"]["style"] == "unmet"]
     violated = [row["claim"] for row in verdicts if row["outcome"]["style"] == "violated"]
-    texts = [f"Not met: {', '.join(unmet)}."] if unmet else []
-    if violated:
-        more = f" and {len(violated) - 3} more" if len(violated) > 3 else ""
-        texts.append(f"Violated, {len(violated)} of {len(verdicts)} claims: {'; '.join(violated[:3])}{more}.")
+    texts = [f"Not met: {_listed(unmet, ', ')}."] if unmet else []
+    texts += [f"Violated: {_listed(violated, '; ')}."] if violated else []
     return " ".join(texts)
+
+
+def _listed(names: list[str], between: str, limit: int = 4) -> str:
+    """The first names, the rest counted."""
+    return between.join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def _named(values: Any) -> list[tuple[str, Any]]:
@@ -70,7 +77,7 @@ def _assumption(name: str, value: Any) -> dict[str, Any]:
     """Value, residual, tolerance, whether it is met, and what it means."""
     met = _field(value, "met")
     return {
-        "name": str(_field(value, "name", None) or name),
+        "name": _words(str(_field(value, "name", None) or name)),
         **{key: number(_field(value, key)) for key in ("value", "residual", "tolerance")},
         "met": {"text": "not measured", "style": "unmet", "sign": "?"}
         if met is None
@@ -81,26 +88,68 @@ def _assumption(name: str, value: Any) -> dict[str, Any]:
     }
 
 
-def _verdict(value: Any) -> dict[str, Any]:
-    """Claim, where it stands, numbers, outcome."""
-    return {
-        "claim": str(_field(value, "claim", "")),
-        "reference": str(_field(value, "reference", "") or ""),
-        **{key: _numbers(_field(value, key)) for key in ("lower", "measured", "upper")},
-        "slack": _numbers(_field(value, "slack"), 2),
-        "outcome": outcome(_field(value, "outcome", "")),
-    }
+def _verdict_rows(verdicts: Any, assumptions: list[str]) -> list[dict[str, Any]]:
+    """One row for each claim and outcome; layers in a row that share both share the row, with the range of numbers."""
+    entries = [value for _, value in _named(verdicts)]
+    rows = []
+    for (claim, reference, result, reason), group in groupby(entries, _shared):
+        alike = list(group)
+        for name in sorted(assumptions, key=len, reverse=True):  # the longest first: names contain one another
+            reason = reason.replace(name, _words(name))
+        reason = _listed(reason.split("; "), "; ")
+        row = {"claim": claim + _layers(alike), "reference": reference, "reason": reason, "outcome": outcome(result)}
+        for key in ("lower", "measured", "upper"):
+            row[key] = _numbers([_side(_field(value, key)) for value in alike])
+        row["slack"] = _least([_field(value, "slack") for value in alike])
+        rows.append(row)
+    return rows
 
 
-def _numbers(value: Any, digits: int = 4) -> str:
+def _shared(value: Any) -> tuple[str, str, str, str]:
+    """What verdicts of one row have in common."""
+    result = _field(value, "outcome", "")
+    texts = (
+        _field(value, "claim"),
+        _field(value, "reference"),
+        getattr(result, "value", result),
+        _field(value, "reason"),
+    )
+    claim, reference, result, reason = (str(text or "") for text in texts)
+    return claim, reference, result, reason
+
+
+def _layers(verdicts: list[Any]) -> str:
+    """The layers that the claims are about, or how many claims there are."""
+    layers = [_field(value, "layer") for value in verdicts]
+    if any(layer is None for layer in layers):
+        return "" if len(layers) == 1 else f" ({len(layers)} times)"
+    return f", ℓ = {layers[0]}" if len(layers) == 1 else f", ℓ = {min(layers)} … {max(layers)}"
+
+
+def _side(value: Any) -> Any:
+    """A side of a bracket; one at infinity is a side that the claim does not have."""
+    return np.nan if value is None or (isinstance(value, float) and np.isinf(value)) else value
+
+
+def _numbers(values: list[Any]) -> str:
     """One number, or the range of several."""
-    if value is None or isinstance(value, str):
-        return number(value)
-    values = np.asarray(value, dtype=np.float64).ravel()
-    known = values[~np.isnan(values)]
+    flat = np.concatenate([np.ravel(np.asarray(value, dtype=np.float64)) for value in values])
+    known = flat[~np.isnan(flat)]
     if known.size == 0:
         return "–"
-    return number(known[0], digits) if known.size == 1 else f"{number(known.min())} … {number(known.max())}"
+    low, high = number(known.min(), 4), number(known.max(), 4)
+    return low if low == high else f"{low} … {high}"
+
+
+def _least(values: list[Any]) -> str:
+    """The smallest slack, which decides."""
+    known = [float(value) for value in values if value is not None and not np.isnan(value)]
+    return number(min(known), 2) if known else "–"
+
+
+def _words(name: str) -> str:
+    """The name of an assumption for reading."""
+    return name.replace("_", " ")
 
 
 def has_bounds(dataset: Any) -> bool:
@@ -108,13 +157,22 @@ def has_bounds(dataset: Any) -> bool:
     return isinstance(dataset, xr.Dataset) and "decay_ratio" in dataset.data_vars and "layer" in dataset.sizes
 
 
+def _is_known(dataset: xr.Dataset, name: str) -> bool:
+    """Whether a variable exists and is defined somewhere."""
+    return name in dataset.data_vars and bool(dataset[name].notnull().any())
+
+
 def _bound_rows(dataset: xr.Dataset) -> dict[str, Any] | None:
     """One row a layer: the ratio, each bracket, and how tight its upper end is."""
     if not has_bounds(dataset):
         return None
-    kinds = [(word, key) for word, key in _BOUNDS if f"{key}_upper" in dataset.data_vars]
+    kinds = [(word, key) for word, key in _BOUNDS if _is_known(dataset, f"{key}_upper")]
+    if not kinds:
+        return None
     measured = dataset["decay_ratio"].values.astype(np.float64)
-    names = dataset["layer"].values if "layer" in dataset.coords else np.arange(measured.size)
+    names = [str(name) for name in (dataset["layer"].values if "layer" in dataset.coords else range(measured.size))]
+    if "layer_name" in dataset.coords:
+        names = [f"{name}, {word}" for name, word in zip(names, dataset["layer_name"].values, strict=True)]
     rows = []
     for index in np.flatnonzero(~np.isnan(measured)):
         brackets = []
@@ -124,5 +182,5 @@ def _bound_rows(dataset: xr.Dataset) -> dict[str, Any] | None:
             brackets.append(
                 {"text": "–" if np.isnan(ends).all() else f"{number(ends[0])} … {number(ends[1])}", "tight": tight}
             )
-        rows.append({"name": str(names[index]), "measured": number(measured[index], 4), "brackets": brackets})
+        rows.append({"name": names[index], "measured": number(measured[index], 4), "brackets": brackets})
     return {"kinds": [word for word, _ in kinds], "rows": rows}

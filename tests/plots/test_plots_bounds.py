@@ -52,6 +52,19 @@ def test_bounds_that_are_undefined_or_absent_are_not_drawn():
     assert len(brackets(ax)[0]) == 5  # the a posteriori brackets come first, as no a priori one is known
 
 
+def test_where_no_bound_applies_the_figure_says_so():
+    nothing = certificate(**{name: [np.nan] * 5 for name in certificate().data_vars if name.endswith(("er", "rate"))})
+    for quantity in ("decay_ratio", "separation"):
+        ax = plots.bounds(nothing, quantity=quantity)
+        assert words(ax) == "measured"
+        assert "no bound applies" in ax.texts[0].get_text()
+
+
+def test_huge_vacuous_bounds_are_short():
+    ax = plots.bounds(certificate(separation_printed_lower=[-3.99e6] * 5), quantity="separation")
+    assert {text.get_text() for text in ax.texts} == {r"$-4\times10^{6}$"}
+
+
 def test_infinite_and_zero_ends_reach_the_edges():
     ax = plots.bounds(certificate(printed_lower=[0.0] * 5, printed_upper=[np.inf] * 5))
     ax.figure.canvas.draw()

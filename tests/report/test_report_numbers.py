@@ -16,6 +16,8 @@ from neurocollapse.report.numbers import interval, number
         (float("-inf"), "−∞"),
         (None, "–"),
         (1437, "1,437"),
+        (11181642, "11,181,642"),
+        (np.int64(-2), "−2"),
         (np.float64(11.23), "11.2"),
         (0.9996, "1.00"),
         (0.0310, "0.0310"),

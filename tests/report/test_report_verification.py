@@ -37,7 +37,7 @@ def test_each_outcome_has_a_word_a_sign_and_a_style_of_its_own(read, make_verifi
 
 def test_unmet_assumptions_and_violated_claims_are_named(read, make_verification):
     assert "Not met: balancedness." in read(make_verification("assumptions unmet"))
-    assert "Violated, 1 of 1 claims: decay ratio at layer 0." in read(make_verification("violated"))
+    assert "Violated: decay ratio at layer 0." in read(make_verification("violated"))
     assert "Not met" not in read(make_verification("holds"))
 
 
@@ -64,7 +64,36 @@ def test_mappings_serve_as_assumptions_and_sequences_as_named_values(read, make_
     }
     page = read(make_verification(assumptions=[entry], verdicts={"first": verdict}))
     assert "zero loss" in page
-    assert "0.100 … 0.200" in page
+    assert "0.1000 … 0.2000" in page
+
+
+def test_layers_that_share_a_claim_and_an_outcome_share_a_row(read, make_verification):
+    def verdict(layer: int, outcome: str, measured: float) -> dict:
+        numbers = {"measured": measured, "lower": 0.1, "upper": float("inf"), "slack": measured - 0.1}
+        words = {"claim": "S is at least its bound", "outcome": outcome, "reason": "near_data" if layer == 3 else ""}
+        return {**words, "layer": layer, **numbers}
+
+    given = ((0, "holds", 0.3), (1, "holds", 0.2), (2, "violated", 0.05), (3, "assumptions unmet", 0.4))
+    assumption = {"value": 1.0, "residual": 1.0, "tolerance": 0.5, "met": False}
+    verdicts = [verdict(*one) for one in given]
+    page = read(make_verification("violated", verdicts=verdicts, assumptions={"near_data": assumption}))
+    assert page.count("S is at least its bound, ℓ = 0 … 1</th>") == 1
+    assert "<td>0.1000</td><td>0.2000 … 0.3000</td><td>–</td><td>0.10</td>" in page
+    assert "Violated: S is at least its bound, ℓ = 2." in page
+    assert "<br>near data" in page
+
+
+def test_comparisons_and_notes_are_shown_apart(read, make_verification):
+    class Wide:
+        status, assumptions, verdicts = "holds", {}, ()
+        to_dataset = make_verification().to_dataset
+        comparisons = ({"claim": "printed bound", "outcome": "violated", "measured": 0.5, "slack": None},)
+        notes = ("the weights came in float32",)
+
+    page = read(Wide())
+    assert "For information" in page
+    assert "the weights came in float32" in page
+    assert "Violated:" not in page
 
 
 def test_a_verification_without_bounds_along_layers_has_its_tables_only(write, make_verification):
