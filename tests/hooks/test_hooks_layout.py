@@ -109,11 +109,18 @@ def test_row_08_pooled_features_have_one_number_a_channel_in_both_layouts():
         (nn.Sequential(nn.Identity(), Call(lambda z: z)), (4, 3, 5)),
         (nn.Sequential(nn.Linear(6, 6), Call(lambda z: z @ z.mT), nn.Softmax(-1)), (4, 5, 6)),
         (nn.Sequential(nn.Linear(6, 6), Call(lambda z: z.reshape(4, 5, 2, 3).transpose(1, 2))), (4, 5, 6)),
+        (nn.Sequential(nn.Linear(6, 6), Call(lambda z: z.new_ones(4, 2, 5, 6))), (4, 5, 6)),
     ],
 )
 def test_row_08_what_is_not_certain_is_an_error_not_a_guess(model, shape):
     with capture(model, "1"), pytest.raises(LayoutError, match=r"channel axis .* is not certain"):
         model(randn(*shape))
+
+
+def test_row_08_a_function_that_rearranges_an_output_takes_its_layout_along():
+    model = nn.Sequential(nn.Conv2d(3, 6, 1))
+    with capture(model, "0", output=lambda z: z.permute(0, 2, 3, 1)), pytest.raises(LayoutError, match="not certain"):
+        model(randn(4, 3, 6, 6))
 
 
 def test_row_08_a_pooling_that_does_not_fit_the_layout_is_an_error():

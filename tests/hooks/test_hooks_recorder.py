@@ -249,7 +249,7 @@ def test_the_table_of_layers_tells_shapes_calls_and_why_not():
 
 def test_inspecting_leaves_statistics_mode_and_hooks_alone():
     model = net().train()
-    model[1].eval()
+    model[2].eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
     inspect_layers(model, (randn(5, 3, 5, 5),))

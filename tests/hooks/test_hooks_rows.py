@@ -21,6 +21,7 @@ from neurocollapse.hooks import (
     NoMatchError,
     Recorder,
     capture,
+    select,
 )
 
 
@@ -577,6 +578,7 @@ def test_torchscript_models_are_refused_before_any_hook_is_placed():
         with pytest.raises(CaptureError, match="TorchScript"), capture(model, layers):
             pass
     mixed = nn.Sequential(nn.ReLU(), scripted)
+    assert [tap.name for tap in select(mixed, "leaves")] == ["0", "1"]
     with capture(mixed, "0") as features:
         mixed(randn(3, 2))
     assert list(features) == ["0"]

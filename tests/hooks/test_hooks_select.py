@@ -87,8 +87,9 @@ def test_only_exact_choices_are_explicit():
     assert [name for name, is_explicit in explicit.items() if is_explicit] == ["stem", "top"]
 
 
-def test_a_place_chosen_twice_is_one_tap_and_explicit_if_either_choice_is():
-    taps = select(Net(), ["linear", "stem"])
+@pytest.mark.parametrize("layers", [["linear", "stem"], ["stem", "linear"]])
+def test_a_place_chosen_twice_is_one_tap_and_explicit_if_either_choice_is(layers):
+    taps = select(Net(), layers)
     assert [tap.explicit for tap in taps if tap.name == "stem"] == [True]
     assert len({tap.name for tap in taps}) == len(taps)
 
