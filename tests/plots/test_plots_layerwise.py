@@ -175,7 +175,9 @@ def test_names_of_layers_networks_and_classes_are_shown_as_they_are(make_analysi
         for given in (dataset, {name: dataset, "other": dataset}):
             figure = plots.layers(given)
             figure.canvas.draw()
-    assert figure.axes[0].get_xticklabels()[0].get_text() == name
+    first = figure.axes[0].get_xticklabels()[0]
+    assert first.get_text() == name
+    assert not first.get_parse_math()
 
 
 def test_legends_hide_no_data(make_analysis):
