@@ -89,8 +89,8 @@ def smooth_subspaces(
     (torch.Size([6, 2]), 0.1)
     """
     first, second, inputs, targets = (tensor.detach().double() for tensor in (first, second, inputs, targets))
-    num_classes, num_features = second.shape[0], first.shape[1]
     _check(first, second, inputs, targets)
+    num_classes = second.shape[0]
     U, _, right = torch.linalg.svd(_gradient(first, second, inputs, targets, _named(activation)), full_matrices=False)
     orthogonal = orthogonal_initialisation([first], 1e-8)
     epsilon = orthogonal.value

@@ -66,7 +66,7 @@ def provenance(title: str) -> dict[str, str]:
     return {
         "title": title,
         "neurocollapse_version": own,
-        "torch_version": torch.__version__,
+        "torch_version": str(torch.__version__),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "precision": "float64",
     }

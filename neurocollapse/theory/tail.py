@@ -90,7 +90,7 @@ class _Recorder:
         handles = [
             module.register_forward_hook(self._hook(name), with_kwargs=True)
             for name, module in self.network.named_modules()
-            if isinstance(module, nn.Linear | CONVOLUTIONS)
+            if isinstance(module, (nn.Linear, *CONVOLUTIONS))
         ]
         try:
             output = _matrix(self.network(inputs), len(self.labels))

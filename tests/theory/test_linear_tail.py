@@ -1,0 +1,168 @@
+"""Modules: the trailing run of linear layers is found by what the network computes, not by what it looks like."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+from neurocollapse.data.synthetic import balanced_labels, one_hot
+from neurocollapse.models.initialise import init_weights
+from neurocollapse.models.linear import DeepLinear
+from neurocollapse.models.mlp import HybridMLP
+from neurocollapse.theory import verify
+from neurocollapse.theory.tail import linear_tail
+from neurocollapse.train.descent import descend
+
+
+def linear(fan_in: int, fan_out: int, bias: bool = False) -> nn.Linear:
+    """A linear layer with a seeded weight."""
+    layer = nn.utils.skip_init(nn.Linear, fan_in, fan_out, bias=bias)
+    generator = torch.Generator().manual_seed(fan_in + 7 * fan_out)
+    with torch.no_grad():
+        layer.weight.normal_(generator=generator).div_(fan_in**0.5)
+        if bias:
+            layer.bias.normal_(generator=generator)
+    return layer
+
+
+INPUTS = torch.randn(12, 8, generator=torch.Generator().manual_seed(1))
+LABELS = torch.arange(12) % 3
+
+
+class Residual(nn.Module):
+    """x + Wx, then a linear readout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branch, self.middle, self.readout = linear(8, 8), linear(8, 8), linear(8, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.readout(self.middle(inputs + self.branch(inputs)))
+
+
+class Reversed(nn.Module):
+    """Registers its layers in another order than it runs them, and one it never runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last, self.unused, self.first = linear(6, 3), linear(4, 4), linear(8, 6)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.last(self.first(inputs))
+
+
+@pytest.mark.parametrize(
+    ("network", "names", "whole", "obstacle"),
+    [
+        (nn.Sequential(linear(8, 7), linear(7, 6), linear(6, 3)), ("0", "1", "2"), True, ""),
+        (nn.Sequential(linear(8, 7), nn.ReLU(), linear(7, 6), linear(6, 3)), ("2", "3"), False, "layer '0'"),
+        (
+            nn.Sequential(linear(8, 7), nn.ReLU(inplace=True), linear(7, 6), linear(6, 3)),
+            ("2", "3"),
+            False,
+            "layer '0'",
+        ),
+        (nn.Sequential(linear(8, 7), nn.Dropout(0.5), linear(7, 3)), ("0", "2"), True, ""),
+        (nn.Sequential(linear(8, 7), linear(7, 6, bias=True), linear(6, 5), linear(5, 3)), ("2", "3"), False, "bias"),
+        (nn.Sequential(linear(8, 7), linear(7, 3, bias=True)), (), False, "'1' has a bias"),
+        (nn.Sequential(linear(8, 7), linear(7, 3), nn.Softmax(1)), (), False, "between layer '1' and the output"),
+        (Residual(), ("middle", "readout"), False, "'branch'"),
+        (Reversed(), ("first", "last"), True, ""),
+    ],
+    ids=["linear", "relu", "relu-inplace", "dropout", "bias-inside", "bias-last", "softmax", "residual", "reversed"],
+)
+def test_the_run_that_ends_the_network_is_found(network, names: tuple, whole: bool, obstacle: str) -> None:
+    tail = linear_tail(network, INPUTS, LABELS)
+    assert tail.names == names
+    assert tail.is_whole == whole
+    assert obstacle in tail.obstacle
+    if names:
+        outputs = tail.features
+        for weight in tail.weights:
+            outputs = outputs @ weight.T
+        torch.testing.assert_close(outputs, network.eval()(INPUTS))
+
+
+def test_the_network_is_left_as_it_was() -> None:
+    network = nn.Sequential(linear(8, 7), nn.Dropout(0.5), nn.BatchNorm1d(7), linear(7, 3))
+    network[2].eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    linear_tail(network, INPUTS, LABELS)
+    assert [module.training for module in network.modules()] == [True, True, True, False, True]
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_a_linear_network_gives_the_same_as_its_weights(trained_case) -> None:
+    network = DeepLinear.from_weights(trained_case.weights)
+    ours = verify(network, trained_case.inputs, trained_case.labels)
+    plain = verify(trained_case.weights, trained_case.inputs, trained_case.labels)
+    assert ours.status == plain.status == "holds"
+    assert "linear_tail" not in ours.assumptions
+    for name in plain.to_dataset().data_vars:
+        np.testing.assert_array_equal(ours.to_dataset()[name], plain.to_dataset()[name])
+    assert ours.to_dataset()["layer_name"].values.tolist() == ["input", *[f"layers.{i}" for i in range(4)]]
+
+
+def test_a_single_precision_network_is_verified_in_double(trained_case) -> None:
+    network = DeepLinear.from_weights(trained_case.weights).float()
+    verification = verify(network, trained_case.inputs, trained_case.labels)
+    assert verification.status == "holds"
+    assert verification.to_dataset().attrs["weights_dtype"] == "float32"
+
+
+def test_the_tail_of_a_hybrid_network_is_verified_on_the_features_that_enter_it() -> None:
+    digits, numbers = load_digits(return_X_y=True)
+    inputs = torch.cat([torch.tensor(digits[numbers == k][:12] / 16) for k in range(3)]).double()
+    labels = balanced_labels(3, 12)
+    network = HybridMLP(64, 48, 3, num_nonlinear=1, num_linear=3, batch_norm=False).double()
+    init_weights(network, "orth", 0.5, seed=0)
+    descend(network, inputs, one_hot(labels), learning_rate=0.02, num_steps=1500, tolerance=1e-6)
+    verification = verify(network, inputs, labels)
+    table = verification.to_dataset()
+    assert verification.assumptions["linear_tail"].met
+    assert verification.assumptions["linear_tail"].value == 4
+    assert verification.status == "assumptions unmet"  # features after a ReLU are far from orthonormal
+    outcomes = {verdict.outcome for verdict in verification.verdicts if "posteriori" in verdict.reference}
+    assert "violated" not in outcomes
+    assert table.sizes["layer"] == 4
+    assert table.sizes["site"] == 5
+    features = torch.relu(inputs @ network.layers[0][0].weight.T)
+    same = verify([network.layers[i].weight for i in (1, 2, 3)] + [network.head.weight], features, labels)
+    np.testing.assert_allclose(table["decay_ratio"], same.to_dataset()["decay_ratio"], rtol=1e-9)
+    assert any("No theorem covers the nonlinear layers" in note for note in verification.notes)
+
+
+def test_a_convolutional_network_gets_numbers_and_no_verdict() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), linear(4 * 36, 3, bias=True))
+    images = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    verification = verify(network, images, LABELS)
+    assert verification.status == "assumptions unmet"
+    assert verification.verdicts == ()
+    assert "has a bias" in verification.assumptions["linear_tail"].meaning
+    assert verification.to_dataset()["site"].values.tolist() == ["0", "3"]
+    assert np.isfinite(verification.to_dataset()["site_compression"]).all()
+
+
+def test_the_data_may_come_in_more_than_one_chunk(monkeypatch) -> None:
+    network = nn.Sequential(linear(8, 7), nn.ReLU(), linear(7, 6), linear(6, 3))
+    whole = verify(network, INPUTS, LABELS).to_dataset()
+    monkeypatch.setattr("neurocollapse.theory.tail.CHUNK", 5)
+    split = verify(network, INPUTS, LABELS).to_dataset()
+    np.testing.assert_allclose(
+        split["compression"], whole["compression"], rtol=1e-6
+    )  # float32 products of other shapes
+    np.testing.assert_allclose(split["site_compression"], whole["site_compression"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (nn.ReLU(), "no parameters"),
+        (nn.Sequential(nn.Unflatten(1, (2, 4)), linear(4, 3)), "a matrix with one row per sample"),
+    ],
+)
+def test_networks_without_layers_or_outputs_are_refused(network, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        verify(network, INPUTS, LABELS)
