@@ -7,7 +7,7 @@ import xarray as xr
 from torch import nn
 
 from neurocollapse.collect import collect
-from neurocollapse.measure import measure
+from neurocollapse.measure import check_weighting, measure
 from neurocollapse.metrics import Weighting
 
 
@@ -42,4 +42,5 @@ def analyze(
     >>> analyze(nn.Linear(4, 3), batches).sizes["layer"]
     1
     """
+    check_weighting(weighting)  # before the run, not after it
     return measure(collect(model, loader, **collect_options), weighting=weighting)

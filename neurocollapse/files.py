@@ -1,11 +1,12 @@
 """Labelled results on disk: NetCDF files that anybody's tools open."""
 
 import os
-import tempfile
 from os import PathLike
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import h5py
+import numpy as np
 import xarray as xr
 
 ENGINE: Final = "h5netcdf"
@@ -20,21 +21,24 @@ def save(results: xr.Dataset | xr.DataTree, path: str | PathLike[str]) -> Path:
 
     Raises
     ------
+    TypeError
+        If `results` is something else.
     ResultFileError
-        If the folder does not exist or cannot be written to.
+        If the folder does not exist or cannot be written to; a file that was there before stays as it was.
     """
+    if not isinstance(results, xr.Dataset | xr.DataTree):
+        raise TypeError(f"`results` must be an xarray Dataset or DataTree, got {type(results).__name__}")
     target = Path(path)
+    if not target.parent.is_dir():
+        raise ResultFileError(f"cannot write {target}: there is no such folder; name a folder that exists")
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".nc")
+        results.to_netcdf(part, engine=ENGINE)
+        os.replace(part, target)
     except OSError as error:
-        raise ResultFileError(f"cannot write {target}: {error.strerror}; name a folder that exists") from error
-    os.close(handle)
-    try:
-        results.to_netcdf(temporary, engine=ENGINE)
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        raise ResultFileError(f"cannot write {target}: {error.strerror or _first_line(error)}") from error
+    finally:
+        part.unlink(missing_ok=True)
     return target
 
 
@@ -50,8 +54,22 @@ def open(path: str | PathLike[str]) -> xr.Dataset | xr.DataTree:
     if not target.is_file():
         raise ResultFileError(f"{target} does not exist or is not a file")
     try:
+        with h5py.File(target) as file:
+            file.attrs.get("title")  # h5netcdf would print a stray traceback where this fails
         with xr.open_datatree(target, engine=ENGINE) as tree:
             loaded = tree.load()
-    except (OSError, ValueError, KeyError) as error:
-        raise ResultFileError(f"{target} is not a NetCDF file of results: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # a damaged file makes HDF5 raise nearly anything
+        raise ResultFileError(f"{target} is not a NetCDF file of results: {_first_line(error)}") from error
+    for node in loaded.subtree:
+        node.attrs = {key: _plain(value) for key, value in node.attrs.items()}
     return loaded if loaded.children else loaded.to_dataset()
+
+
+def _plain(value: Any) -> Any:
+    """A number as Python's own, as it was before it was saved."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, on one line of at most 150 characters."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:150]

@@ -33,6 +33,11 @@ def layers(model: nn.Module, example: Any = None) -> "LayerTable":
     -------
     LayerTable
 
+    Raises
+    ------
+    TypeError
+        If `model` is not a torch.nn.Module.
+
     Examples
     --------
     >>> import torch
@@ -41,6 +46,8 @@ def layers(model: nn.Module, example: Any = None) -> "LayerTable":
     0      Linear  (8,)          8          40      1
     1      ReLU    (8,)          8           0      1
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"`model` must be a torch.nn.Module, got {type(model).__name__}")
     return LayerTable(tuple(inspect_layers(model, example)))
 
 

@@ -3,7 +3,7 @@
 import json
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import xarray as xr
@@ -31,6 +31,7 @@ _WANG = "Wang et al., JMLR 26(220), 2025"
 _QU = "Qu, slides of 7 September 2023"
 _HE = "He and Su, PNAS 120(36), 2023"
 
+_SPREAD = "mean squared distance to the class mean, 1/n_k; NaN for absent classes"
 _BETWEEN = {
     "equal": "each class with weight 1/K, centred at the mean of the class means",
     "frequency": "each class with weight n_k/N, centred at the mean of the samples",
@@ -64,9 +65,8 @@ def measure(moments: Mapping[str, ClassMoments], *, weighting: Weighting = "equa
     >>> measure({"fc": moments})["between_trace"].item()
     9.0
     """
-    collection = moments if isinstance(moments, MomentCollection) else MomentCollection(dict(moments))
-    if not len(collection):
-        raise ValueError("`moments` holds no layer; collect at least one")
+    check_weighting(weighting)
+    collection = _checked_collection(moments)
     per_layer = [_layer_values(value, weighting) for value in collection.values()]
     columns = {name: np.array([values[name] for values in per_layer]) for name in per_layer[0]}
     columns["decay_ratio"] = decay_ratio(columns["compression"])
@@ -90,20 +90,47 @@ def layer_tree(moments: Mapping[str, ClassMoments], *, weighting: Weighting = "e
     xarray.DataTree
         Each node holds `class_mean (class, feature)` and, where the moments were collected with covariance=True,
         `within_class_covariance` and `between_class_covariance (feature, feature_)`. A "/" in a layer's name is
-        written as "|".
+        written as "|". The root carries the provenance.
+
+    Examples
+    --------
+    >>> moments = ClassMoments.from_features([[0.0], [2.0], [7.0], [7.0]], [0, 0, 1, 1])
+    >>> layer_tree({"fc": moments})["fc"]["class_mean"].values.tolist()
+    [[1.0], [7.0]]
     """
-    nodes = {}
-    for name, value in moments.items():
-        variables: dict[str, Any] = {
-            "class_mean": (("class", "feature"), value.mean.numpy(), {"long_name": "class mean"})
-        }
+    check_weighting(weighting)
+    collection = _checked_collection(moments)
+    nodes = {"/": xr.Dataset(attrs=_provenance(collection, weighting, []))}
+    for name, value in collection.items():
+        arrays = {"class_mean": (("class", "feature"), value.mean)}
         if value.within_scatter is not None:
             square = ("feature", "feature_")
-            within, between = within_class_covariance(value), between_class_covariance(value, weighting=weighting)
-            variables["within_class_covariance"] = (square, within.numpy(), {"symbol": r"\Sigma_W"})
-            variables["between_class_covariance"] = (square, between.numpy(), {"symbol": r"\Sigma_B"})
-        nodes[name.replace("/", "|")] = xr.Dataset(variables)
+            arrays["within_class_covariance"] = (square, within_class_covariance(value))
+            arrays["between_class_covariance"] = (square, between_class_covariance(value, weighting=weighting))
+        variables = {key: (dims, array.numpy(), _attributes(key, weighting)) for key, (dims, array) in arrays.items()}
+        nodes[name.replace("/", "|")] = xr.Dataset(variables, coords={"class": np.arange(value.num_classes)})
     return xr.DataTree.from_dict(nodes)
+
+
+def check_weighting(weighting: str) -> None:
+    """Raise unless `weighting` is one of the two conventions; called before a long run, too."""
+    if weighting not in get_args(Weighting):
+        raise ValueError(f'`weighting` must be "equal" or "frequency", got {weighting!r}')
+
+
+def _checked_collection(moments: Any) -> MomentCollection:
+    """`moments` as a collection of at least one layer, all with the same classes."""
+    values = list(moments.values()) if isinstance(moments, Mapping) else [moments]
+    wrong = next((value for value in values if not isinstance(value, ClassMoments)), None)
+    if wrong is not None or not isinstance(moments, Mapping):
+        found = type(moments if wrong is None else wrong).__name__
+        raise TypeError(f"`moments` must map layer names to ClassMoments, got {found}; pass what nc.collect returns")
+    if not moments:
+        raise ValueError("`moments` holds no layer; collect at least one")
+    sizes = sorted({value.num_classes for value in values})
+    if len(sizes) > 1:
+        raise ValueError(f"`moments` must have the same classes at every layer, got {sizes}; pad the smaller ones")
+    return moments if isinstance(moments, MomentCollection) else MomentCollection(dict(moments))
 
 
 def _layer_values(moments: ClassMoments, weighting: Weighting) -> dict[str, float]:
@@ -120,16 +147,24 @@ def _layer_values(moments: ClassMoments, weighting: Weighting) -> dict[str, floa
 
 def _attributes(name: str, weighting: str) -> dict[str, str]:
     """What a variable is called, how it is normalised and where it comes from."""
+    between = _BETWEEN[weighting]
     long_name, symbol, convention, reference = {
         "within_trace": ("within-class variability", r"\mathrm{tr}\,\Sigma_W", "1/N over samples", _PAPYAN),
-        "between_trace": ("between-class variability", r"\mathrm{tr}\,\Sigma_B", _BETWEEN[weighting], _PAPYAN),
-        "compression": ("compression", r"D_\ell", f"tr Σ_W / tr Σ_B; Σ_B: {_BETWEEN[weighting]}", _WANG),
+        "between_trace": ("between-class variability", r"\mathrm{tr}\,\Sigma_B", between, _PAPYAN),
+        "compression": ("compression", r"D_\ell", f"tr Σ_W / tr Σ_B; Σ_B: {between}", _WANG),
         "separation": ("separation", r"S_\ell", "class means centred, absolute cosine", _QU),
         "separation_etf": ("separation, signed", r"S_\ell^{\pm}", "class means centred, signed cosine", _PAPYAN),
         "discrimination": ("discrimination", r"S_\ell^{\mathrm{unc}}", "class means uncentred, signed cosine", _WANG),
         "decay_ratio": ("decay ratio", r"D_\ell / D_{\ell-1}", "NaN at the first layer", _WANG),
+        "class_count": ("samples", "n_k", "samples that were counted; skipped ones are not", _PAPYAN),
+        "class_scatter": ("per-class spread", r"\mathrm{tr}\,\Sigma_{W,k}", _SPREAD, _PAPYAN),
+        "class_mean": ("class mean", r"\mu_k", "1/n_k, not centred; NaN for absent classes", _PAPYAN),
+        "within_class_covariance": ("within-class covariance", r"\Sigma_W", "1/N over samples", _PAPYAN),
+        "between_class_covariance": ("between-class covariance", r"\Sigma_B", between, _PAPYAN),
     }[name]
-    units = "feature units squared" if name.endswith("_trace") else "1"
+    units = {"class_mean": "feature units"}.get(name, "1")
+    if name.endswith(("_trace", "_scatter", "_covariance")):
+        units = "feature units squared"
     attributes = {"long_name": long_name, "units": units, "symbol": symbol}
     return attributes | {"convention": convention, "reference": reference}
 
@@ -139,20 +174,9 @@ def _class_variables(collection: MomentCollection) -> dict[str, Any]:
     counts = np.stack([value.count.numpy() for value in collection.values()])
     scatter = np.stack([value.scatter.numpy() for value in collection.values()])
     spread = np.divide(scatter, counts, out=np.full(scatter.shape, np.nan), where=counts > 0)
-    axes = ("layer", "class")
     return {
-        "class_count": (axes, counts, {"long_name": "samples", "units": "1", "symbol": "n_k"}),
-        "class_scatter": (
-            axes,
-            spread,
-            {
-                "long_name": "per-class spread",
-                "units": "feature units squared",
-                "symbol": r"\mathrm{tr}\,\Sigma_{W,k}",
-                "convention": "mean squared distance to the class mean, 1/n_k; NaN for absent classes",
-                "reference": _PAPYAN,
-            },
-        ),
+        name: (("layer", "class"), values, _attributes(name, "equal"))
+        for name, values in {"class_count": counts, "class_scatter": spread}.items()
     }
 
 
@@ -160,15 +184,15 @@ def _fit_variables(fit: GeometricDecay) -> dict[str, Any]:
     """The straight line through log D_l."""
     convention = "natural logarithm of D_l against the position among the layers, least squares"
     values = {
-        "decay_slope": (fit.slope, "slope of log D per layer"),
-        "decay_slope_lower": (fit.lower, "slope, lower end of the 95 % interval"),
-        "decay_slope_upper": (fit.upper, "slope, upper end of the 95 % interval"),
-        "decay_intercept": (fit.intercept, "log D of the line at the first layer"),
-        "decay_r_squared": (fit.r_squared, "share of the variance of log D explained"),
+        "decay_slope": (fit.slope, "slope of log D per layer", r"\beta"),
+        "decay_slope_lower": (fit.lower, "slope, lower end of the 95 % interval", r"\beta_{-}"),
+        "decay_slope_upper": (fit.upper, "slope, upper end of the 95 % interval", r"\beta_{+}"),
+        "decay_intercept": (fit.intercept, "log D of the line at the first layer", r"\alpha"),
+        "decay_r_squared": (fit.r_squared, "share of the variance of log D explained", "R^2"),
     }
+    fixed = {"units": "1", "convention": convention, "reference": _HE}
     return {
-        name: ((), value, {"long_name": text, "units": "1", "convention": convention, "reference": _HE})
-        for name, (value, text) in values.items()
+        name: ((), value, {"long_name": text, "symbol": sign, **fixed}) for name, (value, text, sign) in values.items()
     }
 
 
@@ -213,6 +237,7 @@ def _precision_notes(records: list[LayerRecord], values: np.ndarray) -> list[str
 def _provenance(collection: MomentCollection, weighting: str, notes: list[str]) -> dict[str, Any]:
     """Attributes of the dataset: plain strings and numbers, so that NetCDF can hold them."""
     first = next(iter(collection.values()))
+    notes = json.loads(collection.attributes.get("warnings", "[]")) + notes
     skipped = {name: count for name in collection if (count := collection.record(name).num_skipped)}
     if skipped:
         notes = [*notes, f"features that were not finite were left out: {json.dumps(skipped)}"]

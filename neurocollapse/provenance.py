@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
+DEFAULT_SEED = 67280421310721
+"""What torch.initial_seed() says in a process that has set no seed."""
+
 
 def describe_run(model: nn.Module, device: torch.device) -> dict[str, Any]:
     """Provenance of a run over `model`, for the attributes of its results."""
@@ -22,7 +25,7 @@ def describe_run(model: nn.Module, device: torch.device) -> dict[str, Any]:
         "model": type(model).__name__,
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         "device": str(device),
-        "seed": str(torch.initial_seed()),
+        "seed": "not set" if torch.initial_seed() == DEFAULT_SEED else str(torch.initial_seed()),
         "command": command_line(),
     }
 
