@@ -1,30 +1,29 @@
 """Class moments of every layer in one pass over a loader."""
 
+import functools
 import json
-import sys
+import math
+import operator
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from os import PathLike
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DistributedSampler
-from tqdm.auto import tqdm
+from torch import distributed as dist
+from torch import nn
+from torch.utils.data import Dataset, DistributedSampler, IterableDataset
 
-from neurocollapse.data.batches import Batch, moved, split_batch
-from neurocollapse.hooks import CaptureWarning, Recorder, SiteKey
+from neurocollapse.hooks import Recorder
 from neurocollapse.provenance import describe_run
-from neurocollapse.resume import Checkpoint, deferred_interrupt, label_digest, weight_digest
-from neurocollapse.statistics import LayerRecord, MomentCollection, all_reduce, check_labels, memory_limit
+from neurocollapse.resume import Checkpoint, weight_digest
+from neurocollapse.run import Run
+from neurocollapse.statistics import MomentCollection, all_reduce, memory_limit
 from neurocollapse.stream import NON_FINITE, MomentStream, StreamOptions
 
 MODES = ("eval", "train", "unchanged")
 PRECISIONS = ("single", "double")
-INPUT = SiteKey(-1, 0)
-"""Key of the network's input, which comes from the loader and not from a hook."""
 
 
 def collect(
@@ -113,16 +112,16 @@ def collect(
     MomentCollection(1 layer, 4 samples, 2 classes)
     """
     _check_choices(mode=(mode, MODES), non_finite=(non_finite, NON_FINITE), precision=(precision, PRECISIONS))
-    if not isinstance(loader, Iterable):
-        raise TypeError(f"`loader` must be an iterable of batches, got {type(loader).__name__}")
+    _check_loader(loader)
+    if label_fn is not None and not callable(label_fn):
+        raise TypeError(f"`label_fn` must be a function from a batch to its labels, got {type(label_fn).__name__}")
+    if distributed and not (dist.is_available() and dist.is_initialized()):
+        raise RuntimeError("`distributed` needs torch.distributed; call init_process_group or start with torchrun")
     start = time.monotonic()
-    classes = _class_names(loader)
-    stream = MomentStream(
-        _checked_num_classes(num_classes) or (len(classes) if classes else None),
-        StreamOptions(precision, covariance, non_finite, memory_limit(_device_of(model, device), max_memory)),
-    )
+    classes, num_classes, place = _class_names(loader), _checked_num_classes(num_classes), _device_of(model, device)
+    limit = memory_limit(place, _checked_bytes(max_memory))
+    stream = MomentStream(num_classes or len(classes) or None, StreamOptions(precision, covariance, non_finite, limit))
     recorder = Recorder(model, layers, pool=pool, output=output, calls=calls, sink=stream.add)
-    place = _device_of(model, device)
     settings = {
         "model": type(recorder.model).__name__,
         "weights": weight_digest(recorder.model, buffers=mode == "eval") if resume is not None else 0,
@@ -138,7 +137,15 @@ def collect(
         "include_input": include_input,
     }
     checkpoint = Checkpoint(_rank_path(resume, distributed), settings)
-    run = _Run(recorder, stream, checkpoint, place, label_fn, include_input, _num_unrepeated(loader, distributed))
+    run = Run(
+        recorder,
+        stream,
+        checkpoint,
+        device=place,
+        label_fn=label_fn,
+        include_input=include_input,
+        num_unrepeated=_num_unrepeated(loader, distributed),
+    )
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng([place] if place.type == "cuda" else []))
         stack.enter_context(_measured_in(recorder.model, mode))
@@ -147,118 +154,18 @@ def collect(
         run.over(loader, progress=progress)
     if not stream.num_samples and not distributed:
         raise ValueError("the loader gave no samples; check that it is not empty or already used up")
-    moments, records = stream.finished(run.ordered_records())
+    with torch.inference_mode(False):  # results made in inference mode could not be used with autograd outside it
+        moments, records = stream.finished(run.ordered_records())
     attributes = describe_run(recorder.model, place) | {
         "mode": mode,
         "precision": precision,
         "class_names": json.dumps(classes),
-        "skipped_layers": json.dumps(recorder.skipped),
+        "skipped_layers": json.dumps(checkpoint.skipped),
+        "warnings": json.dumps(checkpoint.notes),
         "elapsed_seconds": round(time.monotonic() - start, 3),
     }
     collection = MomentCollection(moments, records, attributes)
     return all_reduce(collection) if distributed else collection
-
-
-class _Run:
-    """One pass over a loader."""
-
-    def __init__(
-        self,
-        recorder: Recorder,
-        stream: MomentStream,
-        checkpoint: Checkpoint,
-        device: torch.device,
-        label_fn: Callable[[Any], Any] | None,
-        include_input: bool,
-        num_unrepeated: int | None,
-    ) -> None:
-        self.recorder = recorder
-        self.stream = stream
-        self.checkpoint = checkpoint
-        self.device = device
-        self.label_fn = label_fn
-        self.include_input = include_input
-        self.num_unrepeated = num_unrepeated
-        self.settled = False
-
-    def over(self, loader: Iterable[Any], *, progress: bool) -> None:
-        """Count every batch; save what is finished however the pass ends."""
-        self.checkpoint.load(self.stream, self.device)
-        finished, digest = self.stream.num_batches, 0
-        try:
-            with _bar(loader, progress) as bar:
-                for index, batch in enumerate(bar):
-                    parts = split_batch(batch, self.recorder.model, label_fn=self.label_fn)
-                    labels = self._labels(parts)
-                    if index < finished:
-                        digest = label_digest(labels, digest)
-                        continue
-                    if index == finished:
-                        self.checkpoint.check_labels(digest)
-                    with deferred_interrupt() if self.checkpoint.path else nullcontext():
-                        self._count(parts, labels)
-                    if index == 0 and not bar.disable:
-                        bar.write(repr(self.stream.plan(self.checkpoint.records)), file=sys.stderr)
-            if self.stream.num_batches == finished and finished:
-                self.checkpoint.check_labels(digest)
-        except BaseException:
-            self.checkpoint.save(self.stream)
-            raise
-        self.checkpoint.save(self.stream)
-
-    def ordered_records(self) -> dict[SiteKey, LayerRecord]:
-        """Records of the sites that were counted, by depth."""
-        records = self.checkpoint.records
-        return {key: records[key] for key in sorted(self.stream.accumulators, key=lambda key: records[key].depth)}
-
-    def _labels(self, parts: Batch) -> Tensor:
-        """The checked labels of a batch, as many as it has samples."""
-        fixed = self.stream.num_classes if self.stream.fixed_classes else None
-        labels = check_labels(parts.labels, num_classes=fixed)
-        shape = parts.tensors[0].shape if parts.tensors else labels.shape
-        if labels.shape[0] not in (shape[0], *(shape[1:2] if len(shape) > 2 else ())):
-            return check_labels(labels, num_samples=shape[0])
-        return labels
-
-    def _count(self, parts: Batch, labels: Tensor) -> None:
-        """Run the model on one batch, with every chosen layer counted from inside its hook."""
-        self.checkpoint.digest = label_digest(labels, self.checkpoint.digest) if self.checkpoint.path else 0
-        args, kwargs = moved(parts.args, self.device), moved(parts.kwargs, self.device)
-        left = len(labels) if self.num_unrepeated is None else self.num_unrepeated - self.stream.num_samples
-        self.stream.begin(labels[:left])
-        if self.include_input:
-            self.stream.add(INPUT, _flat_input(parts, len(labels)).to(self.device), 1)
-        self.recorder.expect(len(labels))
-        self.recorder.model(*args, **kwargs)
-        if not self.settled:
-            self._settle(parts)
-        self.stream.end(self.checkpoint.records)
-        self.checkpoint.save_if_due(self.stream)
-
-    def _settle(self, parts: Batch) -> None:
-        """After the first forward pass: what is known of each layer, and a word on padding."""
-        records = {
-            key: LayerRecord(
-                name=site.name,
-                depth=site.depth + 1,
-                module_type=site.module_type,
-                layout=site.layout,
-                pooling=site.pooling,
-                feature_dtype=str(site.dtype).removeprefix("torch."),
-                positions=site.positions,
-            )
-            for key, site in self.recorder.sites.items()
-        }
-        if self.include_input:
-            dtype = str(_float_input(parts).dtype).removeprefix("torch.")
-            records[INPUT] = LayerRecord("input", 0, "Input", pooling="flatten", feature_dtype=dtype)
-        self.checkpoint.records = records
-        self.settled = True
-        mask = parts.kwargs.get("attention_mask")
-        pooled = any(record.layout == "tokens" and record.pooling in ("mean", "max") for record in records.values())
-        if pooled and isinstance(mask, Tensor) and not bool(mask.all()):
-            message = "the batch has padding, and padded tokens take part in pool='mean' and 'max'; pass a callable"
-            warnings.warn(message, CaptureWarning, stacklevel=2)
 
 
 def _check_choices(**choices: tuple[str, tuple[str, ...]]) -> None:
@@ -268,11 +175,35 @@ def _check_choices(**choices: tuple[str, tuple[str, ...]]) -> None:
             raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
-def _checked_num_classes(num_classes: int | None) -> int | None:
-    """Raise unless `num_classes` is a positive integer or None."""
-    if num_classes is not None and (not isinstance(num_classes, int) or num_classes < 1):
+def _check_loader(loader: Any) -> None:
+    """Raise unless `loader` can be iterated and is not a dataset, which yields samples."""
+    if isinstance(loader, Dataset) and not isinstance(loader, IterableDataset):
+        raise TypeError(
+            f"`loader` must yield batches, got the dataset {type(loader).__name__}; wrap it in a "
+            "torch.utils.data.DataLoader"
+        )
+    if not isinstance(loader, Iterable):
+        raise TypeError(f"`loader` must be an iterable of batches, got {type(loader).__name__}")
+
+
+def _checked_num_classes(num_classes: Any) -> int | None:
+    """`num_classes` as a plain integer; raise unless it is a positive one or None."""
+    if num_classes is None:
+        return None
+    try:
+        value = operator.index(num_classes)
+    except TypeError:
+        value = 0
+    if value < 1 or isinstance(num_classes, bool):
         raise ValueError(f"`num_classes` must be a positive integer, got {num_classes!r}")
-    return num_classes
+    return value
+
+
+def _checked_bytes(max_memory: Any) -> float | None:
+    """Raise unless `max_memory` is a positive number or None."""
+    if max_memory is not None and (not isinstance(max_memory, int | float) or not 0 < max_memory < math.inf):
+        raise ValueError(f"`max_memory` must be a positive number of bytes, got {max_memory!r}")
+    return max_memory
 
 
 def _class_names(loader: Any) -> list[str]:
@@ -289,18 +220,16 @@ def _device_of(model: nn.Module, requested: torch.device | str | None) -> torch.
         return own
     try:
         device = torch.device(requested)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ValueError(f'`device` must name a device such as "cpu" or "cuda:0", got {requested!r}') from error
-    if first is not None and device.type != own.type:
+    if first is not None and (device.type != own.type or device.index not in (None, own.index)):
         raise ValueError(f"`device` is {device}, but the model is on {own}; call model.to({str(device)!r}) first")
     return device
 
 
 def _rank_path(path: str | PathLike[str] | None, distributed: bool) -> str | PathLike[str] | None:
     """The resume file of this process: each rank has its own."""
-    if path is None or not distributed or not torch.distributed.is_initialized():
-        return path
-    return f"{path}.rank{torch.distributed.get_rank()}"
+    return f"{path}.rank{dist.get_rank()}" if path is not None and distributed else path
 
 
 def _num_unrepeated(loader: Any, distributed: bool) -> int | None:
@@ -316,39 +245,19 @@ def _option_text(option: Any) -> str:
     """An option in words that are the same in the next process: callables by name."""
     if isinstance(option, dict):
         return str({str(name): _option_text(value) for name, value in option.items()})
-    return str(getattr(option, "__qualname__", option))
-
-
-def _float_input(parts: Batch) -> Tensor:
-    """The first floating-point tensor that the model receives."""
-    for tensor in parts.tensors:
-        if tensor.is_floating_point():
-            return tensor
-    raise ValueError("`include_input` needs a floating-point input; this model's inputs are integers or not tensors")
-
-
-def _flat_input(parts: Batch, num_samples: int) -> Tensor:
-    """The input as (samples, features), at least float32."""
-    tensor = _float_input(parts)
-    if tensor.shape[0] != num_samples:
-        raise ValueError(f"`include_input` needs samples first, got an input of shape {tuple(tensor.shape)}")
-    return tensor.reshape(num_samples, -1).to(torch.promote_types(tensor.dtype, torch.float32))
+    if isinstance(option, functools.partial):
+        return f"{_option_text(option.func)}{option.args}{option.keywords}"
+    return str(getattr(option, "__qualname__", type(option).__qualname__ if callable(option) else option))
 
 
 @contextmanager
 def _measured_in(model: nn.Module, mode: str) -> Iterator[None]:
     """Put the model in eval or train mode, and every module back to its own mode afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    if mode != "unchanged":
-        model.train(mode == "train")
+    modes = [(module, module.training) for module in model.modules()]
     try:
+        if mode != "unchanged":
+            model.train(mode == "train")
         yield
     finally:
-        for module, training in modes.items():
+        for module, training in modes:
             module.training = training
-
-
-def _bar(loader: Iterable[Any], progress: bool) -> Any:
-    """A progress bar over batches: on a terminal or in a notebook only."""
-    visible = progress and (sys.stderr.isatty() or "ipykernel" in sys.modules)
-    return tqdm(loader, desc="collect", unit="batch", disable=not visible)

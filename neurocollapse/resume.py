@@ -45,6 +45,8 @@ class Checkpoint:
         self.path = Path(path) if path is not None else None
         self.settings = settings
         self.records: dict[SiteKey, LayerRecord] = {}
+        self.skipped: dict[str, str] = {}
+        self.notes: list[str] = []
         self.digest = 0
         self._saved = time.monotonic()
         self._cost = 0.0
@@ -55,23 +57,28 @@ class Checkpoint:
         Raises
         ------
         StateFileError
-            If the file is damaged or belongs to another run.
+            If the file is damaged, belongs to another run, or lies in a folder that does not exist.
         """
-        if self.path is None or not self.path.exists():
+        if self.path is None:
+            return
+        if not self.path.parent.is_dir():  # said now, not when there is something to save
+            raise StateFileError(f"cannot write {self.path}: there is no such folder; name a folder that exists")
+        if not self.path.exists():
             return
         header, tensors = read_state(self.path, KIND)
-        changed = [name for name, value in self.settings.items() if header["settings"].get(name) != value]
+        try:
+            saved: dict[str, Any] = header["settings"]
+            changed = [name for name, value in self.settings.items() if saved.get(name) != value]
+            if not changed:
+                self._take_up(header, tensors, stream, device)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise StateFileError(f"{self.path} is damaged ({reason}); delete it to start afresh") from error
         if changed:
             raise StateFileError(
                 f"{self.path} was written by a run with other settings ({', '.join(changed)}); "
                 "delete it, or name another file in `resume`"
             )
-        try:
-            stream.load_state(header, tensors, device)
-        except (KeyError, ValueError) as error:
-            raise StateFileError(f"{self.path} is damaged ({error}); delete it to start afresh") from error
-        self.digest = header["digest"]
-        self.records = {SiteKey(*site["key"]): LayerRecord(**site["record"]) for site in header["sites"]}
 
     def check_labels(self, digest: int) -> None:
         """Raise unless the batches skipped on resuming carried the labels of those that were counted."""
@@ -81,9 +88,12 @@ class Checkpoint:
                 "data and the same order, or delete the file"
             )
 
-    def save_if_due(self, stream: MomentStream) -> None:
-        """Save unless the last save is too recent."""
-        if self.path is not None and time.monotonic() - self._saved >= max(SAVE_INTERVAL, self._cost / SAVE_SHARE):
+    def finish_batch(self, stream: MomentStream, labels: Tensor) -> None:
+        """Remember the labels of a batch that has been counted whole; save unless the last save is too recent."""
+        if self.path is None:
+            return
+        self.digest = label_digest(labels, self.digest)
+        if time.monotonic() - self._saved >= max(SAVE_INTERVAL, self._cost / SAVE_SHARE):
             self.save(stream)
 
     def save(self, stream: MomentStream) -> None:
@@ -103,6 +113,8 @@ class Checkpoint:
         header = {
             "settings": self.settings,
             "digest": self.digest,
+            "skipped": self.skipped,
+            "notes": self.notes,
             "num_classes": stream.num_classes,
             "num_batches": stream.num_batches,
             "num_samples": stream.num_samples,
@@ -111,6 +123,14 @@ class Checkpoint:
         write_state(self.path, KIND, header, stream.state())
         self._saved = time.monotonic()
         self._cost = self._saved - start
+
+    def _take_up(
+        self, header: dict[str, Any], tensors: dict[str, Tensor], stream: MomentStream, device: torch.device
+    ) -> None:
+        """Put what a file holds where it belongs."""
+        self.records = {SiteKey(*site["key"]): LayerRecord(**site["record"]) for site in header["sites"]}
+        self.digest, self.skipped, self.notes = header["digest"], header["skipped"], header["notes"]
+        stream.load_state(header, tensors, device, self.records)
 
 
 def label_digest(labels: Tensor, before: int) -> int:
@@ -130,10 +150,10 @@ def weight_digest(model: nn.Module, *, buffers: bool) -> int:
 @contextmanager
 def deferred_interrupt() -> Iterator[None]:
     """Let Ctrl-C take effect at the end of the block, so that no batch is left half counted; a second one at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or previous is None:
+        yield  # only the main thread may set a handler, and one that was not set from Python cannot be put back
+        return
     pending = False
 
     def remember(number: int, frame: FrameType | None) -> None:

@@ -57,11 +57,11 @@ class MomentStream:
         self._batch: ClassBatch | None = None
         self._norms: dict[SiteKey, tuple[Tensor, int]] = {}
 
-    def begin(self, labels: Tensor) -> None:
-        """Start a batch with these labels (checked, on the CPU)."""
+    def begin(self, labels: Tensor, records: dict[SiteKey, LayerRecord]) -> None:
+        """Start a batch with these labels (checked, on the CPU); refuse new classes that do not fit in memory."""
         needed = int(labels.max()) + 1 if labels.numel() else 0
         if not self.fixed_classes and needed > self.num_classes:
-            self._grow(needed)
+            self._grow(needed, records)
         self._batch = ClassBatch(labels, self.num_classes)
         self._norms = {}
 
@@ -109,13 +109,24 @@ class MomentStream:
             for name, tensor in accumulator.state().items()
         }
 
-    def load_state(self, header: dict[str, Any], tensors: dict[str, Tensor], device: torch.device) -> None:
-        """Take up a state that `state` returned, with the sizes in the file's header."""
+    def load_state(
+        self,
+        header: dict[str, Any],
+        tensors: dict[str, Tensor],
+        device: torch.device,
+        records: dict[SiteKey, LayerRecord],
+    ) -> None:
+        """Take up a state that `state` returned, with the sizes in the file's header, if the memory allows."""
         self.num_classes = int(header["num_classes"])
         self.num_batches, self.num_samples = int(header["num_batches"]), int(header["num_samples"])
-        for site in header["sites"]:
-            key = SiteKey(*site["key"])
-            accumulator = self._accumulator(site["num_features"], getattr(torch, site["dtype"]), device)
+        sizes = {
+            SiteKey(*site["key"]): (int(site["num_features"]), getattr(torch, site["dtype"]))
+            for site in header["sites"]
+        }
+        self._planned = {key: self._bytes(self.num_classes, *size) for key, size in sizes.items()}
+        self.plan(records).check()
+        for key, size in sizes.items():
+            accumulator = self._accumulator(*size, device)
             prefix = f"{key.tap}.{key.call}/"
             own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
             accumulator.load_state(own)
@@ -123,7 +134,7 @@ class MomentStream:
 
     def _allocate(self, key: SiteKey, features: Tensor) -> MomentAccumulator | None:
         """A new layer's state, or None where all that has been asked for no longer fits."""
-        self._planned[key] = self._bytes(features.shape[1], features.dtype)
+        self._planned[key] = self._bytes(self.num_classes, features.shape[1], features.dtype)
         if sum(self._planned.values()) > self.options.limit:
             return None
         accumulator = self._accumulator(features.shape[1], features.dtype, features.device)
@@ -142,19 +153,24 @@ class MomentStream:
             skip_non_finite=self.options.non_finite == "skip",
         )
 
-    def _bytes(self, num_features: int, dtype: torch.dtype) -> int:
+    def _bytes(self, num_classes: int, num_features: int, dtype: torch.dtype) -> int:
         """Bytes of one layer's state."""
         working = working_dtype(num_features, precision=self.options.precision, dtype=dtype)
-        return state_bytes(self.num_classes, num_features, working=working, covariance=self.options.covariance)
+        return state_bytes(num_classes, num_features, working=working, covariance=self.options.covariance)
 
-    def _grow(self, num_classes: int) -> None:
-        """Make room for classes that no batch has shown before, if the memory allows."""
-        self.num_classes = num_classes
-        for key, accumulator in self.accumulators.items():
-            self._planned[key] = self._bytes(accumulator.num_features, accumulator.reference.dtype)
-        self.plan({}).check()
+    def _grow(self, num_classes: int, records: dict[SiteKey, LayerRecord]) -> None:
+        """Make room for classes that no batch has shown before; what does not fit is refused with nothing changed."""
+        planned = {
+            key: self._bytes(num_classes, accumulator.num_features, accumulator.reference.dtype)
+            for key, accumulator in self.accumulators.items()
+        }
+        entries = tuple((_name(records, key), size) for key, size in planned.items())
+        MemoryPlan(entries, num_classes, self.options.limit).check()
+        self.torn = True
         for accumulator in self.accumulators.values():
             accumulator.grow(num_classes)
+        self.torn = False
+        self.num_classes, self._planned = num_classes, planned
 
     def _check_finite(self, records: dict[SiteKey, LayerRecord]) -> None:
         """Raise for the first layer whose features were not finite: one look at the device for all layers."""

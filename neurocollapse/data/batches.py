@@ -53,7 +53,7 @@ def split_batch(batch: Any, model: nn.Module, *, label_fn: Callable[[Any], Any] 
     Raises
     ------
     ValueError
-        If no labels are found.
+        If no labels are found, or a dict batch holds nothing that the model takes.
 
     Examples
     --------
@@ -100,6 +100,13 @@ def _accepted(arguments: dict[str, Any], model: nn.Module) -> dict[str, Any]:
     """The arguments that the model's forward takes by name; a catch-all takes what is a tensor."""
     parameters = inspect.signature(model.forward).parameters
     named = {name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD}
-    if len(named) == len(parameters):
-        return {name: value for name, value in arguments.items() if name in named}
-    return {name: value for name, value in arguments.items() if name in named or isinstance(value, Tensor)}
+    takes_any = len(named) < len(parameters)
+    accepted = {
+        name: value for name, value in arguments.items() if name in named or (takes_any and isinstance(value, Tensor))
+    }
+    if not accepted:
+        raise ValueError(
+            f"a dict batch needs keys that {type(model).__name__}.forward takes ({', '.join(named)}); got the keys "
+            f"{', '.join(map(str, arguments)) or 'none'} beside the labels; rename them, or make batches pairs"
+        )
+    return accepted

@@ -1,0 +1,123 @@
+"""Row 9: how much memory the statistics take is known before the first batch counts, and does not grow with it."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import neurocollapse as nc
+from neurocollapse import stream
+from neurocollapse.statistics import MomentAccumulator, read_state, state_bytes
+
+NARROW, WIDE = 8, 300
+
+
+@pytest.fixture
+def model(hand: Any) -> nn.Module:
+    return hand.seeded(lambda: nn.Sequential(nn.Linear(6, NARROW), nn.Linear(NARROW, WIDE)))
+
+
+@pytest.fixture
+def allocated(monkeypatch: pytest.MonkeyPatch) -> list[MomentAccumulator]:
+    """Every accumulator that a run makes."""
+    made: list[MomentAccumulator] = []
+
+    def make(*args: Any, **kwargs: Any) -> MomentAccumulator:
+        made.append(MomentAccumulator(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(stream, "MomentAccumulator", make)
+    return made
+
+
+def num_bytes(accumulator: MomentAccumulator) -> int:
+    """Bytes of all tensors that an accumulator holds, each storage once."""
+    tensors = {
+        value.data_ptr(): value.nbytes for value in vars(accumulator).values() if isinstance(value, torch.Tensor)
+    }
+    return sum(tensors.values())
+
+
+def plan_of(num_classes: int, *, covariance: bool = False, precision: str = "single") -> int:
+    """Bytes that both layers of the model take."""
+    wide = torch.float64 if precision == "double" else torch.float32
+    return state_bytes(num_classes, NARROW, working=torch.float64, covariance=covariance) + state_bytes(
+        num_classes, WIDE, working=wide, covariance=covariance
+    )
+
+
+def test_a_plan_that_cannot_fit_is_refused_with_its_gigabytes_and_nothing_allocated(
+    hand: Any, allocated: list[MomentAccumulator]
+) -> None:
+    model = hand.seeded(lambda: nn.Sequential(nn.Linear(6, 65_536)))
+    # 12 bytes for each of 65,536² entries are 48 GiB, and the four classes some megabytes
+    with (
+        hand.left_alone(model),
+        pytest.raises(nc.MemoryPlanError, match=r"1 layers and 3 classes need 48\.00 GiB") as caught,
+    ):
+        nc.collect(model, [hand.clustered(4, 6)], covariance=True, max_memory=2**34)
+    assert "only 16.00 GiB may be used (largest, in GiB: 0 48.00)" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not allocated
+
+
+def test_layers_that_fit_one_by_one_are_refused_together(
+    hand: Any, model: nn.Module, allocated: list[MomentAccumulator]
+) -> None:
+    limit = plan_of(3) - 1
+    with pytest.raises(nc.MemoryPlanError, match="2 layers"):
+        nc.collect(model, [hand.clustered(10, 6)], max_memory=limit)
+    assert sum(map(num_bytes, allocated)) <= limit
+
+
+@pytest.mark.parametrize("covariance", [False, True])
+@pytest.mark.parametrize("precision", ["single", "double"])
+def test_max_memory_is_kept_to_the_byte(hand: Any, model: nn.Module, covariance: bool, precision: str) -> None:
+    limit = plan_of(3, covariance=covariance, precision=precision)
+    options: dict[str, Any] = {"covariance": covariance, "precision": precision}
+    nc.collect(model, [hand.clustered(10, 6)], max_memory=limit, **options)
+    with pytest.raises(nc.MemoryPlanError):
+        nc.collect(model, [hand.clustered(10, 6)], max_memory=limit - 1, **options)
+
+
+@pytest.mark.parametrize("covariance", [False, True])
+@pytest.mark.parametrize("precision", ["single", "double"])
+def test_the_plan_covers_what_is_allocated(
+    hand: Any, model: nn.Module, allocated: list[MomentAccumulator], covariance: bool, precision: str
+) -> None:
+    nc.collect(model, hand.in_batches(*hand.clustered(30, 6), 7), covariance=covariance, precision=precision)
+    planned = plan_of(3, covariance=covariance, precision=precision)
+    assert 0.95 * planned <= sum(map(num_bytes, allocated)) <= planned
+
+
+def test_classes_that_turn_up_later_are_planned_again(
+    hand: Any, model: nn.Module, allocated: list[MomentAccumulator]
+) -> None:
+    inputs, labels = hand.clustered(10, 6)
+    late = labels.clone()
+    late[4] = 999
+    limit = plan_of(999)
+    nc.collect(model, [(inputs, labels), (inputs, late)], max_memory=plan_of(1000))
+    allocated.clear()
+    with hand.left_alone(model), pytest.raises(nc.MemoryPlanError, match=r"2 layers and 1000 classes .*in GiB: 1 0"):
+        nc.collect(model, [(inputs, labels), (inputs, late)], max_memory=limit)
+    assert sum(map(num_bytes, allocated)) <= limit
+
+
+def test_state_does_not_grow_with_the_samples(hand: Any, model: nn.Module, tmp_path: Any) -> None:
+    sizes = []
+    for num_samples in (20, 2000):
+        path = tmp_path / f"{num_samples}.state"
+        nc.collect(model, hand.in_batches(*hand.clustered(num_samples, 6), 20), resume=path, covariance=True)
+        sizes.append(sum(tensor.nbytes for tensor in read_state(path, "run")[1].values()))
+    assert sizes[0] == sizes[1] <= plan_of(3, covariance=True) + 100  # progress counters
+
+
+def test_a_module_called_twice_needs_twice_the_memory(hand: Any) -> None:
+    layer = nn.Linear(6, 6)
+    model = nn.Sequential(layer, layer)
+    one = state_bytes(3, 6, working=torch.float64, covariance=False)
+    nc.collect(model, [hand.clustered(10, 6)], max_memory=2 * one)
+    with pytest.raises(nc.MemoryPlanError, match=r"0#0 .*0#1"):
+        nc.collect(model, [hand.clustered(10, 6)], max_memory=2 * one - 1)

@@ -1,0 +1,55 @@
+"""Row 11: several processes give the answer of one, and samples that a sampler repeats count once."""
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import neurocollapse as nc
+
+DRIVER = Path(__file__).with_name("two_ranks.py")
+driver = SimpleNamespace(**runpy.run_path(str(DRIVER)))
+WORLD_SIZE = 2
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two ranks have written."""
+    folder = tmp_path_factory.mktemp("ranks")
+    command = [sys.executable, "-W", "error", str(DRIVER)]
+    ranks = [
+        subprocess.Popen([*command, str(rank), str(WORLD_SIZE), str(folder)], stderr=subprocess.PIPE, text=True)
+        for rank in range(WORLD_SIZE)
+    ]
+    errors = [rank.communicate()[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0] * WORLD_SIZE, "\n".join(errors)
+    return folder
+
+
+@pytest.mark.parametrize("name", driver.CASES)
+def test_row_11_two_ranks_count_each_sample_once(folder: Path, name: str) -> None:
+    case = driver.CASES[name]
+    options = {key: case[key] for key in ("precision", "covariance") if key in case}
+    inputs, labels = driver.samples(case["num_samples"])
+    expected = nc.collect(driver.build(), [(inputs, labels)], **options)
+    found = nc.MomentCollection.load(folder / name)
+    assert list(found) == list(expected)
+    assert next(iter(found.values())).num_samples == case["num_samples"]
+    # Batches of other sizes move the model's own float32 matrix products by about 1e-7 of their size
+    tolerance = 1e-6
+    for layer in expected:
+        assert found[layer].count.tolist() == expected[layer].count.tolist()
+        torch.testing.assert_close(
+            found[layer].mean, expected[layer].mean, rtol=tolerance, atol=tolerance, equal_nan=True
+        )
+        torch.testing.assert_close(found[layer].scatter, expected[layer].scatter, rtol=tolerance, atol=1e-12)
+
+
+@pytest.mark.parametrize("precision", ["single", "double"])
+def test_row_11_each_rank_has_a_resume_file_of_its_own(folder: Path, precision: str) -> None:
+    name = "padded" if precision == "single" else "double"
+    assert sorted(path.name for path in folder.glob(f"{name}.state*")) == [f"{name}.state.rank{r}" for r in range(2)]

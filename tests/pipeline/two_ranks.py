@@ -1,0 +1,65 @@
+"""One of several processes that analyse one data set together: started by the tests, each in a process of its own.
+
+Arguments: rank, number of ranks, folder to meet and to write in.
+"""
+
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed as dist
+from torch import nn
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+
+CASES: dict[str, dict[str, Any]] = {
+    "padded": {"num_samples": 11},
+    "shuffled": {"num_samples": 11, "shuffle": True},
+    "double": {"num_samples": 11, "precision": "double", "covariance": True},
+    "one sample": {"num_samples": 1},
+    "even": {"num_samples": 12},
+    "small batches": {"num_samples": 11, "batch_size": 1, "precision": "double"},
+}
+
+
+def build() -> nn.Module:
+    """The same weights everywhere."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Linear(6, 160), nn.Tanh(), nn.Linear(160, 3))
+
+
+def samples(num_samples: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The last classes are rare, so that a rank may not see them."""
+    generator = torch.Generator().manual_seed(2)
+    labels = torch.tensor([0, 1, 1, 2, 0, 0, 1, 1, 0, 0, 3, 2])[:num_samples]
+    return torch.randn(12, 6, generator=generator)[:num_samples] + labels.unsqueeze(1), labels
+
+
+def main(rank: int, world_size: int, folder: Path) -> None:
+    """Run every case; rank 0 writes the results."""
+    import neurocollapse as nc
+
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/meet",
+        rank=rank,
+        world_size=world_size,
+        timeout=timedelta(seconds=60),
+    )
+    for name, case in CASES.items():
+        options = {key: case[key] for key in ("precision", "covariance") if key in case}
+        data = TensorDataset(*samples(case["num_samples"]))
+        sampler: Any = DistributedSampler(data, shuffle=case.get("shuffle", False))
+        loader = DataLoader(data, batch_size=case.get("batch_size", 4), sampler=sampler)
+        for _ in range(2):  # the second time from the file of this rank
+            state = folder / f"{name}.state"
+            moments = nc.collect(build(), loader, distributed=True, resume=state, progress=False, **options)
+        if rank == 0:
+            moments.save(folder / name)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
