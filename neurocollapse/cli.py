@@ -187,7 +187,7 @@ def report(
     if files:
         print(f"report: {nc.report(_opened(files), output).resolve()}")
         return
-    from neurocollapse.experiments.first_look import first_look  # scikit-learn and matplotlib, needed only here
+    from neurocollapse.experiments import first_look  # scikit-learn and matplotlib, needed only here
 
     look = first_look(seed=seed, progress=progress)
     nc.report(look.analyses, output, title="How layers separate and compress", figures=look.figures)

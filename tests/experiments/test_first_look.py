@@ -1,0 +1,62 @@
+"""The main job: what its two networks must show."""
+
+from collections.abc import Iterator
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from neurocollapse.experiments import FirstLook, first_look
+from neurocollapse.metrics import geometric_decay
+
+
+@pytest.fixture(scope="module")
+def look() -> Iterator[FirstLook]:
+    """One run for all tests, with another seed than the report's; it must leave random state and threads alone."""
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    yield first_look(seed=1, progress=False)
+    plt.close("all")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.get_num_threads() == threads
+
+
+def test_both_networks_learn_the_digits(look: FirstLook) -> None:
+    for dataset in look.analyses.values():
+        assert dataset.attrs["train_accuracy"] > 0.99
+        assert dataset.attrs["test_accuracy"] > 0.96
+
+
+def test_shallow_layers_separate(look: FirstLook) -> None:
+    for dataset in look.analyses.values():
+        separation = dataset["separation"].values
+        assert separation[3] > 1.5 * separation[0]
+
+
+def test_deep_layers_compress(look: FirstLook) -> None:
+    for dataset in look.analyses.values():
+        values = dataset["compression"].sel(layer=[f"layers.{index}" for index in range(2, 7)]).values
+        assert np.all(np.diff(values) < 0)
+
+
+def test_linear_layers_compress_geometrically(look: FirstLook) -> None:
+    linear = look.analyses["hybrid"]["compression"].sel(layer=[f"layers.{index}" for index in range(3, 7)]).values
+    fit = geometric_decay(linear)
+    assert fit.r_squared > 0.95
+    assert fit.factor < 0.6
+
+
+def test_the_hybrid_ends_far_more_compressed(look: FirstLook) -> None:
+    last = {name: float(dataset["compression"][-1]) for name, dataset in look.analyses.items()}
+    assert last["hybrid"] < last["MLP"] / 10
+
+
+def test_the_input_is_layer_0(look: FirstLook) -> None:
+    for dataset in look.analyses.values():
+        assert list(dataset["layer"].values) == ["input", *(f"layers.{index}" for index in range(7))]
+        assert list(dataset["depth"].values) == list(range(8))
+
+
+def test_layers_are_pictured(look: FirstLook) -> None:
+    assert len(look.figures) == 3
+    assert all(len(figure.axes) >= 4 for figure in look.figures.values())
