@@ -253,4 +253,7 @@ def _notes(problem: LinearProblem, measured: Measured) -> list[str]:
                 f"The printed bound of S_l is vacuous (below 0, down to {bounds.min():.3g}) at {vacuous} of "
                 f"{len(bounds)} layers: it needs 32(θ + 4δ) ≪ L."
             )
+    if measured.posterior is not None and (measured.posterior.ratio_upper >= 1).any():
+        empty = int((measured.posterior.ratio_upper >= 1).sum())
+        notes.append(f"The a-posteriori upper bound is 1 or more, so says nothing of compression, at {empty} layers.")
     return notes
