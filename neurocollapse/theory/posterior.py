@@ -7,7 +7,6 @@ from itertools import pairwise
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from neurocollapse.theory.problem import SVD, LinearProblem
 
@@ -106,7 +105,7 @@ def _readout(problem: LinearProblem) -> tuple[float, float]:
     """α and e of the last layer; NaN when A₁ is singular or the last features do not vary within the classes."""
     K = problem.num_classes
     A = problem.weights[-1] @ problem.decompositions[-1].left
-    spread = _propagate(problem, problem.residuals)[-1]
+    spread = problem.spreads[-1]
     size = float(spread.norm())
     if size == 0 or float(torch.linalg.svdvals(A[:, :K])[-1]) == 0:
         return math.nan, math.nan
@@ -144,9 +143,7 @@ def _middle_share(problem: LinearProblem) -> list[float]:
     """f_l: within-class energy of layer l in the directions K+1 … m of W_{l+1}."""
     K = problem.num_classes
     shares = []
-    for svd, weight, spread in zip(
-        problem.decompositions, problem.weights[:-1], _propagate(problem, problem.residuals)[:-1], strict=True
-    ):
+    for svd, weight, spread in zip(problem.decompositions, problem.weights[:-1], problem.spreads[:-1], strict=True):
         middle = svd.right[:, K : min(weight.shape) - K].T @ spread
         shares.append(_quotient(float(middle.square().sum()), float(spread.square().sum())))
     return shares
@@ -165,14 +162,6 @@ def _missing(layer: int, residual: float, within: list[float], trailing: list[fl
         failed = min(i for i, gain in enumerate(gains) if not (math.isfinite(gain) and math.isfinite(trailing[i])))
         return f"layer {failed + 1} does not read the class means in its leading block"
     return ""
-
-
-def _propagate(problem: LinearProblem, columns: Tensor) -> list[Tensor]:
-    """Columns carried through W_1 … W_{L−1}, the start included."""
-    carried = [columns]
-    for weight in problem.weights[:-1]:
-        carried.append(weight @ carried[-1])
-    return carried
 
 
 def _quotient(numerator: float, denominator: float) -> float:

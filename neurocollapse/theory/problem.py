@@ -128,6 +128,14 @@ class LinearProblem:
         return self.inputs.T - self.class_means[:, present[self.labels]]
 
     @cached_property
+    def spreads(self) -> tuple[Tensor, ...]:
+        """Within-class residuals of every feature layer, W_{l:1}R for l = 0 … L−1."""
+        spreads = [self.residuals]
+        for weight in self.weights[:-1]:
+            spreads.append(weight @ spreads[-1])
+        return tuple(spreads)
+
+    @cached_property
     def decompositions(self) -> tuple[SVD, ...]:
         """Full SVDs of W_1, …, W_{L−1}."""
         return tuple(full_svd(weight) for weight in self.weights[:-1])
@@ -157,11 +165,10 @@ class LinearProblem:
         Rounding a weight to relative accuracy u moves ‖W_{l:1}R‖ by up to about l u ‖W_l‖ ⋯ ‖W_1‖ ‖R‖.
         """
         unit = torch.finfo(self.dtype).eps
-        spread, reach, parts = self.residuals, float(self.residuals.norm()), [0.0]
-        for layer, weight in enumerate(self.weights[:-1], start=1):
-            spread = weight @ spread
-            reach *= float(torch.linalg.matrix_norm(weight, 2))
-            size = float(spread.norm())
+        reach, parts = float(self.residuals.norm()), [0.0]
+        for layer, svd in enumerate(self.decompositions, start=1):
+            reach *= float(svd.values[0])
+            size = float(self.spreads[layer].norm())
             parts.append(layer * unit * reach / size if size > 0 else math.inf)
         return torch.tensor(parts, dtype=torch.float64)
 

@@ -153,6 +153,19 @@ def test_single_precision_runs_are_verified_within_their_rounding() -> None:
     assert verification.to_dataset().attrs["weights_dtype"] == "float32"
 
 
+def test_the_transposed_identity_counts_too() -> None:
+    trajectory, inputs, targets = run(1, 3, 0.0)
+    found = invariant_subspaces(trajectory[0], inputs, targets)
+    V, U = found.right[1], found.left[1]
+    outside = torch.eye(14, dtype=torch.float64) - V @ V.T
+    trajectory[1000][1] = trajectory[1000][1] + 0.1 * U @ torch.ones(8, 14, dtype=torch.float64) @ outside
+    verification = verify_parsimony(trajectory, inputs, targets, learning_rate=0.02)
+    residual = verification.to_dataset()["residual"]
+    assert verification.status == "violated"
+    assert float(residual.sel(step=1000, layer=2)) > 0.1
+    assert float(residual.sel(layer=1).max()) < 1e-12
+
+
 def test_the_null_space_is_at_least_as_large_as_promised() -> None:
     trajectory, inputs, targets = run(1, 4, 0.0)
     found = invariant_subspaces(trajectory[0], inputs, targets)

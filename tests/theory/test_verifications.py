@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from neurocollapse.theory import Assumption, Verdict, Verification, verify
+from neurocollapse.models.linear import linear_weights
+from neurocollapse.theory import Assumption, LinearProblem, Verdict, Verification, verify
 from neurocollapse.theory.assumptions import balance, data_gram, spectrum_split, whitened
 
 LAYER_VARIABLES = (
@@ -133,7 +134,9 @@ def test_what_rounding_hides_is_not_judged(exact) -> None:
     verification = verify(case.weights, case.inputs, case.labels)
     assert verification.status == "assumptions unmet"
     assert not verification.assumptions["resolution"].met
-    assert any("resolution at layer" in verdict.reason for verdict in verification.verdicts)
+    for level in ("a priori", "a posteriori"):
+        ratios = [verdict for verdict in verification.verdicts if level in verdict.reference and "D_" in verdict.claim]
+        assert "resolution at layer" in ratios[-1].reason
     assert not any(verdict.outcome == "violated" for verdict in verification.verdicts)
 
 
@@ -206,6 +209,28 @@ def test_what_cannot_be_verified_is_one_clear_line(weights, inputs, labels, mess
 def test_wrong_options_are_refused(option: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(option))):
         verify([EYE, EYE[:2]], EYE, LABELS, **option)
+
+
+def test_layers_that_widen_are_measured_where_features_can_be() -> None:
+    X = torch.randn(12, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    problem = LinearProblem.of(linear_weights([8, 20, 20, 3], "orth", 0.5, seed=1), X, torch.arange(12) % 3)
+    assert balance(problem.weights).interior_spectral[0] == pytest.approx(0.25)
+    reachable = problem.reachable_weights
+    assert [tuple(weight.shape) for weight in reachable] == [(8, 8), (8, 8), (3, 8)]
+    assert balance(reachable).interior_spectral[0] < 1e-14
+    turned = X.T
+    for weight, features in zip(reachable, problem.features, strict=True):
+        torch.testing.assert_close(turned.T @ turned, features.T @ features)
+        turned = weight @ turned
+    square = LinearProblem.of(linear_weights([8, 8, 5, 3]), X, torch.arange(12) % 3)
+    assert all(map(torch.equal, square.weights, square.reachable_weights))
+
+
+def test_theta_does_not_depend_on_the_blocks_it_is_formed_in(monkeypatch) -> None:
+    X = torch.randn(11, 14, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) / 4
+    whole = data_gram(X)
+    monkeypatch.setattr("neurocollapse.theory.assumptions.BLOCK_ROWS", 4)
+    assert data_gram(X).theta == pytest.approx(whole.theta, rel=1e-14)
 
 
 def test_assumption_numbers_against_loops() -> None:
