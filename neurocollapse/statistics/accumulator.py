@@ -2,37 +2,48 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from neurocollapse.statistics.labels import ClassBatch, check_labels
+from neurocollapse.statistics.kernels import (
+    add_upper_products,
+    medians,
+    mirrored,
+    move_sums,
+    move_upper_products,
+    scratch_like,
+    squared_norms,
+)
+from neurocollapse.statistics.labels import Chunk, ClassBatch, Run, check_labels
 from neurocollapse.statistics.moments import ClassMoments
 
 ROW_CHUNK = 2**20
 """Elements of one chunk of rows: 4 MiB in float32, so that the scratch stays in the cache."""
-NORM_BLOCK = 128
-"""Features summed in float32 before a squared norm continues in float64: relative error ≤ 3e-8 per row, no bias."""
 NARROW = 128
 """Layers up to this wide keep their whole state in float64: it costs little, and few features average little out."""
 FLUSH_COUNT = 32
 """Samples of one class that float32 sums may gather before they go to the float64 total."""
 COVARIANCE_FLUSH_ROWS = 2048
 """Rows whose products float32 may gather before they go to the float64 scatter matrix."""
-COVARIANCE_BLOCKS = 8
-"""Column blocks of δᵀδ: eight upper blocks cost 0.55–0.6 of the full product."""
+FEW = 8
+"""Samples of a class after which its reference is first looked at: it may have turned out an outlier."""
 REBASE_RATIO = 16.0
 """A class moves its reference when ‖mean − reference‖² exceeds this many times its variance."""
-
-_scratch: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+REBASE_ELEMENTS = 2**22
+"""Elements of the classes looked at together when references move: float64 temporaries of 32 MiB."""
+SMALL = 2**16
+"""Elements of float32 sums that are sooner moved than searched for those in use."""
 
 
 class MomentAccumulator:
     """Class moments of one layer, updated batch by batch in memory that does not grow with the samples.
 
-    Each sample is first shifted by its class's reference, an actual sample of that class, which is exact in floating
-    point when the two are close (Sterbenz). Sums of a few dozen shifted samples stay in the working dtype; they and
-    the squared norms are then added to float64 totals. The reference moves after batches 1, 2, 4, 8, … where it has
-    turned out far from the mean. Nothing is read back from the device.
+    Each sample is first shifted by its class's reference, an actual sample of that class (the median of three, so that
+    no single outlier is chosen), which is exact in floating point when the two are close (Sterbenz). Sums of a few
+    dozen shifted samples stay in the working dtype; they and the squared norms are then added to float64 totals. At 8,
+    16, 32, … samples of a class, its reference moves if it has turned out far from their mean. Nothing is read back
+    from the device, but for `skip_non_finite`.
 
     Parameters
     ----------
@@ -65,6 +76,8 @@ class MomentAccumulator:
         self.skip_non_finite = skip_non_finite
         self.num_batches = 0
         self.pending_rows = 0
+        self.most_pending = 0  # an upper bound of the largest entry of `pending`
+        self.complete = False  # whether every class is known to have a reference
         with torch.inference_mode(False):  # state made in inference mode could not be updated outside it
             self.count = torch.zeros(num_classes, dtype=torch.int64)
             self.pending = torch.zeros(num_classes, dtype=torch.int64)
@@ -97,23 +110,36 @@ class MomentAccumulator:
         Tensor of shape (samples,), float64
             Squared distance of each sample to its reference: not finite exactly where the features are not (or where
             float32 squares overflow), so that one look at all layers finds a bad sample.
+
+        Raises
+        ------
+        ValueError
+            If the features are not a matrix with one row per label and the number of features of earlier batches.
         """
         labels = batch.on(features.device)
+        if features.shape != (labels.shape[0], self.num_features):
+            raise ValueError(
+                f"`features` must have shape {(labels.shape[0], self.num_features)} (samples, features) like the "
+                f"batches before, got {tuple(features.shape)}; pool or crop to one size"
+            )
+        features = features.detach()
         self._adopt_references(features, batch)
-        norms = torch.empty(labels.shape[0], dtype=torch.float64, device=features.device)
-        for rows, counts in batch.pieces(max(1, ROW_CHUNK // max(1, self.num_features)), FLUSH_COUNT):
-            self._make_room(counts)
-            norms[rows] = self._add_rows(features[rows], labels[rows])
+        chunks = batch.chunks(self._rows_per_chunk, self._rows_per_run, features.device)
+        parts = [self._add_chunk(features[chunk.rows], chunk) for chunk in chunks]
+        norms = parts[0] if len(parts) == 1 else torch.cat(parts)
         self.square.index_add_(0, labels, norms)
+        before = self.count.clone()
         self.count += batch.counts
+        doubled = ((before ^ self.count) > before) & (self.count >= FEW)  # the highest bit has changed
+        if bool(doubled.any()):
+            self._rebase(doubled.nonzero().flatten())
         self.num_batches += 1
-        if self.num_batches & (self.num_batches - 1) == 0:
-            self._rebase()
         return norms
 
     def grow(self, num_classes: int) -> None:
         """Make room for more classes; those already there keep their state."""
         extra = num_classes - self.num_classes
+        self.complete = False
         shares_total = self.partial is self.total
         with torch.inference_mode(False):
             for name in ("count", "pending", "dropped", "reference", "total", "square"):
@@ -124,16 +150,16 @@ class MomentAccumulator:
 
     def moments(self) -> ClassMoments:
         """The moments of everything seen so far, on the CPU; the state is left as it is."""
-        offset_sum = self.total.cpu() if self.partial is self.total else (self.total + self.partial).cpu()
+        offset_sum = (self.total.clone() if self.partial is self.total else self.total + self.partial).cpu()
         count = self.count - self.dropped.cpu()
         within = None
         if self.products is not None and self.product_total is not None:
             products = self.product_total if self.products is self.product_total else self.product_total + self.products
-            within = _mirrored(products.cpu()) - offset_sum.T @ (offset_sum / count.clamp(min=1).unsqueeze(1))
+            within = mirrored(products.cpu()) - offset_sum.T @ (offset_sum / count.clamp(min=1).unsqueeze(1))
         return ClassMoments(
             count=count,
             reference=self.reference.cpu().clone(),
-            offset_sum=offset_sum.clone(),
+            offset_sum=offset_sum,
             offset_square=self.square.cpu().clone(),
             within_scatter=within,
         )
@@ -153,94 +179,131 @@ class MomentAccumulator:
         expected = self.state()
         if expected.keys() != tensors.keys():
             raise ValueError(f"saved state has {sorted(tensors)}, this run needs {sorted(expected)}")
+        for name, own in expected.items():
+            saved = tensors[name]
+            if (own.shape, own.dtype) != (saved.shape, saved.dtype):
+                raise ValueError(
+                    f"saved {name!r} has shape {tuple(saved.shape)} and {saved.dtype}, "
+                    f"this run needs {tuple(own.shape)} and {own.dtype}"
+                )
+        for name, own in expected.items():
+            own.copy_(tensors[name])
         self.num_batches, self.pending_rows = (int(value) for value in tensors["progress"])
-        for name, destination in expected.items():
-            if destination.shape != tensors[name].shape or destination.dtype != tensors[name].dtype:
-                found, needed = tuple(tensors[name].shape), tuple(destination.shape)
-                raise ValueError(f"saved {name!r} has shape {found}, this run needs {needed}")
-            destination.copy_(tensors[name])
+        self.most_pending, self.complete = int(self.pending.max()), False
+
+    @property
+    def _rows_per_chunk(self) -> int:
+        """Rows to shift at once: what the scratch holds, and no more than float32 products may gather."""
+        rows = max(1, ROW_CHUNK // max(1, self.num_features))
+        return rows if self.products is None else min(rows, COVARIANCE_FLUSH_ROWS)
+
+    @property
+    def _rows_per_run(self) -> int | None:
+        """Rows of one class to sum at once: float64 sums have no limit."""
+        return None if self.partial is self.total else FLUSH_COUNT
 
     def _adopt_references(self, features: Tensor, batch: ClassBatch) -> None:
-        """Take the first sample of every class not met before as that class's reference."""
-        new = self.count[batch.present] == 0
-        if not bool(new.any()):
+        """Take a sample of every class not met before as that class's reference: the median of the first three."""
+        if self.complete:
             return
-        classes = batch.present[new].to(features.device)
-        samples = features.index_select(0, batch.first_rows[new].to(features.device)).to(self.reference.dtype)
+        seen = self.count - self.dropped.cpu() if self.skip_non_finite else self.count
+        if not bool((seen[batch.present] == 0).any()):
+            self.complete = bool((seen > 0).all())
+            return
+        present, rows = batch.present, batch.first_rows
         if self.skip_non_finite:
-            samples = torch.where(samples.isfinite().all(dim=1, keepdim=True), samples, 0.0)
-        self.reference.index_copy_(0, classes, samples)
+            finite = features.isfinite().all(dim=1).nonzero().flatten().cpu()
+            usable = ClassBatch(batch.labels[finite], batch.num_classes)
+            present, rows = usable.present, finite[usable.first_rows]
+        new = (seen[present] == 0).nonzero().flatten()
+        for some in new.split(max(1, ROW_CHUNK // max(1, self.num_features))):
+            samples = features[rows[some].to(features.device)].to(self.reference.dtype)
+            self.reference.index_copy_(0, present[some].to(features.device), medians(samples))
 
-    def _make_room(self, counts: Tensor) -> None:
-        """Move float32 sums to the float64 totals before any of them gathers too many samples."""
-        if self.products is not None:
-            rows = int(counts.sum())
-            if self.pending_rows + rows > COVARIANCE_FLUSH_ROWS:
-                self._flush_products()
-            self.pending_rows += rows
-        if self.partial is self.total:
-            return
-        pending = self.pending + counts
-        if int(pending.max()) > FLUSH_COUNT:
-            self._flush_sums(self.pending.nonzero().flatten())
-            pending = counts.clone()
-        self.pending = pending
-
-    def _add_rows(self, features: Tensor, labels: Tensor) -> Tensor:
+    def _add_chunk(self, features: Tensor, chunk: Chunk) -> Tensor:
         """Add some rows to the sums and return their squared distances to the references."""
-        shape = features.shape
-        shifted = _scratch_like(self.reference, shape)
-        torch.index_select(self.reference, 0, labels, out=shifted)
+        shifted = scratch_like(self.reference, features.shape)
+        torch.index_select(self.reference, 0, chunk.labels, out=shifted)
         torch.sub(features, shifted, out=shifted)
         if self.skip_non_finite:
             finite = shifted.isfinite().all(dim=1)
             shifted.masked_fill_(~finite.unsqueeze(1), 0.0)
-            self.dropped.index_add_(0, labels, (~finite).long())
-        self.partial.index_add_(0, labels, shifted)
+            self.dropped.index_add_(0, chunk.labels, (~finite).long())
+        for run in chunk.runs:
+            self._make_room(run)
+            self.partial.index_add_(0, run.labels, shifted if run.whole else shifted[run.rows])
         if self.products is not None:
-            _add_upper_products(self.products, shifted)
-        return _squared_norms(shifted)
+            self._add_products(self.products, shifted)
+        return squared_norms(shifted)
 
-    def _flush_sums(self, classes: Tensor) -> None:
-        """Add the float32 sums of `classes` to the float64 totals and clear them."""
-        if classes.numel() == self.num_classes:
-            self.total += self.partial
-            self.partial.zero_()
+    def _make_room(self, run: Run) -> None:
+        """Move float32 sums to the float64 totals before any of them may gather too many samples."""
+        if self.partial is self.total:
             return
-        classes = classes.to(self.total.device)
-        self.total.index_add_(0, classes, self.partial.index_select(0, classes).double())
-        self.partial.index_fill_(0, classes, 0.0)
+        if self.most_pending + run.largest > FLUSH_COUNT:
+            self.most_pending = int(self.pending.max())
+            if self.most_pending + run.largest > FLUSH_COUNT:
+                self._flush_sums()
+        self.pending += run.counts
+        self.most_pending += run.largest
+
+    def _flush_sums(self) -> None:
+        """Add the float32 sums to the float64 totals and clear them, where there are any."""
+        rows = None
+        if self.partial.numel() > SMALL:
+            occupied = self.pending.nonzero().flatten()
+            if 2 * occupied.numel() < self.num_classes:
+                rows = occupied.to(self.total.device)
+        move_sums(self.partial, self.total, rows)
+        self.pending.zero_()
+        self.most_pending = 0
+
+    def _add_products(self, products: Tensor, shifted: Tensor) -> None:
+        """Add the products of the features of some rows."""
+        if self.pending_rows + shifted.shape[0] > COVARIANCE_FLUSH_ROWS:
+            self._flush_products()
+        self.pending_rows += shifted.shape[0]
+        add_upper_products(products, shifted)
 
     def _flush_products(self) -> None:
         """Add the float32 products to the float64 scatter matrix and clear them."""
         if self.products is None or self.product_total is None or self.products is self.product_total:
             return
-        self.product_total += self.products
-        self.products.zero_()
+        move_upper_products(self.products, self.product_total)
         self.pending_rows = 0
 
-    def _rebase(self) -> None:
-        """Move the reference of every class whose mean lies far from it, by exact algebra on the totals."""
+    def _rebase(self, classes: Tensor) -> None:
+        """Move the references of those of `classes` whose mean lies far from it, by exact algebra on the totals."""
+        rows = classes.to(self.total.device)
         if self.partial is not self.total:
-            self._flush_sums(torch.arange(self.num_classes))
-            self.pending.zero_()
-        count = (self.count.to(self.total.device) - self.dropped).double()
-        sum_square = self.total.square().sum(dim=1)
-        far = sum_square > REBASE_RATIO * (count * self.square - sum_square)
-        mean = self.total / count.clamp(min=1).unsqueeze(1)
-        moved = (self.reference + mean).to(self.reference.dtype)
-        shift = torch.where(far.unsqueeze(1), moved.double() - self.reference, 0.0)
-        self._shift_products(shift, count)
-        self.square += count * shift.square().sum(dim=1) - 2 * (self.total * shift).sum(dim=1)
-        self.total -= count.unsqueeze(1) * shift
-        self.reference = torch.where(far.unsqueeze(1), moved, self.reference)
+            move_sums(self.partial, self.total, rows)
+            self.pending[classes] = 0
+        for chosen in rows.split(max(1, REBASE_ELEMENTS // max(1, self.num_features))):
+            self._rebase_together(chosen)
 
-    def _shift_products(self, shift: Tensor, count: Tensor) -> None:
+    def _rebase_together(self, classes: Tensor) -> None:
+        """Move the references of those classes that are far off; temporaries in float64 stay small."""
+        total, reference = self.total[classes], self.reference[classes]
+        count = (self.count.to(total.device) - self.dropped)[classes].double()
+        sum_square = torch.linalg.vector_norm(total, dim=1).square_()
+        far = sum_square > REBASE_RATIO * (count * self.square[classes] - sum_square)
+        if far.device.type == "cpu" and not bool(far.any()):  # other devices would have to be waited for
+            return
+        moved = (reference + total / count.clamp(min=1).unsqueeze(1)).to(reference.dtype)
+        moved = torch.where(far.unsqueeze(1), moved, reference)
+        shift = moved.double() - reference
+        self._shift_products(total, shift, count)
+        change = count * shift.square().sum(dim=1) - 2 * (total * shift).sum(dim=1)
+        self.square.index_add_(0, classes, change)
+        self.total.index_add_(0, classes, count.unsqueeze(1) * shift, alpha=-1)
+        self.reference.index_copy_(0, classes, moved)
+
+    def _shift_products(self, total: Tensor, shift: Tensor, count: Tensor) -> None:
         """Σ(δ−h)(δ−h)ᵀ from Σδδᵀ for per-class shifts h, class sums S and counts n (upper triangle matters only)."""
         if self.product_total is None:
             return
         self._flush_products()
-        cross = self.total.T @ shift
+        cross = total.T @ shift
         self.product_total += shift.T @ (count.unsqueeze(1) * shift) - cross - cross.T
 
 
@@ -264,6 +327,8 @@ def state_bytes(num_classes: int, num_features: int, *, working: torch.dtype, co
 
 def moments_of(features: Any, labels: Any, num_classes: int | None, *, covariance: bool) -> ClassMoments:
     """Moments of features in memory, in float64: what `ClassMoments.from_features` does."""
+    if not isinstance(features, Tensor):  # numpy arrays may be read-only or reversed, which torch does not take
+        features = np.require(features, np.float64, ["C_CONTIGUOUS", "WRITEABLE"])
     values = torch.as_tensor(features).detach().double()
     if values.ndim != 2:
         raise ValueError(f"`features` must have shape (samples, features), got {tuple(values.shape)}; flatten the rest")
@@ -275,39 +340,3 @@ def moments_of(features: Any, labels: Any, num_classes: int | None, *, covarianc
     if checked.numel():
         accumulator.update(values, ClassBatch(checked, classes))
     return accumulator.moments()
-
-
-def _scratch_like(state: Tensor, shape: torch.Size) -> Tensor:
-    """A buffer of `shape`, cut from one that all layers of a device share and that only ever grows."""
-    key = (state.device, state.dtype)
-    needed = shape.numel()
-    buffer = _scratch.get(key)
-    if buffer is None or buffer.numel() < needed:
-        with torch.inference_mode(False):
-            buffer = _scratch[key] = torch.empty(needed, dtype=state.dtype, device=state.device)
-    return buffer[:needed].view(shape)
-
-
-def _squared_norms(rows: Tensor) -> Tensor:
-    """‖row‖² in float64, by blocks of NORM_BLOCK features where the rows are float32."""
-    if rows.dtype == torch.float64:
-        return torch.linalg.vector_norm(rows, dim=1).square_()
-    whole = rows.shape[1] // NORM_BLOCK * NORM_BLOCK
-    blocks = torch.linalg.vector_norm(rows[:, :whole].unflatten(1, (-1, NORM_BLOCK)), dim=2)
-    norms = blocks.double().square_().sum(dim=1)
-    if whole < rows.shape[1]:
-        norms += torch.linalg.vector_norm(rows[:, whole:], dim=1).double().square_()
-    return norms
-
-
-def _add_upper_products(products: Tensor, rows: Tensor) -> None:
-    """Add the upper blocks of rowsᵀ rows to `products`; what lies below the block diagonal is never read."""
-    width = -(-products.shape[0] // COVARIANCE_BLOCKS)
-    for start in range(0, products.shape[0], width):
-        stop = start + width
-        products[start:stop, start:].addmm_(rows[:, start:stop].T, rows[:, start:])
-
-
-def _mirrored(upper: Tensor) -> Tensor:
-    """The symmetric matrix with this upper triangle."""
-    return upper.triu() + upper.triu(1).T

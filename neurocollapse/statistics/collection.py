@@ -114,9 +114,10 @@ class MomentCollection(Mapping[str, ClassMoments]):
         try:
             records = [LayerRecord(**record) for record in header["layers"]]
             moments = {record.name: _moments_from(tensors, record.name) for record in records}
+            attributes = dict(header["attributes"])
         except (KeyError, TypeError, ValueError) as error:
             raise StateFileError(f"{path} is not a complete file of moments ({error}); write it again") from error
-        return cls(moments, {record.name: record for record in records}, dict(header.get("attributes", {})))
+        return cls(moments, {record.name: record for record in records}, attributes)
 
     def __repr__(self) -> str:
         first = next(iter(self.moments.values()), None)
@@ -137,8 +138,11 @@ def _moments_from(tensors: dict[str, Tensor], name: str) -> ClassMoments:
         offset_square=tensors[f"offset_square/{name}"],
         within_scatter=tensors.get(f"within_scatter/{name}"),
     )
-    classes, shape = moments.count.shape, moments.reference.shape
-    per_class = len(classes) == 1 and shape[:1] == classes == moments.offset_square.shape
-    if not (per_class and len(shape) == 2 and moments.offset_sum.shape == shape):
-        raise ValueError(f"tensors of layer {name!r} do not fit each other")
+    if moments.reference.ndim != 2 or not moments.reference.is_floating_point():
+        raise ValueError(f"`reference` of layer {name!r} is not a matrix of floats")
+    expected = ClassMoments.empty(*moments.reference.shape, covariance=moments.within_scatter is not None)
+    for key in _FIELDS:
+        found, wanted = getattr(moments, key), getattr(expected, key)
+        if found is not None and (found.shape != wanted.shape or (key != "reference" and found.dtype != wanted.dtype)):
+            raise ValueError(f"{key!r} of layer {name!r} has the wrong shape or dtype")
     return moments

@@ -4,8 +4,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,7 +44,7 @@ def check_labels(labels: Any, *, num_samples: int | None = None, num_classes: in
         values = _from_one_hot(values, num_classes)
     elif values.ndim != 1:
         raise LabelError(f"`labels` must have shape (samples,) or (samples, classes), got {tuple(values.shape)}")
-    if values.is_floating_point() or values.is_complex():
+    if (values.is_floating_point() or values.is_complex()) and values.numel():  # an empty list has no integers
         raise LabelError(
             f"`labels` must hold integers, got {values.dtype}; pass labels.long() if they are class indices"
         )
@@ -60,19 +61,19 @@ def check_labels(labels: Any, *, num_samples: int | None = None, num_classes: in
 def _as_tensor(labels: Any) -> Tensor:
     """`labels` as a CPU tensor, or a LabelError that says what came instead."""
     if isinstance(labels, Tensor):
-        return labels.detach().cpu()
-    try:
-        values = torch.as_tensor(labels)
+        return labels.detach().cpu().to_dense()
+    try:  # through numpy: torch does not take read-only or reversed arrays
+        return torch.as_tensor(np.require(labels, requirements=["C_CONTIGUOUS", "WRITEABLE"]))
     except (TypeError, ValueError, RuntimeError) as error:
         raise LabelError(
             f"`labels` must be an array of integers, got {type(labels).__name__}; encode class names as 0, 1, 2, …"
         ) from error
-    return values.cpu()
 
 
 def _from_one_hot(values: Tensor, num_classes: int | None) -> Tensor:
     """Class indices of one-hot rows; a single column is an error because it could mean either."""
-    is_one_hot = ((values == 0) | (values == 1)).all() and bool((values.sum(dim=1) == 1).all())
+    ones = values == 1
+    is_one_hot = ((values == 0) | ones).all() and bool((ones.sum(dim=1) == 1).all())
     if values.shape[1] < 2 or not is_one_hot:
         raise LabelError(
             f"`labels` of shape {tuple(values.shape)} are not one-hot (one 1 in each row, at least two columns); "
@@ -80,7 +81,7 @@ def _from_one_hot(values: Tensor, num_classes: int | None) -> Tensor:
         )
     if num_classes is not None and values.shape[1] != num_classes:
         raise LabelError(f"one-hot `labels` have {values.shape[1]} columns, but num_classes is {num_classes}")
-    return values.argmax(dim=1)
+    return ones.long().argmax(dim=1)  # neither bool nor uint16 has an argmax
 
 
 def _check_range(values: Tensor, num_classes: int | None) -> None:
@@ -98,6 +99,24 @@ def _check_range(values: Tensor, num_classes: int | None) -> None:
         else f"pass num_classes={int(values.max()) + 1}"
     )
     raise LabelError(f"`labels` must hold {interval}, got {found} at position {position}; {remedy}")
+
+
+class Run(NamedTuple):
+    """Rows of a chunk (all of them if `whole`) that may be summed together: their labels, and how many a class has."""
+
+    rows: slice
+    labels: Tensor
+    counts: Tensor
+    largest: int
+    whole: bool
+
+
+class Chunk(NamedTuple):
+    """Rows of a batch that are worked on together, with their labels on the features' device."""
+
+    rows: slice
+    labels: Tensor
+    runs: tuple[Run, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,31 +144,38 @@ class ClassBatch:
 
     @cached_property
     def first_rows(self) -> Tensor:
-        """For each class in `present`, the row at which it first occurs."""
-        rows = torch.full((self.num_classes,), self.labels.numel(), dtype=torch.int64)
-        order = torch.arange(self.labels.numel())
-        return rows.scatter_reduce(0, self.labels, order, reduce="amin")[self.present]
+        """For each class in `present` its first three rows, shape (present, 3); the first thrice where it has fewer."""
+        counts = self.counts[self.present]
+        steps = torch.arange(3) * (counts >= 3).unsqueeze(1)
+        return self.labels.argsort(stable=True)[(counts.cumsum(0) - counts).unsqueeze(1) + steps]
 
-    def pieces(self, max_rows: int, max_count: int) -> list[tuple[slice, Tensor]]:
-        """Consecutive slices of at most `max_rows` rows and `max_count` rows of a class, each with its class counts."""
-        key = (max_rows, max_count)
-        if key not in self._pieces:
-            self._pieces[key] = list(self._split(0, self.labels.numel(), *key))
-        return self._pieces[key]
+    def chunks(self, max_rows: int, max_count: int | None, device: torch.device) -> "list[Chunk]":
+        """Consecutive rows, at most `max_rows` together, in runs with at most `max_count` rows of each class."""
+        key = (max_rows, max_count, device)
+        if key not in self._chunks:
+            starts = range(0, max(1, self.labels.numel()), max_rows)
+            rows = [slice(start, min(start + max_rows, self.labels.numel())) for start in starts]
+            self._chunks[key] = [self._chunk(part, max_count, device) for part in rows]
+        return self._chunks[key]
 
-    def _split(self, start: int, stop: int, max_rows: int, max_count: int) -> Iterator[tuple[slice, Tensor]]:
-        """Halve the rows until each piece is small enough."""
-        counts = torch.bincount(self.labels[start:stop], minlength=self.num_classes)
-        rows = stop - start
-        if rows <= 1 or (rows <= max_rows and int(counts.max()) <= max_count):
-            yield slice(start, stop), counts
+    def _chunk(self, rows: slice, max_count: int | None, device: torch.device) -> "Chunk":
+        """The labels of some rows on `device`, and the runs among them."""
+        labels, own = self.on(device)[rows], self.labels[rows]
+        return Chunk(rows, labels, tuple(self._runs(own, labels, slice(0, own.numel()), max_count)))
+
+    def _runs(self, own: Tensor, labels: Tensor, rows: slice, max_count: int | None) -> "Iterator[Run]":
+        """Halve the rows until no class has more than `max_count` of them."""
+        counts = torch.bincount(own[rows], minlength=self.num_classes)
+        largest = int(counts.max()) if own.numel() else 0
+        if max_count is None or largest <= max_count:
+            yield Run(rows, labels[rows], counts, largest, rows.stop - rows.start == own.numel())
             return
-        middle = (start + stop) // 2
-        yield from self._split(start, middle, max_rows, max_count)
-        yield from self._split(middle, stop, max_rows, max_count)
+        middle = (rows.start + rows.stop) // 2
+        yield from self._runs(own, labels, slice(rows.start, middle), max_count)
+        yield from self._runs(own, labels, slice(middle, rows.stop), max_count)
 
     @cached_property
-    def _pieces(self) -> dict[tuple[int, int], list[tuple[slice, Tensor]]]:
+    def _chunks(self) -> "dict[tuple[int, int | None, torch.device], list[Chunk]]":
         return {}
 
     @cached_property

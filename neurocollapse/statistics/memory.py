@@ -1,7 +1,9 @@
 """How much memory the running statistics will take, known before any of it is allocated."""
 
+import math
 import os
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 import torch
@@ -61,8 +63,10 @@ class MemoryPlan:
 def memory_limit(device: torch.device, requested: float | None = None) -> int:
     """Bytes that running state may take on `device`: 90 % of what is free, or `requested` bytes."""
     if requested is not None:
-        if not requested > 0:
-            raise ValueError(f"`memory_limit` must be a positive number of bytes, got {requested}")
+        if not isinstance(requested, Real):
+            raise TypeError(f"`memory_limit` must be a number of bytes, got {requested!r}; 8 GiB is 8 * 2**30")
+        if not 0 < requested < math.inf:
+            raise ValueError(f"`memory_limit` must be a positive number of bytes, got {requested}; 8 GiB is 8 * 2**30")
         return int(requested)
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_memory()
     return int(HEADROOM * free)
@@ -87,10 +91,14 @@ def _machine_memory() -> int | None:
         return None
 
 
-def _group_memory() -> int | None:
-    """What a container's control group (version 2) leaves free, where there is one with a limit."""
-    root = Path("/sys/fs/cgroup")
+def _group_memory(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What a container's control group (version 2) leaves free, where there is one with a limit.
+
+    Cached files count as free: reading a large data set fills the group with them, and they give way when needed.
+    """
     try:
-        return int((root / "memory.max").read_text()) - int((root / "memory.current").read_text())
+        limit, used = (int((root / name).read_text()) for name in ("memory.max", "memory.current"))
+        statistics = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
+        return limit - used + int(statistics.get("inactive_file", 0))
     except (OSError, ValueError):
         return None

@@ -25,11 +25,11 @@ def write_state(path: str | PathLike[str], kind: str, header: dict[str, Any], te
     Raises
     ------
     StateFileError
-        If the folder does not exist or cannot be written to.
+        If the folder does not exist or cannot be written to, the disk is full, or `path` is a folder.
     """
     target = Path(path)
     text = json.dumps({"kind": kind, "version": FORMAT_VERSION, **header})
-    data = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata={_KEY: text})
+    data = save(_unshared(tensors), metadata={_KEY: text})
     try:
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     except OSError as error:
@@ -40,9 +40,22 @@ def write_state(path: str | PathLike[str], kind: str, header: dict[str, Any], te
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise StateFileError(f"cannot write {target}: {error.strerror}; name another file") from error
         raise
+
+
+def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, contiguous, with a copy of each whose memory another one uses, which safetensors refuses."""
+    unshared: dict[str, Tensor] = {}
+    pointers: set[int] = set()
+    for name, tensor in tensors.items():
+        repeated = tensor.untyped_storage().data_ptr() in pointers
+        unshared[name] = tensor.clone() if repeated else tensor.contiguous()
+        pointers.add(tensor.untyped_storage().data_ptr())
+    return unshared
 
 
 def read_state(path: str | PathLike[str], kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
