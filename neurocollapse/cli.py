@@ -5,7 +5,7 @@ import sys
 import warnings
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn, TextIO
+from typing import Annotated, Any, NoReturn, TextIO
 
 import torch
 import typer
@@ -20,8 +20,8 @@ from neurocollapse.table import aligned
 EXIT_DONE, EXIT_VIOLATED, EXIT_BAD_INPUT, EXIT_UNMET = 0, 1, 2, 3
 EXIT_INTERRUPTED = 130
 
-_UsageError = typer.BadParameter.__mro__[1]  # typer does not export its own base classes
-_CommandError = typer.BadParameter.__mro__[2]
+_UsageError: Any = typer.BadParameter.__mro__[1]  # typer does not export its own base classes
+_CommandError: Any = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     add_completion=False,

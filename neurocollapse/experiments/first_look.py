@@ -20,7 +20,7 @@ NETWORKS = {"MLP": (7, 0), "hybrid": (3, 4)}
 """Nonlinear and linear hidden layers of each network."""
 WIDTH = 256
 INIT_SCALE = 0.45
-TRAINING = {
+TRAINING: dict[str, Any] = {
     "epochs": 60,
     "batch_size": 128,
     "optimizer": "adam",

@@ -11,6 +11,7 @@ from neurocollapse.plots.layerwise import compression, decay, separation
 from neurocollapse.plots.overview import layers
 from neurocollapse.plots.pictures import features
 from neurocollapse.plots.style import context, offscreen_axes
+from neurocollapse.plots.svg import svg_text
 
 __all__ = [
     "bounds",
@@ -22,4 +23,5 @@ __all__ = [
     "layers",
     "offscreen_axes",
     "separation",
+    "svg_text",
 ]

@@ -3,7 +3,6 @@
 import base64
 import io
 import re
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,6 @@ from markupsafe import Markup
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_RASTER_DPI = 144
 _LEAST_SCALE = 0.72
 _FONTS = "'DejaVu Sans', Verdana, sans-serif"  # Verdana is as wide, so labels keep their room
 
@@ -29,7 +27,9 @@ class Picture:
 
 def picture(figure: "Figure", *, title: str, caption: str, prefix: str) -> Picture:
     """Embed a matplotlib figure; ``prefix`` keeps its ids apart from those of other figures on the page."""
-    text = _svg(figure)
+    from neurocollapse import plots  # here, not above: importing the library must not cost importing matplotlib
+
+    text = plots.svg_text(figure)
     match = re.search(r'<svg[^>]* width="([\d.]+)pt"', text)
     width = float(match[1]) * 4 / 3 if match else 480.0
     body = text[text.index(">", text.index("<svg")) + 1 :]
@@ -42,21 +42,6 @@ def picture(figure: "Figure", *, title: str, caption: str, prefix: str) -> Pictu
         f"width:100%;max-width:{1.25 * width:.0f}px;min-width:{_LEAST_SCALE * width:.0f}px",
     )
     return Picture(opening + Markup(_own_ids(_with_palette(_stripped(body)), prefix)), title, caption, wide=width > 600)
-
-
-def _svg(figure: "Figure") -> str:
-    """The figure as SVG text."""
-    from matplotlib import rc_context
-
-    buffer = io.StringIO()
-    # Text stays text: smaller than outlines, selectable, and scripts that DejaVu lacks are drawn by the browser,
-    # so matplotlib's complaint about their missing glyphs does not apply. A fixed salt makes the bytes reproducible.
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "neurocollapse"}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        # A layout engine has already fitted everything; cropping would draw the figure a second time.
-        box = None if figure.get_layout_engine() else "tight"
-        figure.savefig(buffer, format="svg", bbox_inches=box, dpi=_RASTER_DPI, metadata={"Date": None})
-    return buffer.getvalue()
 
 
 def _stripped(body: str) -> str:
