@@ -9,7 +9,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-
 BLOCK_ROWS = 512
 """Rows of the Gram matrix formed at a time: with 60,000 samples all of it would take 29 GB."""
 
