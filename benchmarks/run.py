@@ -1,0 +1,127 @@
+"""Run the benchmarks: print tables of ratios measured side by side, and write them as JSON.
+
+    python benchmarks/run.py [--quick] [--only overhead|scaling|accuracy] [--peak-memory] [--output results.json]
+
+Targets are those of the project; a ratio is reached where its median is at most the target.
+"""
+
+import argparse
+import json
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))  # the parts are plain scripts beside this one, not a package
+
+import accuracy
+import overhead
+import scaling
+import torch
+
+import neurocollapse as nc
+
+Row = dict[str, Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure the chosen parts."""
+    options = _parser().parse_args(arguments)
+    torch.set_num_threads(1)
+    results: dict[str, Any] = {"machine": machine()}
+    print(" · ".join(f"{name} {value}" for name, value in results["machine"].items()))
+    for name, part in PARTS.items():
+        if options.only in (None, name):
+            results[name] = part(options)
+    if options.output:
+        options.output.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(f"\nwritten to {options.output}")
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers depend on."""
+    return {
+        "neurocollapse": nc.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+        "cpu": _cpu_name(),
+    }
+
+
+def run_overhead(options: argparse.Namespace) -> list[Row]:
+    """Forward with statistics over the bare forward pass."""
+    print("\nForward + streaming statistics ÷ bare forward (CPU time, one thread)")
+    print(f"{'':<46}{'median [quartiles]':>24}{'target':>9}{'':>9}{'bare':>12}{'once':>9}")
+    rows = []
+    for case in overhead.cases():
+        if options.quick and case.slow:
+            continue
+        row = overhead.measure(case)
+        rows.append(row)
+        ratio = row["ratio"]
+        spread = f"{ratio['value']:.3f} [{ratio['lower_quartile']:.3f}, {ratio['upper_quartile']:.3f}]"
+        reached = "reached" if ratio["value"] <= case.target else "missed"
+        times = f"{row['bare_ms_per_batch']:>9.1f} ms{row['once_ms']:>6.0f} ms"
+        print(f"{case.name:<46}{spread:>24}{case.target:>9.2f}{reached:>9}{times}", flush=True)
+    return rows
+
+
+def run_scaling(options: argparse.Namespace) -> dict[str, Any]:
+    """Time and memory against samples, features, classes and layers."""
+    print("\nStatistics alone: time and state")
+    results: dict[str, Any] = {"axes": []}
+    for axis, sizes in scaling.AXES.items():
+        row = scaling.measure(axis, sizes[: -1 if options.quick else None])
+        results["axes"].append(row)
+        print(f"{axis}: time grows with the power {row['time_exponent']:.2f}, state with {row['state_exponent']:.2f}")
+        for point in row["points"]:
+            size, memory = f"{point[axis]:>8}", point["state_bytes"] / 2**20
+            print(f"{size}{point['nanoseconds_per_element']:>8.2f} ns an element{memory:>9.1f} MiB", flush=True)
+    if options.peak_memory:
+        results["peak_memory"] = scaling.peak_memory()
+        print("K = 1000, d = 65,536: peak memory + {:.2f} GiB".format(results["peak_memory"]["peak_bytes"] / 2**30))
+    return results
+
+
+def run_accuracy(options: argparse.Namespace) -> list[Row]:
+    """Relative errors of D."""
+    print("\nRelative error of D against two passes in float64, K = 10, d = 512")
+    print(f"{'within/mean':<12}{'D':>10}" + "".join(f"{name:>21}" for name in accuracy.METHODS))
+    rows = []
+    for spread in accuracy.SPREADS[:: 2 if options.quick else 1]:
+        row = accuracy.measure(spread)
+        rows.append(row)
+        errors = "".join(f"{error:>21.1e}" for error in row["relative_error"].values())
+        print(f"{spread:<12.0e}{row['compression']:>10.1e}{errors}", flush=True)
+    return rows
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], Any]] = {
+    "overhead": run_overhead,
+    "scaling": run_scaling,
+    "accuracy": run_accuracy,
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="leave out the slow sizes")
+    parser.add_argument("--only", choices=PARTS, help="measure one part")
+    parser.add_argument("--peak-memory", action="store_true", help="also measure K = 1000, d = 65,536")
+    parser.add_argument("--output", type=Path, help="where to write the results as JSON")
+    return parser
+
+
+def _cpu_name() -> str:
+    """The processor's model name."""
+    described = Path("/proc/cpuinfo")
+    lines = described.read_text().splitlines() if described.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+if __name__ == "__main__":
+    main()

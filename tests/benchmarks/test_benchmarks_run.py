@@ -1,0 +1,84 @@
+"""The benchmarks run at tiny sizes and give finite numbers that JSON can hold. Nothing is asked of their values."""
+
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The command, imported as it is when it runs: from its own folder."""
+    threads = torch.get_num_threads()
+    before = set(sys.modules)
+    monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
+    yield import_module("run")
+    torch.set_num_threads(threads)
+    for name in set(sys.modules) - before:
+        if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == FOLDER:
+            del sys.modules[name]
+
+
+def test_every_case_gives_finite_ratios_at_tiny_sizes(run: ModuleType) -> None:
+    shapes = import_module("shapes")
+    tiny = {
+        "perceptron": (lambda: shapes.perceptron(16, 3), (8, 784)),
+        "resnet18": (lambda: shapes.resnet18(8), (2, 3, 32, 32)),
+        "resnet50": (lambda: shapes.resnet50(8), (2, 3, 32, 32)),
+        "vision_transformer": (lambda: shapes.vision_transformer(12, 2, heads=2, size=32), (2, 3, 32, 32)),
+    }
+    for case in run.overhead.cases():
+        build, inputs = tiny[case.build.__name__]
+        row = run.overhead.measure(dataclasses.replace(case, build=build, inputs=inputs, trials=2))
+        assert row["ratio"]["num_pairs"] == 2
+        assert_finite(row)
+
+
+def test_every_axis_gives_finite_exponents_at_tiny_sizes(run: ModuleType) -> None:
+    size = run.scaling.Size(num_batches=2, num_features=130)
+    for axis in run.scaling.AXES:
+        start = getattr(size, axis)
+        row = run.scaling.measure(axis, [size, size._replace(**{axis: 2 * start})])
+        assert [point[axis] for point in row["points"]] == [start, 2 * start]
+        assert_finite(row)
+
+
+def test_peak_memory_is_measured_in_its_own_process(run: ModuleType) -> None:
+    assert run.scaling.peak_memory(4, 2**17)["peak_bytes"] > 0
+
+
+def test_every_method_gives_a_finite_error(run: ModuleType) -> None:
+    row = run.accuracy.measure(1e-3, num_samples=600, num_features=130)
+    assert set(row["relative_error"]) == set(run.accuracy.METHODS)
+    assert_finite(row)
+
+
+def test_the_command_writes_what_it_prints(
+    run: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run.accuracy, "SPREADS", (1e-1,))
+    path = tmp_path / "results.json"
+    run.main(["--only", "accuracy", "--output", str(path)])
+    results = json.loads(path.read_text(encoding="utf-8"))
+    assert set(results) == {"machine", "accuracy"}
+    assert "ours single" in capsys.readouterr().out
+
+
+def assert_finite(value: Any) -> None:
+    """Every number inside is finite, and JSON can hold all of it."""
+    json.dumps(value, allow_nan=False)
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    for part in parts:
+        assert_finite(part)
+    if isinstance(value, float):
+        assert math.isfinite(value)
