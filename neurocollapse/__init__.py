@@ -23,6 +23,7 @@ from neurocollapse.measure import PrecisionWarning, layer_tree, measure
 from neurocollapse.report import report
 from neurocollapse.statistics import ClassMoments, LabelError, MemoryPlanError, MomentCollection, StateFileError
 from neurocollapse.stream import NonFiniteError
+from neurocollapse.theory import Verdict, Verification, verify, verify_parsimony
 
 if TYPE_CHECKING:
     from neurocollapse import plots as plot
@@ -47,6 +48,8 @@ __all__ = [
     "ReplicaError",
     "ResultFileError",
     "StateFileError",
+    "Verdict",
+    "Verification",
     "analyze",
     "capture",
     "collect",
@@ -57,6 +60,8 @@ __all__ = [
     "plot",
     "report",
     "save",
+    "verify",
+    "verify_parsimony",
 ]
 
 

@@ -19,6 +19,7 @@ from neurocollapse.table import aligned
 
 EXIT_DONE, EXIT_VIOLATED, EXIT_BAD_INPUT, EXIT_UNMET = 0, 1, 2, 3
 EXIT_INTERRUPTED = 130
+EXIT_CODES = {"holds": EXIT_DONE, "violated": EXIT_VIOLATED, "assumptions unmet": EXIT_UNMET}
 
 _UsageError: Any = typer.BadParameter.__mro__[1]  # typer does not export its own base classes
 _CommandError: Any = typer.BadParameter.__mro__[2]
@@ -126,9 +127,7 @@ def analyze(
     _check_folders(output, report)
     with process_group(timeout=timeout) as (rank, world):
         place = _device(device, rank)
-        samples = data.open(data_spec, split=split.value, image_size=image_size)
-        if limit is not None:
-            samples = samples.subset(range(min(limit, len(samples))))
+        samples = _samples(data_spec, split, image_size, limit)
         network = models.open(model, checkpoint=checkpoint, num_classes=model_classes, seed=seed).to(place)
         if rank == 0 and checkpoint is None and model.startswith(("torchvision:", "timm:")):
             warnings.warn(f"{model} has random weights; pass --checkpoint for trained ones", stacklevel=1)
@@ -190,11 +189,58 @@ def report(
     from neurocollapse.experiments import first_look  # scikit-learn and matplotlib, needed only here
 
     look = first_look(seed=seed, progress=progress)
-    nc.report(look.analyses, output, title="How layers separate and compress", figures=look.figures)
+    results = {**look.analyses, **look.verifications}
+    nc.report(results, output, title="How layers separate and compress", figures=look.figures)
     nc.save(xr.DataTree.from_dict(dict(look.analyses)), analysis)
     for name, dataset in look.analyses.items():
         print(f"{name}\n{summary(dataset)}\n")
-    print(f"analysis: {analysis.resolve()}\nreport:   {output.resolve()}")
+    for name, verification in look.verifications.items():
+        print(f"{name}: {verification.title.lower()}: {verification.status}")
+    print(f"\nanalysis: {analysis.resolve()}\nreport:   {output.resolve()}")
+
+
+@app.command()
+def verify(
+    model: Annotated[
+        str | None,
+        typer.Option(help="As for analyze. Default: train the source's deep linear network and verify that."),
+    ] = None,
+    data_spec: Annotated[str | None, typer.Option("--data", help="As for analyze.")] = None,
+    checkpoint: CheckpointOption = None,
+    model_classes: ModelClasses = None,
+    split: Annotated[Split, typer.Option(help="Which part of the data.")] = Split.TRAIN,
+    image_size: ImageSize = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first so many samples.")] = None,
+    tolerance: Annotated[float, typer.Option(min=0, help="Relative room for rounding around each bracket.")] = 1e-6,
+    seed: Annotated[int, typer.Option(help="Seed of the default network, or of random weights.")] = 0,
+    json: Annotated[Path | None, typer.Option(help="JSON file to write: everything, for machines.")] = None,
+    output: Annotated[Path | None, typer.Option(help="NetCDF file to write: measurements and bounds.")] = None,
+    report: Annotated[Path | None, typer.Option(help="HTML report to write.")] = None,
+) -> None:
+    """Verify progressive compression on a network's linear layers; the exit code is the verdict.
+
+    0: every verdict holds. 1: a bound is violated. 2: bad input. 3: assumptions unmet.
+    """
+    _check_folders(json, output, report)
+    if model is None:
+        from neurocollapse.experiments import progressive_theorem  # scikit-learn and matplotlib, needed only here
+
+        verification, name = progressive_theorem(seed=seed), "deep linear network"
+    else:
+        if data_spec is None:
+            raise typer.BadParameter("give the labelled data with --data", param_hint="--model")
+        samples = _samples(data_spec, split, image_size, limit)
+        network = models.open(model, checkpoint=checkpoint, num_classes=model_classes, seed=seed)
+        inputs, labels = next(iter(samples.loader(len(samples))))
+        verification, name = nc.verify(network, inputs, labels, tolerance=tolerance), model
+    print(verification)
+    if json is not None:
+        json.write_text(verification.to_json(indent=1), encoding="utf-8")
+    if output is not None:
+        nc.save(verification.to_dataset(), output)
+    if report is not None:
+        nc.report({name: verification}, report)
+    raise typer.Exit(EXIT_CODES[verification.status])
 
 
 def summary(dataset: xr.Dataset) -> str:
@@ -236,6 +282,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             raise
         code = _fail(_one_line(error))
     sys.exit(code or EXIT_DONE)
+
+
+def _samples(spec: str, split: Split, image_size: int | None, limit: int | None) -> data.Labelled:
+    """The data, or its first `limit` samples."""
+    samples = data.open(spec, split=split.value, image_size=image_size)
+    return samples if limit is None else samples.subset(range(min(limit, len(samples))))
 
 
 def _finish(named: dict[str, xr.Dataset], dataset: xr.Dataset, output: Path, report_path: Path | None) -> None:

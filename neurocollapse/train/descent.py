@@ -203,7 +203,7 @@ class _Run:
         if self.file is not None:
             _save(self.file, self.engine.parameters, losses)
         self._tell("on_end", progress)
-        weights = tuple(weight.detach() for weight in self.engine.parameters)
+        weights = tuple(weight.detach().contiguous() for weight in self.engine.parameters)  # as safetensors needs
         return Descent(weights, torch.tensor([*losses, loss], dtype=torch.float64), step, converged)
 
     def _tell(self, event: str, progress: DescentProgress, *, when: bool = True) -> None:
