@@ -3,7 +3,6 @@
 import os
 import sys
 import warnings
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TextIO
 
@@ -13,6 +12,22 @@ import xarray as xr
 
 import neurocollapse as nc
 from neurocollapse import data, models
+from neurocollapse.cli_options import (
+    Calls,
+    CheckpointOption,
+    DataOption,
+    ImageSize,
+    LimitOption,
+    Mode,
+    ModelClasses,
+    ModelOption,
+    NonFinite,
+    Precision,
+    Seed,
+    Split,
+    SplitOption,
+    Weighting,
+)
 from neurocollapse.report.numbers import number
 from neurocollapse.statistics import process_group
 from neurocollapse.table import aligned
@@ -30,56 +45,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Hook any PyTorch model and measure how its layers compress and separate classes.",
 )
-
-
-class Mode(StrEnum):
-    EVAL = "eval"
-    TRAIN = "train"
-    UNCHANGED = "unchanged"
-
-
-class Precision(StrEnum):
-    SINGLE = "single"
-    DOUBLE = "double"
-
-
-class Weighting(StrEnum):
-    EQUAL = "equal"
-    FREQUENCY = "frequency"
-
-
-class NonFinite(StrEnum):
-    RAISE = "raise"
-    SKIP = "skip"
-
-
-class Calls(StrEnum):
-    ALL = "all"
-    FIRST = "first"
-    LAST = "last"
-
-
-class Split(StrEnum):
-    TRAIN = "train"
-    TEST = "test"
-
-
-ModelOption = Annotated[
-    str, typer.Option("--model", help="package.module:factory, torchvision:NAME, timm:NAME or hf:FOLDER.")
-]
-CheckpointOption = Annotated[
-    Path | None, typer.Option(help="Weights: .safetensors, or a torch file, read with weights_only=True.")
-]
-DataOption = Annotated[
-    str,
-    typer.Option(
-        "--data",
-        help="digits, mnist:ROOT, fashion-mnist:ROOT, cifar10:ROOT, folder:ROOT, npz:FILE or package.module:factory.",
-    ),
-]
-ModelClasses = Annotated[int | None, typer.Option(help="Number of outputs to build the model with.")]
-ImageSize = Annotated[int | None, typer.Option(help="Side to which the images of a folder are scaled and cropped.")]
-Seed = Annotated[int, typer.Option(help="Seed of random weights.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -100,9 +65,9 @@ def analyze(
     checkpoint: CheckpointOption = None,
     model_classes: ModelClasses = None,
     seed: Seed = 0,
-    split: Annotated[Split, typer.Option(help="Which part of the data.")] = Split.TRAIN,
+    split: SplitOption = Split.TRAIN,
     image_size: ImageSize = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first so many samples.")] = None,
+    limit: LimitOption = None,
     layers: Annotated[
         list[str] | None, typer.Option(help="Layer name, glob, !name or preset; repeat for more. Default: leaves.")
     ] = None,
@@ -208,9 +173,9 @@ def verify(
     data_spec: Annotated[str | None, typer.Option("--data", help="As for analyze.")] = None,
     checkpoint: CheckpointOption = None,
     model_classes: ModelClasses = None,
-    split: Annotated[Split, typer.Option(help="Which part of the data.")] = Split.TRAIN,
+    split: SplitOption = Split.TRAIN,
     image_size: ImageSize = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first so many samples.")] = None,
+    limit: LimitOption = None,
     tolerance: Annotated[float, typer.Option(min=0, help="Relative room for rounding around each bracket.")] = 1e-6,
     seed: Annotated[int, typer.Option(help="Seed of the default network, or of random weights.")] = 0,
     json: Annotated[Path | None, typer.Option(help="JSON file to write: everything, for machines.")] = None,
