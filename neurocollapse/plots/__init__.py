@@ -10,6 +10,7 @@ from neurocollapse.plots.classes import class_spread
 from neurocollapse.plots.layerwise import compression, decay, separation
 from neurocollapse.plots.overview import layers
 from neurocollapse.plots.pictures import features
+from neurocollapse.plots.spectra import spectra
 from neurocollapse.plots.style import context, offscreen_axes
 from neurocollapse.plots.svg import svg_text
 
@@ -23,5 +24,6 @@ __all__ = [
     "layers",
     "offscreen_axes",
     "separation",
+    "spectra",
     "svg_text",
 ]

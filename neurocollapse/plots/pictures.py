@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from neurocollapse.plots.datasets import as_array, near_miss
-from neurocollapse.plots.style import colour, context, literal, marker, shortened
+from neurocollapse.plots.style import axes_grid, colour, context, literal, marker, shortened
 
 _MAX_NAMED_CLASSES = 12
 _DIMENSIONS_BEFORE_TSNE = 50
@@ -26,6 +26,7 @@ def features(
     seed: int = 0,
     max_samples: int = 2000,
     columns: int = 4,
+    ax: Any = None,
 ) -> Figure:
     """Features of each layer in two dimensions, one small picture a layer, one colour and marker a class.
 
@@ -50,6 +51,8 @@ def features(
         At most so many samples are drawn, the same ones in every layer.
     columns
         Pictures in one row.
+    ax
+        Axes to draw in, one a layer; a new figure by default.
 
     Returns
     -------
@@ -80,27 +83,37 @@ def features(
     kept = np.sort(generator.permutation(index.size)[: _at_least("max_samples", max_samples, 1)])
     columns = min(_at_least("columns", columns, 1), len(chosen))
     pictures = {name: embed(value[kept], seed) for name, value in chosen.items()}
-    return _draw(pictures, index[kept], names, columns)
-
-
-def _draw(pictures: Mapping[str, tuple[np.ndarray, str]], labels: np.ndarray, names: list[str], columns: int) -> Figure:
-    """The grid of pictures with one legend above."""
+    if ax is not None:
+        figure, panels = axes_grid(ax, len(chosen))
+        with context():
+            _draw(panels, pictures, index[kept], names)
+        return figure
     rows = -(-len(pictures) // columns)
-    present = np.unique(labels)
     with context():
         figure, grid = plt.subplots(rows, columns, figsize=(max(2.1 * columns, 3.2), 2.25 * rows + 0.5), squeeze=False)
-        for ax, (name, (points, note)) in zip(grid.flat, pictures.items(), strict=False):
-            _draw_points(ax, points, labels, names, present)
-            ax.set_title(shortened(name, 22) + note, fontsize=9, parse_math=False)
-        for ax in grid.flat[len(pictures) :]:
-            ax.remove()
-        if present.size <= _MAX_NAMED_CLASSES:
-            handles = [
-                plt.Line2D([], [], linestyle="none", marker=marker(k), color=colour(k), markersize=5) for k in present
-            ]
-            texts = [literal(shortened(names[k], 14)) for k in present]
-            figure.legend(handles, texts, loc="outside upper center", ncols=min(len(texts), 2 + 2 * columns))
+        _draw(list(grid.flat[: len(pictures)]), pictures, index[kept], names)
+        for spare in grid.flat[len(pictures) :]:
+            spare.remove()
+        _add_legend(figure, np.unique(index[kept]), names, columns)
     return figure
+
+
+def _draw(
+    panels: list[Axes], pictures: Mapping[str, tuple[np.ndarray, str]], labels: np.ndarray, names: list[str]
+) -> None:
+    """One picture in each panel."""
+    for ax, (name, (points, note)) in zip(panels, pictures.items(), strict=True):
+        _draw_points(ax, points, labels, names, np.unique(labels))
+        ax.set_title(shortened(name, 22) + note, fontsize=9, parse_math=False)
+
+
+def _add_legend(figure: Figure, present: np.ndarray, names: list[str], columns: int) -> None:
+    """One legend above all pictures, where there are few enough classes to tell apart."""
+    if present.size > _MAX_NAMED_CLASSES:
+        return
+    handles = [plt.Line2D([], [], linestyle="none", marker=marker(k), color=colour(k), markersize=5) for k in present]
+    texts = [literal(shortened(names[k], 14)) for k in present]
+    figure.legend(handles, texts, loc="outside upper center", ncols=min(len(texts), 2 + 2 * columns))
 
 
 def _draw_points(ax: Axes, points: np.ndarray, labels: np.ndarray, names: list[str], present: np.ndarray) -> None:

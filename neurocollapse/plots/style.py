@@ -5,6 +5,7 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -81,6 +82,23 @@ def axes(ax: Axes | None, *, size: tuple[float, float] = PANEL) -> Axes:
         return ax
     hint = "pass one of its axes, e.g. ax=figure.gca()" if isinstance(ax, Figure) else "make one with plt.subplots()"
     raise TypeError(f"`ax` must be a matplotlib Axes, got {type(ax).__name__}; {hint}")
+
+
+def axes_grid(ax: Any, count: int) -> tuple[Figure, list[Axes]]:
+    """The caller's Axes for a figure of several panels, checked, and the figure they belong to.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``ax`` is not a sequence or array of exactly ``count`` Axes.
+    """
+    panels = list(np.ravel(np.asarray(ax, dtype=object)))
+    for panel in panels:
+        axes(panel)
+    if len(panels) != count:
+        raise ValueError(f"`ax` must hold {count} Axes, one a panel, got {len(panels)}")
+    figure = panels[0].get_figure(root=True)
+    return figure, panels
 
 
 def offscreen_axes(*, size: tuple[float, float] = PANEL) -> Axes:

@@ -1,0 +1,88 @@
+"""Singular values or eigenvalues of layers, one curve each."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from neurocollapse.plots.style import LINES, axes, colour, context, literal, marker, shortened
+
+_MAX_LINES = 12
+_FAR_APART = 50.0
+"""Ratio of the largest to the smallest positive value above which the axis is logarithmic."""
+
+
+def spectra(values: Mapping[str, Any] | xr.DataArray, *, relative: bool = False, ax: Axes | None = None) -> Axes:
+    """Spectra against the component's index, from the largest value down, one line a layer (or a step).
+
+    Parameters
+    ----------
+    values
+        Layer name to array of shape (components,), as of `torch.linalg.svdvals`; or a DataArray with the dimension
+        ``component`` and one other.
+    relative
+        Divide each spectrum by its largest value.
+    ax
+        Axes to draw in; a new figure by default.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a spectrum is not one-dimensional, negative or not finite, or there is none.
+
+    Examples
+    --------
+    >>> spectra({"fc1": [3.0, 1.0], "fc2": [2.0, 0.5]}).get_xlabel()
+    'component'
+    """
+    found = {name: _sorted(name, spectrum) for name, spectrum in _named(values).items()}
+    if not found:
+        raise ValueError("`values` holds no spectrum; give at least one")
+    with context():
+        ax = axes(ax)
+        for index, (name, spectrum) in enumerate(found.items()):
+            shown = spectrum / spectrum[0] if relative and spectrum.size and spectrum[0] > 0 else spectrum
+            style = {"color": colour(index), "marker": marker(index), "linestyle": LINES[index // 10 % len(LINES)]}
+            every = max(1, shown.size // 12)
+            label = literal(shortened(name)) if index < _MAX_LINES else "_"
+            ax.plot(np.arange(1, shown.size + 1), shown, markevery=every, label=label, **style)
+        positive = np.concatenate([spectrum[spectrum > 0] for spectrum in found.values()])
+        if positive.size and positive.max() > _FAR_APART * positive.min():
+            ax.set_yscale("log", nonpositive="mask")
+        ax.set(xlabel="component", ylabel="value / largest value" if relative else "singular value")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.legend(loc="best")
+    return ax
+
+
+def _named(values: Mapping[str, Any] | xr.DataArray) -> dict[str, Any]:
+    """Spectra by name, from a mapping or from the rows of a DataArray."""
+    if isinstance(values, xr.DataArray):
+        others = [str(name) for name in values.dims if name != "component"]
+        if "component" not in values.dims or len(others) != 1:
+            raise ValueError(
+                f"`values` needs the dimension component and one other, got {', '.join(map(str, values.dims))}"
+            )
+        labels = values[others[0]].values
+        return {f"{others[0]} {label}": values.isel({others[0]: row}).values for row, label in enumerate(labels)}
+    if not isinstance(values, Mapping):
+        raise TypeError(f"`values` must be a mapping of names to spectra or a DataArray, got {type(values).__name__}")
+    return {str(name): spectrum for name, spectrum in values.items()}
+
+
+def _sorted(name: str, spectrum: Any) -> np.ndarray:
+    """One spectrum in descending order, without the NaN that pads shorter ones."""
+    array = np.asarray(spectrum.detach().cpu() if hasattr(spectrum, "detach") else spectrum, dtype=np.float64)
+    if array.ndim != 1:
+        raise ValueError(f"the spectrum of {name!r} must have shape (components,), got {array.shape}")
+    array = array[~np.isnan(array)]
+    if not np.isfinite(array).all() or (array < 0).any():
+        raise ValueError(f"the spectrum of {name!r} must be finite and not negative; take singular values")
+    return np.sort(array)[::-1]
