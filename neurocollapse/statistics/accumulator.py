@@ -155,7 +155,7 @@ class MomentAccumulator:
         within = None
         if self.products is not None and self.product_total is not None:
             products = self.product_total if self.products is self.product_total else self.product_total + self.products
-            within = mirrored(products.cpu()) - offset_sum.T @ (offset_sum / count.clamp(min=1).unsqueeze(1))
+            within = mirrored(products.cpu() - offset_sum.T @ (offset_sum / count.clamp(min=1).unsqueeze(1)))
         return ClassMoments(
             count=count,
             reference=self.reference.cpu().clone(),

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neurocollapse.statistics.kernels import mirrored
+
 BLOCK_ELEMENTS = 2**22
 """Elements of a float64 block of class means (32 MiB): results are formed in column blocks of this size."""
 
@@ -204,4 +206,5 @@ def _merged_scatter(left: ClassMoments, right: ClassMoments) -> Tensor | None:
     both = (left.count > 0) & (right.count > 0)
     n, m = left.count[both].double().unsqueeze(1), right.count[both].double().unsqueeze(1)
     difference = left.offset_sum[both] / n - right.offset_sum[both] / m
-    return left.within_scatter + right.within_scatter + difference.T @ (difference * (n * m / (n + m)))
+    between = difference.T @ (difference * (n * m / (n + m)))
+    return mirrored(left.within_scatter + right.within_scatter + between)
