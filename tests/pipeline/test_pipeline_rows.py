@@ -138,6 +138,17 @@ def test_row_14_statistics_are_taken_outside_autocast(hand: Any) -> None:
         np.testing.assert_allclose(trace, dataset["within_trace"].sel(layer=name), rtol=1e-6)
 
 
+def test_row_14_a_pooling_function_runs_outside_autocast(hand: Any) -> None:
+    (inputs, labels), directions = hand.clustered(40, 6), hand.randn(6, 5)
+
+    def projected(activation: Tensor) -> Tensor:
+        return activation @ directions
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        dataset = nc.analyze(nn.Identity(), [(inputs, labels)], pool=projected)
+    hand.assert_layer_equals(dataset, "(root)", inputs @ directions, labels)
+
+
 @pytest.mark.parametrize(
     ("dtype", "spread", "warns"),
     [
@@ -299,16 +310,16 @@ class Tagger(nn.Module):
         return self.head(self.embed(input_ids))
 
 
-def padded(num_batches: int, where: int) -> list[dict[str, Tensor]]:
-    """Batches of which one has padding."""
+def padded(num_batches: int, where: list[int]) -> list[dict[str, Tensor]]:
+    """Batches of which some have padding."""
     ids = torch.arange(24).reshape(4, 6) % 9
     mask = torch.ones(num_batches, 4, 6, dtype=torch.int64)
     mask[where, 0, 3:] = 0
     return [{"input_ids": ids, "attention_mask": part, "labels": torch.tensor([0, 1, 0, 1])} for part in mask]
 
 
-@pytest.mark.parametrize("where", [0, 2])
-def test_padding_in_any_batch_warns_once_where_tokens_are_averaged(hand: Any, where: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", [[0], [2, 3]], ids=["first", "later ones"])
+def test_padding_in_any_batch_warns_once_where_tokens_are_averaged(hand: Any, where: list[int], tmp_path: Path) -> None:
     model, loader = Tagger(), padded(4, where)
     with pytest.warns(nc.CaptureWarning, match="padded tokens take part") as caught:
         dataset = nc.analyze(model, loader, resume=tmp_path / "state")
