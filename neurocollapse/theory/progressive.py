@@ -235,8 +235,8 @@ def _tail_notes(tail: LinearTail) -> list[str]:
     fit = whole_network_dataset(tail.moments)
     slope, lower, upper = (float(fit[name]) for name in ("decay_slope", "decay_slope_lower", "decay_slope_upper"))
     return [
-        f"Empirical decay over {fit.sizes['site']} layers with weights: log D falls by {-slope:.3g} per layer "
-        f"(95 % interval {-upper:.3g} … {-lower:.3g}, R² {float(fit['decay_r_squared']):.3g}). "
+        f"Empirical decay over {fit.sizes['site']} layers with weights: log D changes by {slope:+.3g} per layer "
+        f"(95 % interval {lower:.3g} … {upper:.3g}, R² {float(fit['decay_r_squared']):.3g}). "
         "No theorem covers the nonlinear layers.",
     ]
 
