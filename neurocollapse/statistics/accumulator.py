@@ -22,7 +22,7 @@ ROW_CHUNK = 2**20
 """Elements of one chunk of rows: 4 MiB in float32, so that the scratch stays in the cache."""
 NARROW = 128
 """Layers up to this wide keep their whole state in float64: it costs little, and few features average little out."""
-FLUSH_COUNT = 32
+FLUSH_COUNT = 64
 """Samples of one class that float32 sums may gather before they go to the float64 total."""
 COVARIANCE_FLUSH_ROWS = 2048
 """Rows whose products float32 may gather before they go to the float64 scatter matrix."""
@@ -33,7 +33,7 @@ REBASE_RATIO = 16.0
 REBASE_ELEMENTS = 2**22
 """Elements of the classes looked at together when references move: float64 temporaries of 32 MiB."""
 SMALL = 2**16
-"""Elements of float32 sums that are sooner moved than searched for those in use."""
+"""Elements of float32 sums that are sooner moved before every run than watched over."""
 
 
 class MomentAccumulator:
@@ -76,8 +76,7 @@ class MomentAccumulator:
         self.skip_non_finite = skip_non_finite
         self.num_batches = 0
         self.pending_rows = 0
-        self.most_pending = 0  # an upper bound of the largest entry of `pending`
-        self.complete = False  # whether every class is known to have a reference
+        self._forget_bounds()
         with torch.inference_mode(False):  # state made in inference mode could not be updated outside it
             self.count = torch.zeros(num_classes, dtype=torch.int64)
             self.pending = torch.zeros(num_classes, dtype=torch.int64)
@@ -123,23 +122,22 @@ class MomentAccumulator:
                 f"batches before, got {tuple(features.shape)}; pool or crop to one size"
             )
         features = features.detach()
-        self._adopt_references(features, batch)
+        if not self.complete:
+            self._adopt_references(features, batch)
         chunks = batch.chunks(self._rows_per_chunk, self._rows_per_run, features.device)
-        parts = [self._add_chunk(features[chunk.rows], chunk) for chunk in chunks]
-        norms = parts[0] if len(parts) == 1 else torch.cat(parts)
+        if len(chunks) == 1:
+            norms = self._add_chunk(features, chunks[0])
+        else:
+            norms = torch.cat([self._add_chunk(features[chunk.rows], chunk) for chunk in chunks])
         self.square.index_add_(0, labels, norms)
-        before = self.count.clone()
-        self.count += batch.counts
-        doubled = ((before ^ self.count) > before) & (self.count >= FEW)  # the highest bit has changed
-        if bool(doubled.any()):
-            self._rebase(doubled.nonzero().flatten())
+        self._add_counts(batch)
         self.num_batches += 1
         return norms
 
     def grow(self, num_classes: int) -> None:
         """Make room for more classes; those already there keep their state."""
         extra = num_classes - self.num_classes
-        self.complete = False
+        self._forget_bounds()
         shares_total = self.partial is self.total
         with torch.inference_mode(False):
             for name in ("count", "pending", "dropped", "reference", "total", "square"):
@@ -189,7 +187,7 @@ class MomentAccumulator:
         for name, own in expected.items():
             own.copy_(tensors[name])
         self.num_batches, self.pending_rows = (int(value) for value in tensors["progress"])
-        self.most_pending, self.complete = int(self.pending.max()), False
+        self._forget_bounds()
 
     @property
     def _rows_per_chunk(self) -> int:
@@ -204,11 +202,10 @@ class MomentAccumulator:
 
     def _adopt_references(self, features: Tensor, batch: ClassBatch) -> None:
         """Take a sample of every class not met before as that class's reference: the median of the first three."""
-        if self.complete:
-            return
         seen = self.count - self.dropped.cpu() if self.skip_non_finite else self.count
-        if not bool((seen[batch.present] == 0).any()):
-            self.complete = bool((seen > 0).all())
+        if not batch.present.numel() or int(seen.index_select(0, batch.present).min()) > 0:
+            if self.num_batches & (self.num_batches - 1) == 0:
+                self.complete = bool((seen > 0).all())
             return
         present, rows = batch.present, batch.first_rows
         if self.skip_non_finite:
@@ -230,7 +227,8 @@ class MomentAccumulator:
             shifted.masked_fill_(~finite.unsqueeze(1), 0.0)
             self.dropped.index_add_(0, chunk.labels, (~finite).long())
         for run in chunk.runs:
-            self._make_room(run)
+            if self.partial is not self.total:
+                self._make_room(run)
             self.partial.index_add_(0, run.labels, shifted if run.whole else shifted[run.rows])
         if self.products is not None:
             self._add_products(self.products, shifted)
@@ -238,7 +236,8 @@ class MomentAccumulator:
 
     def _make_room(self, run: Run) -> None:
         """Move float32 sums to the float64 totals before any of them may gather too many samples."""
-        if self.partial is self.total:
+        if self.partial.numel() <= SMALL:
+            move_sums(self.partial, self.total)
             return
         if self.most_pending + run.largest > FLUSH_COUNT:
             self.most_pending = int(self.pending.max())
@@ -249,14 +248,31 @@ class MomentAccumulator:
 
     def _flush_sums(self) -> None:
         """Add the float32 sums to the float64 totals and clear them, where there are any."""
-        rows = None
-        if self.partial.numel() > SMALL:
-            occupied = self.pending.nonzero().flatten()
-            if 2 * occupied.numel() < self.num_classes:
-                rows = occupied.to(self.total.device)
-        move_sums(self.partial, self.total, rows)
+        occupied = self.pending.nonzero().flatten()
+        few = 2 * occupied.numel() < self.num_classes
+        move_sums(self.partial, self.total, occupied.to(self.total.device) if few else None)
         self.pending.zero_()
         self.most_pending = 0
+
+    def _add_counts(self, batch: ClassBatch) -> None:
+        """Count the samples, and look at the references of the classes of which there are now twice as many."""
+        self.until_doubled -= batch.largest
+        if self.until_doubled > 0:
+            self.count += batch.counts
+            return
+        before = self.count.clone()
+        self.count += batch.counts
+        doubled = ((before ^ self.count) > before) & (self.count >= FEW)  # the highest bit has changed
+        if bool(doubled.any()):
+            self._rebase(doubled.nonzero().flatten())
+        exponents = torch.frexp(self.count.double()).exponent
+        self.until_doubled = int((torch.exp2(exponents.double()).clamp_(min=FEW) - self.count).min())
+
+    def _forget_bounds(self) -> None:
+        """Derive anew what is remembered only so as not to look at the counts of every batch."""
+        self.complete: bool = False  # whether every class is known to have a reference
+        self.most_pending: int = FLUSH_COUNT  # the largest entry of `pending`, at most
+        self.until_doubled: int = 0  # samples that each class can take before it has twice as many
 
     def _add_products(self, products: Tensor, shifted: Tensor) -> None:
         """Add the products of the features of some rows."""

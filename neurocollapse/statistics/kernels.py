@@ -17,13 +17,12 @@ _scratch: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
 def scratch_like(state: Tensor, shape: torch.Size) -> Tensor:
     """A buffer of `shape`, cut from one that all layers of a device share and that only ever grows."""
-    key = (state.device, state.dtype)
-    needed = shape.numel()
-    buffer = _scratch.get(key)
-    if buffer is None or buffer.numel() < needed:
+    buffer = _scratch.get((state.device, state.dtype))
+    if buffer is None or buffer.numel() < shape.numel():
         with torch.inference_mode(False):
-            buffer = _scratch[key] = torch.empty(needed, dtype=state.dtype, device=state.device)
-    return buffer[:needed].view(shape)
+            buffer = torch.empty(shape.numel(), dtype=state.dtype, device=state.device)
+        _scratch[state.device, state.dtype] = buffer
+    return buffer.as_strided(shape, (shape[1], 1))
 
 
 def medians(samples: Tensor) -> Tensor:
@@ -48,6 +47,10 @@ def squared_norms(rows: Tensor) -> Tensor:
 
 def move_sums(source: Tensor, target: Tensor, rows: Tensor | None = None) -> None:
     """Add the float32 `source` to the float64 `target` and clear it, in all rows or in those given."""
+    if rows is None and source.numel() <= BLOCK_ELEMENTS:
+        target += source
+        source.zero_()
+        return
     height = max(1, BLOCK_ELEMENTS // max(1, source.shape[1]))
     if rows is None:
         for part, total in zip(source.split(height), target.split(height), strict=True):

@@ -138,6 +138,11 @@ class ClassBatch:
         return torch.bincount(self.labels, minlength=self.num_classes)
 
     @cached_property
+    def largest(self) -> int:
+        """Samples of the class that has most."""
+        return int(self.counts.max()) if self.labels.numel() else 0
+
+    @cached_property
     def present(self) -> Tensor:
         """The classes of this batch in ascending order."""
         return self.counts.nonzero().flatten()
