@@ -4,6 +4,7 @@ import functools
 import json
 import math
 import operator
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -141,6 +142,7 @@ def collect(
         recorder,
         stream,
         checkpoint,
+        callee=_callee(model, recorder.model),
         device=place,
         label_fn=label_fn,
         include_input=include_input,
@@ -225,6 +227,13 @@ def _device_of(model: nn.Module, requested: torch.device | str | None) -> torch.
     if first is not None and (device.type != own.type or device.index not in (None, own.index)):
         raise ValueError(f"`device` is {device}, but the model is on {own}; call model.to({str(device)!r}) first")
     return device
+
+
+def _callee(model: nn.Module, inner: nn.Module) -> nn.Module:
+    """What to call: FSDP gathers weights in its own forward, while that of DDP would wait for ranks with no batch left."""
+    fsdp = sys.modules.get("torch.distributed.fsdp.fully_sharded_data_parallel")
+    sharded = fsdp is not None and any(isinstance(part, fsdp.FullyShardedDataParallel) for part in model.modules())
+    return model if sharded else inner
 
 
 def _rank_path(path: str | PathLike[str] | None, distributed: bool) -> str | PathLike[str] | None:

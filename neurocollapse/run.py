@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from neurocollapse.data.batches import Batch, moved, split_batch
@@ -27,6 +27,8 @@ class Run:
     ----------
     recorder, stream, checkpoint
         What takes the features, what counts them, and where the finished part is kept.
+    callee : torch.nn.Module
+        What to call: the recorder's model, or what wraps it.
     device : torch.device
         Where the inputs go.
     label_fn : callable or None
@@ -43,6 +45,7 @@ class Run:
         stream: MomentStream,
         checkpoint: Checkpoint,
         *,
+        callee: nn.Module,
         device: torch.device,
         label_fn: Callable[[Any], Any] | None,
         include_input: bool,
@@ -51,6 +54,7 @@ class Run:
         self.recorder = recorder
         self.stream = stream
         self.checkpoint = checkpoint
+        self.callee = callee
         self.device = device
         self.label_fn = label_fn
         self.include_input = include_input
@@ -110,7 +114,7 @@ class Run:
         if self.include_input:
             self.stream.add(INPUT, _flat_input(parts, len(labels)).to(self.device), 1)
         self.recorder.expect(len(labels))
-        self.recorder.model(*args, **kwargs)
+        self.callee(*args, **kwargs)
         if not self._settled:
             self._settle(parts)
         self._warn_of_padding(parts)

@@ -53,3 +53,11 @@ def test_row_11_two_ranks_count_each_sample_once(folder: Path, name: str) -> Non
 def test_row_11_each_rank_has_a_resume_file_of_its_own(folder: Path, precision: str) -> None:
     name = "padded" if precision == "single" else "double"
     assert sorted(path.name for path in folder.glob(f"{name}.state*")) == [f"{name}.state.rank{r}" for r in range(2)]
+
+
+@pytest.mark.parametrize("name", driver.WRAPPERS)
+def test_row_11_wrapped_models_are_measured_like_bare_ones(folder: Path, name: str) -> None:
+    expected, found = nc.collect(driver.build(), [driver.samples(12)]), nc.MomentCollection.load(folder / name)
+    assert list(found) == list(expected)  # no prefix of the wrapper
+    for layer in expected:
+        torch.testing.assert_close(found[layer].mean, expected[layer].mean, rtol=1e-12, atol=1e-12)

@@ -4,6 +4,8 @@ Arguments: rank, number of ranks, folder to meet and to write in.
 """
 
 import sys
+import warnings
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,21 @@ CASES: dict[str, dict[str, Any]] = {
     "one sample": {"num_samples": 1},
     "even": {"num_samples": 12},
     "small batches": {"num_samples": 11, "batch_size": 1, "precision": "double"},
+}
+
+
+def fully_sharded(model: nn.Module) -> nn.Module:
+    """The model with its weights divided among the ranks."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # this wrapper is on its way out, but many runs still use it
+        from torch.distributed.fsdp import FullyShardedDataParallel
+
+        return FullyShardedDataParallel(model, device_id=torch.device("cpu"))
+
+
+WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "DistributedDataParallel": nn.parallel.DistributedDataParallel,
+    "FullyShardedDataParallel": fully_sharded,
 }
 
 
@@ -56,6 +73,10 @@ def main(rank: int, world_size: int, folder: Path) -> None:
         for _ in range(2):  # the second time from the file of this rank
             state = folder / f"{name}.state"
             moments = nc.collect(build(), loader, distributed=True, resume=state, progress=False, **options)
+        if rank == 0:
+            moments.save(folder / name)
+    for name, wrap in WRAPPERS.items():
+        moments = nc.collect(wrap(build()), [samples(12)], progress=False)
         if rank == 0:
             moments.save(folder / name)
     dist.destroy_process_group()
