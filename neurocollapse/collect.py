@@ -230,7 +230,7 @@ def _device_of(model: nn.Module, requested: torch.device | str | None) -> torch.
 
 
 def _callee(model: nn.Module, inner: nn.Module) -> nn.Module:
-    """What to call: FSDP gathers weights in its own forward, while that of DDP would wait for ranks with no batch left."""
+    """What to call: FSDP gathers weights in its own forward; that of DDP would wait for ranks with no batch left."""
     fsdp = sys.modules.get("torch.distributed.fsdp.fully_sharded_data_parallel")
     sharded = fsdp is not None and any(isinstance(part, fsdp.FullyShardedDataParallel) for part in model.modules())
     return model if sharded else inner
