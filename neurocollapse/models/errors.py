@@ -1,11 +1,16 @@
 """What goes wrong when a model is opened."""
 
+_LONGEST = 90
+"""Characters of a foreign message that are quoted."""
+
 
 class ModelError(ValueError):
     """A model or checkpoint that cannot be opened; the message is one line that says what to do."""
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's type and the first line of its message."""
-    message = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {message[0]}" if message else type(error).__name__
+    """Return an error's type and the beginning of the first line of its message."""
+    message = (str(error).strip().splitlines() or [""])[0]
+    if len(message) > _LONGEST:
+        message = message[:_LONGEST] + "…"
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from neurocollapse.plots.datasets import Datasets, class_names, per_layer, variable
 from neurocollapse.plots.networks import Network, finish, networks
 from neurocollapse.plots.scales import log_line, log_scale, mark_limits
-from neurocollapse.plots.style import BLUE, axes, colour, context, literal, marker, shortened
+from neurocollapse.plots.style import BLUE, colour, literal, marker, panel, shortened
 
 _MAX_CLASS_LINES = 10
 
@@ -43,8 +43,7 @@ def class_spread(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
     >>> class_spread(xr.Dataset(spread)).get_ylabel()
     'class spread / between-class trace'
     """
-    with context():
-        ax = axes(ax)
+    with panel(ax) as ax:
         drawn = networks(dataset, BLUE)
         spreads = [_relative_spread(one.dataset) for one in drawn]
         each = len(drawn) == 1 and spreads[0].shape[1] <= _MAX_CLASS_LINES

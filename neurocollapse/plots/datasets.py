@@ -46,9 +46,11 @@ def variable(dataset: xr.Dataset, name: str, *dims: str) -> xr.DataArray:
         If the variable is missing or runs along other dimensions.
     """
     if name not in dataset.data_vars:
+        present = [str(variable) for variable in dataset.data_vars]
+        shown = ", ".join(present[:5]) + (f" and {len(present) - 5} more" if len(present) > 5 else "") or "none"
         raise ValueError(
-            f"`dataset` has no variable {name!r} (it has: {', '.join(map(str, dataset.data_vars)) or 'none'})"
-            f"{near_miss(name, map(str, dataset.data_vars))}; pass the result of nc.measure or nc.analyze"
+            f"`dataset` has no variable {name!r} (it has: {shown}){near_miss(name, present)}; "
+            "pass the result of nc.measure or nc.analyze"
         )
     found = dataset[name]
     if set(found.dims) != set(dims):

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from neurocollapse.plots.datasets import Datasets, axis_label, num_classes, per_layer, scalar
 from neurocollapse.plots.networks import Network, finish, networks
 from neurocollapse.plots.scales import linear_line, log_line, log_scale, mark_limits
-from neurocollapse.plots.style import BLACK, BLUE, GREEN, GREY, LINES, PURPLE, VERMILLION, axes, context
+from neurocollapse.plots.style import BLACK, BLUE, GREEN, GREY, LINES, PURPLE, VERMILLION, panel
 
 _WORDS = (r"$S_\ell$ (centred, absolute cosine)", "discrimination (uncentred, signed cosine)")
 
@@ -48,8 +48,7 @@ def compression(dataset: Datasets, *, ax: Axes | None = None, fit: bool = True) 
     >>> axes.get_yscale()
     'log'
     """
-    with context():
-        ax = axes(ax)
+    with panel(ax) as ax:
         drawn = networks(dataset, BLUE)
         entries: list[tuple[Artist, str]] = []
         for row, one in enumerate(drawn):
@@ -129,8 +128,7 @@ def separation(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
     >>> separation(xr.Dataset(both)).get_xlabel()
     'layer'
     """
-    with context():
-        ax = axes(ax)
+    with panel(ax) as ax:
         drawn = networks(dataset, GREEN)
         alone = len(drawn) == 1
         entries: list[tuple[Artist, str]] = []
@@ -190,8 +188,7 @@ def decay(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
     >>> decay(xr.Dataset({"decay_ratio": ("layer", [float("nan"), 0.5, 0.4])})).get_yscale()
     'log'
     """
-    with context():
-        ax = axes(ax)
+    with panel(ax) as ax:
         drawn = networks(dataset, PURPLE)
         entries: list[tuple[Artist, str]] = []
         for row, one in enumerate(drawn):

@@ -8,7 +8,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from neurocollapse.plots.style import LINES, axes, colour, context, literal, marker, shortened
+from neurocollapse.plots.style import LINES, colour, literal, marker, panel, shortened
 
 _MAX_LINES = 12
 _FAR_APART = 50.0
@@ -45,8 +45,7 @@ def spectra(values: Mapping[str, Any] | xr.DataArray, *, relative: bool = False,
     found = {name: _sorted(name, spectrum) for name, spectrum in _named(values).items()}
     if not found:
         raise ValueError("`values` holds no spectrum; give at least one")
-    with context():
-        ax = axes(ax)
+    with panel(ax) as ax:
         for index, (name, spectrum) in enumerate(found.items()):
             shown = spectrum / spectrum[0] if relative and spectrum.size and spectrum[0] > 0 else spectrum
             style = {"color": colour(index), "marker": marker(index), "linestyle": LINES[index // 10 % len(LINES)]}

@@ -1,6 +1,7 @@
 """How every figure of the library looks: one palette, one set of sizes, no global state touched."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import matplotlib as mpl
@@ -82,6 +83,19 @@ def axes(ax: Axes | None, *, size: tuple[float, float] = PANEL) -> Axes:
         return ax
     hint = "pass one of its axes, e.g. ax=figure.gca()" if isinstance(ax, Figure) else "make one with plt.subplots()"
     raise TypeError(f"`ax` must be a matplotlib Axes, got {type(ax).__name__}; {hint}")
+
+
+@contextmanager
+def panel(ax: Axes | None) -> Iterator[Axes]:
+    """The library's look around the caller's Axes, or around new ones, whose figure is closed if drawing fails."""
+    with context():
+        drawn = axes(ax)
+        try:
+            yield drawn
+        except Exception:
+            if ax is None:
+                plt.close(drawn.get_figure(root=True))
+            raise
 
 
 def axes_grid(ax: Any, count: int) -> tuple[Figure, list[Axes]]:

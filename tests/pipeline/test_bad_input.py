@@ -324,14 +324,6 @@ BAD: dict[str, tuple[Callable[[SimpleNamespace], Any], type[BaseException], str]
 }
 
 
-ELSEWHERE = {
-    "checkpoint of nonsense": "models quote all of torch's own advice: 513 characters",
-    "plot nothing": "plots make their figure before they look at the dataset, and leave it open",
-    "plot what was not measured": "plots list every variable there is (324 characters), and leave the figure open",
-}
-"""Cases that do not hold yet, and why."""
-
-
 def contents(folder: Path) -> dict[str, str]:
     """Every file in a folder with a digest of what is in it."""
     return {
@@ -346,12 +338,7 @@ def open_figures() -> list[int]:
     return [] if pyplot is None else pyplot.get_fignums()
 
 
-def with_reason(name: str) -> Any:
-    """A case, marked where it is known to fail."""
-    return pytest.param(name, marks=pytest.mark.xfail(reason=ELSEWHERE[name])) if name in ELSEWHERE else name
-
-
-@pytest.mark.parametrize("name", [with_reason(name) for name in BAD])
+@pytest.mark.parametrize("name", BAD)
 def test_bad_input_gets_one_line_and_changes_nothing(hand: Any, case: SimpleNamespace, name: str) -> None:
     call, error, pattern = BAD[name]
     files, figures = contents(case.tmp), open_figures()
