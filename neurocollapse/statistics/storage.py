@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -53,7 +54,7 @@ def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     pointers: set[int] = set()
     for name, tensor in tensors.items():
         repeated = tensor.untyped_storage().data_ptr() in pointers
-        unshared[name] = tensor.clone() if repeated else tensor.contiguous()
+        unshared[name] = tensor.clone(memory_format=torch.contiguous_format) if repeated else tensor.contiguous()
         pointers.add(tensor.untyped_storage().data_ptr())
     return unshared
 

@@ -52,6 +52,21 @@ def test_scatter_matrix_equals_the_naive_one(
     assert torch.equal(within, within.T)
 
 
+@pytest.mark.parametrize(("precision", "tolerance"), [("single", 2e-5), ("double", 1e-12)])
+def test_moving_the_references_leaves_it_alone(
+    precision: str, tolerance: float, two_pass: Callable[..., Any], relative: Relative
+) -> None:
+    features, labels = correlated(5000, 200)
+    labels[:12] = torch.arange(12) % 4
+    features[:12] += 300.0  # of three outliers even the median is one
+    accumulator = MomentAccumulator(5, 200, precision=precision, covariance=True)
+    for rows in torch.arange(5000).split(20):
+        accumulator.update(features[rows], ClassBatch(labels[rows], 5))
+    assert (accumulator.reference < 100).all()
+    within = accumulator.moments().within_scatter
+    assert relative(within, two_pass(features, labels, 5).within_scatter) <= tolerance
+
+
 @pytest.mark.parametrize("precision", ["single", "double"])
 def test_its_trace_is_the_within_trace(precision: str, stream: Stream) -> None:
     moments = stream(*correlated(5000, 200), 5, precision=precision, covariance=True).moments()
