@@ -177,6 +177,7 @@ def verify(
     image_size: ImageSize = None,
     limit: LimitOption = None,
     tolerance: Annotated[float, typer.Option(min=0, help="Relative room for rounding around each bracket.")] = 1e-6,
+    output_scale: Annotated[float, typer.Option(help="α, if the output is α W_L ⋯ W_1 x.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of the default network, or of random weights.")] = 0,
     json: Annotated[Path | None, typer.Option(help="JSON file to write: everything, for machines.")] = None,
     output: Annotated[Path | None, typer.Option(help="NetCDF file to write: measurements and bounds.")] = None,
@@ -197,7 +198,8 @@ def verify(
         samples = _samples(data_spec, split, image_size, limit)
         network = models.open(model, checkpoint=checkpoint, num_classes=model_classes, seed=seed)
         inputs, labels = next(iter(samples.loader(len(samples))))
-        verification, name = nc.verify(network, inputs, labels, tolerance=tolerance), model
+        verification = nc.verify(network, inputs, labels, tolerance=tolerance, output_scale=output_scale)
+        name = model
     print(verification)
     if json is not None:
         json.write_text(verification.to_json(indent=1), encoding="utf-8")

@@ -12,7 +12,7 @@ from torch import Tensor
 from neurocollapse import data, plots
 from neurocollapse.analyze import analyze
 from neurocollapse.data import Labelled
-from neurocollapse.experiments.progressive_theorem import progressive_theorem
+from neurocollapse.experiments.progressive_theorem import ProgressiveTheorem, progressive_theorem
 from neurocollapse.hooks import capture
 from neurocollapse.models import HybridMLP, init_weights
 from neurocollapse.theory import Verification, verify
@@ -32,6 +32,8 @@ TRAINING: dict[str, Any] = {
     "loss": "mse",
 }
 """As in the source's experiment, but narrower, with Adam, and at an initial scale at which digits are learnt."""
+UNSCALED = ProgressiveTheorem(output_scale=1.0, learning_rate=0.3, num_steps=20_000)
+"""The source's deep linear network without its output scale of 100, at which it would not find the least norm."""
 PICTURED = ("input", "layers.0", "layers.2", "layers.6")
 PICTURED_SAMPLES = 500
 PICTURES = {"MLP": {"pca": "principal components"}, "hybrid": {"pca": "principal components", "tsne": "t-SNE"}}
@@ -46,7 +48,7 @@ class FirstLook:
     analyses : mapping of network name to xarray.Dataset
         One row a hidden layer, with the input as layer 0; accuracies and settings in the attributes.
     verifications : mapping of title to Verification
-        Of the hybrid's linear layers, and of a deep linear network trained as the theorem wants it.
+        Of the hybrid's linear layers, and of deep linear networks on nearly orthonormal data.
     figures : mapping of caption to matplotlib Figure
         Features of some layers in two dimensions.
     """
@@ -100,7 +102,8 @@ def first_look(*, seed: int = 0, progress: bool = True, epochs: int | None = Non
             for method, title in PICTURES[name].items():
                 drawn = plots.features(shown, labels, method=method, layers=PICTURED, classes=train.classes, seed=seed)
                 figures[f"{name}: features of four layers ({title})"] = drawn
-        verifications["deep linear network"] = progressive_theorem(seed=seed)
+        verifications["deep linear network, as printed"] = progressive_theorem(seed=seed)
+        verifications["deep linear network, output scale 1"] = progressive_theorem(UNSCALED, seed=seed)
     return FirstLook(analyses, verifications, figures)
 
 

@@ -15,7 +15,7 @@ _OUTCOMES = {
     "assumptions unmet": (
         "unmet",
         "?",
-        "An assumption is not met, so the theorem says nothing here; this is neither a pass nor a failure.",
+        "Where an assumption is not met its theorem says nothing; that is neither a pass nor a failure.",
     ),
 }
 _BOUNDS = (("a posteriori", "posterior"), ("a priori", "prior"), ("printed", "printed"))
@@ -37,7 +37,7 @@ def section(name: str, verification: Any) -> dict[str, Any]:
     return {
         "name": name,
         "outcome": outcome(verification.status),
-        "reasons": _reasons(assumptions, verdicts),
+        "reasons": " ".join([*_share(verification.verdicts), _reasons(assumptions, verdicts)]),
         "assumptions": assumptions,
         "verdicts": verdicts,
         "comparisons": _verdict_rows(_field(verification, "comparisons", ()), keys),
@@ -54,6 +54,13 @@ def _reasons(assumptions: list[dict[str, Any]], verdicts: list[dict[str, Any]]) 
     texts = [f"Not met: {_listed(unmet, ', ')}."] if unmet else []
     texts += [f"Violated: {_listed(violated, '; ')}."] if violated else []
     return " ".join(texts)
+
+
+def _share(verdicts: Any) -> list[str]:
+    """How many verdicts hold, where some do and some do not."""
+    outcomes = [outcome(_field(verdict, "outcome"))["style"] for verdict in verdicts]
+    held = outcomes.count("holds")
+    return [f"{held} of {len(outcomes)} verdicts hold."] if 0 < held < len(outcomes) else []
 
 
 def _listed(names: list[str], between: str, limit: int = 4) -> str:

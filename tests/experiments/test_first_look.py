@@ -60,3 +60,16 @@ def test_the_input_is_layer_0(look: FirstLook) -> None:
 def test_layers_are_pictured(look: FirstLook) -> None:
     assert len(look.figures) == 3
     assert all(len(figure.axes) >= 4 for figure in look.figures.values())
+
+
+def test_the_theorem_holds_where_its_assumptions_do(look: FirstLook) -> None:
+    statuses = {name: verification.status for name, verification in look.verifications.items()}
+    assert statuses == {
+        "hybrid, its linear layers": "assumptions unmet",
+        "deep linear network, as printed": "assumptions unmet",
+        "deep linear network, output scale 1": "holds",
+    }
+    printed = look.verifications["deep linear network, as printed"]
+    assert not printed.assumptions["minimum_norm"].met
+    posterior = [verdict.outcome for verdict in printed.verdicts if "Theorem 2" in verdict.reference]
+    assert posterior == ["holds"] * 5
