@@ -70,7 +70,8 @@ class MomentStream:
         if self._batch is None or not self._batch.labels.numel():
             return
         batch = self._batch.repeated(positions)
-        features = features[: batch.labels.numel()]  # what a padding sampler repeats comes last and has no label here
+        if len(features) > len(batch.labels):  # what a padding sampler repeats comes last and has no label here
+            features = features[: len(batch.labels)]
         accumulator = self.accumulators.get(key) or self._allocate(key, features)
         if accumulator is None or accumulator.num_batches > self.num_batches:
             return  # does not fit, or had counted this batch before the run was interrupted
@@ -177,8 +178,8 @@ class MomentStream:
         if not self._norms:
             return
         first = next(iter(self._norms.values()))[0].device
-        sums = torch.stack([norms.sum().to(first, non_blocking=True) for norms, _ in self._norms.values()])
-        if bool(sums.isfinite().all()):
+        together = torch.cat([norms.to(first, non_blocking=True) for norms, _ in self._norms.values()])
+        if bool(together.sum().isfinite()):
             return
         self.torn = True
         key, (norms, positions) = next(item for item in self._norms.items() if not item[1][0].isfinite().all())

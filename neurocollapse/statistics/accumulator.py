@@ -27,11 +27,11 @@ FLUSH_COUNT = 64
 COVARIANCE_FLUSH_ROWS = 2048
 """Rows whose products float32 may gather before they go to the float64 scatter matrix."""
 FEW = 8
-"""Samples of a class after which its reference is first looked at: it may have turned out an outlier."""
+"""Samples of a class from which its reference is first looked at: it may have turned out an outlier."""
 REBASE_RATIO = 16.0
 """A class moves its reference when ‖mean − reference‖² exceeds this many times its variance."""
-REBASE_ELEMENTS = 2**22
-"""Elements of the classes looked at together when references move: float64 temporaries of 32 MiB."""
+REBASE_ELEMENTS = 2**20
+"""Elements of the classes looked at together when references move: float64 temporaries of 8 MiB."""
 SMALL = 2**16
 """Elements of float32 sums that are sooner moved before every run than watched over."""
 
@@ -41,9 +41,9 @@ class MomentAccumulator:
 
     Each sample is first shifted by its class's reference, an actual sample of that class (the median of three, so that
     no single outlier is chosen), which is exact in floating point when the two are close (Sterbenz). Sums of a few
-    dozen shifted samples stay in the working dtype; they and the squared norms are then added to float64 totals. At 8,
-    16, 32, … samples of a class, its reference moves if it has turned out far from their mean. Nothing is read back
-    from the device, but for `skip_non_finite`.
+    dozen shifted samples stay in the working dtype; they and the squared norms are then added to float64 totals. At 16
+    samples of a class, or 8, and whenever they have quadrupled, or doubled, its reference moves if it has turned out
+    far from their mean. Nothing is read back from the device, but for `skip_non_finite`.
 
     Parameters
     ----------
@@ -59,6 +59,10 @@ class MomentAccumulator:
     skip_non_finite : bool
         Leave out samples with NaN or infinite features and count them in `dropped`.
     """
+
+    complete: bool
+    most_pending: int
+    until_look: int
 
     def __init__(
         self,
@@ -80,6 +84,7 @@ class MomentAccumulator:
         with torch.inference_mode(False):  # state made in inference mode could not be updated outside it
             self.count = torch.zeros(num_classes, dtype=torch.int64)
             self.pending = torch.zeros(num_classes, dtype=torch.int64)
+            self.looked = torch.zeros(num_classes, dtype=torch.int64)
             self.dropped = torch.zeros(num_classes, dtype=torch.int64, device=device)
             self.reference = torch.zeros(num_classes, num_features, dtype=working, device=device)
             self.total = torch.zeros(num_classes, num_features, dtype=double, device=device)
@@ -121,7 +126,7 @@ class MomentAccumulator:
                 f"`features` must have shape {(labels.shape[0], self.num_features)} (samples, features) like the "
                 f"batches before, got {tuple(features.shape)}; pool or crop to one size"
             )
-        features = features.detach()
+        features = features.detach() if features.requires_grad else features
         if not self.complete:
             self._adopt_references(features, batch)
         chunks = batch.chunks(self._rows_per_chunk, self._rows_per_run, features.device)
@@ -140,7 +145,7 @@ class MomentAccumulator:
         self._forget_bounds()
         shares_total = self.partial is self.total
         with torch.inference_mode(False):
-            for name in ("count", "pending", "dropped", "reference", "total", "square"):
+            for name in ("count", "pending", "looked", "dropped", "reference", "total", "square"):
                 state: Tensor = getattr(self, name)
                 setattr(self, name, torch.cat([state, state.new_zeros(extra, *state.shape[1:])]))
             rows = self.partial.new_zeros(0 if shares_total else extra, self.num_features)
@@ -255,24 +260,28 @@ class MomentAccumulator:
         self.most_pending = 0
 
     def _add_counts(self, batch: ClassBatch) -> None:
-        """Count the samples, and look at the references of the classes of which there are now twice as many."""
-        self.until_doubled -= batch.largest
-        if self.until_doubled > 0:
-            self.count += batch.counts
-            return
-        before = self.count.clone()
+        """Count the samples; once a class has four times as many as when its reference was looked at, look again.
+
+        Those that have twice as many are looked at with it: in most streams nearly all classes come together.
+        """
         self.count += batch.counts
-        doubled = ((before ^ self.count) > before) & (self.count >= FEW)  # the highest bit has changed
-        if bool(doubled.any()):
-            self._rebase(doubled.nonzero().flatten())
-        exponents = torch.frexp(self.count.double()).exponent
-        self.until_doubled = int((torch.exp2(exponents.double()).clamp_(min=FEW) - self.count).min())
+        self.until_look -= batch.largest
+        if self.until_look <= 0 and self._samples_until_look() <= 0:
+            due = (self.count >= (2 * self.looked).clamp_(min=FEW)).nonzero().flatten()
+            self._rebase(due)
+            self.looked.index_copy_(0, due, self.count[due])
+        if self.until_look <= 0:
+            self.until_look = self._samples_until_look()
+
+    def _samples_until_look(self) -> int:
+        """Samples that every class can take before its reference has to be looked at."""
+        return int(((4 * self.looked).clamp_(min=2 * FEW) - self.count).min())
 
     def _forget_bounds(self) -> None:
         """Derive anew what is remembered only so as not to look at the counts of every batch."""
-        self.complete: bool = False  # whether every class is known to have a reference
-        self.most_pending: int = FLUSH_COUNT  # the largest entry of `pending`, at most
-        self.until_doubled: int = 0  # samples that each class can take before it has twice as many
+        self.complete = False  # whether every class is known to have a reference
+        self.most_pending = FLUSH_COUNT  # the largest entry of `pending`, at most
+        self.until_look = 0  # samples that every class can take before its reference has to be looked at, at least
 
     def _add_products(self, products: Tensor, shifted: Tensor) -> None:
         """Add the products of the features of some rows."""
@@ -299,12 +308,16 @@ class MomentAccumulator:
 
     def _rebase_together(self, classes: Tensor) -> None:
         """Move the references of those classes that are far off; temporaries in float64 stay small."""
-        total, reference = self.total[classes], self.reference[classes]
-        count = (self.count.to(total.device) - self.dropped)[classes].double()
+        total = self.total.index_select(0, classes)
+        count = (self.count.to(total.device) - self.dropped).index_select(0, classes).double()
         sum_square = torch.linalg.vector_norm(total, dim=1).square_()
-        far = sum_square > REBASE_RATIO * (count * self.square[classes] - sum_square)
-        if far.device.type == "cpu" and not bool(far.any()):  # other devices would have to be waited for
-            return
+        far = sum_square > REBASE_RATIO * (count * self.square.index_select(0, classes) - sum_square)
+        if far.device.type == "cpu":  # other devices would have to be waited for, to know which classes these are
+            chosen = far.nonzero().flatten()
+            if not chosen.numel():
+                return
+            classes, total, count, far = classes[chosen], total[chosen], count[chosen], far[chosen]
+        reference = self.reference.index_select(0, classes)
         moved = (reference + total / count.clamp(min=1).unsqueeze(1)).to(reference.dtype)
         moved = torch.where(far.unsqueeze(1), moved, reference)
         shift = moved.double() - reference
@@ -323,7 +336,10 @@ class MomentAccumulator:
         self.product_total += shift.T @ (count.unsqueeze(1) * shift) - cross - cross.T
 
 
-_STATE = ("count", "pending", "dropped", "reference", "total", "partial", "square", "products", "product_total")
+_STATE = (
+    *("count", "pending", "looked", "dropped"),
+    *("reference", "total", "partial", "square", "products", "product_total"),
+)
 
 
 def working_dtype(num_features: int, *, precision: str, dtype: torch.dtype) -> torch.dtype:
@@ -338,7 +354,7 @@ def state_bytes(num_classes: int, num_features: int, *, working: torch.dtype, co
     """Bytes that an accumulator of this size holds, however many samples it sees."""
     per_element = 16  # float64 reference and total, or float32 reference and partial sum with a float64 total
     square = num_features**2 * (8 if working == torch.float64 else 12) if covariance else 0
-    return num_classes * (per_element * num_features + 32) + square
+    return num_classes * (per_element * num_features + 40) + square
 
 
 def moments_of(features: Any, labels: Any, num_classes: int | None, *, covariance: bool) -> ClassMoments:
