@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import neurocollapse as nc
 
-DISTINCT_BATCHES = 4
+DISTINCT_INPUTS = 4
 WARM_UP_TRIALS = 3
 """Blocks that are not counted: they allocate the state."""
 
@@ -68,14 +68,14 @@ class _Blocks:
         self.case = case
         self.model = case.build()
         self.twin = copy.deepcopy(self.model)
-        self.batches = [_batch(case, generator) for _ in range(DISTINCT_BATCHES)]
+        self.generator = generator
+        self.inputs = [torch.randn(case.inputs, generator=generator) for _ in range(DISTINCT_INPUTS)]
         self.streamed: list[float] = []
         self.bare: list[float] = []
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for trial in range(WARM_UP_TRIALS + self.case.trials):
-            first = trial * self.case.batches_per_block
-            block = [self.batches[(first + i) % DISTINCT_BATCHES] for i in range(self.case.batches_per_block)]
+            block = [self._batch(trial + index) for index in range(self.case.batches_per_block)]
             start = time.process_time()
             yield from block
             middle = time.process_time()
@@ -85,11 +85,10 @@ class _Blocks:
             self.streamed.append(middle - start)
             self.bare.append(time.process_time() - middle)
 
-
-def _batch(case: Case, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Random inputs and uniformly random labels."""
-    labels = torch.randint(case.num_classes, case.inputs[:1], generator=generator)
-    return torch.randn(case.inputs, generator=generator), labels
+    def _batch(self, index: int) -> tuple[Tensor, Tensor]:
+        """Inputs that are made in advance, with new and uniformly random labels."""
+        labels = torch.randint(self.case.num_classes, self.case.inputs[:1], generator=self.generator)
+        return self.inputs[index % DISTINCT_INPUTS], labels
 
 
 def _perceptrons() -> list[Case]:
