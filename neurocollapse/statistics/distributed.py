@@ -96,7 +96,7 @@ def _reduced_scatter(local: ClassMoments, count: Tensor, offset_sum: Tensor, gro
     own = local.count.clamp(min=1).unsqueeze(1)
     distance = local.offset_sum / own - offset_sum / count.clamp(min=1).unsqueeze(1)
     weighted = distance * local.count.unsqueeze(1)
-    return _reduced(mirrored(local.within_scatter + distance.T @ weighted), dist.ReduceOp.SUM, group)
+    return mirrored(_reduced(local.within_scatter + distance.T @ weighted, dist.ReduceOp.SUM, group))
 
 
 def _agreed_shape(collection: MomentCollection, group: Any) -> dict[str, Any]:

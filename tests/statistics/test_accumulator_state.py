@@ -30,8 +30,9 @@ def drifting_batches(num_batches: int = 12, num_features: int = 200) -> list[tup
     for index in range(num_batches):
         labels = torch.randint(2 if index < 5 else 3, (30,), generator=generator)
         features = torch.randn(30, num_features, generator=generator) * 1e-2 + labels.unsqueeze(1) + index / 10
-        if index == 0:
-            features += 100.0
+        if index == 0:  # of three outliers even the median is one
+            labels[:6] = torch.arange(6) % 2
+            features[:6] += 100.0
         batches.append((features, labels))
     return batches
 
@@ -72,7 +73,7 @@ def test_a_resumed_run_is_the_unbroken_one_to_the_last_bit(options: Any, tmp_pat
 def test_the_outliers_of_the_drifting_stream_do_move_references() -> None:
     batches = drifting_batches()
     before = accumulate(batches[:1], MomentAccumulator(3, 200)).reference.clone()
-    assert not torch.equal(accumulate(batches, MomentAccumulator(3, 200)).reference, before)
+    assert not torch.equal(accumulate(batches, MomentAccumulator(3, 200)).reference[:2], before[:2])
 
 
 @pytest.mark.parametrize("options", [{"covariance": True}, {"precision": "double"}], ids=str)
@@ -102,7 +103,7 @@ def test_moments_are_a_copy_that_later_updates_leave_alone() -> None:
         moments, reference = accumulator.moments(), accumulator.reference.clone()
         scatter, mean = moments.scatter.clone(), moments.mean[:2].clone()
         accumulate(batches[1:], accumulator)
-        assert not torch.equal(accumulator.reference, reference)  # it has moved
+        assert not torch.equal(accumulator.reference[:2], reference[:2])  # they have moved
         assert torch.equal(moments.scatter, scatter)
         assert torch.equal(moments.mean[:2], mean)
 
