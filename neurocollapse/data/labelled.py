@@ -1,6 +1,7 @@
 """Labelled samples as a value: tensors in memory, or any map-style dataset behind the same surface."""
 
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self, cast, runtime_checkable
@@ -16,7 +17,7 @@ class DataError(ValueError):
     """Data that cannot be opened or is not what its format promises; the message is one line that says what to do."""
 
 
-class Labelled(Dataset[tuple[Any, int]]):
+class Labelled(Dataset[tuple[Any, int]], ABC):
     """What every opened data set offers: `labels`, `classes`, `name`, a length, samples, a loader and subsets.
 
     The samples are `(input, label)` pairs with an integer label; iterating a loader gives `(inputs, labels)` batches.
@@ -34,15 +35,16 @@ class Labelled(Dataset[tuple[Any, int]]):
     def __len__(self) -> int:
         return len(self.labels)
 
+    @abstractmethod
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        raise NotImplementedError
+        """One input and its label."""
 
     def __iter__(self) -> Iterator[tuple[Any, int]]:
         return (self[index] for index in range(len(self)))
 
+    @abstractmethod
     def subset(self, indices: Iterable[int] | Tensor) -> Self:
         """Return the samples at `indices`, in that order; the classes stay as they are."""
-        raise NotImplementedError
 
     def loader(
         self, batch_size: int, *, shuffle: bool = False, seed: int = 0, num_workers: int = 0
