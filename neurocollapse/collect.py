@@ -4,10 +4,8 @@ import functools
 import json
 import math
 import operator
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
 from os import PathLike
 from typing import Any
 
@@ -19,7 +17,7 @@ from torch.utils.data import Dataset, DistributedSampler, IterableDataset
 from neurocollapse.hooks import Recorder
 from neurocollapse.provenance import describe_run
 from neurocollapse.resume import Checkpoint, weight_digest
-from neurocollapse.run import Run
+from neurocollapse.run import Run, callee_of, device_of, undisturbed
 from neurocollapse.statistics import MomentCollection, all_reduce, memory_limit
 from neurocollapse.stream import NON_FINITE, MomentStream, StreamOptions
 
@@ -119,7 +117,7 @@ def collect(
     if distributed and not (dist.is_available() and dist.is_initialized()):
         raise RuntimeError("`distributed` needs torch.distributed; call init_process_group or start with torchrun")
     start = time.monotonic()
-    classes, num_classes, place = _class_names(loader), _checked_num_classes(num_classes), _device_of(model, device)
+    classes, num_classes, place = _class_names(loader), _checked_num_classes(num_classes), device_of(model, device)
     limit = memory_limit(place, _checked_bytes(max_memory))
     stream = MomentStream(num_classes or len(classes) or None, StreamOptions(precision, covariance, non_finite, limit))
     recorder = Recorder(model, layers, pool=pool, output=output, calls=calls, sink=stream.add)
@@ -142,17 +140,13 @@ def collect(
         recorder,
         stream,
         checkpoint,
-        callee=_callee(model, recorder.model),
+        callee=callee_of(model, recorder.model),
         device=place,
         label_fn=label_fn,
         include_input=include_input,
         num_unrepeated=_num_unrepeated(loader, distributed),
     )
-    with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng([place] if place.type == "cuda" else []))
-        stack.enter_context(_measured_in(recorder.model, mode))
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(recorder)
+    with undisturbed(recorder.model, mode, place), recorder:
         run.over(loader, progress=progress)
     if not stream.num_samples and not distributed:
         raise ValueError("the loader gave no samples; check that it is not empty or already used up")
@@ -214,28 +208,6 @@ def _class_names(loader: Any) -> list[str]:
     return [str(name) for name in classes] if isinstance(classes, list | tuple) else []
 
 
-def _device_of(model: nn.Module, requested: torch.device | str | None) -> torch.device:
-    """Where inputs go: the requested device, which must be where the model is, or the model's own."""
-    first = next(iter(model.parameters()), None) if isinstance(model, nn.Module) else None
-    own = torch.device("cpu") if first is None else first.device
-    if requested is None:
-        return own
-    try:
-        device = torch.device(requested)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f'`device` must name a device such as "cpu" or "cuda:0", got {requested!r}') from error
-    if first is not None and (device.type != own.type or device.index not in (None, own.index)):
-        raise ValueError(f"`device` is {device}, but the model is on {own}; call model.to({str(device)!r}) first")
-    return device
-
-
-def _callee(model: nn.Module, inner: nn.Module) -> nn.Module:
-    """What to call: FSDP gathers weights in its own forward; that of DDP would wait for ranks with no batch left."""
-    fsdp = sys.modules.get("torch.distributed.fsdp.fully_sharded_data_parallel")
-    sharded = fsdp is not None and any(isinstance(part, fsdp.FullyShardedDataParallel) for part in model.modules())
-    return model if sharded else inner
-
-
 def _rank_path(path: str | PathLike[str] | None, distributed: bool) -> str | PathLike[str] | None:
     """The resume file of this process: each rank has its own."""
     return f"{path}.rank{dist.get_rank()}" if path is not None and distributed else path
@@ -257,16 +229,3 @@ def _option_text(option: Any) -> str:
     if isinstance(option, functools.partial):
         return f"{_option_text(option.func)}{option.args}{option.keywords}"
     return str(getattr(option, "__qualname__", type(option).__qualname__ if callable(option) else option))
-
-
-@contextmanager
-def _measured_in(model: nn.Module, mode: str) -> Iterator[None]:
-    """Put the model in eval or train mode, and every module back to its own mode afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        if mode != "unchanged":
-            model.train(mode == "train")
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -2,8 +2,8 @@
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -66,7 +66,7 @@ class Run:
         self.checkpoint.load(self.stream, self.device)
         finished = self.stream.num_batches
         try:
-            with _bar(loader, progress) as bar:
+            with progress_bar(loader, progress) as bar:
                 self._count_all(bar, finished)
         finally:
             if self.stream.num_batches > finished:
@@ -82,7 +82,7 @@ class Run:
         index, digest = 0, 0
         for batch in bar:
             parts = split_batch(batch, self.recorder.model, label_fn=self.label_fn)
-            labels = self._labels(parts)
+            labels = checked_labels(parts, self.stream.num_classes if self.stream.fixed_classes else None)
             if not len(labels):
                 continue  # an empty batch holds nothing to count, and models may fail on it
             if index == finished:
@@ -98,21 +98,13 @@ class Run:
         if index <= finished:
             self.checkpoint.check_labels(digest)
 
-    def _labels(self, parts: Batch) -> Tensor:
-        """The checked labels of a batch, as many as one of the inputs has samples (in axis 1 where sequences lead)."""
-        fixed = self.stream.num_classes if self.stream.fixed_classes else None
-        labels = check_labels(parts.labels, num_classes=fixed)
-        shapes = [tensor.shape for tensor in parts.tensors if tensor.dim()]
-        fits = any(len(labels) in (shape[0], *(shape[1:2] if len(shape) > 2 else ())) for shape in shapes)
-        return labels if fits or not shapes else check_labels(labels, num_samples=shapes[0][0])
-
     def _count(self, parts: Batch, labels: Tensor) -> None:
         """Run the model on one batch, with every chosen layer counted from inside its hook."""
         args, kwargs = moved(parts.args, self.device), moved(parts.kwargs, self.device)
         left = len(labels) if self.num_unrepeated is None else self.num_unrepeated - self.stream.num_samples
         self.stream.begin(labels[:left], self.checkpoint.records)
         if self.include_input:
-            self.stream.add(INPUT, _flat_input(parts, len(labels)).to(self.device), 1)
+            self.stream.add(INPUT, flat_input(parts, len(labels)).to(self.device), 1)
         self.recorder.expect(len(labels))
         self.callee(*args, **kwargs)
         if not self._settled:
@@ -156,15 +148,51 @@ class Run:
             warnings.warn(notes[0], CaptureWarning, stacklevel=2)
 
 
-def _float_input(parts: Batch) -> Tensor:
-    """The first floating-point tensor that the model receives."""
-    for tensor in parts.tensors:
-        if tensor.is_floating_point():
-            return tensor
-    raise ValueError("`include_input` needs a floating-point input; this model's inputs are integers or not tensors")
+def device_of(model: nn.Module, requested: torch.device | str | None) -> torch.device:
+    """Where inputs go: the requested device, which must be where the model is, or the model's own."""
+    first = next(iter(model.parameters()), None) if isinstance(model, nn.Module) else None
+    own = torch.device("cpu") if first is None else first.device
+    if requested is None:
+        return own
+    try:
+        device = torch.device(requested)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f'`device` must name a device such as "cpu" or "cuda:0", got {requested!r}') from error
+    if first is not None and (device.type != own.type or device.index not in (None, own.index)):
+        raise ValueError(f"`device` is {device}, but the model is on {own}; call model.to({str(device)!r}) first")
+    return device
 
 
-def _flat_input(parts: Batch, num_samples: int) -> Tensor:
+def callee_of(model: nn.Module, inner: nn.Module) -> nn.Module:
+    """What to call: FSDP gathers weights in its own forward; that of DDP would wait for ranks with no batch left."""
+    fsdp = sys.modules.get("torch.distributed.fsdp.fully_sharded_data_parallel")
+    sharded = fsdp is not None and any(isinstance(part, fsdp.FullyShardedDataParallel) for part in model.modules())
+    return model if sharded else inner
+
+
+@contextmanager
+def undisturbed(model: nn.Module, mode: str, device: torch.device) -> Iterator[None]:
+    """Run the model in a mode and without gradients; put back every module's own mode and the random state."""
+    modes = [(module, module.training) for module in model.modules()]
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+        try:
+            if mode != "unchanged":
+                model.train(mode == "train")
+            yield
+        finally:
+            for module, training in modes:
+                module.training = training
+
+
+def checked_labels(parts: Batch, num_classes: int | None) -> Tensor:
+    """The checked labels of a batch, as many as one of the inputs has samples (in axis 1 where sequences lead)."""
+    labels = check_labels(parts.labels, num_classes=num_classes)
+    shapes = [tensor.shape for tensor in parts.tensors if tensor.dim()]
+    fits = any(len(labels) in (shape[0], *(shape[1:2] if len(shape) > 2 else ())) for shape in shapes)
+    return labels if fits or not shapes else check_labels(labels, num_samples=shapes[0][0])
+
+
+def flat_input(parts: Batch, num_samples: int) -> Tensor:
     """The input as (samples, features), at least float32."""
     tensor = _float_input(parts)
     if tensor.shape[:1] != (num_samples,):
@@ -172,7 +200,15 @@ def _flat_input(parts: Batch, num_samples: int) -> Tensor:
     return tensor.reshape(num_samples, -1).to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def _bar(loader: Iterable[Any], progress: bool) -> Any:
+def progress_bar(loader: Iterable[Any], progress: bool, description: str = "collect") -> Any:
     """A progress bar over batches: on a terminal or in a notebook only."""
     visible = progress and (sys.stderr.isatty() or "ipykernel" in sys.modules)
-    return tqdm(loader, desc="collect", unit="batch", disable=not visible)
+    return tqdm(loader, desc=description, unit="batch", disable=not visible)
+
+
+def _float_input(parts: Batch) -> Tensor:
+    """The first floating-point tensor that the model receives."""
+    for tensor in parts.tensors:
+        if tensor.is_floating_point():
+            return tensor
+    raise ValueError("`include_input` needs a floating-point input; this model's inputs are integers or not tensors")
