@@ -1,5 +1,6 @@
 """How a quantity decays from layer to layer."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -74,8 +75,8 @@ def geometric_decay(values: Sequence[float] | NDArray[np.float64]) -> GeometricD
     Parameters
     ----------
     values : array-like of shape (layers,)
-        A quantity per layer, in order of depth. Layers where it is zero, infinite or NaN have no logarithm and are
-        left out; `num_layers` says how many took part.
+        A quantity per layer, in order of depth. Layers where it is zero, negative, infinite or NaN are left
+        out; `num_layers` says how many took part.
 
     Returns
     -------
@@ -99,17 +100,18 @@ def geometric_decay(values: Sequence[float] | NDArray[np.float64]) -> GeometricD
         return GeometricDecay(nan, nan, nan, nan, nan, int(layers.size))
     offset = layers - layers.mean()
     variation, spread = float(offset @ offset), float(((logs - logs.mean()) ** 2).sum())
+    varies = bool(np.ptp(logs) > 0)  # the mean of equal numbers need not equal them to the last bit
     slope = float(offset @ logs) / variation
     residual = logs - logs.mean() - slope * offset
     error = float(residual @ residual)
     half = nan
     if layers.size > 2:
         freedom = layers.size - 2
-        half = float(special.stdtrit(freedom, 0.975)) * np.sqrt(error / freedom / variation)
+        half = float(special.stdtrit(freedom, 0.975)) * math.sqrt(error / freedom / variation)
     return GeometricDecay(
         slope=slope,
         intercept=float(logs.mean() - slope * layers.mean()),
-        r_squared=1.0 - error / spread if spread > 0 else nan,
+        r_squared=max(0.0, 1.0 - error / spread) if varies else nan,
         lower=slope - half,
         upper=slope + half,
         num_layers=int(layers.size),

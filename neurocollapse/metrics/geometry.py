@@ -58,7 +58,7 @@ def separation(moments: ClassMoments, *, centred: bool = True, absolute: bool = 
     if absolute:
         cosines = cosines.abs()
     cosines.fill_diagonal_(-torch.inf)
-    return 1.0 - min(float(cosines.max()), 1.0)
+    return 1.0 - max(-1.0, min(1.0, float(cosines.max())))
 
 
 def discrimination(moments: ClassMoments) -> float:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from neurocollapse.statistics import ClassMoments
+from neurocollapse.statistics.kernels import mirrored
 
 Weighting = Literal["equal", "frequency"]
 
@@ -62,9 +63,9 @@ def between_trace(moments: ClassMoments, *, weighting: Weighting = "equal") -> f
     >>> between_trace(ClassMoments.from_features([[0.0], [2.0], [7.0], [7.0]], [0, 0, 1, 1]))
     9.0
     """
+    weights = class_weights(moments, weighting)
     if moments.num_samples == 0:
         return float("nan")
-    weights = class_weights(moments, weighting)
     return sum(float((weights @ block.square()).sum()) for block in centred_blocks(moments, weights))
 
 
@@ -147,14 +148,21 @@ def between_class_covariance(moments: ClassMoments, *, weighting: Weighting = "e
     weighting : {"equal", "frequency"}
         See `between_trace`.
 
+    Returns
+    -------
+    Tensor
+        Zero when all class means are equal or one class is present; NaN without samples.
+
     Examples
     --------
     >>> between_class_covariance(ClassMoments.from_features([[-1.0, 1.0], [1.0, -1.0]], [0, 1])).tolist()
     [[1.0, -1.0], [-1.0, 1.0]]
     """
     weights = class_weights(moments, weighting)
+    if moments.num_samples == 0:
+        return torch.full((moments.num_features, moments.num_features), torch.nan, dtype=torch.float64)
     centred = torch.cat(list(centred_blocks(moments, weights)), dim=1)
-    return centred.T @ (centred * weights.unsqueeze(1))
+    return mirrored(centred.T @ (centred * weights.unsqueeze(1)))
 
 
 def class_weights(moments: ClassMoments, weighting: Weighting) -> Tensor:
