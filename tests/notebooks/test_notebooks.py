@@ -1,0 +1,87 @@
+"""The notebooks run from top to bottom, and what is committed is what they show."""
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+MACHINE_PATH = re.compile(r"/(home|root|tmp|work|Users)\b|[A-Z]:\\Users")
+MAX_BYTES = 400_000
+
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+@pytest.fixture
+def kernel_of_this_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A kernel named "python3" that is the running interpreter, ahead of any that the user has registered."""
+    spec = tmp_path / "jupyter" / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    # Two kernels with a thread per core each would stall on a busy machine.
+    environment = {"OMP_NUM_THREADS": "1", "IPYTHONDIR": str(tmp_path / "ipython")}
+    kernel = {"argv": command, "display_name": "Python 3", "language": "python", "env": environment}
+    (spec / "kernel.json").write_text(json.dumps(kernel))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    return "python3"
+
+
+def test_the_expected_notebooks_are_there() -> None:
+    assert {path.stem for path in NOTEBOOKS} >= {"hook_a_model", "verify_the_theorem"}
+
+
+@pytest.mark.timeout(150)
+@every_notebook
+def test_runs_in_a_fresh_kernel_and_draws_the_same_figures(
+    path: Path, kernel_of_this_interpreter: str, tmp_path: Path
+) -> None:
+    committed = nbformat.read(path, as_version=4)
+    fresh = nbformat.read(path, as_version=4)
+    options: dict[str, Any] = {"timeout": 120, "kernel_name": kernel_of_this_interpreter}
+    NotebookClient(fresh, resources={"metadata": {"path": str(tmp_path)}}, **options).execute()  # raises at an error
+    assert [_num_figures(cell) for cell in _code(fresh)] == [_num_figures(cell) for cell in _code(committed)]
+    assert sum(_num_figures(cell) for cell in _code(fresh)) >= 3
+
+
+@every_notebook
+def test_every_code_cell_was_run_in_order_without_error(path: Path) -> None:
+    cells = _code(nbformat.read(path, as_version=4))
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    assert not [output["text"] for output in outputs if output.get("name") == "stderr"]
+
+
+@every_notebook
+def test_committed_file_is_small_and_names_no_machine(path: Path) -> None:
+    assert path.stat().st_size < MAX_BYTES
+    notebook = nbformat.read(path, as_version=4)
+    assert set(notebook["metadata"]) <= {"kernelspec", "language_info"}
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+    assert not MACHINE_PATH.findall("\n".join(_texts(notebook)))
+
+
+def _code(notebook: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The code cells."""
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def _num_figures(cell: Mapping[str, Any]) -> int:
+    """How many figures a cell shows."""
+    return sum("image/png" in output.get("data", {}) for output in cell["outputs"])
+
+
+def _texts(value: Any) -> list[str]:
+    """Every string of a notebook except pictures, whose base64 may spell anything."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        return [text for key, entry in value.items() if key != "image/png" for text in _texts(entry)]
+    return [text for entry in value for text in _texts(entry)] if isinstance(value, list) else []
