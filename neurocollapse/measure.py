@@ -25,6 +25,8 @@ from neurocollapse.statistics import ClassMoments, LayerRecord, MomentCollection
 
 PRECISION_FLOOR = {"bfloat16": 1e-4, "float16": 1e-6, "float32": 1e-12}
 """D below which the rounding of the features themselves shows."""
+UNDERFLOW = 1e-28
+"""tr Σ_B below which squares of single deviations, a millionth of it and less, may leave float32 (1e-38)."""
 
 _PAPYAN = "Papyan, Han, Donoho, PNAS 117(40), 2020"
 _WANG = "Wang et al., JMLR 26(220), 2025"
@@ -75,6 +77,8 @@ def measure(moments: Mapping[str, ClassMoments], *, weighting: Weighting = "equa
     variables |= _fit_variables(geometric_decay(columns["compression"]))
     records = [collection.record(name) for name in collection]
     notes = _precision_notes(records, columns["compression"])
+    precision = str(collection.attributes.get("precision", "double"))
+    notes += _underflow_notes(records, columns["between_trace"], precision)
     for note in notes:
         warnings.warn(note, PrecisionWarning, stacklevel=2)
     dataset = xr.Dataset(variables, coords=_coordinates(collection, records))
@@ -232,6 +236,21 @@ def _precision_notes(records: list[LayerRecord], values: np.ndarray) -> list[str
                 f"compression below {floor:g} at {', '.join(low[:3])}{more}: the rounding of {dtype} features may show"
             )
     return notes
+
+
+def _underflow_notes(records: list[LayerRecord], between: np.ndarray, precision: str) -> list[str]:
+    """A line for layers whose features are so small that their squares leave float32."""
+    if precision == "double":
+        return []
+    low = [
+        record.name
+        for record, value in zip(records, between, strict=True)
+        if record.feature_dtype != "float64" and 0 < value < UNDERFLOW
+    ]
+    if not low:
+        return []
+    more = f" and {len(low) - 3} more" if len(low) > 3 else ""
+    return [f'features are tiny at {", ".join(low[:3])}{more}: float32 squares underflow; pass precision="double"']
 
 
 def _provenance(collection: MomentCollection, weighting: str, notes: list[str]) -> dict[str, Any]:

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from neurocollapse.data.batches import Batch, moved, split_batch
 from neurocollapse.hooks import CaptureError, CaptureWarning, Recorder, SiteKey
 from neurocollapse.resume import Checkpoint, deferred_interrupt, label_digest
-from neurocollapse.statistics import LayerRecord, check_labels
+from neurocollapse.statistics import LayerRecord, check_labels, one_hot_columns
 from neurocollapse.stream import MomentStream
 
 INPUT = SiteKey(-1, 0)
@@ -102,7 +102,8 @@ class Run:
         """Run the model on one batch, with every chosen layer counted from inside its hook."""
         args, kwargs = moved(parts.args, self.device), moved(parts.kwargs, self.device)
         left = len(labels) if self.num_unrepeated is None else self.num_unrepeated - self.stream.num_samples
-        self.stream.begin(labels[:left], self.checkpoint.records)
+        columns = one_hot_columns(parts.labels)
+        self.stream.begin(labels[:left], self.checkpoint.records, num_classes=columns)
         if self.include_input:
             self.stream.add(INPUT, flat_input(parts, len(labels)).to(self.device), 1)
         self.recorder.expect(len(labels))

@@ -57,9 +57,12 @@ class MomentStream:
         self._batch: ClassBatch | None = None
         self._norms: dict[SiteKey, tuple[Tensor, int]] = {}
 
-    def begin(self, labels: Tensor, records: dict[SiteKey, LayerRecord]) -> None:
-        """Start a batch with these labels (checked, on the CPU); refuse new classes that do not fit in memory."""
-        needed = int(labels.max()) + 1 if labels.numel() else 0
+    def begin(self, labels: Tensor, records: dict[SiteKey, LayerRecord], *, num_classes: int = 0) -> None:
+        """Start a batch with these labels (checked, on the CPU); refuse new classes that do not fit in memory.
+
+        `num_classes` is what the batch says of their number beside the labels that occur.
+        """
+        needed = max(num_classes, int(labels.max()) + 1 if labels.numel() else 0)
         if not self.fixed_classes and needed > self.num_classes:
             self._grow(needed, records)
         self._batch = ClassBatch(labels, self.num_classes)

@@ -1,10 +1,10 @@
 """Class moments: a mergeable value, its streaming accumulator, its file format and its all-reduce."""
 
-from neurocollapse.statistics.accumulator import MomentAccumulator, state_bytes, working_dtype
+from neurocollapse.statistics.accumulator import MomentAccumulator
 from neurocollapse.statistics.collection import LayerRecord, MomentCollection
 from neurocollapse.statistics.distributed import all_reduce, process_group
-from neurocollapse.statistics.labels import ClassBatch, LabelError, check_labels
-from neurocollapse.statistics.memory import MemoryPlan, MemoryPlanError, memory_limit
+from neurocollapse.statistics.labels import ClassBatch, LabelError, check_labels, one_hot_columns
+from neurocollapse.statistics.memory import MemoryPlan, MemoryPlanError, memory_limit, state_bytes, working_dtype
 from neurocollapse.statistics.moments import ClassMoments
 from neurocollapse.statistics.storage import StateFileError, read_state, write_state
 
@@ -21,6 +21,7 @@ __all__ = [
     "all_reduce",
     "check_labels",
     "memory_limit",
+    "one_hot_columns",
     "process_group",
     "read_state",
     "state_bytes",

@@ -1,8 +1,5 @@
 """Streaming class moments: the shifted update, its float64 totals and its rebasing."""
 
-from typing import Any
-
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,13 +12,12 @@ from neurocollapse.statistics.kernels import (
     scratch_like,
     squared_norms,
 )
-from neurocollapse.statistics.labels import Chunk, ClassBatch, Run, check_labels
+from neurocollapse.statistics.labels import Chunk, ClassBatch, Run
+from neurocollapse.statistics.memory import working_dtype
 from neurocollapse.statistics.moments import ClassMoments
 
 ROW_CHUNK = 2**20
 """Elements of one chunk of rows: 4 MiB in float32, so that the scratch stays in the cache."""
-NARROW = 128
-"""Layers up to this wide keep their whole state in float64: it costs little, and few features average little out."""
 FLUSH_COUNT = 64
 """Samples of one class that float32 sums may gather before they go to the float64 total."""
 COVARIANCE_FLUSH_ROWS = 2048
@@ -340,35 +336,3 @@ _STATE = (
     *("count", "pending", "looked", "dropped"),
     *("reference", "total", "partial", "square", "products", "product_total"),
 )
-
-
-def working_dtype(num_features: int, *, precision: str, dtype: torch.dtype) -> torch.dtype:
-    """Dtype of references and shifted samples: float64 for double precision, float64 features and narrow layers."""
-    if precision not in ("single", "double"):
-        raise ValueError(f'`precision` must be "single" or "double", got {precision!r}')
-    needs_double = precision == "double" or dtype == torch.float64 or num_features <= NARROW
-    return torch.float64 if needs_double else torch.float32
-
-
-def state_bytes(num_classes: int, num_features: int, *, working: torch.dtype, covariance: bool) -> int:
-    """Bytes that an accumulator of this size holds, however many samples it sees."""
-    per_element = 16  # float64 reference and total, or float32 reference and partial sum with a float64 total
-    square = num_features**2 * (8 if working == torch.float64 else 12) if covariance else 0
-    return num_classes * (per_element * num_features + 40) + square
-
-
-def moments_of(features: Any, labels: Any, num_classes: int | None, *, covariance: bool) -> ClassMoments:
-    """Moments of features in memory, in float64: what `ClassMoments.from_features` does."""
-    if not isinstance(features, Tensor):  # numpy arrays may be read-only or reversed, which torch does not take
-        features = np.require(features, np.float64, ["C_CONTIGUOUS", "WRITEABLE"])
-    values = torch.as_tensor(features).detach().double()
-    if values.ndim != 2:
-        raise ValueError(f"`features` must have shape (samples, features), got {tuple(values.shape)}; flatten the rest")
-    checked = check_labels(labels, num_samples=values.shape[0], num_classes=num_classes)
-    classes = num_classes if num_classes is not None else int(checked.max()) + 1 if checked.numel() else 0
-    accumulator = MomentAccumulator(
-        classes, values.shape[1], precision="double", device=values.device, covariance=covariance
-    )
-    if checked.numel():
-        accumulator.update(values, ClassBatch(checked, classes))
-    return accumulator.moments()

@@ -58,6 +58,18 @@ def check_labels(labels: Any, *, num_samples: int | None = None, num_classes: in
     return values
 
 
+def one_hot_columns(labels: Any) -> int:
+    """Number of classes that one-hot labels have columns for, absent ones included; 0 for class indices.
+
+    Examples
+    --------
+    >>> one_hot_columns([[1, 0, 0], [0, 1, 0]]), one_hot_columns([0, 1])
+    (3, 0)
+    """
+    shape = np.shape(labels)
+    return int(shape[1]) if len(shape) == 2 else 0
+
+
 def _as_tensor(labels: Any) -> Tensor:
     """`labels` as a CPU tensor, or a LabelError that says what came instead."""
     if isinstance(labels, Tensor):

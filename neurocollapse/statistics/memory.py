@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 
 GIB = 2**30
+NARROW = 128
+"""Layers up to this wide keep their whole state in float64: it costs little, and few features average little out."""
 HEADROOM = 0.9
 """Share of the free memory that the state may take: the forward pass needs the rest."""
 
@@ -52,7 +54,7 @@ class MemoryPlan:
         raise MemoryPlanError(
             f"the statistics of {len(self.entries)} layers and {self.num_classes} classes need "
             f"{self.total / GIB:.2f} GiB, but only {self.limit / GIB:.2f} GiB may be used (largest, in GiB: {names}); "
-            'select fewer layers, pool="mean", covariance=False, or raise memory_limit'
+            'select fewer layers, pool="mean", covariance=False, or raise max_memory'
         )
 
     def __repr__(self) -> str:
@@ -60,13 +62,28 @@ class MemoryPlan:
         return f"MemoryPlan({len(self.entries)} layers, {self.num_classes} classes: {used:.2f} GiB of {limit:.2f} GiB)"
 
 
+def working_dtype(num_features: int, *, precision: str, dtype: torch.dtype) -> torch.dtype:
+    """Dtype of references and shifted samples: float64 for double precision, float64 features and narrow layers."""
+    if precision not in ("single", "double"):
+        raise ValueError(f'`precision` must be "single" or "double", got {precision!r}')
+    needs_double = precision == "double" or dtype == torch.float64 or num_features <= NARROW
+    return torch.float64 if needs_double else torch.float32
+
+
+def state_bytes(num_classes: int, num_features: int, *, working: torch.dtype, covariance: bool) -> int:
+    """Bytes that an accumulator of this size holds, however many samples it sees."""
+    per_element = 16  # float64 reference and total, or float32 reference and partial sum with a float64 total
+    square = num_features**2 * (8 if working == torch.float64 else 12) if covariance else 0
+    return num_classes * (per_element * num_features + 40) + square
+
+
 def memory_limit(device: torch.device, requested: float | None = None) -> int:
     """Bytes that running state may take on `device`: 90 % of what is free, or `requested` bytes."""
     if requested is not None:
         if not isinstance(requested, Real):
-            raise TypeError(f"`memory_limit` must be a number of bytes, got {requested!r}; 8 GiB is 8 * 2**30")
+            raise TypeError(f"`max_memory` must be a number of bytes, got {requested!r}; 8 GiB is 8 * 2**30")
         if not 0 < requested < math.inf:
-            raise ValueError(f"`memory_limit` must be a positive number of bytes, got {requested}; 8 GiB is 8 * 2**30")
+            raise ValueError(f"`max_memory` must be a positive number of bytes, got {requested}; 8 GiB is 8 * 2**30")
         return int(requested)
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_memory()
     return int(HEADROOM * free)

@@ -73,11 +73,11 @@ class ClassMoments:
         features : array-like of shape (samples, features)
         labels : array-like of shape (samples,) or one-hot of shape (samples, classes)
         num_classes : int, optional
-            Default: the largest label plus one.
+            Default: the number of one-hot columns, or the largest label plus one.
         covariance : bool
             Keep the pooled within-class scatter matrix as well.
         """
-        from neurocollapse.statistics.accumulator import moments_of  # the accumulator is built on this value
+        from neurocollapse.statistics.in_memory import moments_of  # the accumulator is built on this value
 
         return moments_of(features, labels, num_classes, covariance=covariance)
 

@@ -2,14 +2,13 @@
 
 import json
 import os
-import tempfile
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor
 
 FORMAT_VERSION = 1
@@ -29,23 +28,20 @@ def write_state(path: str | PathLike[str], kind: str, header: dict[str, Any], te
         If the folder does not exist or cannot be written to, the disk is full, or `path` is a folder.
     """
     target = Path(path)
+    if not target.parent.is_dir():
+        raise StateFileError(f"cannot write {target}: there is no such folder; name a folder that exists")
     text = json.dumps({"kind": kind, "version": FORMAT_VERSION, **header})
-    data = save(_unshared(tensors), metadata={_KEY: text})
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    except OSError as error:
-        raise StateFileError(f"cannot write {target}: {error.strerror}; name a folder that exists") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
+        save_file(_unshared(tensors), part, metadata={_KEY: text})
+        with part.open("rb+") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException as error:
-        os.unlink(temporary)
-        if isinstance(error, OSError):
-            raise StateFileError(f"cannot write {target}: {error.strerror}; name another file") from error
-        raise
+        os.replace(part, target)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
+        raise StateFileError(f"cannot write {target}: {reason}; name another file") from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

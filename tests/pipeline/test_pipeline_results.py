@@ -321,3 +321,22 @@ def test_the_table_of_layers_leaves_the_model_as_it_was(hand: Any, model: nn.Mod
 def test_the_result_is_plain_enough_to_print(dataset: xr.Dataset) -> None:
     assert "compression" in repr(dataset)
     assert ast.literal_eval(dataset.attrs["warnings"]) == []
+
+
+def test_tiny_features_in_single_precision_are_a_warning_and_fine_in_double() -> None:
+    features = 1e-22 * torch.randn(60, 300, generator=torch.Generator().manual_seed(0))
+    batches = [(features, torch.arange(60) % 3)]
+    model = torch.nn.Sequential(torch.nn.Identity())
+    with pytest.warns(nc.PrecisionWarning, match="underflow"):
+        single = nc.analyze(model, batches)
+    assert "underflow" in single.attrs["warnings"]
+    double = nc.analyze(model, batches, precision="double")
+    exact = nc.measure({"0": nc.ClassMoments.from_features(features, torch.arange(60) % 3)})
+    assert double["compression"].item() == pytest.approx(exact["compression"].item(), rel=1e-12)
+
+
+def test_one_hot_labels_count_their_columns() -> None:
+    labels = torch.nn.functional.one_hot(torch.tensor([0, 1, 0, 1]), 4)
+    collected = nc.collect(torch.nn.Linear(2, 2), [(torch.randn(4, 2), labels)])
+    assert collected["(root)"].num_classes == 4
+    assert nc.ClassMoments.from_features(torch.randn(4, 2), labels).num_classes == 4

@@ -1,0 +1,29 @@
+"""Class moments of features that are in memory."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neurocollapse.statistics.accumulator import MomentAccumulator
+from neurocollapse.statistics.labels import ClassBatch, check_labels, one_hot_columns
+from neurocollapse.statistics.moments import ClassMoments
+
+
+def moments_of(features: Any, labels: Any, num_classes: int | None, *, covariance: bool) -> ClassMoments:
+    """Moments of features in memory, in float64: what `ClassMoments.from_features` does."""
+    if not isinstance(features, Tensor):  # numpy arrays may be read-only or reversed, which torch does not take
+        features = np.require(features, np.float64, ["C_CONTIGUOUS", "WRITEABLE"])
+    values = torch.as_tensor(features).detach().double()
+    if values.ndim != 2:
+        raise ValueError(f"`features` must have shape (samples, features), got {tuple(values.shape)}; flatten the rest")
+    checked = check_labels(labels, num_samples=values.shape[0], num_classes=num_classes)
+    largest = int(checked.max()) + 1 if checked.numel() else 0
+    classes = num_classes if num_classes is not None else one_hot_columns(labels) or largest
+    accumulator = MomentAccumulator(
+        classes, values.shape[1], precision="double", device=values.device, covariance=covariance
+    )
+    if checked.numel():
+        accumulator.update(values, ClassBatch(checked, classes))
+    return accumulator.moments()
