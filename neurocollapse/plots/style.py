@@ -1,7 +1,7 @@
 """How every figure of the library looks: one palette, one set of sizes, no global state touched."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
@@ -64,9 +64,19 @@ _RC: dict[Any, Any] = {
 }
 
 
-def context() -> AbstractContextManager[None]:
-    """Apply the library's look inside a `with` block and leave the caller's rcParams as they were."""
-    return mpl.rc_context(_RC)
+@contextmanager
+def context() -> Iterator[None]:
+    """Apply the library's look inside a `with` block and leave the caller's rcParams as they were.
+
+    Only our own keys are put back: matplotlib's rc_context would also undo what a notebook's backend sets when the
+    first figure starts it, and no later figure would be shown.
+    """
+    before = {key: mpl.rcParams[key] for key in _RC}
+    mpl.rcParams.update(_RC)
+    try:
+        yield
+    finally:
+        mpl.rcParams.update(before)
 
 
 def axes(ax: Axes | None, *, size: tuple[float, float] = PANEL) -> Axes:

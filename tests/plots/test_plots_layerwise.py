@@ -238,3 +238,13 @@ def test_bad_input_gets_one_clear_line(given, error, message):
 def test_a_figure_in_place_of_axes_is_refused(make_analysis):
     with pytest.raises(TypeError, match=r"`ax` must be a matplotlib Axes, got Figure; pass one of its axes"):
         plots.compression(make_analysis(), ax=plt.figure())
+
+
+def test_what_a_backend_sets_on_the_way_is_kept() -> None:
+    before = mpl.rcParams["interactive"]
+    try:
+        with plots.context():
+            mpl.rcParams["interactive"] = not before
+        assert mpl.rcParams["interactive"] is not before
+    finally:
+        mpl.rcParams["interactive"] = before
