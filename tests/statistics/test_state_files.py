@@ -110,7 +110,10 @@ def test_a_folder_that_is_missing_is_told(collection: MomentCollection, tmp_path
 def test_a_folder_that_cannot_be_written_to_is_told(
     collection: MomentCollection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("neurocollapse.statistics.storage.save_file", fail_with(PermissionError(errno.EACCES, os.strerror(errno.EACCES))))
+    monkeypatch.setattr(
+        "neurocollapse.statistics.storage.save_file",
+        fail_with(PermissionError(errno.EACCES, os.strerror(errno.EACCES))),
+    )
     with pytest.raises(StateFileError, match=r"^cannot write .*/moments: Permission denied"):
         collection.save(tmp_path / "moments")
 
