@@ -1,0 +1,160 @@
+"""How well simple classifiers tell the classes apart: a linear probe and the nearest class mean."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurocollapse.probes.features import checked_parts
+from neurocollapse.statistics import ClassMoments
+
+MAX_ITERATIONS = 2_000
+"""Where the solver of the linear probe stops; separable digits take about 100 iterations."""
+
+
+class Accuracy(NamedTuple):
+    """Shares of samples that are classified rightly, in [0, 1]; NaN where they are undefined.
+
+    Attributes
+    ----------
+    train, test : float
+    converged : bool
+        False where the solver stopped before its tolerance was met.
+    """
+
+    train: float
+    test: float
+    converged: bool = True
+
+
+def linear_probe_accuracy(
+    features: Any, labels: Any, test_features: Any, test_labels: Any, *, seed: int = 0
+) -> Accuracy:
+    r"""Accuracy of a linear probe: multinomial logistic regression on standardised features.
+
+    .. math:: \min_{W, b} \; \sum_i -\log \mathrm{softmax}(W \tilde z_i + b)_{y_i} + \tfrac12 \|W\|_F^2,
+
+    where :math:`\tilde z` is shifted and scaled, feature by feature, to mean 0 and variance 1 (1/N) over the training
+    part; features that are constant there stay 0. Two classes share one weight vector.
+
+    Parameters
+    ----------
+    features, test_features : array-like of shape (samples, features)
+    labels, test_labels : array-like of shape (samples,)
+        Class indices. Test samples of a class that the training part lacks count as wrong.
+    seed : int
+        Random state of scikit-learn's solver; L-BFGS draws no random numbers, so all seeds give the same answer.
+
+    Returns
+    -------
+    Accuracy
+        `train` and `test` in [0, 1], 1 at full collapse with distinct class means; NaN where the training part has
+        fewer than two classes, or the test part no sample.
+
+    Raises
+    ------
+    ValueError
+        If features are not finite matrices of the same width, or labels are not one class index per sample.
+
+    References
+    ----------
+    Alain and Bengio, Understanding intermediate layers using linear classifier probes, ICLR workshop 2017.
+
+    Examples
+    --------
+    >>> linear_probe_accuracy([[0.0], [1.0], [8.0], [9.0]], [0, 0, 1, 1], [[2.0], [3.0]], [0, 1])
+    Accuracy(train=1.0, test=0.5, converged=True)
+    """
+    train, train_labels, test, test_targets = checked_parts(features, labels, test_features, test_labels)
+    if np.unique(train_labels).size < 2:
+        return Accuracy(np.nan, np.nan)
+    from sklearn.linear_model import LogisticRegression  # a second of imports, and only this probe needs them
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(train)
+    probe = LogisticRegression(max_iter=MAX_ITERATIONS, random_state=seed)
+    standardised = scaler.transform(train)
+    with _told_convergence() as problems:
+        probe.fit(standardised, train_labels)
+    return Accuracy(
+        train=_share(probe.predict(standardised) == train_labels),
+        test=_share(probe.predict(scaler.transform(test)) == test_targets) if len(test) else np.nan,
+        converged=not problems,
+    )
+
+
+def nearest_class_mean_accuracy(features: Any, labels: Any, test_features: Any, test_labels: Any) -> Accuracy:
+    r"""Accuracy of the nearest class mean in Euclidean distance.
+
+    .. math:: \hat y(z) = \arg\min_k \|z - \mu_k\|, \qquad \mu_k = \frac1{n_k} \sum_{i : y_i = k} z_i,
+
+    with the class means :math:`\mu_k` of the training part; ties go to the lowest class.
+
+    Parameters
+    ----------
+    features, test_features : array-like of shape (samples, features)
+    labels, test_labels : array-like of shape (samples,)
+        Class indices. Test samples of a class that the training part lacks count as wrong.
+
+    Returns
+    -------
+    Accuracy
+        `train` and `test` in [0, 1], 1 at full collapse with distinct class means; NaN where the training part has
+        fewer than two classes, or the test part no sample. `converged` is always True.
+
+    Raises
+    ------
+    ValueError
+        If features are not finite matrices of the same width, or labels are not one class index per sample.
+
+    References
+    ----------
+    Papyan, Han, Donoho, Prevalence of neural collapse during the terminal phase of deep learning training, PNAS
+    117(40), 2020, NC4.
+
+    Examples
+    --------
+    >>> nearest_class_mean_accuracy([[0.0], [1.0], [8.0], [9.0]], [0, 0, 1, 1], [[2.0], [3.0]], [0, 1])
+    Accuracy(train=1.0, test=0.5, converged=True)
+    """
+    train, train_labels, test, test_targets = checked_parts(features, labels, test_features, test_labels)
+    if np.unique(train_labels).size < 2:
+        return Accuracy(np.nan, np.nan)
+    origin = train[0]  # near the data, so that ‖μ‖² − 2 z·μ does not cancel; constant features become exactly zero
+    moments = ClassMoments.from_features(train - origin, train_labels)
+    classes = moments.present.numpy()
+    means = moments.mean.numpy()[classes]
+    return Accuracy(
+        train=_share(classes[_nearest(train - origin, means)] == train_labels),
+        test=_share(classes[_nearest(test - origin, means)] == test_targets) if len(test) else np.nan,
+    )
+
+
+@contextmanager
+def _told_convergence() -> Iterator[list[str]]:
+    """Collect scikit-learn's messages about convergence; other warnings pass."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    problems: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        yield problems
+    for warning in caught:
+        if issubclass(warning.category, ConvergenceWarning):
+            problems.append(str(warning.message))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+def _nearest(features: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Row of the nearest mean for each sample: ‖z − μ‖² without ‖z‖², which is the same for all means."""
+    nearest: NDArray[np.int64] = ((means**2).sum(axis=1) - 2 * features @ means.T).argmin(axis=1)
+    return nearest
+
+
+def _share(hits: NDArray[np.bool_]) -> float:
+    """The share of True."""
+    return float(hits.mean())

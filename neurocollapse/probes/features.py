@@ -1,0 +1,44 @@
+"""Features and labels in memory, checked at the edge."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from neurocollapse.statistics import check_labels
+
+
+def checked_features(name: str, features: Any) -> NDArray[np.float64]:
+    """Features as a finite float64 matrix, or a ValueError that names the argument."""
+    values = features.detach().cpu().double().numpy() if isinstance(features, Tensor) else features
+    try:
+        matrix = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{name}` must be a matrix of numbers, got {type(features).__name__}") from error
+    if matrix.ndim != 2:
+        raise ValueError(
+            f"`{name}` must have shape (samples, features), got {matrix.shape}; a single feature is a column"
+        )
+    finite = np.isfinite(matrix).all(axis=1)
+    if not finite.all():
+        raise ValueError(f"`{name}` must be finite, got NaN or infinity in row {int(finite.argmin())}; leave it out")
+    return matrix
+
+
+def checked_parts(
+    features: Any, labels: Any, test_features: Any, test_labels: Any
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+    """Both parts of a data set: matrices of the same width, and one class index per row."""
+    train, test = checked_features("features", features), checked_features("test_features", test_features)
+    if train.shape[1] != test.shape[1]:
+        raise ValueError(
+            f"`test_features` must have the {train.shape[1]} columns of `features`, got {test.shape[1]}; "
+            "take both from the same layer"
+        )
+    return (
+        train,
+        check_labels(labels, num_samples=len(train)).numpy(),
+        test,
+        check_labels(test_labels, num_samples=len(test)).numpy(),
+    )
