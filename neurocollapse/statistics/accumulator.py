@@ -16,8 +16,8 @@ from neurocollapse.statistics.labels import Chunk, ClassBatch, Run
 from neurocollapse.statistics.memory import working_dtype
 from neurocollapse.statistics.moments import ClassMoments
 
-ROW_CHUNK = 2**20
-"""Elements of one chunk of rows: 4 MiB in float32, so that the scratch stays in the cache."""
+ROW_CHUNK = 2**19
+"""Elements of one chunk of rows: 2 MiB in float32, so that the scratch stays in the cache."""
 FLUSH_COUNT = 64
 """Samples of one class that float32 sums may gather before they go to the float64 total."""
 COVARIANCE_FLUSH_ROWS = 2048
