@@ -67,7 +67,7 @@ class _Blocks:
         generator = torch.Generator().manual_seed(0)
         self.case = case
         self.model = case.build()
-        self.twin = copy.deepcopy(self.model)
+        self.twin = _without_copying_weights(self.model)
         self.generator = generator
         self.inputs = [torch.randn(case.inputs, generator=generator) for _ in range(DISTINCT_INPUTS)]
         self.streamed: list[float] = []
@@ -89,6 +89,12 @@ class _Blocks:
         """Inputs that are made in advance, with new and uniformly random labels."""
         labels = torch.randint(self.case.num_classes, self.case.inputs[:1], generator=self.generator)
         return self.inputs[index % DISTINCT_INPUTS], labels
+
+
+def _without_copying_weights(model: nn.Module) -> nn.Module:
+    """A second model without hooks on the same weights: two sets of them would compete for the cache."""
+    shared = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
 
 
 def _perceptrons() -> list[Case]:
