@@ -116,7 +116,7 @@ def _with_probes(dataset: xr.Dataset, moments: MomentCollection, kept: list[Gath
     """The dataset with the variables of the probes, their notes and the number of samples behind them."""
     train, test = kept[0], kept[-1]
     chosen = held_out(train.labels, seed=seed) if test is train else None
-    added, notes = probe_layers(_splits(list(moments), train, test, chosen), seed=seed)
+    added, notes = probe_layers(_splits(list(moments), train, test, chosen))
     counted = int((dataset["class_count"].values[0] > 0).sum())
     if (seen := len(train.labels.unique())) < counted:
         notes.append(

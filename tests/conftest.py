@@ -1,4 +1,7 @@
-"""Lets torchvision, and what imports it, run beside a CPU build of torch.
+"""One thread for every test, and torchvision beside a CPU build of torch.
+
+Sums on several threads differ in their last bits from machine to machine, and threads stall where cores are shared; the
+variable reaches the processes that tests start.
 
 A torchvision wheel whose compiled operators do not fit the installed torch refuses to import, although its models are
 plain Python. Where that is so, the operators are declared here without an implementation, before anything imports
@@ -6,8 +9,11 @@ torchvision: models then run, and only detection operators such as nms do not.
 """
 
 import importlib.util
+import os
 import re
 from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch reads it
 
 import torch
 

@@ -41,15 +41,13 @@ class LayerSplit(NamedTuple):
     spectrum_features: NDArray[Any]
 
 
-def probe_layers(splits: Iterable[LayerSplit], *, seed: int = 0) -> tuple[xr.Dataset, list[str]]:
+def probe_layers(splits: Iterable[LayerSplit]) -> tuple[xr.Dataset, list[str]]:
     """Accuracy of simple classifiers and rank of the features, layer by layer.
 
     Parameters
     ----------
     splits : iterable of LayerSplit
         Taken one at a time, so that a generator keeps the copies of one layer in memory only.
-    seed : int
-        See `linear_probe_accuracy`.
 
     Returns
     -------
@@ -70,7 +68,7 @@ def probe_layers(splits: Iterable[LayerSplit], *, seed: int = 0) -> tuple[xr.Dat
     rows: dict[str, dict[str, float]] = {}
     unfinished = []
     for split in splits:
-        rows[split.name], converged = _layer_values(split, seed)
+        rows[split.name], converged = _layer_values(split)
         if not converged:
             unfinished.append(split.name)
     variables = {
@@ -80,11 +78,11 @@ def probe_layers(splits: Iterable[LayerSplit], *, seed: int = 0) -> tuple[xr.Dat
     return xr.Dataset(variables, coords={"layer": list(rows)}), _notes(unfinished)
 
 
-def _layer_values(split: LayerSplit, seed: int) -> tuple[dict[str, float], bool]:
+def _layer_values(split: LayerSplit) -> tuple[dict[str, float], bool]:
     """The numbers of one layer, and whether its probe converged."""
     if not len(split.features):
         return dict.fromkeys(_attributes(), np.nan), True
-    linear, nearest = linear_probe_accuracy(*split[1:5], seed=seed), nearest_class_mean_accuracy(*split[1:5])
+    linear, nearest = linear_probe_accuracy(*split[1:5]), nearest_class_mean_accuracy(*split[1:5])
     spectrum = singular_values(split.spectrum_features)
     return {
         "probe_accuracy_train": linear.train,

@@ -106,7 +106,6 @@ def test_the_linear_probe_ignores_the_scale_of_each_feature(double: Any) -> None
     scale, shift = np.array([1e-4, 1.0, 50.0, 1e5]), np.array([3.0, -2.0, 1e3, 0.0])
     expected = linear_probe_accuracy(train, labels, test, targets)
     assert linear_probe_accuracy(train * scale + shift, labels, test * scale + shift, targets) == expected
-    assert linear_probe_accuracy(train, labels, test, targets, seed=7) == expected
 
 
 @pytest.mark.parametrize("probe", PROBES)
