@@ -14,6 +14,7 @@ from neurocollapse.data.batches import moved, split_batch
 from neurocollapse.hooks import CaptureWarning, Recorder, SiteKey
 from neurocollapse.run import INPUT, callee_of, checked_labels, device_of, flat_input, progress_bar, undisturbed
 from neurocollapse.statistics import MemoryPlanError, MomentCollection, memory_limit
+from neurocollapse.statistics.memory import GIB
 
 GATHER_OPTIONS = frozenset(
     ("layers", "pool", "calls", "output", "device", "mode", "label_fn", "include_input", "progress")
@@ -21,7 +22,6 @@ GATHER_OPTIONS = frozenset(
 """The options that a second pass shares with `neurocollapse.collect`."""
 WORKING_COPIES = 8
 """Float32 copies of the largest layer that a probe makes: both parts in float64, standardised, and decomposed."""
-GIB = 2**30
 
 
 @dataclass(frozen=True)

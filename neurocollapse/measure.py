@@ -231,10 +231,7 @@ def _precision_notes(records: list[LayerRecord], values: np.ndarray) -> list[str
             if record.feature_dtype == dtype and 0 < value < floor
         ]
         if low:
-            more = f" and {len(low) - 3} more" if len(low) > 3 else ""
-            notes.append(
-                f"compression below {floor:g} at {', '.join(low[:3])}{more}: the rounding of {dtype} features may show"
-            )
+            notes.append(f"compression below {floor:g} at {_listed(low)}: the rounding of {dtype} features may show")
     return notes
 
 
@@ -249,8 +246,12 @@ def _underflow_notes(records: list[LayerRecord], between: np.ndarray, precision:
     ]
     if not low:
         return []
-    more = f" and {len(low) - 3} more" if len(low) > 3 else ""
-    return [f'features are tiny at {", ".join(low[:3])}{more}: float32 squares underflow; pass precision="double"']
+    return [f'features are tiny at {_listed(low)}: float32 squares underflow; pass precision="double"']
+
+
+def _listed(names: list[str]) -> str:
+    """The first three names, the rest counted."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _provenance(collection: MomentCollection, weighting: str, notes: list[str]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Class moments of all processes together."""
 
 import datetime
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -43,7 +42,8 @@ def all_reduce(collection: MomentCollection, *, group: Any = None) -> MomentColl
         raise RuntimeError("all_reduce needs torch.distributed; call init_process_group first or start with torchrun")
     shape = _agreed_shape(collection, group)
     records = [LayerRecord(**record) for record in shape["layers"]]
-    num_classes = _reduced(torch.tensor(shape["num_classes"]), dist.ReduceOp.MAX, group)
+    own_classes = max((value.num_classes for value in collection.values()), default=0)
+    num_classes = _reduced(torch.tensor(own_classes), dist.ReduceOp.MAX, group)
     moments, layers = {}, {}
     for record, features in zip(records, shape["num_features"], strict=True):
         own = collection.get(record.name) or ClassMoments.empty(0, features, covariance=shape["covariance"])
@@ -113,28 +113,20 @@ def _agreed_shape(collection: MomentCollection, group: Any) -> dict[str, Any]:
         payload = torch.frombuffer(bytearray(text), dtype=torch.uint8)
     payload = _reduced(payload, dist.ReduceOp.SUM, group)
     agreed: dict[str, Any] = json.loads(bytes(payload.tolist()))
-    differs = bool(text) and _digest(own) != _digest(agreed)
+    differs = bool(text) and own != agreed
     if int(_reduced(torch.tensor(int(differs)), dist.ReduceOp.MAX, group)):
         raise ValueError("the processes have collected different layers; give every rank the same model and options")
-    agreed["num_classes"] = max(own["num_classes"], agreed["num_classes"])
     return agreed
 
 
 def _shape(collection: MomentCollection) -> dict[str, Any]:
-    """What an empty process needs to know in order to take part."""
+    """What an empty process needs to know in order to take part; the number of classes may differ between ranks."""
     moments = list(collection.values())
     return {
         "layers": [asdict(replace(collection.record(name), num_skipped=0)) for name in collection],
         "num_features": [value.num_features for value in moments],
-        "num_classes": max((value.num_classes for value in moments), default=0),
         "covariance": any(value.within_scatter is not None for value in moments),
     }
-
-
-def _digest(shape: dict[str, Any]) -> str:
-    """A fingerprint of everything but the number of classes, which may differ between ranks."""
-    fixed = {key: value for key, value in shape.items() if key != "num_classes"}
-    return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
 
 
 def _reduced(value: Tensor, operation: Any, group: Any) -> Tensor:
