@@ -191,6 +191,8 @@ def verify(
     """
     _check_folders(json, output, report)
     if model is None:
+        if data_spec is not None or checkpoint is not None:
+            raise typer.BadParameter("give the network with --model", param_hint="--data")
         from neurocollapse.experiments import progressive_theorem  # scikit-learn and matplotlib, needed only here
 
         verification, name = progressive_theorem(seed=seed), "deep linear network"

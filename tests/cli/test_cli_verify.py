@@ -86,6 +86,7 @@ def test_without_arguments_the_source_network_is_verified(capsys: pytest.Capture
     [
         (["--model", "verify_models:linear"], "--data"),
         (["--model", "verify_models:linear", "--data", "digits"], "cannot be multiplied"),
+        (["--data", "digits"], "--model"),
         (["--tolerance", "-1"], "tolerance"),
         (["--json", "nowhere/v.json"], "nowhere"),
     ],
