@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.util
-import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,21 +48,8 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
 
 @pytest.fixture(scope="module")
 def torchvision() -> None:
-    """Let torchvision import beside a CPU build of torch: declare its compiled operators, which no model needs."""
-    spec = importlib.util.find_spec("torchvision")
-    if spec is None or spec.submodule_search_locations is None:
-        pytest.skip("torchvision is an optional dependency and not installed")
-    if "torchvision" in sys.modules or hasattr(torch.ops.torchvision, "nms"):
-        return
-    source = Path(spec.submodule_search_locations[0], "_meta_registrations.py").read_text()
-    operators = set(re.findall(r'register_(?:meta|fake)\("(?:torchvision::)?(\w+)"', source)) | {"nms"}
-    library = torch.library.Library("torchvision", "DEF")
-    for name in sorted(operators):
-        library.define(f"{name}(Tensor x) -> Tensor")
-    torchvision_libraries.append(library)
-
-
-torchvision_libraries: list[torch.library.Library] = []  # a library that is collected takes its operators along
+    """Torchvision, which tests/conftest.py lets import beside a CPU build of torch."""
+    pytest.importorskip("torchvision", reason="torchvision is an optional dependency and not installed")
 
 
 @pytest.mark.parametrize(
