@@ -175,7 +175,7 @@ DEPTH = Experiment(
     shows="Every layer divides D by the same factor, which the depth hardly changes.",
     source=SOURCE,
     small=Collapse(),
-    paper=Collapse(depths=(6, 8, 10), num_steps=100_000),
+    paper=Collapse(depths=(6, 8, 10), num_steps=100_000, num_seeds=8),
     durations=("12 s", "4 min"),
     run=collapse,
     draw=draw_decay,

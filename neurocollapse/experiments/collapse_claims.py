@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import xarray as xr
+from scipy import stats
 
 from neurocollapse.experiments.experiment import at_least, at_most, near
 from neurocollapse.theory import Verdict
@@ -18,7 +19,7 @@ SLOPES = {
 }
 """Of ln D per layer, by (activation, L, ε, kind)."""
 RELU_WITHIN = 0.10
-"""The source shows one seed; ours differ by 5 % among each other, and as much with the loss at which training stops."""
+"""The most that a ReLU slope may miss the printed one by, however much networks differ."""
 MOST_STEPS = {0.5: 100, 0.25: 200, 0.125: 500}
 PRINTED_DATA = {"num_classes": 5, "samples_per_class": 10, "width": 50}
 SOURCE = "recomputed from the setting of Yaras et al."
@@ -81,11 +82,26 @@ def _of_network(dataset: xr.Dataset, activation: str, depth: int, scale: float, 
         verdicts.append(_formula(title, factor, depth, scale, dataset.attrs["samples_per_class"], _unconverged(chosen)))
     if (activation, depth, scale, init) in SLOPES:
         printed = SLOPES[activation, depth, scale, init]
-        within = RELU_WITHIN if activation == "relu" else 0.03
-        verdicts.append(
-            near(f"{title}: slope of ln D_l = {printed:g}", SOURCE, float(slope), printed, within=within, unmet=unmet)
-        )
+        if activation == "relu":
+            verdicts.append(_among_draws(title, chosen["slope"].values, printed, unmet))
+        else:
+            verdicts.append(near(f"{title}: slope of ln D_l = {printed:g}", SOURCE, float(slope), printed, unmet=unmet))
     return verdicts
+
+
+def _among_draws(title: str, slopes: np.ndarray, printed: float, unmet: list[str]) -> Verdict:
+    """The printed slope is that of one ReLU network: it lies where one more draw would, with a probability of 95 %.
+
+    Single networks scatter by 3.4 % (L = 6) and 5.8 % (L = 8) about their mean, and the mean moves from −2.21 to −2.43
+    (L = 6) as the loss at which training stops goes from 1e-5 to 2e-7: sixteen seeds each. No single draw says more.
+    """
+    count = len(slopes)
+    claim = f"{title}: slope {printed:g} is one of its networks'"
+    if count < 2:
+        return near(claim, SOURCE, float(slopes[0]), printed, unmet=[*unmet, "one network shows no scatter"])
+    quantile = float(stats.t.ppf(0.975, count - 1))
+    room = quantile * float(slopes.std(ddof=1)) * (1 + 1 / count) ** 0.5
+    return near(claim, SOURCE, float(slopes.mean()), printed, within=min(room / abs(printed), RELU_WITHIN), unmet=unmet)
 
 
 def _straight(dataset: xr.Dataset) -> list[Verdict]:
