@@ -103,14 +103,14 @@ def run_accuracy(options: argparse.Namespace) -> list[Row]:
 def run_tracker(options: argparse.Namespace) -> list[Row]:
     """Training with a weight tracker over training without."""
     print("\nTraining + weight tracker ÷ training (CPU time, one thread)")
-    print(f"{'':<36}{'every':>6}{'while training':>24}{'in all':>24}{'target':>8}{'step':>12}")
+    print(f"{'':<36}{'every':>6}{'while training':>24}{'in all':>24}{'target':>8}{'step':>12}{'1 product':>12}")
     rows = []
     for case in tracker.cases():
         row = tracker.measure(case)
         rows.append(row)
         during, total = (_spread(row[name]) for name in ("while_training", "in_all"))
-        step = f"{row['step_us']:>9.0f} µs"
-        print(f"{case.name:<36}{case.every:>6}{during:>24}{total:>24}{case.target:>8.2f}{step:>12}", flush=True)
+        times = "".join(f"{row[name]:>9.0f} µs" for name in ("step_us", "product_us"))
+        print(f"{case.name:<36}{case.every:>6}{during:>24}{total:>24}{case.target:>8.2f}{times}", flush=True)
     return rows
 
 

@@ -21,6 +21,7 @@ def test_every_case_gives_finite_ratios_at_tiny_sizes(monkeypatch: pytest.Monkey
             row = tracker.measure(dataclasses.replace(case, train=small, num_steps=4, every=2, pairs=2))
             assert row["while_training"]["num_pairs"] == row["in_all"]["num_pairs"] == 2
             assert row["in_all"]["value"] > 0
+            assert row["product_us"] > 0
             json.dumps(row, allow_nan=False)
     finally:
         for name in {"tracker", "ratios"} - before:
