@@ -9,7 +9,8 @@ from torch import Tensor
 from neurocollapse.hooks.errors import NoMatchError
 from neurocollapse.hooks.outputs import Path
 from neurocollapse.hooks.pool import MODES, Pool
-from neurocollapse.hooks.select import Tap, nearest
+from neurocollapse.hooks.select import Tap
+from neurocollapse.names import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -57,5 +58,7 @@ def _by_tap(option: Any, taps: tuple[Tap, ...], argument: str, default: Any) -> 
     names = [tap.name for tap in taps]
     for name in option:
         if name not in names:
-            raise NoMatchError(f"`{argument}` names {name!r}, which is no captured layer{nearest(str(name), names)}")
+            raise NoMatchError(
+                f"`{argument}` names {name!r}, which is no captured layer{did_you_mean(str(name), names)}"
+            )
     return [option.get(name, default) for name in names]

@@ -1,6 +1,5 @@
 """Which modules of a model are tapped: names, globs, regular expressions, types, predicates and presets."""
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from torch import nn
 from neurocollapse.hooks.errors import CaptureError, NoMatchError
 from neurocollapse.hooks.presets import PRESETS, can_be_called
 from neurocollapse.hooks.wrappers import children, named_modules, unwrap
+from neurocollapse.names import did_you_mean, glob, is_glob
 
 __all__ = ["ROOT", "Tap", "named_modules", "select", "unwrap"]
 
@@ -106,12 +106,6 @@ def select(model: nn.Module, layers: Any) -> tuple[Tap, ...]:
     return tuple(sorted(taps, key=lambda tap: (position[tap.path], not tap.at_input)))
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Return ", did you mean 'a' or 'b'?" for the names that come close to `name`, else the empty string."""
-    close = difflib.get_close_matches(name, [candidate for candidate in names if candidate], n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
-
-
 def _as_list(layers: Any) -> list[Any]:
     """A list of single selectors from what the user passed."""
     if isinstance(layers, Sequence) and not isinstance(layers, str | nn.Module):
@@ -156,8 +150,8 @@ def _match_text(modules: dict[str, nn.Module], text: str) -> list[Tap]:
     stem = text.removesuffix(_INPUT)
     if stem in PRESETS:
         taps = _match_preset(modules, stem)
-    elif any(character in stem for character in "*?["):
-        pattern = _glob(stem)
+    elif is_glob(stem):
+        pattern = glob(stem)
         taps = _sweep(modules, lambda name, module: bool(pattern.fullmatch(name)), repr(text))
     else:
         taps = [_match_name(modules, stem)]
@@ -182,7 +176,7 @@ def _match_name(modules: dict[str, nn.Module], name: str) -> Tap:
         return _tap(modules, "", explicit=True, selector=repr(ROOT))
     path = name if name in modules else _shared_path(modules, name)
     if path is None:
-        hint = nearest(name, modules) or "; neurocollapse.layers(model) lists all names"
+        hint = did_you_mean(name, modules, otherwise="neurocollapse.layers(model) lists all names")
         raise NoMatchError(f"`layers` names {name!r}, which {type(modules['']).__name__} does not have{hint}")
     return replace(_tap(modules, path, explicit=True, selector=repr(name)), name=name)
 
@@ -200,7 +194,7 @@ def _sweep(modules: dict[str, nn.Module], wanted: Callable[[str, nn.Module], Any
     """The taps of all callable modules below the root that satisfy a predicate."""
     paths = [path for path, module in modules.items() if path and can_be_called(module) and wanted(path, module)]
     if not paths:
-        hint = nearest(selector.strip("'"), modules)
+        hint = did_you_mean(selector.strip("'"), modules)
         raise NoMatchError(f"`layers` = {selector} matches no module of {type(modules['']).__name__}{hint}")
     return [_tap(modules, path, explicit=False, selector=selector) for path in paths]
 
@@ -241,14 +235,3 @@ def _check_names(taps: list[Tap]) -> None:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise CaptureError(f"`layers` gives the name {twice!r} to two layers; choose another alias")
-
-
-def _glob(text: str) -> re.Pattern[str]:
-    """Translate a glob to a regular expression: ``*`` stays inside a segment, ``**`` crosses the dots."""
-    pieces = re.findall(r"\*\*\.|\*\*|\*|\?|\[[^\]]+\]|.", text)
-    special = {"**.": r"(?:.*\.)?", "**": ".*", "*": r"[^.]*", "?": r"[^.]"}
-    is_set = re.compile(r"\[[^\]]+\]").fullmatch
-    translated = (
-        special.get(piece) or (piece.replace("[!", "[^") if is_set(piece) else re.escape(piece)) for piece in pieces
-    )
-    return re.compile("".join(translated))

@@ -1,12 +1,12 @@
 """Which linear layers of a model are meant: dotted names and globs, near misses named."""
 
-import difflib
-import re
 from collections.abc import Iterable
 
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
+
+from neurocollapse.names import did_you_mean, is_glob, matching
 
 
 def linear_layers(model: nn.Module, layers: str | Iterable[str]) -> dict[str, nn.Linear]:
@@ -54,10 +54,9 @@ def _match(modules: dict[str, nn.Module], selector: str, model: str) -> list[nn.
     """The linear layers of one name or glob."""
     if selector in modules:
         return [_plain(selector, modules[selector])]
-    if not any(character in selector for character in "*?["):
+    if not is_glob(selector):
         raise ValueError(f"`layers` names {selector!r}, which {model} does not have{_nearest(selector, modules)}")
-    pattern = _glob(selector)
-    matched = {name: module for name, module in modules.items() if pattern.fullmatch(name)}
+    matched = {name: modules[name] for name in matching(selector, modules)}
     found = [module for module in matched.values() if type(module) is nn.Linear]
     if not found:
         came = (
@@ -90,22 +89,5 @@ def _plain(name: str, module: nn.Module) -> nn.Linear:
 def _nearest(name: str, modules: dict[str, nn.Module]) -> str:
     """A hint at the linear layers whose names come close, or at all of them."""
     names = [known for known, module in modules.items() if type(module) is nn.Linear]
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    if close:
-        return f"; did you mean {' or '.join(map(repr, close))}?"
-    return (
-        f"; its linear layers are {', '.join(map(repr, names[:5]))}{', …' if len(names) > 5 else ''}" if names else ""
-    )
-
-
-def _glob(text: str) -> re.Pattern[str]:
-    """Translate a glob to a regular expression over dotted names."""
-    special = {"**.": r"(?:.*\.)?", "**": ".*", "*": r"[^.]*", "?": r"[^.]"}
-    pieces = re.findall(r"\*\*\.|\*\*|\*|\?|\[[^\]]+\]|.", text)
-    sets = re.compile(r"\[[^\]]+\]")
-    return re.compile(
-        "".join(
-            special.get(piece) or (piece.replace("[!", "[^") if sets.fullmatch(piece) else re.escape(piece))
-            for piece in pieces
-        )
-    )
+    all_of_them = f"its linear layers are {', '.join(map(repr, names[:5]))}{', …' if len(names) > 5 else ''}"
+    return did_you_mean(name, names, otherwise=all_of_them if names else "")

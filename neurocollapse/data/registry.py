@@ -1,6 +1,5 @@
 """Data by name: "digits", "mnist:ROOT", …, and the user's own "package.module:factory"."""
 
-import difflib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from neurocollapse.data.folder import read_folder
 from neurocollapse.data.idx import read_fashion_mnist, read_mnist
 from neurocollapse.data.labelled import DataError, Labelled
 from neurocollapse.data.npz import read_npz
+from neurocollapse.names import did_you_mean
 
 SPLITS = ("train", "test")
 
@@ -92,6 +92,5 @@ def _unknown(spec: str) -> DataError:
     """Return the error that lists what can be opened, with the nearest match."""
     name = spec.partition(":")[0]
     forms = {known.partition(":")[0]: known for known in KNOWN[:-1]}
-    near = difflib.get_close_matches(name.lower(), forms, n=1, cutoff=0.5)
-    hint = f"did you mean {forms[near[0]]!r}? " if near else ""
-    return DataError(f"`data` must be one of {', '.join(KNOWN)}, got {spec!r}; {hint}".rstrip("; "))
+    hint = did_you_mean(name.lower(), forms, most=1, shown_as=forms)
+    return DataError(f"`data` must be one of {', '.join(KNOWN)}, got {spec!r}{hint}")

@@ -1,12 +1,12 @@
 """The weight matrices of a model: chosen by name, read as out × (everything else)."""
 
-import difflib
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
+
+from neurocollapse.names import did_you_mean, matching
 
 Weights = nn.Module | Sequence[Tensor]
 """A model, or the weights of one, input side first."""
@@ -24,8 +24,9 @@ def named_matrices(weights: Weights, layers: str | Iterable[str] | None = None) 
     weights
         A module; or a sequence of tensors, whose matrices are called W_1, W_2, …; its vectors (biases) are left out.
     layers
-        Names or globs (``*`` crosses dots) of modules that have a `weight`, or of parameters such as
-        "attention.in_proj_weight"; default: every linear (Conv1D of transformers included) and convolutional layer.
+        Names or globs (``*`` inside one dotted segment, ``**`` across segments) of modules that have a `weight`, or of
+        parameters such as "attention.in_proj_weight"; default: every linear (Conv1D of transformers included) and
+        convolutional layer.
 
     Returns
     -------
@@ -107,12 +108,14 @@ def _of_module(model: nn.Module) -> dict[str, tuple[bool, Callable[[], Tensor]]]
 
 def _matching(patterns: Sequence[str], names: Sequence[str], owner: str) -> list[str]:
     """The names that a pattern matches, in their own order; every pattern must match one."""
+    chosen: set[str] = set()
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            near = difflib.get_close_matches(pattern, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names[:6])}"
-            raise ValueError(f"`layers` names {pattern!r}, which matches no weight matrix of {owner}; {hint}")
-    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+        found = matching(pattern, names)
+        if not found:
+            hint = did_you_mean(pattern, names, otherwise=f"it has {', '.join(names[:6])}")
+            raise ValueError(f"`layers` names {pattern!r}, which matches no weight matrix of {owner}{hint}")
+        chosen.update(found)
+    return [name for name in names if name in chosen]
 
 
 def _attribute_of(module: nn.Module, name: str) -> Callable[[], Tensor]:

@@ -1,6 +1,5 @@
 """Every experiment by its name."""
 
-import difflib
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
@@ -32,6 +31,7 @@ from neurocollapse.experiments.spectral_init import EXPERIMENT as SPECTRAL_INIT
 from neurocollapse.experiments.svd_evolution import EVOLUTION, OPTIMIZERS
 from neurocollapse.experiments.svd_nonwhitened import EXPERIMENT as NONWHITENED
 from neurocollapse.experiments.workplace import Workplace
+from neurocollapse.names import did_you_mean
 
 _CLASSIFIERS = (HYBRID_VS_MLP, FEATURE_PICTURES, DATA_SEPARATION_LAW, DEPTH_ROLE, PENULTIMATE_SVD)
 _COLLAPSE = (DEPTH, SCALE, INIT, TRADEOFF, PROGRESSIVE_THEOREM, ASSUMPTION_CHECKS)
@@ -105,9 +105,8 @@ def find(name: str) -> Experiment:
         If there is none; the message names the nearest.
     """
     if name not in EXPERIMENTS:
-        near = difflib.get_close_matches(name, EXPERIMENTS, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else "see neurocollapse experiment --list"
-        raise ValueError(f"there is no experiment {name!r}; {hint}")
+        hint = did_you_mean(name, EXPERIMENTS, most=1, otherwise="see neurocollapse experiment --list")
+        raise ValueError(f"there is no experiment {name!r}{hint}")
     return EXPERIMENTS[name]
 
 

@@ -1,11 +1,12 @@
 """Changes of a setting from text: "key=value" with the type that the setting's field has."""
 
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
+
+from neurocollapse.names import did_you_mean
 
 WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -56,9 +57,8 @@ def replaced(setting: Any, changes: Mapping[str, Any]) -> Any:
 def _check_field(key: str, fields: Collection[str]) -> None:
     """Raise, with the nearest name, unless the setting has the field."""
     if key not in fields:
-        near = difflib.get_close_matches(key, fields, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(fields)}"
-        raise ValueError(f"there is no setting {key!r}; {hint}")
+        hint = did_you_mean(key, fields, most=1, otherwise=f"it has {', '.join(fields)}")
+        raise ValueError(f"there is no setting {key!r}{hint}")
 
 
 def _parsed(key: str, text: str, kind: Any) -> Any:

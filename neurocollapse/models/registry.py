@@ -1,6 +1,5 @@
 """Models by name: "torchvision:resnet18", "timm:NAME", "hf:FOLDER", and the user's own "package.module:factory"."""
 
-import difflib
 import importlib
 import inspect
 import os
@@ -15,6 +14,7 @@ from torch import nn
 
 from neurocollapse.models.checkpoint import load_weights
 from neurocollapse.models.errors import ModelError, one_line
+from neurocollapse.names import did_you_mean
 
 KNOWN = ("package.module:factory", "torchvision:NAME", "timm:NAME", "hf:FOLDER")
 
@@ -111,7 +111,7 @@ def _from_factory(spec: str, num_classes: int | None) -> nn.Module:
     factory: Any = _own_module(module_name, spec)
     for part in attribute.split("."):
         if not hasattr(factory, part):
-            near = _nearest(part, [name for name in vars(factory) if not name.startswith("_")])
+            near = did_you_mean(part, [name for name in vars(factory) if not name.startswith("_")])
             raise ModelError(f"{module_name} has no {attribute!r}{near}; name a function that returns a module")
         factory = getattr(factory, part)
     if isinstance(factory, nn.Module):
@@ -171,13 +171,7 @@ def _check_name(name: str, known: Iterable[str], package: str) -> None:
     """Raise, with the nearest matches, unless a package knows the model."""
     known = list(known)
     if name not in known:
-        raise ModelError(f"{package} has no model {name!r}{_nearest(name, known)}")
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    """Return the nearest names as part of a message, or nothing."""
-    near = difflib.get_close_matches(name, known, n=3)
-    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise ModelError(f"{package} has no model {name!r}{did_you_mean(name, known)}")
 
 
 def _takes(function: Callable[..., Any], argument: str) -> bool:
@@ -192,6 +186,5 @@ def _takes(function: Callable[..., Any], argument: str) -> bool:
 def _unknown(spec: str) -> ModelError:
     """Return the error that lists what can be opened, with the nearest match."""
     families = {known.partition(":")[0]: known for known in KNOWN[1:]}
-    near = difflib.get_close_matches(spec.partition(":")[0].lower(), families, n=1)
-    hint = f"; did you mean {families[near[0]]!r}?" if near else ""
+    hint = did_you_mean(spec.partition(":")[0].lower(), families, most=1, shown_as=families)
     return ModelError(f"`model` must be one of {', '.join(KNOWN)}, got {spec!r}{hint}")

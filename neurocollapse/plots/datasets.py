@@ -1,11 +1,12 @@
 """What the plots read from results: named datasets, their variables, and the labels their attributes carry."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any, TypeAlias
 
 import numpy as np
 import xarray as xr
+
+from neurocollapse.names import did_you_mean
 
 Datasets: TypeAlias = xr.Dataset | Mapping[str, xr.Dataset]
 
@@ -49,7 +50,7 @@ def variable(dataset: xr.Dataset, name: str, *dims: str) -> xr.DataArray:
         present = [str(variable) for variable in dataset.data_vars]
         shown = ", ".join(present[:5]) + (f" and {len(present) - 5} more" if len(present) > 5 else "") or "none"
         raise ValueError(
-            f"`dataset` has no variable {name!r} (it has: {shown}){near_miss(name, present)}; "
+            f"`dataset` has no variable {name!r} (it has: {shown}){did_you_mean(name, present)}; "
             "pass the result of nc.measure or nc.analyze"
         )
     found = dataset[name]
@@ -121,12 +122,6 @@ def axis_label(dataset: xr.Dataset, name: str) -> str:
 def symbol(dataset: xr.Dataset, name: str, default: str) -> str:
     """The symbol of a variable between dollar signs."""
     return f"${dataset[name].attrs.get('symbol', default)}$"
-
-
-def near_miss(name: str, known: Any) -> str:
-    """A suggestion for a name that was mistyped, or nothing."""
-    close = get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def as_array(value: Any) -> np.ndarray:

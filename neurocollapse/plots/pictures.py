@@ -9,7 +9,8 @@ from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from neurocollapse.plots.datasets import as_array, near_miss
+from neurocollapse.names import did_you_mean
+from neurocollapse.plots.datasets import as_array
 from neurocollapse.plots.embedding import embedder
 from neurocollapse.plots.style import axes_grid, colour, context, literal, marker, shortened
 
@@ -165,7 +166,7 @@ def _chosen(features: Mapping[str, Any], layers: Sequence[str] | None) -> dict[s
         if name not in features:
             some = ", ".join(map(str, list(features)[:8]))
             raise ValueError(
-                f"`layers` names {name!r}, which `features` lacks{near_miss(name, features)} (it has: {some})"
+                f"`layers` names {name!r}, which `features` lacks{did_you_mean(name, features)} (it has: {some})"
             )
     return {name: as_array(features[name]) for name in wanted}
 

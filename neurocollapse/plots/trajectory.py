@@ -10,7 +10,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d import Axes3D
 
-from neurocollapse.plots.datasets import layer_names, near_miss, variable
+from neurocollapse.names import did_you_mean
+from neurocollapse.plots.datasets import layer_names, variable
 from neurocollapse.plots.style import BLUE, GREY, ORANGE, context, literal, panel
 
 SIDES = {"left": "left (output)", "right": "right (input)"}
@@ -173,7 +174,7 @@ def _of_layer(values: xr.DataArray, dataset: xr.Dataset, layer: str | int | None
     names = layer_names(dataset)
     if isinstance(layer, str):
         if layer not in names:
-            raise ValueError(f"`layer` = {literal(layer)!r} is not in the dataset{near_miss(layer, names)}")
+            raise ValueError(f"`layer` = {literal(layer)!r} is not in the dataset{did_you_mean(layer, names)}")
         return values.isel(layer=names.index(layer))
     position = 0 if layer is None else layer
     if not -len(names) <= position < len(names):

@@ -1,6 +1,5 @@
 """What a training run is made of besides model and data, checked once and comparable with a saved run's."""
 
-import difflib
 import math
 import operator
 from collections.abc import Iterable
@@ -10,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from neurocollapse.names import did_you_mean
 
 OPTIMIZERS = ("sgd", "momentum", "adam", "adamw")
 SCHEDULES = ("constant", "cosine")
@@ -96,6 +97,5 @@ def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
     """Raise, with the nearest match, unless `value` is one of the known names."""
     if value in known:
         return
-    near = difflib.get_close_matches(str(value), known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(str(value), known, most=1)
     raise ValueError(f"`{name}` must be one of {', '.join(map(repr, known))}, got {value!r}{hint}")

@@ -63,7 +63,7 @@ def test_a_layer_without_a_middle_has_no_curve_for_it(tracked: xr.Dataset) -> No
 
 
 def test_bad_choices_are_refused_in_one_line(tracked: xr.Dataset) -> None:
-    with pytest.raises(ValueError, match=r"'W_l' is not in the dataset; did you mean 'W_[12]'\?"):
+    with pytest.raises(ValueError, match=r"'W_l' is not in the dataset; did you mean 'W_[12]' or 'W_[12]'\?"):
         plots.trajectory(tracked, layer="W_l")
     with pytest.raises(ValueError, match=r"\[0, 2\), got 5"):
         plots.angles(tracked, layer=5)

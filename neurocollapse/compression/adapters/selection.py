@@ -1,12 +1,11 @@
 """Which layers of a model an adapter can be put on, chosen by names and globs."""
 
-import difflib
-import fnmatch
 from collections.abc import Iterable, Sequence
 
 from torch import Tensor, nn
 
 from neurocollapse.dynamics.matrices import keeps_inputs_first
+from neurocollapse.names import did_you_mean, matching
 
 CHILD = "adapter"
 """Name under which an adapter hangs on its layer."""
@@ -28,8 +27,8 @@ def choose(model: nn.Module, layers: str | Sequence[str]) -> dict[str, nn.Module
     Parameters
     ----------
     layers
-        A name as `model.named_modules()` gives it, a glob, or a list of them. In a glob ``*`` stays inside one part of
-        a dotted name and ``**`` stands for any number of parts: ``encoder.layer.*.attention.self.query``, ``**.query``.
+        A name as `model.named_modules()` gives it, a glob, or a list of them. In a glob ``*`` stays inside one segment
+        of a dotted name and ``**`` crosses the dots: ``encoder.layer.*.attention.self.query``, ``**.query``.
 
     Raises
     ------
@@ -44,10 +43,10 @@ def choose(model: nn.Module, layers: str | Sequence[str]) -> dict[str, nn.Module
         raise AdapterError(f"{type(model).__name__} has no Linear layer to adapt")
     chosen: set[str] = set()
     for pattern in patterns:
-        matches = {name for name in known if _matches(name.split("."), pattern.split("."))}
-        if not matches:
+        found = matching(pattern, known)
+        if not found:
             raise AdapterError(_no_match(pattern, known, dict(model.named_modules())))
-        chosen |= matches
+        chosen.update(found)
     for name in chosen:
         _check_usable(name, known[name])
     return {name: module for name, module in known.items() if name in chosen}
@@ -79,24 +78,14 @@ def _is_dense(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or keeps_inputs_first(module)
 
 
-def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Tell whether a dotted name fits a glob, part by part."""
-    if not pattern:
-        return not parts
-    if pattern[0] == "**":
-        return any(_matches(parts[start:], pattern[1:]) for start in range(len(parts) + 1))
-    return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
-
-
 def _no_match(pattern: str, known: dict[str, nn.Module], modules: dict[str, nn.Module]) -> str:
     """The message for a pattern that chooses nothing."""
     if pattern in modules:
         inside = few(name for name in known if name.startswith(f"{pattern}."))
         hint = f"; its dense layers are {inside}" if inside else ""
         return f"`layers` names {pattern!r}, a {type(modules[pattern]).__name__} and no Linear layer{hint}"
-    near = difflib.get_close_matches(pattern, known, n=NUM_NAMED, cutoff=0.5)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are {few(known)}"
-    return f"`layers` = {pattern!r} matches no Linear layer; {hint}"
+    hint = did_you_mean(pattern, known, otherwise=f"there are {few(known)}")
+    return f"`layers` = {pattern!r} matches no Linear layer{hint}"
 
 
 def _check_usable(name: str, layer: nn.Module) -> None:

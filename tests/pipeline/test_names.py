@@ -1,0 +1,92 @@
+"""Globs over dotted names against a naive double, the same everywhere, and the suggestions for mistyped names."""
+
+from fnmatch import fnmatchcase
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from neurocollapse.compression.adapters.selection import choose
+from neurocollapse.compression.targets import linear_layers
+from neurocollapse.dynamics.matrices import named_matrices
+from neurocollapse.hooks.select import select
+from neurocollapse.names import did_you_mean, glob, is_glob, matching
+
+SEGMENTS = st.sampled_from(["a", "b", "aa", "ab"])
+NAMES = st.lists(SEGMENTS, min_size=1, max_size=4).map(".".join)
+PATTERNS = st.lists(st.sampled_from(["a", "?", "*", "*", "a*", "*b", "?b"]), max_size=3)
+
+
+def fits(parts: list[str], pattern: list[str]) -> bool:
+    """The double: segment by segment, ``**`` as a leading or inner segment stands for any number of them."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(fits(parts[start:], pattern[1:]) for start in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and fits(parts[1:], pattern[1:])
+
+
+@settings(max_examples=300)
+@given(name=NAMES, before=PATTERNS, after=PATTERNS.filter(len), crosses=st.booleans())
+def test_globs_are_matched_segment_by_segment(name: str, before: list[str], after: list[str], crosses: bool) -> None:
+    pattern = [*before, "**", *after] if crosses else [*before, *after]
+    assert bool(glob(".".join(pattern)).fullmatch(name)) == fits(name.split("."), pattern)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fitting"),
+    [
+        ("**", ["a", "b0", "b1", "a.b0", "a.b0.c", "a+", "b[0]"]),
+        ("a.**", ["a.b0", "a.b0.c"]),
+        ("b[0-9]", ["b0", "b1"]),
+        ("b[!0]", ["b1"]),
+        ("a+", ["a+"]),
+        ("b", []),
+        ("a?b0", []),
+        ("b[0]", ["b0", "b[0]"]),
+    ],
+    ids=[
+        "everything",
+        "below",
+        "set",
+        "complement",
+        "no regular expression",
+        "no part of a name",
+        "no dot",
+        "a name itself",
+    ],
+)
+def test_special_characters(pattern: str, fitting: list[str]) -> None:
+    assert matching(pattern, ["a", "b0", "b1", "a.b0", "a.b0.c", "a+", "b[0]"]) == fitting
+
+
+@pytest.mark.parametrize("pattern", ["*", "body.*", "**.query", "body.**", "body.?.query", "head"])
+def test_a_glob_chooses_the_same_layers_everywhere(pattern: str) -> None:
+    block = {"query": nn.Linear(4, 4), "key": nn.Linear(4, 4)}
+    body = nn.ModuleList([nn.ModuleDict(block), nn.ModuleDict({"query": nn.Linear(4, 4)})])
+    model = nn.ModuleDict({"body": body, "query": nn.Linear(4, 4), "head": nn.Linear(4, 2)})
+    dense = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    expected = {name for name in dense if glob(pattern).fullmatch(name)}
+    if not expected:
+        for finder in (named_matrices, linear_layers, choose):
+            with pytest.raises(ValueError, match="matches no"):
+                finder(model, pattern)
+        return
+    assert {tap.path for tap in select(model, pattern)} & dense == expected
+    assert set(named_matrices(model, pattern)) == expected
+    assert set(linear_layers(model, pattern)) == expected
+    assert set(choose(model, pattern)) == expected
+
+
+def test_only_globs_are_globs() -> None:
+    assert [text for text in ("a.b", "a.*", "a?", "[ab]", "a!b") if is_glob(text)] == ["a.*", "a?", "[ab]"]
+
+
+def test_suggestions() -> None:
+    known = ["", "layers.0", "layers.1", "layers.2", "layers.3", "head"]
+    assert did_you_mean("layer.0", known, most=1) == "; did you mean 'layers.0'?"
+    assert did_you_mean("layers", known).count(" or ") == 2
+    assert did_you_mean("heda", known, shown_as={"head": "head:ROOT"}) == "; did you mean 'head:ROOT'?"
+    assert did_you_mean("zzz", known) == ""
+    assert did_you_mean("zzz", known, otherwise="see --list") == "; see --list"
