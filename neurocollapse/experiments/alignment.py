@@ -126,7 +126,7 @@ EXPERIMENT = Experiment(
     source="Kwon et al., arXiv 2311.05061, figure on the leading factors",
     small=Alignment(),
     paper=Alignment(learning_rate=3.0, num_steps=100_000),
-    durations=("10 s", "2 min"),
+    durations=("10 s", "1 min"),
     run=alignment,
     draw=drawn.alignment,
     claims=claims,

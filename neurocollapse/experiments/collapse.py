@@ -176,7 +176,7 @@ DEPTH = Experiment(
     source=SOURCE,
     small=Collapse(),
     paper=Collapse(depths=(6, 8, 10), num_steps=100_000, num_seeds=8),
-    durations=("12 s", "4 min"),
+    durations=("12 s", "5 min"),
     run=collapse,
     draw=draw_decay,
     claims=decay_claims,

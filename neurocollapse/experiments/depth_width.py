@@ -137,7 +137,7 @@ EXPERIMENT = Experiment(
     source="Yaras et al., arXiv 2306.01154, figure on depth and width",
     small=DepthWidth(),
     paper=DepthWidth(widths=(10, 20, 30, 40, 50, 60, 70, 80, 90, 100), trials=5),
-    durations=("20 s", "10 min"),
+    durations=("20 s", "9 min"),
     run=depth_width,
     draw=drawn.depth_width,
     claims=claims,

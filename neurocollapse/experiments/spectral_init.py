@@ -183,7 +183,7 @@ EXPERIMENT = Experiment(
         num_steps=(100_000, 25_000, 2_500),  # sensing stands still from step 1,400 on; the source goes on to 25,000
         tolerances=(0.0, 1e-12, 1e-12),
     ),
-    durations=("20 s", "20 min"),
+    durations=("20 s", "12 min"),
     run=spectral_init,
     draw=drawn.spectral_init,
     claims=claims,
