@@ -42,7 +42,7 @@ def fit(
     learning_rate: float,
     optimizer: str = "adam",
     weight_decay: float = 0.0,
-    momentum: float = 0.0,
+    momentum: float | None = None,
     schedule: str = "constant",
     loss: str = "cross_entropy",
     seed: int = 0,
@@ -67,9 +67,9 @@ def fit(
     learning_rate
         Step size at the start.
     optimizer
-        "sgd", "momentum" (SGD with momentum 0.9 unless given), "adam" or "adamw".
+        "sgd", "momentum" (SGD with momentum), "adam" or "adamw".
     weight_decay, momentum
-        As in torch.optim.
+        As in torch.optim; momentum is 0.9 for "momentum" and 0 for "sgd" by default.
     schedule
         "constant", or "cosine": half a cosine over all steps, from `learning_rate` down to a hundredth of it.
     loss
@@ -97,6 +97,7 @@ def fit(
     >>> fit(model, digits, epochs=2, batch_size=64, learning_rate=1e-2).accuracy[-1] > 0.9
     True
     """
+    momentum = Settings.default_momentum(optimizer) if momentum is None else momentum
     settings = Settings(
         epochs, batch_size, optimizer, learning_rate, weight_decay, momentum, schedule, loss, seed
     )  # fmt: skip

@@ -15,7 +15,6 @@ from neurocollapse.names import did_you_mean
 OPTIMIZERS = ("sgd", "momentum", "adam", "adamw")
 SCHEDULES = ("constant", "cosine")
 LOSSES = ("cross_entropy", "mse")
-DEFAULT_MOMENTUM = 0.9
 COSINE_FLOOR = 0.01
 
 
@@ -54,16 +53,19 @@ class Settings:
                 f"`momentum` belongs to 'sgd' and 'momentum', got {self.momentum!r} with {self.optimizer!r}"
             )
 
+    @staticmethod
+    def default_momentum(optimizer: str) -> float:
+        """Return the momentum of an optimizer where none is given: 0.9 for "momentum"."""
+        return 0.9 if optimizer == "momentum" else 0.0
+
     def build_optimizer(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        """Return the optimizer over `parameters`; "momentum" is SGD with momentum 0.9 unless told otherwise."""
+        """Return the optimizer over `parameters`."""
         options: dict[str, Any] = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
         match self.optimizer:
             case "adam":
                 return torch.optim.Adam(parameters, **options)
             case "adamw":
                 return torch.optim.AdamW(parameters, **options)
-            case "momentum":
-                return torch.optim.SGD(parameters, momentum=self.momentum or DEFAULT_MOMENTUM, **options)
             case _:
                 return torch.optim.SGD(parameters, momentum=self.momentum, **options)
 

@@ -88,6 +88,7 @@ def test_every_optimizer_learns_and_follows_from_its_seed(optimizer: str, schedu
 def test_momentum_means_ninety_percent_unless_given() -> None:
     assert run(network(), optimizer="momentum") == run(network(), optimizer="sgd", momentum=0.9)
     assert run(network(), optimizer="momentum", momentum=0.5) == run(network(), optimizer="sgd", momentum=0.5)
+    assert run(network(), optimizer="momentum", momentum=0.0) == run(network(), optimizer="sgd")
 
 
 def test_cosine_falls_to_a_hundredth() -> None:
