@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from neurocollapse.probes.features import checked_parts, rounding
 from neurocollapse.statistics import ClassMoments
@@ -177,13 +178,12 @@ def nearest_class_mean_accuracy(features: Any, labels: Any, test_features: Any, 
     train, train_labels, test, test_targets = checked_parts(features, labels, test_features, test_labels)
     if np.unique(train_labels).size < 2:
         return Accuracy(np.nan, np.nan)
-    origin = train[0]  # near the data, so that ‖μ‖² − 2 z·μ does not cancel; constant features become exactly zero
-    moments = ClassMoments.from_features(train - origin, train_labels)
+    moments = ClassMoments.from_features(train, train_labels)
     classes = moments.present.numpy()
     means = moments.mean.numpy()[classes]
     return Accuracy(
-        train=_share(classes[_nearest(train - origin, means)] == train_labels),
-        test=_share(classes[_nearest(test - origin, means)] == test_targets) if len(test) else np.nan,
+        train=_share(classes[_nearest(train, means)] == train_labels),
+        test=_share(classes[_nearest(test, means)] == test_targets) if len(test) else np.nan,
     )
 
 
@@ -214,8 +214,8 @@ def _least_norm_solution(
 
 
 def _nearest(features: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Row of the nearest mean for each sample: ‖z − μ‖² without ‖z‖², which is the same for all means."""
-    nearest: NDArray[np.int64] = ((means**2).sum(axis=1) - 2 * features @ means.T).argmin(axis=1)
+    """Row of the nearest mean for each sample, from differences: ‖μ‖² − 2 z·μ cancels far from the origin."""
+    nearest: NDArray[np.int64] = cdist(features, means, "sqeuclidean").argmin(axis=1)
     return nearest
 
 

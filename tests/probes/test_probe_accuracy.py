@@ -165,6 +165,21 @@ def test_the_nearest_mean_is_not_lost_far_from_the_origin() -> None:
     assert nearest_class_mean_accuracy(features, labels, test, [0, 1])[:2] == (1.0, 1.0)
 
 
+@pytest.mark.parametrize("row", [0, 4, 7])
+@pytest.mark.parametrize("size", [1e6, 1e9, 1e16])
+def test_the_nearest_mean_of_other_classes_does_not_depend_on_where_an_outlier_stands(row: int, size: float) -> None:
+    labels = np.arange(40) % 4
+    test = 5 * np.eye(4)[labels] + 0.1 * np.random.default_rng(0).normal(size=(40, 4))
+    train = test.copy()
+    train[row, 0] = size  # moves the mean of its own class out of reach: the ten samples of that class are lost
+    assert nearest_class_mean_accuracy(train, labels, test, labels).test == 0.75
+
+
+def test_the_nearest_mean_tells_classes_apart_that_are_far_from_all_others() -> None:
+    features = np.array([[0.0], [1.0], [2.0**40], [2.0**40 + 2]])
+    assert nearest_class_mean_accuracy(features, [0, 1, 2, 3], features, [0, 1, 2, 3])[:2] == (1.0, 1.0)
+
+
 def test_the_linear_probe_ignores_the_scale_of_each_feature(double: Any) -> None:
     train, labels = double.blobs(60, 4, spread=1.5)
     test, targets = double.blobs(30, 4, spread=1.5, seed=1)
