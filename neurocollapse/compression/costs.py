@@ -1,11 +1,13 @@
 """What a model costs: numbers stored, bytes, and the floating-point operations of a forward pass."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -35,8 +37,9 @@ def cost(model: nn.Module, example: Any) -> Cost:
     """Count parameters, bytes and the operations of one forward pass.
 
     Operations are those that `torch.utils.flop_counter.FlopCounterMode` sees: products of matrices, convolutions and
-    attention. Biases, activations and normalisation are left out, as is usual. The model runs once, in eval mode and
-    without gradients, and is left as it was.
+    attention. Biases, activations and normalisation are left out, as is usual; so are, and that can be much, the
+    products inside recurrent layers whose whole step is one kernel (`nn.LSTM`, on a GPU also `nn.GRU` and `nn.RNN`) and
+    inside `nn.Bilinear`. The model runs once, in eval mode and without gradients, and is left as it was.
 
     Parameters
     ----------
@@ -66,7 +69,7 @@ def _flops(model: nn.Module, example: Any) -> int:
     counter = FlopCounterMode(display=False)
     model.eval()
     try:
-        with torch.no_grad(), counter:
+        with torch.no_grad(), _visible_attention(), counter:
             if isinstance(example, Mapping):
                 model(**example)
             else:
@@ -75,3 +78,15 @@ def _flops(model: nn.Module, example: Any) -> int:
         for module, training in modes.items():
             module.training = training
     return int(counter.get_total_flops())
+
+
+@contextmanager
+def _visible_attention() -> Iterator[None]:
+    """Let attention run as products of matrices; the counter does not know the fused kernels of inference."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)

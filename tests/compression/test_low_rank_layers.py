@@ -266,3 +266,29 @@ def test_cost_takes_arguments_and_leaves_the_model_alone() -> None:
     assert torch.equal(torch.get_rng_state(), random)
     assert all(module.training for module in model)
     assert cost(nn.Linear(3, 2), {"input": torch.ones(1, 3)}).flops == 12
+
+
+class SelfAttention(nn.Module):
+    """Attention of a sequence to itself, by PyTorch's own module or by the function alone."""
+
+    def __init__(self, *, module: bool) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True) if module else None
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.attention is not None:
+            return self.attention(inputs, inputs, inputs)[0]
+        heads = inputs.unflatten(-1, (2, 8)).transpose(1, 2)
+        return nn.functional.scaled_dot_product_attention(heads, heads, heads)
+
+
+def test_cost_counts_attention_in_every_form() -> None:
+    inputs, fused = torch.ones(3, 5, 16), torch.backends.mha.get_fastpath_enabled()
+    # Each of 3 sequences, 2 heads, 5 queries and 5 keys: a product of 8 numbers, and as many to weigh the values.
+    weighing = sum(2 * 8 + 2 * 8 for _ in range(3) for _ in range(2) for _ in range(5) for _ in range(5))
+    projections = 3 * 5 * 2 * (16 * 48 + 16 * 16)
+    assert cost(SelfAttention(module=False), inputs).flops == weighing
+    assert cost(SelfAttention(module=True), inputs).flops == weighing + projections
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    assert cost(layer, inputs).flops == weighing + projections + 3 * 5 * 2 * (16 * 32 + 32 * 16)
+    assert torch.backends.mha.get_fastpath_enabled() == fused
