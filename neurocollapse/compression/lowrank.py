@@ -154,8 +154,8 @@ def factorize(
 ) -> Model | LowRankLinear:
     """A copy of a model in which some dense layers have rank r; the model itself is not changed.
 
-    A layer that is used in several places is replaced by one layer in all of them, and layers that share one weight
-    share its factors afterwards. Hooks on replaced layers are not taken over.
+    A layer that is used in several places is replaced by one layer in all of them, and layers that share one weight or
+    bias share its factors, or the bias, afterwards. Hooks on replaced layers are not taken over.
 
     Parameters
     ----------
@@ -194,10 +194,12 @@ def factorize(
     _check_ties(model, targets)
     replaced: dict[int, nn.Module] = {}
     factors: dict[int, LowRankLinear] = {}
+    biases: dict[int, nn.Parameter | None] = {}
     for number, (name, linear) in enumerate(targets.items()):
         low = _named_start(name, linear, rank, start, seed + number)
         first = factors.setdefault(id(linear.weight), low)
         low.left, low.right = first.left, first.right
+        low.bias = biases.setdefault(id(linear.bias), low.bias)
         replaced[id(linear)] = low
     return _with(model, replaced)
 
@@ -205,7 +207,7 @@ def factorize(
 def merge_factors(model: Model) -> Model | nn.Linear:
     """A copy of a model in which every `LowRankLinear` is a dense `nn.Linear` again; outputs agree up to rounding.
 
-    Shared layers and shared factors stay shared.
+    Shared layers, shared factors and shared biases stay shared.
 
     Raises
     ------
@@ -225,10 +227,12 @@ def merge_factors(model: Model) -> Model | nn.Linear:
         raise ValueError(f"`model` must contain LowRankLinear layers, {type(model).__name__} has none")
     replaced: dict[int, nn.Module] = {}
     weights: dict[tuple[int, int], nn.Parameter] = {}
+    biases: dict[int, nn.Parameter | None] = {}
     for low in lows:
         linear = low.merge()
         own = nn.Parameter(linear.weight.detach(), requires_grad=linear.weight.requires_grad)
         linear.weight = weights.setdefault((id(low.left), id(low.right)), own)
+        linear.bias = biases.setdefault(id(low.bias), linear.bias)
         replaced[id(low)] = linear
     return _with(model, replaced)
 

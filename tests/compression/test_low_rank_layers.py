@@ -145,6 +145,18 @@ def test_layers_that_share_a_weight_share_its_factors() -> None:
     assert dense[0].weight is dense[1].weight
 
 
+def test_layers_that_share_a_bias_share_it_afterwards() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False))
+    model[1].bias = model[0].bias
+    small = factorize(model, "*", 2)
+    dense = merge_factors(small)
+    for found in (small, dense):
+        assert found[0].bias is found[1].bias
+        assert found[2].bias is found[3].bias is None
+        assert found[0].bias is not model[0].bias
+    assert dense[0].weight is not dense[1].weight
+
+
 def test_a_weight_with_another_owner_is_not_torn_off() -> None:
     model = nn.ModuleDict({"words": nn.Embedding(9, 6), "head": nn.Linear(6, 9, bias=False)})
     model["head"].weight = model["words"].weight
