@@ -1,5 +1,6 @@
 """The trailing run of linear layers of any network, and the class moments on the way to it."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from neurocollapse.statistics import ClassMoments
 
@@ -47,6 +49,7 @@ class _Call:
     name: str
     module: nn.Module
     joined: bool = True
+    is_linear: bool = True
     features: list[Tensor] = field(default_factory=list)
     moments: ClassMoments | None = None
 
@@ -54,8 +57,9 @@ class _Call:
 def linear_tail(network: nn.Module, inputs: Tensor, labels: Tensor, num_classes: int | None = None) -> LinearTail:
     """Run the network once in evaluation mode and find the linear layers it ends with.
 
-    A layer belongs to the run if its output, value for value, is what the next layer receives, and the last output is
-    the network's: what is verified is what the network computes on these inputs, whatever its code looks like.
+    A layer belongs to the run if its output is its weight times its input, within rounding, and, value for value, what
+    the next layer receives; the last output is the network's. So what is verified is what the network computes on these
+    inputs, whatever its code looks like.
 
     Raises
     ------
@@ -103,15 +107,19 @@ class _Recorder:
     def _hook(self, name: str) -> Any:
         """Record one call: its features, and whether the call before it led straight here."""
 
-        def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+        def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             features = args[0] if args else kwargs["input"]
             if self.first_chunk:
                 self.calls.append(_Call(name or type(module).__name__, module))
             if self.position:
                 self.calls[self.position - 1].joined &= self._continues(features)
-            self._store(self.calls[self.position], features)
+            call = self.calls[self.position]
+            self._store(call, features)
+            if isinstance(module, nn.Linear):
+                call.is_linear &= _is_linear(module, features, output)
             self.position += 1
-            self.last = (output, output._version)  # in-place activations change the version: then nothing continues
+            # In-place activations change the version: then nothing continues.
+            self.last = (output, output._version) if isinstance(output, Tensor) else None
 
         return record
 
@@ -167,10 +175,27 @@ def _obstacle(call: _Call, *, is_last: bool) -> str:
     if not call.joined:
         target = "the output" if is_last else "the next linear layer"
         return f"something else happens between layer {call.name!r} and {target}"
+    if not call.is_linear:
+        return f"layer {call.name!r} does not compute Wx (a hook, an adapter or a forward of its own)"
     bias = call.module.bias
     if bias is not None and bool((bias != 0).any()):
         return f"layer {call.name!r} has a bias (largest entry {float(bias.detach().abs().max()):.3g})"
     return "" if call.features else f"layer {call.name!r} does not receive one row per sample"
+
+
+def _is_linear(module: nn.Linear, features: Tensor, output: Any) -> bool:
+    """Whether the output, after all hooks, is the weight times the features plus the bias, within rounding."""
+    weight = module.weight
+    if not weight.is_floating_point() or features.shape[-1:] != weight.shape[1:]:
+        return False
+    expected = linear(features.to(weight.dtype), weight, module.bias)
+    if not isinstance(output, Tensor) or not output.is_floating_point() or output.shape != expected.shape:
+        return False
+    # Sums of `in_features` products in another order differ by about the root of their number, in rounding units.
+    unit = max(torch.finfo(kind).eps for kind in (output.dtype, expected.dtype))
+    wide = torch.promote_types(expected.dtype, torch.float32)
+    room = unit * math.sqrt(weight.shape[1]) * features.norm(dtype=wide) * weight.norm(dtype=wide)
+    return bool((output.to(wide) - expected.to(wide)).norm() <= room)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
+from neurocollapse.compression import LoRA, inject
 from neurocollapse.data.synthetic import balanced_labels, one_hot
 from neurocollapse.models.initialise import init_weights
 from neurocollapse.models.linear import DeepLinear
@@ -50,6 +51,61 @@ class Reversed(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.last(self.first(inputs))
+
+
+class Cosine(nn.Linear):
+    """A linear layer by its type and its weight, but not by what it computes."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return nn.functional.linear(nn.functional.normalize(inputs), self.weight)
+
+
+class ByHand(nn.Linear):
+    """Wx as a sum of two halves: another order of summation than PyTorch's."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        half = self.in_features // 2
+        return inputs[:, half:] @ self.weight.T[half:] + inputs[:, :half] @ self.weight.T[:half]
+
+
+def bent(kind: str) -> nn.Sequential:
+    """Three linear layers, the second of which does something else, or the same in its own way."""
+    network = nn.Sequential(linear(8, 7), linear(7, 6), linear(6, 3))
+    if kind == "hook":
+        network[1].register_forward_hook(lambda module, args, output: output.relu())
+    elif kind == "adapter":
+        chain = inject(network, "1", kind=LoRA(rank=2, init_scale=1.0))["1"]
+        with torch.no_grad():
+            chain.factors[1].normal_(std=0.01, generator=torch.Generator().manual_seed(0))
+    elif kind == "subclass":
+        network[1].__class__ = Cosine
+    else:
+        network[1].__class__ = ByHand
+    return network
+
+
+@pytest.mark.parametrize("kind", ["hook", "adapter", "subclass"])
+def test_a_layer_that_does_not_multiply_by_its_weight_ends_the_run(kind: str) -> None:
+    tail = linear_tail(bent(kind), INPUTS, LABELS)
+    assert tail.names == ("2",)
+    assert "layer '1' does not compute Wx" in tail.obstacle
+    verification = verify(bent(kind), INPUTS, LABELS)
+    assert verification.status == "assumptions unmet"
+    assert not verification.assumptions["linear_tail"].met
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_another_order_of_summation_is_still_linear(dtype: torch.dtype) -> None:
+    assert linear_tail(bent("by hand").to(dtype), INPUTS, LABELS).names == ("0", "1", "2")
+
+
+def test_a_hook_on_the_last_layer_leaves_no_run(trained_case) -> None:
+    network = DeepLinear.from_weights(trained_case.weights)
+    assert verify(network, trained_case.inputs, trained_case.labels).status == "holds"
+    network.layers[-1].register_forward_hook(lambda module, args, output: 2 * output)
+    verification = verify(network, trained_case.inputs, trained_case.labels)
+    assert verification.status == "assumptions unmet"
+    assert "does not compute Wx" in verification.assumptions["linear_tail"].meaning
 
 
 @pytest.mark.parametrize(
