@@ -1,5 +1,7 @@
 """Tensor arithmetic of the running sums: in place, in scratch memory, without temporaries of the batch's size."""
 
+import threading
+
 import torch
 from torch import Tensor
 
@@ -12,16 +14,24 @@ BLOCK_ELEMENTS = 2**18
 COVARIANCE_BLOCKS = 8
 """Column blocks of δᵀδ: eight upper blocks cost 0.55–0.6 of the full product."""
 
-_scratch: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
+class _Scratch(threading.local):
+    """The buffers of one thread: torch lets another thread run between two operations on them."""
+
+    def __init__(self) -> None:
+        self.buffers: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
+
+_scratch = _Scratch()
 
 
 def scratch_like(state: Tensor, shape: torch.Size) -> Tensor:
-    """A buffer of `shape`, cut from one that all layers of a device share and that only ever grows."""
-    buffer = _scratch.get((state.device, state.dtype))
+    """A buffer of `shape`, cut from one that a thread's layers of a device share and that only ever grows."""
+    buffer = _scratch.buffers.get((state.device, state.dtype))
     if buffer is None or buffer.numel() < shape.numel():
         with torch.inference_mode(False):
             buffer = torch.empty(shape.numel(), dtype=state.dtype, device=state.device)
-        _scratch[state.device, state.dtype] = buffer
+        _scratch.buffers[state.device, state.dtype] = buffer
     return buffer.as_strided(shape, (shape[1], 1))
 
 

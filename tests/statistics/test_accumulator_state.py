@@ -1,6 +1,7 @@
 """The running state grows, resumes to the last bit, skips what is not finite, and works in every gradient mode."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,16 @@ def test_layers_share_their_scratch_without_mixing(same_moments: Same) -> None:
         for layer in layers:
             layer.update(features[:, : layer.num_features], batch)
     assert same_moments(layers[1].moments(), alone)
+
+
+def test_threads_do_not_share_their_scratch(same_moments: Same) -> None:
+    wide = drifting_batches(30, 600)
+    streams = [wide, [(5 - 3 * features, labels) for features, labels in wide]]
+    alone = [accumulate(batches, MomentAccumulator(3, 600)).moments() for batches in streams]
+    with ThreadPoolExecutor(max_workers=2) as threads:
+        for _ in range(10):
+            together = threads.map(lambda batches: accumulate(batches, MomentAccumulator(3, 600)), streams)
+            assert all(same_moments(one.moments(), other) for one, other in zip(together, alone, strict=True))
 
 
 @pytest.mark.parametrize("covariance", [False, True])
