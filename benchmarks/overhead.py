@@ -119,8 +119,8 @@ def _resnets() -> list[Case]:
             {"layers": layers, "pool": pool},
         )
         for label, layers, pool, target in (
-            ("9 blocks", ["stem", "blocks.*"], "flatten", 1.03),
-            ("9 blocks", ["stem", "blocks.*"], "mean", 1.02),
+            ("stem and 8 blocks", ["stem", "blocks.*"], "flatten", 1.03),
+            ("stem and 8 blocks", ["stem", "blocks.*"], "mean", 1.02),
             ("60 leaves", "leaves", "flatten", 1.15),
             ("60 leaves", "leaves", "mean", 1.06),
         )
@@ -133,13 +133,13 @@ def _deep_resnets() -> list[Case]:
     layers = ["stem", "blocks.*"]
     return [
         Case(
-            "ResNet-50 224 px, 17 blocks, flattened",
+            "ResNet-50 224 px, stem and 16 blocks, flattened",
             target=1.10,
             options={"layers": layers, "pool": "flatten"},
             **common,
         ),
         Case(
-            "ResNet-50 224 px, 17 blocks, pooled, K=1000",
+            "ResNet-50 224 px, stem and 16 blocks, pooled, K=1000",
             target=1.02,
             options={"layers": layers, "pool": "mean"},
             num_classes=1000,
