@@ -2,8 +2,10 @@
 
 import copy
 import math
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -89,6 +91,14 @@ def test_momentum_means_ninety_percent_unless_given() -> None:
     assert run(network(), optimizer="momentum") == run(network(), optimizer="sgd", momentum=0.9)
     assert run(network(), optimizer="momentum", momentum=0.5) == run(network(), optimizer="sgd", momentum=0.5)
     assert run(network(), optimizer="momentum", momentum=0.0) == run(network(), optimizer="sgd")
+
+
+def test_numbers_of_numpy_are_taken_for_what_they_are(tmp_path: Path) -> None:
+    plain = {"epochs": 2, "batch_size": 6, "seed": 3, "learning_rate": 0.125, "weight_decay": 0.5, "momentum": 0.75}
+    integers = {name: np.int64(plain[name]) for name in ("epochs", "batch_size", "seed")}
+    rest = {name: np.float32(plain[name]) for name in ("learning_rate", "weight_decay", "momentum")}
+    found = run(network(), optimizer="sgd", resume=tmp_path / "run", **integers, **rest)
+    assert found == run(network(), optimizer="sgd", **plain)
 
 
 def test_cosine_falls_to_a_hundredth() -> None:
@@ -224,7 +234,11 @@ class Stream(IterableDataset):
     ("options", "error", "message"),
     [
         ({"epochs": -1}, ValueError, "`epochs` must be an integer of at least 0, got -1"),
-        ({"epochs": 1.5}, TypeError, "integer"),
+        ({"epochs": 1.5}, TypeError, "`epochs` must be an integer of at least 0, got 1.5"),
+        ({"seed": 1.5}, TypeError, "`seed` must be an integer, got 1.5"),
+        ({"seed": "a"}, TypeError, "`seed` must be an integer, got 'a'"),
+        ({"learning_rate": "0.1"}, TypeError, "`learning_rate` must be a number, got '0.1'"),
+        ({"momentum": "x", "optimizer": "sgd"}, TypeError, "`momentum` must be a number, got 'x'"),
         ({"batch_size": 0}, ValueError, "`batch_size` must be an integer of at least 1, got 0"),
         ({"optimizer": "adm"}, ValueError, "`optimizer` must be one of .*, got 'adm'; did you mean 'adam'?"),
         ({"schedule": "cosin"}, ValueError, "`schedule` must be one of .*; did you mean 'cosine'?"),
