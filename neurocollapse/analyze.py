@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
+import torch
 import xarray as xr
 from torch import nn
 
@@ -128,7 +129,7 @@ def _with_probes(
     """The dataset with the variables of the probes, their notes and the number of samples behind them."""
     train, test = kept[0], kept[-1]
     chosen = held_out(train.labels, seed=seed) if test is train else None
-    added, notes = probe_layers(_splits(list(moments), train, test, chosen), probe=probe)
+    added, notes = probe_layers(_splits(moments, train, test, chosen), probe=probe)
     counted = int((dataset["class_count"].values[0] > 0).sum())
     if (seen := len(train.labels.unique())) < counted:
         notes.append(
@@ -146,14 +147,21 @@ def _with_probes(
     return dataset.assign(added.data_vars).assign_attrs(attributes)
 
 
-def _splits(names: list[str], train: Gathered, test: Gathered, chosen: Any) -> Iterator[LayerSplit]:
+def _splits(moments: MomentCollection, train: Gathered, test: Gathered, chosen: Any) -> Iterator[LayerSplit]:
     """Both parts of each layer, one layer at a time."""
-    for name in names:
+    for name in moments:
+        epsilon = _rounding(moments.record(name).feature_dtype)
         everything = train.rows(name)
         if chosen is None:
-            yield LayerSplit(name, *everything, *test.rows(name), everything[0])
+            yield LayerSplit(name, *everything, *test.rows(name), everything[0], epsilon)
         else:
-            yield LayerSplit(name, *train.rows(name, ~chosen), *train.rows(name, chosen), everything[0])
+            yield LayerSplit(name, *train.rows(name, ~chosen), *train.rows(name, chosen), everything[0], epsilon)
+
+
+def _rounding(dtype: str) -> float | None:
+    """ε of the dtype in which a layer computed, None where it was not a floating-point one."""
+    kind = getattr(torch, dtype)
+    return torch.finfo(kind).eps if kind.is_floating_point else None
 
 
 def _num_samples(moments: MomentCollection) -> int:

@@ -20,8 +20,8 @@ GATHER_OPTIONS = frozenset(
     ("layers", "pool", "calls", "output", "device", "mode", "label_fn", "include_input", "progress")
 )
 """The options that a second pass shares with `neurocollapse.collect`."""
-WORKING_COPIES = 8
-"""Float32 copies of the largest layer that a probe makes: both parts in float64, standardised, and decomposed."""
+WORKING_COPIES = 4
+"""Float64 copies of the largest layer that a probe makes: of both parts, standardised, and decomposed."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Gathered:
 
     Attributes
     ----------
-    features : dict of str to Tensor of shape (rows, features), float32, on the CPU
+    features : dict of str to Tensor of shape (rows, features), on the CPU
+        In float64 where the layer computes in it, else in float32.
     samples : dict of str to Tensor of shape (rows,), int64
         The sample that each row belongs to: its own, unless every position counts as a row.
     labels : Tensor of shape (samples,), int64
@@ -65,7 +66,7 @@ def gather(
     include_input: bool = False,
     progress: bool = True,
 ) -> Gathered:
-    """Features of every chosen layer for the first samples of a loader, in float32.
+    """Features of every chosen layer for the first samples of a loader, in float32 or float64.
 
     The model is left as `neurocollapse.collect` leaves it, and the options mean the same.
 
@@ -122,18 +123,18 @@ def check_features_fit(moments: MomentCollection, num_samples: int, *, limit: fl
     Parameters
     ----------
     moments : MomentCollection
-        Of the same layers: says how wide they are.
+        Of the same layers: says how wide they are, and of which dtype.
     num_samples : int
         Samples to keep, all passes together.
     limit : float or None
         Bytes that may be used. Default: 90 % of the free memory.
     """
-    sizes = {
-        name: 4 * num_samples * moments.record(name).positions * value.num_features for name, value in moments.items()
-    }
+    records = {name: moments.record(name) for name in moments}
+    counts = {name: num_samples * records[name].positions * value.num_features for name, value in moments.items()}
+    sizes = {name: count * (8 if records[name].feature_dtype == "float64" else 4) for name, count in counts.items()}
     allowed = memory_limit(torch.device("cpu"), limit)
-    largest = max(sizes, key=sizes.__getitem__)
-    needed = sum(sizes.values()) + WORKING_COPIES * sizes[largest]
+    largest = max(counts, key=counts.__getitem__)
+    needed = sum(sizes.values()) + WORKING_COPIES * 8 * counts[largest]
     if needed > allowed:
         raise MemoryPlanError(
             f"probing {len(sizes)} layers on {num_samples} samples needs {needed / GIB:.2f} GiB, but only "
@@ -162,7 +163,7 @@ class _Kept:
         count = len(self._labels[-1])
         rows = torch.arange(self.num_samples - count, self.num_samples).repeat_interleave(positions)
         with torch.inference_mode(False):  # a copy, never a view of the model's memory or a tensor of inference mode
-            copy = features[: len(rows)].to("cpu", torch.float32, copy=True)
+            copy = features[: len(rows)].to("cpu", copy=True)
         self._features.setdefault(key, []).append(copy)
         self._samples.setdefault(key, []).append(rows)
 

@@ -83,7 +83,9 @@ def linear_probe_accuracy(features: Any, labels: Any, test_features: Any, test_l
     )
 
 
-def mse_probe_accuracy(features: Any, labels: Any, test_features: Any, test_labels: Any) -> Accuracy:
+def mse_probe_accuracy(
+    features: Any, labels: Any, test_features: Any, test_labels: Any, *, epsilon: float | None = None
+) -> Accuracy:
     r"""Accuracy of a linear probe fitted by least squares to one-hot targets, in closed form and without a ridge.
 
     .. math:: \min_{W, b} \; \sum_i \|W z_i + b - e_{y_i}\|^2, \qquad \hat y(z) = \arg\max_k \, (W z + b)_k,
@@ -98,6 +100,8 @@ def mse_probe_accuracy(features: Any, labels: Any, test_features: Any, test_labe
     features, test_features : array-like of shape (samples, features)
     labels, test_labels : array-like of shape (samples,)
         Class indices. Test samples of a class that the training part lacks count as wrong.
+    epsilon : float, optional
+        The rounding ε, for features that were computed in a narrower dtype than they come in. Default: of their dtype.
 
     Returns
     -------
@@ -132,7 +136,8 @@ def mse_probe_accuracy(features: Any, labels: Any, test_features: Any, test_labe
     origin = train[0] + (train - train[0]).mean(axis=0)  # constant features become exactly zero
     targets = (train_labels[:, None] == classes).astype(np.float64)
     shares = targets.mean(axis=0)
-    zero = max(rounding(features), max(train.shape) * np.finfo(np.float64).eps) * np.linalg.norm(train)
+    epsilon = rounding(features) if epsilon is None else epsilon
+    zero = max(epsilon, max(train.shape) * np.finfo(np.float64).eps) * np.linalg.norm(train)
     weights = _least_norm_solution(train - origin, targets - shares, zero)
     hits = [
         classes[((part - origin) @ weights + shares).argmax(axis=1)] == truth

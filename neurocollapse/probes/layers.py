@@ -1,6 +1,6 @@
 """Probes of every layer, as labelled variables."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -8,7 +8,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from neurocollapse.probes.accuracy import linear_probe_accuracy, mse_probe_accuracy, nearest_class_mean_accuracy
+from neurocollapse.probes.accuracy import (
+    Accuracy,
+    linear_probe_accuracy,
+    mse_probe_accuracy,
+    nearest_class_mean_accuracy,
+)
 from neurocollapse.probes.rank import effective_rank_of_spectrum, rank_of_spectrum, singular_values
 
 _ALAIN = "Alain and Bengio, ICLR workshop, 2017"
@@ -16,7 +21,9 @@ _PAPYAN = "Papyan, Han, Donoho, PNAS 117(40), 2020"
 _WANG = "Wang et al., JMLR 26(220), 2025"
 _ROY = "Roy and Vetterli, EUSIPCO, 2007"
 
-PROBES = MappingProxyType({"logistic": linear_probe_accuracy, "mse": mse_probe_accuracy})
+PROBES: MappingProxyType[str, Callable[..., Accuracy]] = MappingProxyType(
+    {"logistic": linear_probe_accuracy, "mse": mse_probe_accuracy}
+)
 """The linear probes by their names."""
 
 _LINEAR = {
@@ -41,6 +48,8 @@ class LayerSplit(NamedTuple):
         The part on which probes are tested.
     spectrum_features
         The features whose rank is taken.
+    epsilon
+        Relative rounding of the dtype in which the layer computed; by default that of `features`.
     """
 
     name: str
@@ -49,6 +58,7 @@ class LayerSplit(NamedTuple):
     test_features: NDArray[Any]
     test_labels: NDArray[Any]
     spectrum_features: NDArray[Any]
+    epsilon: float | None = None
 
 
 def probe_layers(splits: Iterable[LayerSplit], *, probe: str = "logistic") -> tuple[xr.Dataset, list[str]]:
@@ -101,7 +111,8 @@ def _layer_values(split: LayerSplit, probe: str) -> tuple[dict[str, float], bool
     """The numbers of one layer, and whether its probe converged."""
     if not len(split.features):
         return dict.fromkeys(_attributes(probe), np.nan), True
-    linear, nearest = PROBES[probe](*split[1:5]), nearest_class_mean_accuracy(*split[1:5])
+    options = {"epsilon": split.epsilon} if probe == "mse" else {}
+    linear, nearest = PROBES[probe](*split[1:5], **options), nearest_class_mean_accuracy(*split[1:5])
     spectrum = singular_values(split.spectrum_features)
     return {
         "probe_accuracy_train": linear.train,
