@@ -1,6 +1,7 @@
 """Plain LoRA adapters mean the same to PEFT and to this package, in both directions."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,33 @@ def test_a_layer_whose_name_ends_another_is_named_by_an_expression(tmp_path: Pat
     assert json.loads((tmp_path / "adapter_config.json").read_text())["target_modules"] == "fc"
 
 
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+def test_adapters_beside_changed_base_weights_are_refused(peft: Any, start: str, tmp_path: Path) -> None:
+    theirs = peft.get_peft_model(
+        nn.ModuleDict({"fc": nn.Linear(6, 6)}), peft.LoraConfig(r=2, target_modules=["fc"], init_lora_weights=start)
+    )
+    theirs.save_pretrained(tmp_path)
+    with pytest.raises(AdapterError, match=f"sets init_lora_weights='{start}', which plain LoRA does not have"):
+        load_peft(nn.ModuleDict({"fc": nn.Linear(6, 6)}), tmp_path)
+
+
+@pytest.mark.parametrize("start", [True, "gaussian", "orthogonal"])
+def test_other_starts_are_read(peft: Any, start: Any, tmp_path: Path) -> None:
+    config = peft.LoraConfig(r=2, target_modules=["fc"], init_lora_weights=start, task_type="FEATURE_EXTRACTION")
+    peft.get_peft_model(nn.ModuleDict({"fc": nn.Linear(6, 6)}), config).save_pretrained(tmp_path)
+    assert list(load_peft(nn.ModuleDict({"fc": nn.Linear(6, 6)}), tmp_path)) == ["fc"]
+
+
+def test_a_configuration_that_cannot_be_written_leaves_the_weights(tmp_path: Path) -> None:
+    adapters = inject(nn.ModuleDict({"fc": nn.Linear(4, 4)}), "fc", kind=LoRA(rank=2))
+    (tmp_path / "adapter_config.json").mkdir()
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"older")
+    with pytest.raises(AdapterError, match=r"cannot write .*adapter_config\.json"):
+        save_peft(adapters, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert (tmp_path / "adapter_model.safetensors").read_bytes() == b"older"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -128,8 +156,14 @@ def test_a_layer_whose_name_ends_another_is_named_by_an_expression(tmp_path: Pat
         ({"use_dora": True}, "sets use_dora, which plain LoRA does not have"),
         ({"bias": "all"}, "sets bias"),
         ({"rank_pattern": {"fc": 8}}, "sets rank_pattern"),
-        ({"r": 0}, "must give a positive 'r', got 0"),
-        ({"lora_alpha": "x"}, "must give a positive 'lora_alpha', got 'x'"),
+        ({"init_lora_weights": "pissa_niter_4"}, "sets init_lora_weights='pissa_niter_4'"),
+        ({"alora_invocation_tokens": [1, 2]}, "sets alora_invocation_tokens"),
+        ({"target_parameters": ["fc.weight"], "layer_replication": [[0, 1]]}, "target_parameters, layer_replication"),
+        ({"a_setting_of_tomorrow": {"x": 1}}, "sets a_setting_of_tomorrow"),
+        ({"r": 0}, "must give 'r' as a positive integer, got 0"),
+        ({"r": 3.0}, "must give 'r' as a positive integer, got 3.0"),
+        ({"lora_alpha": "x"}, "must give 'lora_alpha' as a positive number, got 'x'"),
+        ({"lora_alpha": math.inf}, "must give 'lora_alpha' as a positive number, got inf"),
     ],
 )
 def test_adapters_that_are_not_plain_lora_are_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -7,20 +7,31 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from neurocollapse.compression.adapters.chain import Chain
 from neurocollapse.compression.adapters.injection import Adapters, inject_factors
 from neurocollapse.compression.adapters.kinds import LoRA
 from neurocollapse.compression.adapters.selection import AdapterError, dense_layers, few
-from neurocollapse.compression.adapters.storage import read_safetensors, write_safetensors
+from neurocollapse.compression.adapters.storage import read_safetensors, replacing
 from neurocollapse.dynamics.matrices import keeps_inputs_first
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 SIDES = (".lora_A.weight", ".lora_B.weight")
-UNSUPPORTED = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "lora_bias", "trainable_token_indices")
-"""Settings of PEFT that change what a stored adapter computes, beyond α W_B W_A / r."""
+READ = frozenset({"peft_type", "r", "lora_alpha", "use_rslora", "bias", "init_lora_weights"})
+"""Settings of PEFT that are read here."""
+HARMLESS = frozenset(
+    {
+        *("auto_mapping", "base_model_name_or_path", "eva_config", "exclude_modules", "fan_in_fan_out"),
+        *("inference_mode", "layers_pattern", "layers_to_transform", "lora_dropout", "megatron_core", "peft_version"),
+        *("qalora_group_size", "revision", "runtime_config", "target_modules", "task_type"),
+    }
+)
+"""Those that do not change what a stored adapter computes; any other may, also one that PEFT does not have yet."""
+PLAIN_STARTS = (True, False, None, "eva", "gaussian", "orthogonal")
+"""Values of "init_lora_weights" that leave the base weights as they were; pissa, olora and others change them."""
 
 
 def save_peft(adapters: Adapters, folder: str | PathLike[str]) -> Path:
@@ -44,9 +55,11 @@ def save_peft(adapters: Adapters, folder: str | PathLike[str]) -> Path:
         for name, chain in adapters.items()
         for side, factor in zip(SIDES, _two_factors(chain), strict=True)
     }
-    write_safetensors(state, target / WEIGHTS, {"format": "pt"})
     text = json.dumps(_config(adapters), indent=2, sort_keys=True)
-    (target / CONFIG).write_text(text + "\n", encoding="utf-8")
+    with replacing(target / WEIGHTS) as weights:
+        save_file(state, weights, {"format": "pt"})
+        with replacing(target / CONFIG) as config:
+            config.write_text(text + "\n", encoding="utf-8")
     return target
 
 
@@ -56,8 +69,8 @@ def load_peft(model: nn.Module, folder: str | PathLike[str]) -> Adapters:
     Raises
     ------
     AdapterError
-        If a file is missing or damaged, the adapter is of another kind than plain LoRA on dense layers, or does not
-        fit the model. The model is then as it was.
+        If a file is missing or damaged, the adapter is of another kind than plain LoRA on dense layers, belongs to base
+        weights that its start changed (PiSSA, OLoRA), or does not fit the model. The model is then as it was.
     """
     source = Path(folder)
     config = _read_config(source / CONFIG)
@@ -118,14 +131,24 @@ def _read_config(path: Path) -> Mapping[str, Any]:
         raise AdapterError(f"{path} is not JSON: {error}") from error
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         raise AdapterError(f"{path} must describe a LORA adapter, got peft_type={_get(config, 'peft_type')!r}")
-    unsupported = [key for key in UNSUPPORTED if config.get(key)] + ["bias"] * (config.get("bias", "none") != "none")
+    unsupported = _unsupported(config)
     if unsupported:
         raise AdapterError(f"{path} sets {few(unsupported)}, which plain LoRA does not have; merge it with PEFT first")
-    for key in ("r", "lora_alpha"):
+    for key, number in (("r", int), ("lora_alpha", int | float)):
         value = config.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-            raise AdapterError(f"{path} must give a positive {key!r}, got {value!r}")
+        if isinstance(value, bool) or not isinstance(value, number) or not 0 < value < math.inf:
+            noun = "integer" if number is int else "number"
+            raise AdapterError(f"{path} must give {key!r} as a positive {noun}, got {value!r}")
     return config
+
+
+def _unsupported(config: Mapping[str, Any]) -> list[str]:
+    """The settings that are not those of plain LoRA on base weights as they were."""
+    found = [key for key, value in config.items() if value and key not in READ | HARMLESS]
+    if config.get("bias", "none") != "none":
+        found.append("bias")
+    start = config.get("init_lora_weights")
+    return found if start in PLAIN_STARTS else [*found, f"init_lora_weights={start!r}"]
 
 
 def _get(config: Any, key: str) -> Any:

@@ -3,7 +3,8 @@
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ def save_adapters(adapters: Adapters, path: str | PathLike[str]) -> Path:
         for index, factor in enumerate(chain.factors)
     }
     kind = {"kind": type(adapters.kind).__name__, **dataclasses.asdict(adapters.kind)}
-    write_safetensors(state, target, {"format": FORMAT, "kind": json.dumps(kind)})
+    with replacing(target) as part:
+        save_file(state, part, {"format": FORMAT, "kind": json.dumps(kind)})
     return target
 
 
@@ -57,7 +59,7 @@ def load_adapters(model: nn.Module, path: str | PathLike[str]) -> Adapters:
     try:
         values = json.loads(metadata["kind"])
         kind = KINDS[values.pop("kind")](**values)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise AdapterError(f"{path} names no kind of adapter that is known here; save it with this version") from error
     factors: dict[str, dict[int, Tensor]] = {}
     for key, value in state.items():
@@ -69,11 +71,12 @@ def load_adapters(model: nn.Module, path: str | PathLike[str]) -> Adapters:
     return inject_factors(model, kind, ordered, source=str(path))
 
 
-def write_safetensors(state: Mapping[str, Tensor], target: Path, metadata: dict[str, str]) -> None:
-    """Write tensors in one step: a file that was there before stays until the new one is complete."""
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A path to write to: what was there before stays until the new file is complete."""
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        save_file(dict(state), part, metadata)
+        yield part
         os.replace(part, target)
     except (OSError, SafetensorError) as error:
         raise AdapterError(f"cannot write {target}: {error}; name a file in a folder that exists") from error
