@@ -122,6 +122,31 @@ def test_a_layer_whose_name_ends_another_is_named_by_an_expression(tmp_path: Pat
     assert json.loads((tmp_path / "adapter_config.json").read_text())["target_modules"] == "fc"
 
 
+def test_a_layer_whose_name_ends_that_of_any_module_is_named_by_an_expression(peft: Any, tmp_path: Path) -> None:
+    def network() -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Sequential(nn.Dropout(), nn.Linear(8, 4))).eval()
+
+    model, inputs = network(), torch.ones(2, 6)
+    adapters = inject(model, "**", kind=DeepLoRA(rank=2, init_scale=1.0))
+    save_peft(adapters, tmp_path)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["target_modules"] == r"0|2\.1"
+    theirs = peft.PeftModel.from_pretrained(network(), tmp_path)  # a Dropout, 2.0, ends in .0 and takes no adapter
+    assert float((theirs(inputs) - model(inputs)).detach().abs().max()) < ROUNDING
+
+
+def test_an_embedding_gets_no_adapter_by_its_name(peft: Any, tmp_path: Path) -> None:
+    def network() -> nn.Module:
+        return nn.ModuleDict({"body": nn.ModuleDict({"word": nn.Embedding(9, 6)}), "word": nn.Linear(6, 4)})
+
+    save_peft(inject(network(), "word", kind=LoRA(rank=2)), tmp_path)
+    theirs = peft.PeftModel.from_pretrained(network(), tmp_path)
+    assert {name.rpartition(".lora_")[0] for name, _ in theirs.named_parameters() if "lora" in name} == {
+        "base_model.model.word"
+    }
+
+
 @pytest.mark.parametrize("start", ["pissa", "olora"])
 def test_adapters_beside_changed_base_weights_are_refused(peft: Any, start: str, tmp_path: Path) -> None:
     theirs = peft.get_peft_model(

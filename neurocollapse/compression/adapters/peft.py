@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from neurocollapse.compression.adapters.chain import Chain
 from neurocollapse.compression.adapters.injection import Adapters, inject_factors
 from neurocollapse.compression.adapters.kinds import LoRA
-from neurocollapse.compression.adapters.selection import AdapterError, dense_layers, few
+from neurocollapse.compression.adapters.selection import AdapterError, few
 from neurocollapse.compression.adapters.storage import read_safetensors, replacing
 from neurocollapse.dynamics.matrices import keeps_inputs_first
 
@@ -115,9 +116,9 @@ def _config(adapters: Adapters) -> dict[str, Any]:
 
 def _targets(adapters: Adapters) -> list[str] | str:
     """The adapted layers: PEFT takes a list by the ends of names, and a text as a regular expression."""
-    others = [name for name in dense_layers(adapters.model) if name not in adapters]
+    others = [name for name, _ in adapters.model.named_modules() if name not in adapters]
     if any(other.endswith(f".{name}") for other in others for name in adapters):
-        return "|".join(name.replace(".", r"\.") for name in adapters)
+        return "|".join(re.escape(name) for name in adapters)
     return list(adapters)
 
 
