@@ -1,5 +1,6 @@
 """Adapters come back from their file, and files of other things are refused in one line."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -75,12 +76,33 @@ def test_files_of_other_things_are_refused(tmp_path: Path) -> None:
     save_file({"0.weight": torch.ones(2, 2)}, tmp_path / "odd.safetensors", metadata)
     with pytest.raises(AdapterError, match=r"holds '0\.weight', which is no factor"):
         load_adapters(network(), tmp_path / "odd.safetensors")
-    save_file({"0.factors.0": torch.ones(4, 7)}, tmp_path / "kind.safetensors", {**metadata, "kind": '{"kind": "X"}'})
-    with pytest.raises(AdapterError, match="names no kind of adapter"):
-        load_adapters(network(), tmp_path / "kind.safetensors")
+    for kind in ('{"kind": "X"}', '"LoRA"', "null", "[]", "{"):
+        save_file({"0.factors.0": torch.ones(4, 7)}, tmp_path / "kind.safetensors", {**metadata, "kind": kind})
+        with pytest.raises(AdapterError, match="names no kind of adapter"):
+            load_adapters(network(), tmp_path / "kind.safetensors")
     save_file({"0.factors.0": torch.ones(4, 7)}, tmp_path / "half.safetensors", metadata)
     with pytest.raises(AdapterError, match=r"have shapes \[\(4, 7\)\], expected \[\(4, 7\), \(10, 4\)\]"):
         load_adapters(network(), tmp_path / "half.safetensors")
+
+
+@pytest.mark.parametrize("glob", ["*", "**"])
+def test_the_name_of_a_layer_in_a_file_is_no_glob(glob: str, tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    state = {key.replace("0.factors", f"{glob}.factors"): value for key, value in load_file(path).items()}
+    save_file(state, path, {"format": "neurocollapse adapters 1", "kind": '{"kind": "LoRA", "rank": 4}'})
+    with pytest.raises(AdapterError, match=r"does not fit: Sequential has no layer '\*"):
+        load_adapters(network(), path)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_factors_that_are_not_finite_are_not_loaded(number: float, tmp_path: Path) -> None:
+    adapters = inject(network(), "**", kind=LoRA(rank=4))
+    with torch.no_grad():
+        adapters["2"].factors[1][0, 0] = number
+    model = network()
+    with pytest.raises(AdapterError, match="factors of '2' hold NaN or infinite numbers"):
+        load_adapters(model, save_adapters(adapters, tmp_path / "adapters.safetensors"))
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_a_file_in_no_folder_is_not_written(tmp_path: Path) -> None:

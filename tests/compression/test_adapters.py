@@ -1,6 +1,7 @@
 """Adapters change what they are put on and nothing else, start where the source says, and come off without a trace."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -282,6 +283,47 @@ def test_a_failing_loss_leaves_the_model_as_it_was() -> None:
         inject(model, "0", kind=CompressedDeepLoRA(rank=2), loss=failing)
     assert not model[0]._forward_hooks
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("returned", "error", "message"),
+    [
+        (
+            lambda output: output,
+            AdapterError,
+            r"`loss` must return one number, got shape \(12, 5\); take its mean or sum",
+        ),
+        (lambda output: output.sum().detach(), AdapterError, "`loss` returned a number without a gradient"),
+        (lambda output: float(output.detach().sum()), TypeError, "`loss` must return a tensor, got a float"),
+    ],
+)
+def test_what_no_gradient_can_be_taken_of_is_refused(
+    returned: Callable[[Tensor], object], error: type[Exception], message: str
+) -> None:
+    model, inputs = network(), batch()
+    with pytest.raises(error, match=message):
+        inject(model, "**", kind=CompressedDeepLoRA(rank=2), loss=lambda: returned(model(inputs)))
+    assert not any(isinstance(module, Chain) for module in model.modules())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+class Taken(nn.Linear):
+    """A dense layer that uses the adapter's name for something of its own."""
+
+    def __init__(self, own: object) -> None:
+        super().__init__(7, 7)
+        self.adapter = own
+
+
+@pytest.mark.parametrize("own", ["text", nn.Identity()], ids=["attribute", "module"])
+def test_a_layer_with_an_adapter_of_its_own_is_refused(own: object) -> None:
+    model = nn.Sequential(nn.Linear(7, 7), Taken(own))
+    with pytest.raises(AdapterError, match="'1', a Taken, has an attribute 'adapter' of its own"):
+        inject(model, "**", kind=LoRA(rank=2))
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert model[1].adapter is own
+    assert not any(isinstance(module, Chain) for module in model.modules())
+    inject(model, "0", kind=LoRA(rank=2)).remove()
 
 
 def test_a_tied_weight_is_adapted_in_one_place_only() -> None:

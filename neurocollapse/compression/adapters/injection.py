@@ -170,8 +170,8 @@ def inject(
     Raises
     ------
     AdapterError
-        If a name or glob matches nothing, a rank is too large, or the model has adapters already. The model is then as
-        it was.
+        If a name or glob matches nothing, a layer has an attribute `adapter` of its own, a rank is too large, what the
+        loss returns has no gradient, or the model has adapters already. The model is then as it was.
 
     Examples
     --------
@@ -208,15 +208,29 @@ def _initial_factors(
 def inject_factors(model: nn.Module, kind: Kind, factors: Mapping[str, Sequence[Tensor]], *, source: str) -> Adapters:
     """Put adapters on a model whose factors are known, after checking that each of them fits."""
     _check_free(model)
-    chosen = {name: choose(model, name)[name] for name in factors}
+    chosen = {name: _named(model, name, source) for name in factors}
     check_ranks(kind, chosen)
-    expected = [_shapes(kind, layer) for layer in chosen.values()]
-    for (name, given), shapes in zip(factors.items(), expected, strict=True):
-        found = [tuple(factor.shape) for factor in given]
-        if found != shapes:
-            raise AdapterError(f"{source} does not fit: factors of {name!r} have shapes {found}, expected {shapes}")
+    for name, given in factors.items():
+        _check_factors(name, given, _shapes(kind, chosen[name]), source)
     chains = {name: Chain(_placed(factors[name], weight_of(layer)), kind.scale) for name, layer in chosen.items()}
     return Adapters(model, kind, chains)
+
+
+def _named(model: nn.Module, name: str, source: str) -> nn.Module:
+    """The dense layer of exactly this name."""
+    found = choose(model, name)
+    if name not in found:  # it works as a glob
+        raise AdapterError(f"{source} does not fit: {type(model).__name__} has no layer {name!r}")
+    return found[name]
+
+
+def _check_factors(name: str, factors: Sequence[Tensor], shapes: list[tuple[int, int]], source: str) -> None:
+    """Raise unless the factors of a layer have these shapes and hold numbers."""
+    found = [tuple(factor.shape) for factor in factors]
+    if found != shapes:
+        raise AdapterError(f"{source} does not fit: factors of {name!r} have shapes {found}, expected {shapes}")
+    if not all(bool(factor.isfinite().all()) for factor in factors):
+        raise AdapterError(f"{source} is of no use: factors of {name!r} hold NaN or infinite numbers; train them anew")
 
 
 def first_gradients(layers: Mapping[str, nn.Module], loss: Callable[[], Tensor]) -> dict[str, Tensor]:
@@ -231,6 +245,7 @@ def first_gradients(layers: Mapping[str, nn.Module], loss: Callable[[], Tensor])
     handles = [_attach(layer, probes[name]) for name, layer in layers.items()]
     try:
         value = loss()
+        _check_loss(value)
         leaves = [probe.factors[0] for probe in probes.values()]
         found = torch.autograd.grad(value, leaves, allow_unused=True)
     finally:
@@ -241,6 +256,16 @@ def first_gradients(layers: Mapping[str, nn.Module], loss: Callable[[], Tensor])
     if unused:
         raise AdapterError(f"`loss` does not depend on {few(unused)}; choose layers that the model runs")
     return {name: gradient.double().cpu() for name, gradient in zip(layers, found, strict=True)}
+
+
+def _check_loss(value: object) -> None:
+    """Raise unless what the loss function returned can be differentiated."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"`loss` must return a tensor, got a {type(value).__name__}; leave out .item() or float()")
+    if value.numel() != 1:
+        raise AdapterError(f"`loss` must return one number, got shape {tuple(value.shape)}; take its mean or sum")
+    if not value.requires_grad:
+        raise AdapterError("`loss` returned a number without a gradient; let it run the model, not under no_grad")
 
 
 def check_ranks(kind: Kind, layers: Mapping[str, nn.Module]) -> None:

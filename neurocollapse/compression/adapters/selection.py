@@ -95,6 +95,11 @@ def _check_usable(name: str, layer: nn.Module) -> None:
             f"{name!r} is never called: nn.MultiheadAttention reads its weight directly, and an adapter on it would do "
             "nothing; choose other layers"
         )
+    if hasattr(layer, CHILD):
+        raise AdapterError(
+            f"{name!r}, a {type(layer).__name__}, has an attribute {CHILD!r} of its own, which the adapter would take "
+            "the place of; choose other layers"
+        )
     if isinstance(layer.weight, nn.UninitializedParameter):
         raise AdapterError(f"{name!r} has no weight yet; run the model once before adapters are injected")
     if not weight_of(layer).is_floating_point():
