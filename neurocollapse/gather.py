@@ -49,6 +49,10 @@ class Gathered:
             keep &= torch.from_numpy(chosen)[samples]
         return features[keep].numpy(), self.labels[samples[keep]].numpy()
 
+    def num_left_out(self, name: str) -> int:
+        """How many rows of one layer `rows` leaves out, because their features are not finite."""
+        return int((~self.features[name].isfinite().all(dim=1)).sum())
+
 
 def gather(
     model: nn.Module,
