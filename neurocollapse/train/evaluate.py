@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from neurocollapse.train.loop import check_outputs
+from neurocollapse.train.batch import check_outputs, class_indices
+from neurocollapse.train.random_state import forked_random_state
 from neurocollapse.train.settings import LOSSES, check_choice, loss_of
 
 
@@ -49,9 +50,10 @@ def evaluate(model: nn.Module, data: Dataset[Any], *, loss: str = "cross_entropy
     total_loss, num_correct = 0.0, 0
     try:
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), forked_random_state(device):
             for inputs, labels in DataLoader(data, batch_size, generator=torch.Generator()):
-                outputs, labels = model(inputs.to(device)), labels.to(device)
+                labels = class_indices(labels).to(device)
+                outputs = model(inputs.to(device))
                 check_outputs(outputs, labels)
                 total_loss += loss_of(outputs, labels, loss).item() * len(labels)
                 num_correct += int((outputs.argmax(dim=1) == labels).sum())

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from neurocollapse.train.batch import check_outputs, class_indices
 from neurocollapse.train.checkpoints import load_checkpoint, save_checkpoint
 from neurocollapse.train.events import Event, Progress, checked_events
 from neurocollapse.train.random_state import forked_random_state, seed_random_state
@@ -165,7 +166,7 @@ def _train_epoch(run: _Run, epoch: int) -> tuple[float, float]:
     total_loss, num_correct = 0.0, 0
     run.model.train()
     for inputs, labels in DataLoader(run.data, batch_sampler=batches, generator=order):
-        loss, correct = _update(run, inputs.to(run.device), labels.to(run.device), epoch)
+        loss, correct = _update(run, inputs.to(run.device), class_indices(labels).to(run.device), epoch)
         total_loss += loss * len(labels)
         num_correct += correct
         run.emit("after_batch", epoch, loss, correct / len(labels))
@@ -191,18 +192,6 @@ def _update(run: _Run, inputs: Tensor, labels: Tensor, epoch: int) -> tuple[floa
     run.optimizer.step()
     run.step += 1
     return value, int((outputs.argmax(dim=1) == labels).sum())
-
-
-def check_outputs(outputs: Any, labels: Tensor) -> None:
-    """Raise unless outputs are class scores that have a column for every label."""
-    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(labels):
-        came = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
-        raise TrainingError(f"`model` must return class scores of shape ({len(labels)}, classes), got {came}")
-    if not 0 <= int(labels.min()) <= int(labels.max()) < outputs.shape[1]:
-        raise TrainingError(
-            f"`model` returns scores for {outputs.shape[1]} classes, but the labels run from {int(labels.min())} "
-            f"to {int(labels.max())}; build the model with more classes"
-        )
 
 
 def _batches(order: Tensor, batch_size: int) -> list[list[int]]:

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.data import TensorDataset
 
 from neurocollapse.train import TrainingError, evaluate
@@ -41,6 +42,22 @@ def test_evaluation_is_in_eval_mode_and_leaves_everything_as_it_was() -> None:
     assert torch.equal(before, torch.get_rng_state())
     assert [module.training for module in model.modules()] == [True, False, True]
     assert not model[1].running_mean.any()
+
+
+def test_a_model_that_draws_in_eval_mode_leaves_the_random_state() -> None:
+    class Noisy(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return functional.dropout(inputs)  # drops in eval mode too
+
+    before = torch.get_rng_state()
+    evaluate(Noisy(), dataset())
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_labels_must_be_integers() -> None:
+    one_hot = TensorDataset(torch.zeros(4, 4), torch.eye(4))
+    with pytest.raises(TrainingError, match=r"one integer label a sample, got a batch of float32 of shape \(4, 4\)"):
+        evaluate(nn.Identity(), one_hot, batch_size=4)
 
 
 def test_modes_are_put_back_after_an_error() -> None:

@@ -199,6 +199,15 @@ def test_training_works_inside_no_grad() -> None:
     assert inside == run(network())
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_labels_may_be_integers_of_any_width(dtype: torch.dtype, loss: str) -> None:
+    inputs, labels = dataset().tensors
+    narrow = TensorDataset(inputs, labels.to(dtype))
+    assert run(network(), narrow, loss=loss) == run(network(), loss=loss)
+    assert evaluate(network(), narrow, loss=loss) == evaluate(network(), dataset(), loss=loss)
+
+
 def test_frozen_parameters_stay() -> None:
     model = network()
     model[0].requires_grad_(False)
@@ -255,6 +264,13 @@ class Stream(IterableDataset):
         ({"data": []}, ValueError, "`data` must hold at least one sample"),
         ({"data": TensorDataset(torch.zeros(2, 3), torch.tensor([0, 3]))}, TrainingError, "scores for 3 classes, but"),
         ({"data": TensorDataset(torch.zeros(2, 3), torch.tensor([0, -1]))}, TrainingError, "run from -1"),
+        (
+            {"data": TensorDataset(torch.zeros(6, 3), torch.eye(3).repeat(2, 1)), "batch_size": 3},
+            TrainingError,
+            r"one integer label a sample, got a batch of float32 of shape \(3, 3\); turn one-hot labels into",
+        ),
+        ({"data": TensorDataset(torch.zeros(2, 3), torch.ones(2))}, TrainingError, r"batch of float32 of shape \(2,\)"),
+        ({"data": [(torch.zeros(3), "cat"), (torch.zeros(3), "dog")]}, TrainingError, "got a tuple in a batch"),
         ({"model": nn.Identity()}, TrainingError, "must have parameters that require gradients, Identity has none"),
         (
             {"model": nn.Sequential(nn.Linear(3, 4), nn.Unflatten(1, (2, 2)))},
