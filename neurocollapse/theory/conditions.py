@@ -1,6 +1,7 @@
 """The assumptions behind each level of bounds, as measured on one network."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from neurocollapse.theory.assumptions import Assumption, interior_balance, minimum_norm, zero_loss
@@ -42,6 +43,13 @@ PRACTICAL = Exactness(interior_balance=0.01, fit=0.10)
 """For trained networks: 1 % of σ_K² and 10 %."""
 EXACT = Exactness(interior_balance=1e-8, fit=1e-8)
 """For constructed networks: what float64 leaves."""
+TAKEN_AS_EXACT = {
+    "zero_loss": EXACT.fit,
+    "zero_loss_within_classes": EXACT.fit,
+    "minimum_norm": EXACT.fit,
+    "interior_balance": EXACT.interior_balance,
+}
+"""What the a-priori theorem takes as exact (A2, A3), and up to which residual it is."""
 
 
 def progressive_assumptions(
@@ -57,6 +65,13 @@ def progressive_assumptions(
     found = [*_shape(problem), *_data(problem, measured), *_fit(problem, measured, exactness)]
     found += [*_spectrum(problem, measured, exactness), _resolution(problem, tolerance), *_mechanism(problem, measured)]
     return {assumption.name: assumption for assumption in found}
+
+
+def least_exact(assumptions: Mapping[str, Assumption]) -> Assumption | None:
+    """Find which of `TAKEN_AS_EXACT` is furthest from exact, if any is not."""
+    named = [(assumptions[name], limit) for name, limit in TAKEN_AS_EXACT.items() if name in assumptions]
+    inexact = [assumption for assumption, limit in named if assumption.residual > limit]
+    return max(inexact, key=lambda assumption: assumption.residual, default=None)
 
 
 def _shape(problem: LinearProblem) -> list[Assumption]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from neurocollapse.theory.measured import Measured, measure_problem
 from neurocollapse.theory.problem import LinearProblem
 from neurocollapse.theory.table import PRINTED, THEOREM_1, THEOREM_2, progressive_dataset, whole_network_dataset
 from neurocollapse.theory.tail import LinearTail, linear_tail
-from neurocollapse.theory.verdict import Verdict, Verification
+from neurocollapse.theory.verdict import UNMET, VIOLATED, Verdict, Verification
 
 __all__ = ["EXACT", "PRACTICAL", "Exactness", "verify"]
 
@@ -54,7 +54,9 @@ def verify(
         may move a measurement further than this, the verdict is "assumptions unmet".
     exactness
         When A2 and A3 count as met: `PRACTICAL` (interior imbalance 1 % of σ_K², fit 10 %) for trained networks,
-        `EXACT` (1e−8) for constructed ones.
+        `EXACT` (1e−8) for constructed ones. The a-priori theorem takes them as exact: a measurement outside its
+        bracket by a part of itself no larger than the largest of their residuals above 1e−8 is "assumptions unmet",
+        one further outside is "violated".
     output_scale
         α, if the network's output is α W_{L:1} x.
     separation_means
@@ -137,7 +139,7 @@ def _prior_ratios(
     """The a-priori bracket of every decay ratio."""
     unmet = _unmet(assumptions, conditions.PRIOR)
     lower, upper = (None, None) if measured.prior is None else (measured.prior.ratio_lower, measured.prior.ratio_upper)
-    return [
+    verdicts = [
         Verdict.judge(
             RATIO,
             THEOREM_1,
@@ -150,6 +152,7 @@ def _prior_ratios(
         )
         for layer in range(max(len(measured.decay_ratio) - 1, 1))
     ]
+    return _within_exactness(verdicts, assumptions)
 
 
 def _prior_separations(measured: Measured, assumptions: Mapping[str, Assumption], options: _Options) -> list[Verdict]:
@@ -157,7 +160,7 @@ def _prior_separations(measured: Measured, assumptions: Mapping[str, Assumption]
     unmet = _unmet(assumptions, conditions.PRIOR)
     values = measured.separation_centred if options.centred else measured.separation
     claim = f"{SEPARATION} (centred means, which the theorem is not about)" if options.centred else SEPARATION
-    return [
+    verdicts = [
         Verdict.judge(
             claim,
             THEOREM_1,
@@ -168,6 +171,21 @@ def _prior_separations(measured: Measured, assumptions: Mapping[str, Assumption]
             layer=layer,
         )
         for layer, value in enumerate(values)
+    ]
+    return _within_exactness(verdicts, assumptions)
+
+
+def _within_exactness(verdicts: Sequence[Verdict], assumptions: Mapping[str, Assumption]) -> list[Verdict]:
+    """Call a bracket missed by no more than the least exact of A2 and A3 unmet instead of violated."""
+    inexact = conditions.least_exact(assumptions)
+    if inexact is None:
+        return list(verdicts)
+    met = f"while {inexact.name} is met to {100 * inexact.residual:.2g} % only"
+    return [
+        replace(verdict, outcome=UNMET, reason=f"outside by {-100 * verdict.slack:.2g} %, {met}")
+        if verdict.outcome == VIOLATED and -verdict.slack <= inexact.residual
+        else verdict
+        for verdict in verdicts
     ]
 
 
