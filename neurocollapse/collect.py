@@ -1,6 +1,5 @@
 """Class moments of every layer in one pass over a loader."""
 
-import functools
 import json
 import math
 import operator
@@ -16,7 +15,7 @@ from torch.utils.data import Dataset, DistributedSampler, IterableDataset
 
 from neurocollapse.hooks import Recorder
 from neurocollapse.provenance import describe_run
-from neurocollapse.resume import Checkpoint, weight_digest
+from neurocollapse.resume import Checkpoint, option_text, weight_digest
 from neurocollapse.run import Run, callee_of, device_of, undisturbed
 from neurocollapse.statistics import MomentCollection, all_reduce, memory_limit
 from neurocollapse.stream import NON_FINITE, MomentStream, StreamOptions
@@ -49,7 +48,8 @@ def collect(
     """Class moments of every chosen layer, streamed over a loader at nearly the cost of the forward pass.
 
     The model runs without gradients. Afterwards its hooks, its train/eval mode and torch's random state are what they
-    were, also after an error or Ctrl-C; it is never moved to another device.
+    were, also after an error or Ctrl-C; it is never moved to another device. In evaluation mode its buffers stay as
+    they are, too.
 
     Parameters
     ----------
@@ -67,14 +67,16 @@ def collect(
     device : torch.device or str, optional
         Where the inputs go. Default: where the model is.
     mode : {"eval", "train", "unchanged"}
-        Mode of the model while it is measured.
+        Mode of the model while it is measured. In train mode batch normalisation moves its running statistics, which
+        are not put back.
     non_finite : {"raise", "skip"}
         Features that are NaN or infinite end the run, or are left out of that layer and counted.
     progress : bool
         Show a progress bar on a terminal or in a notebook.
     resume : path-like, optional
         File in which the finished part is kept; a run that finds it goes on from there, to the last bit if the loader
-        repeats its order.
+        repeats its batches. A file of other layers, options, weights or batches is refused: functions are compared by
+        name and code, batches by their labels and a sample of the numbers in their inputs.
     calls : {"all", "first", "last"}
         Which calls of a module that is called several times in one forward pass.
     output : str, callable or dict, optional
@@ -123,10 +125,10 @@ def collect(
     recorder = Recorder(model, layers, pool=pool, output=output, calls=calls, sink=stream.add)
     settings = {
         "model": type(recorder.model).__name__,
-        "weights": weight_digest(recorder.model, buffers=mode == "eval") if resume is not None else 0,
-        "layers": [tap.name for tap in recorder.taps],
-        "pool": _option_text(pool),
-        "output": _option_text(output),
+        "weights": weight_digest(recorder.model, mode) if resume is not None else 0,
+        "layers": [[tap.name, tap.path, tap.at_input] for tap in recorder.taps],
+        "pool": option_text(pool),
+        "output": option_text(output),
         "calls": calls,
         "precision": precision,
         "covariance": covariance,
@@ -135,7 +137,7 @@ def collect(
         "num_classes": num_classes,
         "include_input": include_input,
     }
-    checkpoint = Checkpoint(_rank_path(resume, distributed), settings)
+    checkpoint = Checkpoint(_rank_path(resume, distributed), settings, place)
     run = Run(
         recorder,
         stream,
@@ -220,12 +222,3 @@ def _num_unrepeated(loader: Any, distributed: bool) -> int | None:
         return None
     total = len(sampler.dataset)  # type: ignore[arg-type]  # a DistributedSampler has checked that it has a length
     return min(sampler.num_samples, len(range(sampler.rank, total, sampler.num_replicas)))
-
-
-def _option_text(option: Any) -> str:
-    """An option in words that are the same in the next process: callables by name."""
-    if isinstance(option, dict):
-        return str({str(name): _option_text(value) for name, value in option.items()})
-    if isinstance(option, functools.partial):
-        return f"{_option_text(option.func)}{option.args}{option.keywords}"
-    return str(getattr(option, "__qualname__", type(option).__qualname__ if callable(option) else option))

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from neurocollapse.data.batches import Batch, moved, split_batch
 from neurocollapse.hooks import CaptureError, CaptureWarning, Recorder, SiteKey
-from neurocollapse.resume import Checkpoint, deferred_interrupt, label_digest
+from neurocollapse.resume import Checkpoint, batch_digest, deferred_interrupt
 from neurocollapse.statistics import LayerRecord, check_labels, one_hot_columns
 from neurocollapse.stream import MomentStream
 
@@ -63,7 +63,7 @@ class Run:
 
     def over(self, loader: Iterable[Any], *, progress: bool) -> None:
         """Count every batch; save what is new however the pass ends."""
-        self.checkpoint.load(self.stream, self.device)
+        self.checkpoint.load(self.stream)
         finished = self.stream.num_batches
         try:
             with progress_bar(loader, progress) as bar:
@@ -85,18 +85,19 @@ class Run:
             labels = checked_labels(parts, self.stream.num_classes if self.stream.fixed_classes else None)
             if not len(labels):
                 continue  # an empty batch holds nothing to count, and models may fail on it
-            if index == finished:
-                self.checkpoint.check_labels(digest)
+            if self.checkpoint.path:  # before the model runs, which may change its inputs in place
+                digest = batch_digest(parts.tensors, labels, digest)
             if index >= finished:
                 with deferred_interrupt() if self.checkpoint.path else nullcontext():
                     self._count(parts, labels)
+                    self.checkpoint.finish_batch(self.stream, digest)
                 if index == 0 and not bar.disable:
                     bar.write(repr(self.stream.plan(self.checkpoint.records)), file=sys.stderr)
-            else:
-                digest = label_digest(labels, digest)
             index += 1
-        if index <= finished:
-            self.checkpoint.check_labels(digest)
+            if index == finished:
+                self.checkpoint.go_on_after(digest)
+        if index < finished:
+            self.checkpoint.go_on_after(digest)
 
     def _count(self, parts: Batch, labels: Tensor) -> None:
         """Run the model on one batch, with every chosen layer counted from inside its hook."""
@@ -112,7 +113,6 @@ class Run:
             self._settle(parts)
         self._warn_of_padding(parts)
         self.stream.end(self.checkpoint.records)
-        self.checkpoint.finish_batch(self.stream, labels)
 
     def _settle(self, parts: Batch) -> None:
         """After the first forward pass: what is known of each layer."""

@@ -43,6 +43,8 @@ class MomentStream:
     ----------
     num_batches : int
         Batches of which every layer has been counted.
+    torn : bool
+        Whether some layers may have counted a batch, or made room for a class, that others have not.
     """
 
     def __init__(self, num_classes: int | None, options: StreamOptions) -> None:
@@ -76,17 +78,17 @@ class MomentStream:
         if len(features) > len(batch.labels):  # what a padding sampler repeats comes last and has no label here
             features = features[: len(batch.labels)]
         accumulator = self.accumulators.get(key) or self._allocate(key, features)
-        if accumulator is None or accumulator.num_batches > self.num_batches:
-            return  # does not fit, or had counted this batch before the run was interrupted
+        if accumulator is None:
+            return  # does not fit
         self.torn = True
         self._norms[key] = (accumulator.update(features, batch), positions)
-        self.torn = False
 
     def end(self, records: dict[SiteKey, LayerRecord]) -> None:
         """Finish the batch: refuse what does not fit in memory, and features that are not finite."""
         if self.num_batches == 0:
             self.plan(records).check()
         self._check_finite(records)
+        self.torn = False
         self.num_batches += 1
         self.num_samples += 0 if self._batch is None else self._batch.labels.numel()
         self._batch = None
@@ -184,7 +186,6 @@ class MomentStream:
         together = torch.cat([norms.to(first, non_blocking=True) for norms, _ in self._norms.values()])
         if bool(together.sum().isfinite()):
             return
-        self.torn = True
         key, (norms, positions) = next(item for item in self._norms.items() if not item[1][0].isfinite().all())
         sample = int((~norms.isfinite()).nonzero()[0]) // positions
         raise NonFiniteError(

@@ -122,12 +122,73 @@ def test_a_run_that_fails_inside_the_forward_pass_goes_on_to_the_last_bit(
     model.act = Failing(error, call)
     with pytest.raises(error, match="stop here"):
         nc.collect(model, slow.batches(), resume=state, layers=layers, **slow.OPTIONS)
-    assert num_batches(state) == (call - 1) // 2
+    assert state.exists() == (interval == 0)  # what some layers have counted and others have not is not saved
+    assert not state.exists() or num_batches(state) == (call - 1) // 2
     model.act = nn.Tanh()
     found = nc.collect(model, slow.batches(), resume=state, layers=layers, **slow.OPTIONS)
     for name in unbroken:
         for field in ("count", "reference", "offset_sum", "offset_square", "within_scatter"):
             assert torch.equal(getattr(found[name], field), getattr(unbroken[name], field)), (name, field)
+
+
+@pytest.mark.parametrize("interval", [0.0, 1e9], ids=["saved every batch", "saved at the end"])
+def test_a_batch_on_which_the_model_failed_halfway_leaves_no_trace(
+    slow: SimpleNamespace,
+    unbroken: nc.MomentCollection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    interval: float,
+) -> None:
+    monkeypatch.setattr(saving, "SAVE_INTERVAL", interval)
+    monkeypatch.setattr(saving, "SAVE_SHARE", float("inf"))
+    state, loader, model = tmp_path / "run.state", slow.batches(), slow.build()
+    loader[7] = (100 * torch.ones(5, 5), torch.zeros(5, dtype=torch.int64))
+    hook = model.head.register_forward_pre_hook(fail_on_five)
+    with pytest.raises(RuntimeError, match="five"):
+        nc.collect(model, loader, resume=state, **slow.OPTIONS)
+    hook.remove()
+    assert_identical(nc.collect(model, slow.batches(), resume=state, **slow.OPTIONS), unbroken)
+
+
+def fail_on_five(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    """A model that cannot take a batch of five."""
+    if len(args[0]) == 5:
+        raise RuntimeError("no five samples")
+
+
+class Noisy(nn.Module):
+    """Draws random numbers in evaluation mode, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.drop, self.last = nn.Linear(5, 9), nn.BatchNorm1d(9), nn.Dropout(), nn.Linear(9, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.drop(self.norm(nn.functional.dropout(self.first(x)))))
+
+
+@pytest.mark.parametrize("mode", ["eval", "train", "unchanged"])
+@pytest.mark.parametrize("source", ["model", "loader"])
+def test_random_numbers_go_on_to_the_last_bit(
+    slow: SimpleNamespace, tmp_path: Path, hand: Any, mode: str, source: str
+) -> None:
+    def augmented(stop: int) -> Any:
+        for inputs, labels in slow.batches()[:stop]:
+            yield inputs + (torch.randn(5) if source == "loader" else 0), labels
+        if stop < slow.NUM_BATCHES:
+            torch.randn(3)  # a loader that fails has drawn numbers for the batch that it could not make
+            raise OSError("the disk is gone")
+
+    def collect(stop: int, resume: Path | None) -> nc.MomentCollection:
+        model = slow.build() if source == "loader" else hand.seeded(Noisy)
+        torch.manual_seed(5)
+        return nc.collect(model, augmented(stop), mode=mode, resume=resume, covariance=True)
+
+    with torch.random.fork_rng(devices=[]):
+        unbroken = collect(slow.NUM_BATCHES, None)
+        with pytest.raises(OSError, match="the disk is gone"):
+            collect(8, tmp_path / "state")
+        assert_identical(collect(slow.NUM_BATCHES, tmp_path / "state"), unbroken)
 
 
 def test_an_interrupted_loader_goes_on_to_the_last_bit(
@@ -218,11 +279,31 @@ def test_other_weights_buffers_and_labels_are_refused(slow: SimpleNamespace, tmp
     for model in (trained, moved):
         with pytest.raises(nc.StateFileError, match="weights"):
             nc.collect(model, slow.batches(), resume=state, **slow.OPTIONS)
-    reverse, shorter = slow.batches()[::-1], slow.batches()[:5]
-    for loader in (reverse, shorter, reverse[:6]):
+    reverse, shorter, other = slow.batches()[::-1], slow.batches()[:5], slow.batches()
+    other[5] = (other[5][0].flip(0), other[5][1])
+    for loader in (reverse, shorter, reverse[:6], other):
         with pytest.raises(nc.StateFileError, match="does not repeat the batches"):
             nc.collect(slow.build(), loader, resume=state, **slow.OPTIONS)
     assert same()
+
+
+def test_an_alias_of_another_place_is_refused(slow: SimpleNamespace, tmp_path: Path) -> None:
+    nc.collect(slow.build(), slow.batches()[:3], resume=tmp_path / "state", layers={"f": "norm"})
+    for other in ("narrow", "norm@in"):
+        with pytest.raises(nc.StateFileError, match=r"other settings \(layers\)"):
+            nc.collect(slow.build(), slow.batches()[:3], resume=tmp_path / "state", layers={"f": other})
+
+
+def test_buffers_count_as_weights_where_no_training_moves_them(slow: SimpleNamespace, tmp_path: Path) -> None:
+    model, state = slow.build(), tmp_path / "state"
+    for training in (True, False):
+        model.norm.train(training)
+        nc.collect(model, slow.batches()[:3], resume=state.with_suffix(f".{training}"), mode="unchanged")
+    model.norm.running_mean[0] += 1
+    with pytest.raises(nc.StateFileError, match="weights"):
+        nc.collect(model, slow.batches()[:3], resume=state.with_suffix(".False"), mode="unchanged")
+    model.norm.train()
+    nc.collect(model, slow.batches()[:3], resume=state.with_suffix(".True"), mode="unchanged")
 
 
 def scaling() -> Callable[..., Tensor]:
@@ -246,8 +327,20 @@ def test_a_pooling_function_is_known_again_by_what_it_computes(slow: SimpleNames
     for _ in range(2):
         collect(resume=tmp_path / "partial", pool=functools.partial(scaling(), factor=2.0))
         collect(resume=tmp_path / "object", pool={"head": Doubled()})
+        collect(resume=tmp_path / "lambda", pool=lambda activation: activation.mul(2))
+        collect(resume=tmp_path / "enclosed", pool=times(2.0))
     with pytest.raises(nc.StateFileError, match="pool"):
         collect(resume=tmp_path / "partial", pool=functools.partial(scaling(), factor=3.0))
+    for other in (lambda activation: activation.mul(3), lambda activation: activation.div(2)):
+        with pytest.raises(nc.StateFileError, match="pool"):
+            collect(resume=tmp_path / "lambda", pool=other)
+    with pytest.raises(nc.StateFileError, match="pool"):
+        collect(resume=tmp_path / "enclosed", pool=times(3.0))
+
+
+def times(factor: float) -> Callable[[Tensor], Tensor]:
+    """A function that encloses a number."""
+    return lambda activation: activation * factor if activation.dtype in {torch.float32, torch.float64} else activation
 
 
 @pytest.mark.parametrize("kind", ["truncated", "text", "empty", "another's", "moments", "half a header", "a folder"])
