@@ -1,7 +1,7 @@
 """Weights from a file into a model: safetensors, or torch files of which nothing is run."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,7 +35,42 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     ModelError
         If there is no such file, it is damaged, or holds something besides tensors.
     """
-    path = Path(path).expanduser()
+    *_, state = _unwrapped(_read_as_stored(Path(path).expanduser()))
+    return state
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Copy a checkpoint into a model whose names and shapes it matches exactly.
+
+    Wrappers' prefixes (see `read_state`) are removed only as far as the model's own names do not have them.
+
+    Raises
+    ------
+    ModelError
+        If the file cannot be read (see `read_state`), or names or shapes differ; then the model is unchanged.
+    """
+    own = model.state_dict()
+    stages = list(_unwrapped(_read_as_stored(Path(path).expanduser())))
+    state = next((stage for stage in stages if not any(_mismatched(own, stage))), stages[-1])
+    missing, unexpected = _mismatched(own, state)
+    if missing or unexpected:
+        parts = [
+            f"{_first(names)} {word}" for names, word in ((missing, "missing"), (unexpected, "unexpected")) if names
+        ]
+        raise ModelError(
+            f"{path} does not fit {type(model).__name__}: {'; '.join(parts)}; give the checkpoint's own model"
+        )
+    for name, value in state.items():
+        if own[name].shape != value.shape:
+            raise ModelError(
+                f"{path} does not fit {type(model).__name__}: {name} has shape {tuple(value.shape)} in the file and "
+                f"{tuple(own[name].shape)} in the model; is the number of classes the same?"
+            )
+    model.load_state_dict(state, strict=False)
+
+
+def _read_as_stored(path: Path) -> dict[str, Tensor]:
+    """Read a state dict with the names that it has in the file."""
     if not path.is_file():
         raise ModelError(f"there is no checkpoint {path}")
     loaded = _load_safetensors(path) if path.suffix == ".safetensors" else _load_torch(path)
@@ -52,35 +87,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
             )
     if not state:
         raise ModelError(f"{path} holds no tensors; save model.state_dict()")
-    return _without_wrappers(dict(state))
-
-
-def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Copy a checkpoint into a model whose names and shapes it matches exactly.
-
-    Raises
-    ------
-    ModelError
-        If the file cannot be read (see `read_state`), or names or shapes differ; then the model is unchanged.
-    """
-    state = read_state(path)
-    own = model.state_dict()
-    missing = [name for name in own if name not in state and not _dispensable(name, own, state)]
-    unexpected = [name for name in state if name not in own]
-    if missing or unexpected:
-        parts = [
-            f"{_first(names)} {word}" for names, word in ((missing, "missing"), (unexpected, "unexpected")) if names
-        ]
-        raise ModelError(
-            f"{path} does not fit {type(model).__name__}: {'; '.join(parts)}; give the checkpoint's own model"
-        )
-    for name, value in state.items():
-        if own[name].shape != value.shape:
-            raise ModelError(
-                f"{path} does not fit {type(model).__name__}: {name} has shape {tuple(value.shape)} in the file and "
-                f"{tuple(own[name].shape)} in the model; is the number of classes the same?"
-            )
-    model.load_state_dict(state, strict=False)
+    return dict(state)
 
 
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
@@ -104,12 +111,19 @@ def _load_torch(path: Path) -> Any:
         ) from error
 
 
-def _without_wrappers(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Remove wrappers' prefixes, also several of them, as long as every name has the same one."""
+def _unwrapped(state: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """The state as it is, and after each removal of a wrapper's prefix that every name has; there may be several."""
+    yield state
     for prefix in WRAPPER_PREFIXES * 2:
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items()}
-    return state
+            yield state
+
+
+def _mismatched(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
+    """Names that a model has and a checkpoint lacks, and the reverse."""
+    missing = [name for name in own if name not in state and not _dispensable(name, own, state)]
+    return missing, [name for name in state if name not in own]
 
 
 def _dispensable(name: str, own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> bool:

@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,17 @@ def test_old_style_torch_files_are_read(tmp_path: Path, trained: nn.Module) -> N
 def test_a_prefix_that_not_every_name_has_is_kept(tmp_path: Path) -> None:
     torch.save({"module.weight": torch.zeros(1), "bias": torch.zeros(1)}, tmp_path / "net.pt")
     assert set(read_state(tmp_path / "net.pt")) == {"module.weight", "bias"}
+
+
+@pytest.mark.parametrize("child", ["module", "_orig_mod"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
+def test_a_model_whose_only_child_is_called_like_a_wrapper_reads_its_own_checkpoint(
+    tmp_path: Path, trained: nn.Module, child: str, prefix: str
+) -> None:
+    own, fresh = (nn.Sequential(OrderedDict({child: network})) for network in (trained, network(2)))
+    torch.save({prefix + name: value for name, value in own.state_dict().items()}, tmp_path / "net.pt")
+    load_weights(fresh, tmp_path / "net.pt")
+    assert_same(fresh, own)
 
 
 def test_tied_weights_may_be_stored_once(tmp_path: Path) -> None:
