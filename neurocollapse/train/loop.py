@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from neurocollapse.train.batch import check_outputs, class_indices
-from neurocollapse.train.checkpoints import load_checkpoint, save_checkpoint
+from neurocollapse.train.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from neurocollapse.train.digests import data_digests
 from neurocollapse.train.events import Event, Progress, checked_events
 from neurocollapse.train.random_state import forked_random_state, seed_random_state
 from neurocollapse.train.settings import Settings, TrainingError, loss_of
@@ -82,14 +83,15 @@ def fit(
         the model and run it in eval mode; that changes nothing in the training.
     resume
         A file that keeps the finished epochs: written after each, and continued from where it exists. The result is
-        that of the unbroken run to the last bit.
+        that of the unbroken run to the last bit; so a run that ends before there is a file leaves the model as it was.
     progress
         Show a bar, where standard error is a terminal.
 
     Raises
     ------
     TrainingError
-        If the loss stops being finite, the outputs do not fit the labels, or `resume` belongs to another run.
+        If the loss stops being finite, labels are not integers, the outputs do not fit them, or `resume` belongs to
+        another run: other settings, data or number formats, or more epochs than asked for.
 
     Examples
     --------
@@ -108,13 +110,13 @@ def fit(
     if not parameters:
         raise TrainingError(f"`model` must have parameters that require gradients, {type(model).__name__} has none")
     run = _Run(model, data, settings, settings.build_optimizer(parameters), checked, parameters[0].device)
-    with _left_as_found(model, run.device), _undone_if_it_fails_at_once(run), torch.enable_grad():
+    with _left_as_found(model, run.device), torch.enable_grad():
         return _train(run, None if resume is None else Path(resume), progress)
 
 
 @dataclass
 class _Run:
-    """A run under way: what stays the same, and the count of steps."""
+    """A run under way: what stays the same, the count of steps, and checksums of the data where a file is kept."""
 
     model: nn.Module
     data: Any
@@ -123,6 +125,7 @@ class _Run:
     events: Mapping[str, Event]
     device: torch.device
     step: int = 0
+    digests: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -140,8 +143,9 @@ class _Run:
 def _train(run: _Run, resume: Path | None, progress: bool) -> History:
     """Run the epochs that are still missing."""
     history = History()
-    if resume is not None and resume.exists():
-        history = _continue_from(resume, run)
+    if resume is not None:
+        run.digests = data_digests(run.data, run.device)
+        history = _continue_from(resume, run) if resume.exists() else history
     run.model.train()
     run.emit("on_start", len(history), *_latest(history))
     epochs = range(len(history), run.settings.epochs)
@@ -149,9 +153,10 @@ def _train(run: _Run, resume: Path | None, progress: bool) -> History:
     with tqdm(epochs, disable=None if progress else True, **shown) as bar:  # None: only on a terminal
         for epoch in bar:
             run.emit("before_epoch", epoch, *_latest(history))
-            history = history.extended(*_train_epoch(run, epoch))
-            if resume is not None:
-                _save(resume, run, history)
+            with _undone_if_nothing_is_kept(run, resume):
+                history = history.extended(*_train_epoch(run, epoch))
+                if resume is not None:
+                    _save(resume, run, history)
             run.emit("after_epoch", epoch + 1, *_latest(history))
             bar.set_postfix(loss=f"{history.loss[-1]:.2e}", accuracy=f"{history.accuracy[-1]:.1%}", refresh=False)
     run.emit("on_end", len(history), *_latest(history))
@@ -226,15 +231,19 @@ def _left_as_found(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _undone_if_it_fails_at_once(run: _Run) -> Iterator[None]:
-    """Undo what a first batch of bad input did to the running statistics of the normalisation layers."""
-    before = [(buffer, buffer.clone()) for buffer in run.model.buffers()]
+def _undone_if_nothing_is_kept(run: _Run, resume: Path | None) -> Iterator[None]:
+    """Undo a first batch that fails (it moves running statistics) or, where `resume` starts anew, a first epoch."""
+    changing = list(run.model.buffers()) if run.step == 0 else []
+    if run.step == 0 and resume is not None:
+        changing += run.optimizer.param_groups[0]["params"]
+    before = [(tensor, tensor.detach().clone()) for tensor in changing]
     try:
         yield
-    except TrainingError:
-        if run.step == 0:
-            for buffer, value in before:
-                buffer.copy_(value)
+    except BaseException:
+        if run.step == 0 or resume is not None:
+            with torch.no_grad():
+                for tensor, value in before:
+                    tensor.copy_(value)
         raise
 
 
@@ -251,7 +260,7 @@ def _check_data(data: Any) -> None:
 def _save(path: Path, run: _Run, history: History) -> None:
     """Write everything the next epoch depends on."""
     record = {"settings": asdict(run.settings), "num_samples": len(run.data), "step": run.step}
-    record |= {"loss": history.loss, "accuracy": history.accuracy}
+    record |= {"loss": history.loss, "accuracy": history.accuracy, "data": run.digests}
     save_checkpoint(path, run.model, epoch=len(history), optimizer=run.optimizer, record=record)
 
 
@@ -259,19 +268,33 @@ def _continue_from(path: Path, run: _Run) -> History:
     """Load a saved run into this one, or say in what it differs."""
     saved = load_checkpoint(path)
     try:
-        settings, num_samples = saved.record["settings"], saved.record["num_samples"]
-        run.step, history = (
-            int(saved.record["step"]),
-            History(tuple(saved.record["loss"]), tuple(saved.record["accuracy"])),
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        history = History(tuple(saved.record["loss"]), tuple(saved.record["accuracy"]))
+        step, difference = int(saved.record["step"]), _difference(saved, len(history), run)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise TrainingError(f"{path} holds no run of fit to resume; choose another file") from error
-    difference = run.settings.difference(settings)
-    if num_samples != len(run.data):
-        difference = f"{num_samples} samples, not {len(run.data)}"
     if difference:
         raise TrainingError(
-            f"`resume` file {path} was written with {difference}; use the same settings or another file"
+            f"`resume` file {path} was written with {difference}; use the same settings and data, or another file"
         )
     saved.restore(run.model, run.optimizer)
+    run.step = step
     return history
+
+
+def _difference(saved: Checkpoint, num_epochs: int, run: _Run) -> str | None:
+    """Say in what a saved run cannot be the beginning of this one, or None."""
+    if num_epochs > run.settings.epochs:
+        return f"{num_epochs} finished epochs, more than epochs={run.settings.epochs}"
+    if saved.record["num_samples"] != len(run.data):
+        return f"{saved.record['num_samples']} samples, not {len(run.data)}"
+    if changed := run.settings.difference(saved.record["settings"]):
+        return changed
+    known = saved.record.get("data", {})  # what the file does not know of the data cannot differ
+    for name, digest in run.digests.items():
+        if known.get(name, digest) != digest:
+            return f"other {name}"
+    for name, tensor in run.model.state_dict().items():
+        dtype = saved.weights.get(name, tensor).dtype
+        if dtype != tensor.dtype:
+            return f"{name!r} in {dtype}, not {tensor.dtype}"
+    return None

@@ -16,9 +16,9 @@ from neurocollapse import models
 from neurocollapse.train import History, Progress, TrainingError, fit, load_checkpoint, save_checkpoint
 
 
-def dataset(num_samples: int = 30) -> TensorDataset:
-    source = torch.Generator().manual_seed(0)
-    return TensorDataset(torch.randn(num_samples, 4, generator=source), torch.arange(num_samples) % 3)
+def dataset(num_samples: int = 30, *, classes: int = 3, seed: int = 0) -> TensorDataset:
+    source = torch.Generator().manual_seed(seed)
+    return TensorDataset(torch.randn(num_samples, 4, generator=source), torch.arange(num_samples) % classes)
 
 
 def network(width: int = 6) -> nn.Module:
@@ -93,18 +93,66 @@ def test_a_finished_run_is_loaded_and_more_epochs_may_follow(tmp_path: Path) -> 
         ({"optimizer": "sgd"}, "was written with optimizer='adam', not 'sgd'"),
         ({"seed": 9}, "was written with seed=3, not 9"),
         ({"data": dataset(29)}, "was written with 30 samples, not 29"),
+        ({"data": dataset(seed=1)}, "was written with other inputs; use the same settings and data, or another file"),
+        ({"data": dataset(classes=2)}, "was written with other labels"),
+        ({"model": network().double()}, r"was written with '0.weight' in torch.float32, not torch.float64"),
+        ({"epochs": 1}, "was written with 2 finished epochs, more than epochs=1"),
         ({"model": network(5)}, "belongs to another model"),
     ],
 )
 def test_another_run_is_not_resumed(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     file = tmp_path / "run.safetensors"
-    run(network(), resume=file, epochs=1)
+    run(network(), resume=file, epochs=2)
     model = options.pop("model", None) or network()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(TrainingError, match=message) as caught:
         run(model, resume=file, **options)
     assert "\n" not in str(caught.value)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_run_stopped_in_its_first_epoch_starts_anew_on_the_same_model(tmp_path: Path, error: type) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.step == 3:
+            raise error
+
+    stopped, unbroken = network(), network()
+    with pytest.raises(error):
+        run(stopped, resume=tmp_path / "run", events={"after_batch": stop})
+    assert_same(stopped, network())
+    assert run(stopped, resume=tmp_path / "run") == run(unbroken)
+    assert_same(stopped, unbroken)
+
+
+def test_a_first_batch_that_fails_in_the_model_leaves_its_running_statistics() -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(5, 3))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        run(model)
+    assert model[1].num_batches_tracked == 0
+
+
+def test_augmented_inputs_do_not_keep_a_run_from_going_on(tmp_path: Path) -> None:
+    class Augmented(TensorDataset):
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
+            inputs, label = super().__getitem__(index)
+            return inputs + torch.randn(4), label
+
+    data = Augmented(*dataset().tensors)
+    resumed, unbroken = network(), network()
+    run(network(), data, resume=tmp_path / "run", epochs=1)
+    assert run(resumed, data, resume=tmp_path / "run", epochs=3) == run(unbroken, data, epochs=3)
+    assert_same(resumed, unbroken)
+
+
+def test_a_file_that_knows_nothing_of_its_data_is_resumed(tmp_path: Path) -> None:
+    run(network(), resume=tmp_path / "run", epochs=1)
+    saved = load_checkpoint(tmp_path / "run")
+    optimizer = torch.optim.Adam((model := network()).parameters())
+    saved.restore(model, optimizer)
+    record = {name: value for name, value in saved.record.items() if name != "data"}
+    save_checkpoint(tmp_path / "old", model, epoch=1, optimizer=optimizer, record=record)
+    assert run(network(), resume=tmp_path / "old") == run(network())
 
 
 def test_a_cosine_is_not_stretched_by_more_epochs(tmp_path: Path) -> None:
