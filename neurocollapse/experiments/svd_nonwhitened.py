@@ -1,6 +1,5 @@
 """The same network on data that are not white: the law of parsimony holds nearly, and its theorem not at all."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,7 +33,7 @@ class SvdNonwhitened:
     Attributes
     ----------
     width, num_outputs, num_samples : int
-        d_x, d_y and N; hidden layers have width d_x.
+        d_x, d_y and N; hidden layers have width d_x > 2 d_y, which leaves a middle block.
     depth : int
         L weight matrices.
     data_divisor : float
@@ -43,6 +42,7 @@ class SvdNonwhitened:
     init_scale, learning_rate : float
         ε of the orthogonal start, and η of the mean loss.
     num_steps, num_long_steps : int
+        At least 2: how far subspaces turn is measured from step 1 on.
     seed : int
         Of the data and the start.
     """
@@ -58,6 +58,16 @@ class SvdNonwhitened:
     num_steps: int = 50
     num_long_steps: int = 10_000
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.width <= 2 * self.num_outputs:
+            raise ValueError(
+                f"`num_outputs` must be below half of `width` to leave a middle block, got {self.num_outputs} of "
+                f"{self.width}"
+            )
+        for name in ("num_steps", "num_long_steps"):
+            if getattr(self, name) < 2:
+                raise ValueError(f"`{name}` must be at least 2 to see a turn since step 1, got {getattr(self, name)}")
 
 
 def svd_nonwhitened(setting: SvdNonwhitened, workplace: Workplace) -> xr.Dataset:
@@ -91,7 +101,7 @@ def _claims_of_run(dataset: xr.Dataset, prefix: str, title: str) -> list[Verdict
     residual = float(dataset[f"{prefix}whitening_residual"])
     unmet = [f"{title}the data are not white, ‖XXᵀ − I‖ = {residual:.3g}"] if residual > EQUAL else []
     white = [] if unmet else ["the data are white"]
-    spread, angle = _deviation(dataset, prefix), float(_hidden(dataset, f"{prefix}middle_angle").max())
+    spread, angle = _deviation(dataset, prefix), _turn(dataset, prefix)
     theorem = f"{SOURCE}, Theorem 1"
     identities = float(dataset[f"{prefix}parsimony_residual"])
     return [
@@ -145,7 +155,13 @@ def _deviation(dataset: xr.Dataset, prefix: str) -> float:
     rank = dataset.sizes["edge"]
     values = _hidden(dataset, f"{prefix}singular_values")
     middle = values.isel(component=slice(rank, values.sizes["component"] - rank))
-    return float(abs(middle / dataset.attrs["init_scale"] - 1).max()) if middle.size else math.nan
+    return float(abs(middle / dataset.attrs["init_scale"] - 1).max(skipna=False))
+
+
+def _turn(dataset: xr.Dataset, prefix: str) -> float:
+    """Largest angle of a hidden layer's middle block after step 1, to whose subspaces all are measured."""
+    angles = _hidden(dataset, f"{prefix}middle_angle")
+    return float(angles.isel({f"{prefix}step": slice(2, None)}).max(skipna=False))
 
 
 def _hidden(dataset: xr.Dataset, name: str) -> xr.DataArray:

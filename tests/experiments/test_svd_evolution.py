@@ -8,8 +8,9 @@ import xarray as xr
 
 import neurocollapse as nc
 from neurocollapse.experiments import Outcome, experiment
-from neurocollapse.experiments.svd_evolution import evolution_claims, optimizer_claims
+from neurocollapse.experiments.svd_evolution import SvdOptimizers, evolution_claims, optimizer_claims
 from neurocollapse.experiments.svd_nonwhitened import claims as nonwhitened_claims
+from neurocollapse.train import TrainingError
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,19 @@ def test_no_middle_block_leaves_the_assumptions() -> None:
     assert experiment("svd-evolution", width=6, num_steps=3).status == "assumptions unmet"
 
 
+@pytest.mark.parametrize("num_steps", [0, 1])
+def test_a_run_without_a_step_after_the_reference_says_nothing_of_turns(num_steps: int) -> None:
+    assert experiment("svd-evolution", num_steps=num_steps).verdicts[0].outcome == "assumptions unmet"
+
+
+@pytest.mark.parametrize("name", ["middle_angle", "singular_values"])
+def test_a_single_undefined_number_leaves_the_assumptions(evolution: Outcome, name: str) -> None:
+    broken = evolution.to_dataset()
+    broken[name][7, 1, 0] = np.nan
+    broken[name][7, 1, 5 % broken[name].shape[2]] = np.nan
+    assert "assumptions unmet" in {verdict.outcome for verdict in evolution_claims(broken)}
+
+
 @pytest.mark.parametrize("name", ["middle_angle", "singular_values", "rho", "top_angle"])
 def test_claims_about_gradient_descent_can_fail(evolution: Outcome, name: str) -> None:
     changed = evolution.to_dataset()
@@ -80,6 +94,31 @@ def test_whitening_the_same_data_restores_the_theorem() -> None:
     assert max(verdict.measured for verdict in theorem) < 1e-12
 
 
+@pytest.mark.parametrize("name", ["singular_values", "long_middle_angle"])
+def test_an_undefined_number_of_unwhitened_data_leaves_the_assumptions(nonwhitened: Outcome, name: str) -> None:
+    broken = nonwhitened.to_dataset()
+    broken[name][7, 0] = np.nan
+    assert [verdict.outcome for verdict in nonwhitened_claims(broken)].count("assumptions unmet") == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_steps": 1}, "`num_steps` must be at least 2"),
+        ({"num_long_steps": 1}, "`num_long_steps` must be at least 2"),
+        ({"num_outputs": 15}, "`num_outputs` must be below half of `width` to leave a middle block, got 15 of 30"),
+    ],
+)
+def test_runs_without_a_turn_or_a_middle_block_are_refused(changes: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        experiment("svd-nonwhitened", **changes)
+
+
+def test_the_shortest_runs_turn_the_block() -> None:
+    outcome = experiment("svd-nonwhitened", num_steps=2, num_long_steps=2)
+    assert [verdict.outcome for verdict in outcome.verdicts[2::3]] == ["holds"] * 2
+
+
 @pytest.mark.parametrize("name", ["singular_values", "middle_angle", "long_middle_angle"])
 def test_claims_about_unwhitened_data_can_fail(nonwhitened: Outcome, name: str) -> None:
     changed = nonwhitened.to_dataset()
@@ -101,6 +140,32 @@ def test_claims_about_optimizers_can_fail(optimizers: Outcome) -> None:
     names = optimizers.dataset["optimizer"].values
     swapped = optimizers.to_dataset().assign_coords(optimizer=np.roll(names, 1))
     assert {verdict.outcome for verdict in optimizer_claims(swapped)} == {"holds", "violated"}
+
+
+def test_an_undefined_curve_of_an_optimizer_leaves_the_assumptions(optimizers: Outcome) -> None:
+    broken = optimizers.to_dataset()
+    broken["singular_values"].loc[{"optimizer": "momentum"}][9] = np.nan
+    broken["middle_angle"].loc[{"optimizer": "Adam"}][9] = np.nan
+    found = [verdict.outcome for verdict in optimizer_claims(broken)]
+    assert found == ["holds"] * 3 + ["assumptions unmet"] * 2 + ["holds"]
+
+
+@pytest.mark.parametrize("num_steps", [0, 1, 20])
+def test_momentum_need_not_oscillate_in_fewer_steps_than_shown(num_steps: int) -> None:
+    outcome = experiment("svd-optimizers", num_steps=num_steps)
+    assert outcome.status == "assumptions unmet"
+    assert outcome.verdicts[3].reason == "shown over 50 steps"
+
+
+def test_a_diverging_optimizer_is_an_error() -> None:
+    with pytest.raises(TrainingError, match=r"gradient descent: the loss is (inf|nan) at step \d; use a smaller"):
+        experiment("svd-optimizers", learning_rate=1e6)
+
+
+@pytest.mark.parametrize("momentum", [float("nan"), -0.1, 1.0])
+def test_a_momentum_that_is_none_is_refused(momentum: float) -> None:
+    with pytest.raises(ValueError, match="`momentum` must be at least 0 and below 1"):
+        SvdOptimizers(momentum=momentum)
 
 
 def test_datasets_survive_a_file_and_are_drawn(
