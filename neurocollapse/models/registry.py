@@ -1,5 +1,6 @@
 """Models by name: "torchvision:resnet18", "timm:NAME", "hf:FOLDER", and the user's own "package.module:factory"."""
 
+import copy
 import importlib
 import inspect
 import os
@@ -28,7 +29,8 @@ def open(
     ----------
     spec
         ======================  ============================================================================
-        package.module:factory  a function or class, found from the current folder too, that returns a module
+        package.module:factory  a function or class, found from the current folder too, that returns a module; or a
+                                module, of which a copy is taken where a checkpoint is loaded
         torchvision:NAME        a model of torchvision, with random weights
         timm:NAME               a model of timm, with random weights
         hf:FOLDER               a Hugging Face model saved in a folder (config.json and safetensors); nothing is
@@ -66,7 +68,7 @@ def open(
             case "hf":
                 model = _hugging_face(name, num_classes, with_weights=checkpoint is None)
             case _:
-                model = _from_factory(spec, num_classes)
+                model = _from_factory(spec, num_classes, copied=checkpoint is not None)
     if checkpoint is not None:
         load_weights(model, checkpoint)
     return model
@@ -103,8 +105,8 @@ def _hugging_face(folder: str, num_classes: int | None, with_weights: bool) -> n
     return _built(f"hf:{folder}", lambda: package.AutoModel.from_config(config, trust_remote_code=False))
 
 
-def _from_factory(spec: str, num_classes: int | None) -> nn.Module:
-    """Call the user's function; the current folder is put on the import path if it is not there."""
+def _from_factory(spec: str, num_classes: int | None, copied: bool) -> nn.Module:
+    """Call the user's function or take their module; the current folder is put on the import path if need be."""
     module_name, _, attribute = spec.partition(":")
     if not all(part.isidentifier() for dotted in (module_name, attribute) for part in dotted.split(".")):
         raise _unknown(spec)
@@ -115,7 +117,9 @@ def _from_factory(spec: str, num_classes: int | None) -> nn.Module:
             raise ModelError(f"{module_name} has no {attribute!r}{near}; name a function that returns a module")
         factory = getattr(factory, part)
     if isinstance(factory, nn.Module):
-        return factory
+        if num_classes is not None:
+            raise ModelError(f"{spec} is a module already, which takes no `num_classes`; leave it out")
+        return _built(spec, lambda: copy.deepcopy(factory)) if copied else factory
     if not callable(factory):
         raise ModelError(f"{spec} must be a function that returns a module, got a {type(factory).__name__}")
     if num_classes is not None and not _takes(factory, "num_classes"):
@@ -129,7 +133,8 @@ def _own_module(name: str, spec: str) -> ModuleType:
     if not {"", os.getcwd()} & set(sys.path):
         sys.path.insert(0, os.getcwd())
     try:
-        return importlib.import_module(name)
+        with torch.random.fork_rng(devices=[]):  # what the module draws must not move the weights of its factories
+            return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
             raise ModelError(f"{_unknown(spec)} (there is no module {error.name!r})") from error

@@ -28,7 +28,7 @@ def any_options(**options): return nn.Linear(4, options.get("num_classes", 2))
 def needs(width): return nn.Linear(4, width)
 def broken(): raise RuntimeError("no weights\\nsecond line")
 def nothing(): return None
-ready = nn.Identity()
+ready = nn.Linear(4, 3)
 constant = 3
 """
 
@@ -71,7 +71,14 @@ def test_factories_are_found_in_the_current_folder(spec: str, num_classes: int |
 
 @pytest.mark.usefixtures("own_module")
 def test_a_module_that_is_ready_made_is_taken() -> None:
-    assert isinstance(models.open("own_models:ready"), nn.Identity)
+    assert models.open("own_models:ready") is importlib.import_module("own_models").ready
+
+
+@pytest.mark.usefixtures("own_module")
+def test_a_checkpoint_leaves_a_module_that_is_ready_made_as_it_was(tmp_path: Path) -> None:
+    torch.save({"weight": torch.full((3, 4), 7.0), "bias": torch.zeros(3)}, tmp_path / "net.pt")
+    assert models.open("own_models:ready", checkpoint="net.pt").weight.eq(7).all()
+    assert not importlib.import_module("own_models").ready.weight.eq(7).any()
 
 
 @pytest.mark.usefixtures("own_module")
@@ -98,6 +105,7 @@ def test_a_checkpoint_is_loaded(tmp_path: Path) -> None:
         ("own_models:constant", None, "must be a function that returns a module, got a int"),
         ("own_models:biuld", None, "own_models has no 'biuld'; did you mean 'build'"),
         ("own_models:build", 5, "own_models:build takes no `num_classes`; add that argument or leave out"),
+        ("own_models:ready", 5, "own_models:ready is a module already, which takes no `num_classes`; leave it out"),
         ("own_model:build", None, "there is no module 'own_model'"),
         ("own_failing:build", None, "own_failing cannot be imported: ZeroDivisionError: division by zero"),
         ("own_lacking:build", None, "own_lacking cannot be imported: ModuleNotFoundError: No module named 'absent'"),
