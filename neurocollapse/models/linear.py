@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from neurocollapse.models.initialise import KINDS, initial_weight
+from neurocollapse.models.sizes import check_size
 
 LINEAR_KINDS = (*KINDS, "balanced", "identity")
 
@@ -59,7 +60,7 @@ class DeepLinear(nn.Module):
         Raises
         ------
         ValueError
-            If there is none, one is not a matrix, or neighbours do not fit.
+            If there is none, one is not a matrix of floats, or neighbours do not fit.
         """
         check_chain(weights)
         network = cls.__new__(cls)
@@ -131,8 +132,10 @@ def linear_weights(widths: Sequence[int], init: str = "orth", scale: float = 1.0
     >>> [tuple(weight.shape) for weight in linear_weights([4, 5, 2], "balanced", 0.1)]
     [(5, 4), (2, 5)]
     """
-    if len(widths) < 2 or any(width < 1 for width in widths):
+    if len(widths) < 2:
         raise ValueError(f"`widths` must hold at least two positive numbers (input first), got {list(widths)}")
+    for index, width in enumerate(widths):
+        check_size(f"widths[{index}]", width)
     if init not in LINEAR_KINDS:
         raise ValueError(f"`init` must be one of {', '.join(map(repr, LINEAR_KINDS))}, got {init!r}")
     if not (math.isfinite(scale) and scale > 0):
@@ -166,6 +169,8 @@ def check_chain(weights: Sequence[Tensor]) -> None:
     for layer, weight in enumerate(weights, start=1):
         if weight.ndim != 2:
             raise ValueError(f"weight {layer} must be a matrix (out, in), got shape {tuple(weight.shape)}")
+        if not weight.is_floating_point():
+            raise ValueError(f"weight {layer} must hold floats, got {weight.dtype}; convert it, e.g. with .double()")
         if layer > 1 and weight.shape[1] != weights[layer - 2].shape[0]:
             raise ValueError(
                 f"weight {layer} takes {weight.shape[1]} features but weight {layer - 1} gives "

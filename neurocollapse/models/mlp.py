@@ -98,6 +98,7 @@ def mlp(
     >>> len(mlp(64, 32, 10, depth=7).layers)
     7
     """
+    check_size("depth", depth)
     return HybridMLP(
         in_features, width, num_classes, num_nonlinear=depth, num_linear=0, batch_norm=batch_norm, bias=bias
     )

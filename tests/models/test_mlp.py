@@ -66,6 +66,12 @@ def test_wrong_sizes_get_one_clear_line(sizes: tuple, layers: tuple, message: st
         HybridMLP(*sizes, num_nonlinear=layers[0], num_linear=layers[1])
 
 
+@pytest.mark.parametrize("depth", [0, -1, 1.5])
+def test_a_depth_that_is_none_is_named(depth: int) -> None:
+    with pytest.raises(ValueError, match=f"`depth` must be an integer of at least 1, got {depth}"):
+        mlp(4, 5, 3, depth=depth)
+
+
 def test_inputs_of_another_size_say_how_to_build_the_model() -> None:
     with pytest.raises(ValueError, match=r"64 values per sample, got shape \(2, 1, 5, 5\) with 25; .*in_features=25"):
         mlp(64, 6, 3, depth=1)(torch.zeros(2, 1, 5, 5))
