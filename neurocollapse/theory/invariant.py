@@ -1,5 +1,6 @@
 """The directions of a deep linear network that gradient descent on white data only rescales."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -91,9 +92,17 @@ def predicted_scale(
     for step in range(max(steps) + 1):
         if step in wanted:
             values[step] = rho
-        pull = rho ** (2 * (depth - 1)) if case == 1 else 0.0
+        pull = _pull(rho, depth) if case == 1 else 0.0
         rho *= 1 - learning_rate * weight_decay - learning_rate * pull
     return np.array([values[step] for step in steps])
+
+
+def _pull(rho: float, depth: int) -> float:
+    """ρ^{2(L−1)}; infinite where a diverging recursion leaves the range of float64."""
+    try:
+        return rho ** (2 * (depth - 1))
+    except OverflowError:
+        return math.inf
 
 
 def _null_space(rows: Sequence[Tensor], at_least: int) -> Tensor:

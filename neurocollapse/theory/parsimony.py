@@ -36,7 +36,8 @@ def verify_parsimony(
         Step → weights [W_1, …, W_L], step 0 included; the steps are updates of the whole network.
     inputs, targets : Tensors of shape (samples, features) and (samples, outputs)
     learning_rate, weight_decay
-        η and λ of W ← (1 − ηλ) W − η ∇ ½‖W_{L:1}X − Y‖².
+        η and λ of W ← (1 − ηλ) W − η ∇ ½‖W_{L:1}X − Y‖², both at least 0. Residuals are relative to |ρ|: beyond ηλ = 1
+        ρ changes its sign, and where it is 0 nothing is relative to it and the verdict is "assumptions unmet".
     tolerance
         For the relative residuals; default √u, u the rounding unit of the weights' dtype (1.5e−8 for float64).
 
@@ -50,7 +51,7 @@ def verify_parsimony(
     Raises
     ------
     ValueError
-        If step 0 is missing or shapes do not fit.
+        If step 0 is missing or all zero, shapes do not fit, or a number is not finite.
 
     Examples
     --------
@@ -110,12 +111,22 @@ class _Run:
         steps = tuple(sorted(trajectory))
         if steps[0] < 0:
             raise ValueError(f"`trajectory` must have steps of at least 0, got {steps[0]}")
-        dtype = max((weight.dtype for weight in trajectory[0]), key=lambda kind: torch.finfo(kind).eps)
+        _check_settings(learning_rate, weight_decay, tolerance)
         weights = tuple(tuple(w.detach().cpu().double() for w in trajectory[step]) for step in steps)
         inputs, targets = inputs.detach().cpu().double(), targets.detach().cpu().double()
         _check_shapes(steps, weights, inputs, targets)
+        _check_values(trajectory, inputs, targets)
+        dtype = max((weight.dtype for weight in trajectory[0]), key=lambda kind: torch.finfo(kind).eps)
         limit = math.sqrt(torch.finfo(dtype).eps) if tolerance is None else tolerance
         return cls(steps, weights, inputs, targets, learning_rate, weight_decay, dtype, limit)
+
+
+def _check_settings(learning_rate: float, weight_decay: float, tolerance: float | None) -> None:
+    """Raise unless the numbers of the call are finite and not negative."""
+    given = {"learning_rate": learning_rate, "weight_decay": weight_decay, "tolerance": tolerance}
+    for name, number in given.items():
+        if number is not None and not (math.isfinite(number) and number >= 0):
+            raise ValueError(f"`{name}` must be a number ≥ 0, got {number!r}")
 
 
 def _check_shapes(
@@ -136,6 +147,23 @@ def _check_shapes(
                 f"`trajectory[{step}]` must hold at least two weights, hidden ones {d} × {d} and a last one "
                 f"{outputs} × {d}, got {found}"
             )
+
+
+def _check_values(trajectory: Mapping[int, Sequence[Tensor]], inputs: Tensor, targets: Tensor) -> None:
+    """Raise unless weights and data are real and finite, and the initial weights not all zero."""
+    for name, data in (("inputs", inputs), ("targets", targets)):
+        if not bool(torch.isfinite(data).all()):
+            raise ValueError(f"`{name}` must hold finite numbers, got NaN or infinite ones")
+    for step, chain in trajectory.items():
+        if not all(weight.is_floating_point() and bool(torch.isfinite(weight).all()) for weight in chain):
+            raise ValueError(
+                f"`trajectory[{step}]` must hold finite real weights, got integer, complex, NaN or infinite ones; "
+                "stop before the run diverges"
+            )
+    if not any(bool(weight.any()) for weight in trajectory[0]):
+        raise ValueError(
+            "`trajectory[0]` must hold initial weights of scale ε > 0, got zeros only, where the gradient vanishes"
+        )
 
 
 def _assumptions(run: _Run, subspaces: InvariantSubspaces) -> dict[str, Assumption]:
@@ -189,7 +217,7 @@ def _dataset(run: _Run, subspaces: InvariantSubspaces) -> xr.Dataset:
         for weight in weights:
             carried = weight @ carried
         remainder[index] = float(torch.linalg.matrix_norm(carried, 2))
-    limit = rho**depth if case == 1 else np.zeros_like(rho)
+    limit = _power(rho, depth) if case == 1 else np.zeros_like(rho)
     return xr.Dataset(
         {
             "rho": ("step", rho, _about("predicted scale of the invariant block", "\\rho(t)")),
@@ -197,7 +225,7 @@ def _dataset(run: _Run, subspaces: InvariantSubspaces) -> xr.Dataset:
             "angle": (("step", "layer"), angle, {**_about("turn of the image of V_{l,2}", ""), "units": "rad"}),
             "last_layer_residual": ("step", last, _about("the identity of the last layer, relative to ρ", "")),
             "remainder": ("step", remainder, _about("‖W_{L:1}V_{1,2}‖₂, beyond rank 2r", "")),
-            "remainder_predicted": ("step", limit, _about("ρ(t)^L in case 1, 0 in case 2", "\\rho^L")),
+            "remainder_predicted": ("step", limit, _about("|ρ(t)|^L in case 1, 0 in case 2", "|\\rho|^L")),
         },
         coords={"step": np.array(run.steps), "layer": np.arange(1, depth)},
         attrs={**provenance(TITLE), "num_invariant": m},
@@ -212,7 +240,7 @@ def _verdicts(
         Verdict.judge(
             "max_t |W_l V_{l,2} − ρ U_{l,2}|, |W_lᵀ U_{l,2} − ρ V_{l,2}|, relative to ρ",
             REFERENCE,
-            float(dataset["residual"].sel(layer=layer).max()),
+            _largest(dataset["residual"].sel(layer=layer).values),
             upper=run.tolerance,
             tolerance=0.0,
             unmet=unmet,
@@ -220,10 +248,12 @@ def _verdicts(
         )
         for layer in dataset["layer"].values
     ]
-    deviation = np.abs(dataset["remainder"] - dataset["remainder_predicted"]) / dataset["rho"] ** len(run.weights[0])
+    sizes = _power(dataset["rho"].values, len(run.weights[0]))
+    differences = np.abs(dataset["remainder"] - dataset["remainder_predicted"]).values
+    deviations = np.array([_relative(*pair) for pair in zip(differences, sizes, strict=True)])
     claims = {
-        "max_t of the last layer's residual, relative to ρ": float(dataset["last_layer_residual"].max()),
-        "max_t |‖W_{L:1}V_{1,2}‖₂ − prediction| / ρ^L: rank ≤ 2r beyond it": float(deviation.max()),
+        "max_t of the last layer's residual, relative to ρ": _largest(dataset["last_layer_residual"].values),
+        "max_t |‖W_{L:1}V_{1,2}‖₂ − prediction| / ρ^L: rank ≤ 2r beyond it": _largest(deviations),
     }
     others = [
         Verdict.judge(claim, REFERENCE, value, upper=run.tolerance, tolerance=0.0, unmet=unmet)
@@ -233,11 +263,11 @@ def _verdicts(
 
 
 def _residual(weight: Tensor, right: Tensor, left: Tensor, scale: float) -> float:
-    """The larger of ‖WV − ρU‖_F and ‖WᵀU − ρV‖_F, relative to ρ√m."""
-    size = scale * math.sqrt(right.shape[1])
+    """The larger of ‖WV − ρU‖_F and ‖WᵀU − ρV‖_F, relative to |ρ|√m."""
+    size = abs(scale) * math.sqrt(right.shape[1])
     forward = torch.linalg.matrix_norm(weight @ right - scale * left)
     backward = torch.linalg.matrix_norm(weight.T @ left - scale * right)
-    return float(torch.maximum(forward, backward)) / size
+    return _relative(float(torch.maximum(forward, backward)), size)
 
 
 def _last_residual(weight: Tensor, subspaces: InvariantSubspaces, scale: float) -> float:
@@ -245,12 +275,28 @@ def _last_residual(weight: Tensor, subspaces: InvariantSubspaces, scale: float) 
     if subspaces.case == 1:
         return _residual(weight, subspaces.right[-1], subspaces.left[-1], scale)
     image = weight @ subspaces.left[-1]
-    return float(torch.linalg.matrix_norm(image)) / (scale * math.sqrt(image.shape[1]))
+    return _relative(float(torch.linalg.matrix_norm(image)), abs(scale) * math.sqrt(image.shape[1]))
 
 
 def _turned(image: Tensor, left: Tensor) -> float:
     """Largest principal angle between the image of V_{l,2} and U_{l,2}."""
     return float(principal_angles(orthonormal_range(image), orthonormal_range(left))[-1])
+
+
+def _power(rho: np.ndarray, depth: int) -> np.ndarray:
+    """|ρ|^L; infinite where a diverging recursion leaves the range of float64."""
+    with np.errstate(over="ignore"):
+        return np.abs(rho) ** depth
+
+
+def _relative(value: float, size: float) -> float:
+    """Divide; relative to nothing is undefined."""
+    return float(value / size) if 0 < size < math.inf else math.nan
+
+
+def _largest(values: np.ndarray) -> float:
+    """The largest entry; NaN if any is, since a claim about every step needs every step."""
+    return float(np.max(values))
 
 
 def _about(name: str, symbol: str) -> dict[str, str]:

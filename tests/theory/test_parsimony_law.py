@@ -174,9 +174,64 @@ def test_the_null_space_is_at_least_as_large_as_promised() -> None:
         torch.testing.assert_close(basis.T @ basis, torch.eye(8).double(), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("case", [1, 2])
+def test_where_the_scale_changes_its_sign_the_law_can_still_fail(case: int) -> None:
+    rate, decay = 0.5, 3.0  # ηλ = 1.5, so ρ(1) < 0
+    trajectory, inputs, targets = run(case, 3, decay, steps=20, rate=rate)
+    settings = {"learning_rate": rate, "weight_decay": decay}
+    true = {step: trajectory[step] for step in range(4)}
+    verification = verify_parsimony(true, inputs, targets, **settings)
+    assert verification.status == "holds"
+    assert float(verification.to_dataset()["rho"][1]) < 0
+    assert float(verification.to_dataset()["remainder_predicted"].min()) >= 0
+    generator = torch.Generator().manual_seed(0)
+    noise = [torch.randn(weight.shape, dtype=torch.float64, generator=generator) for weight in trajectory[0]]
+    wrong = verify_parsimony({0: trajectory[0], 1: noise}, inputs, targets, **settings)
+    assert {verdict.outcome for verdict in wrong.verdicts} == {"violated"}
+
+
+@pytest.mark.parametrize(
+    ("case", "settings"),
+    [(2, {"learning_rate": 0.5, "weight_decay": 2.0}), (1, {"learning_rate": 100.0})],
+    ids=["zero", "overflow"],
+)
+def test_relative_to_no_scale_nothing_is_judged(case: int, settings: dict) -> None:
+    trajectory, inputs, targets = run(case, 3, 0.0, steps=20)
+    verification = verify_parsimony(trajectory, inputs, targets, **settings)
+    assert verification.status == "assumptions unmet"
+    assert {verdict.reason for verdict in verification.verdicts} == {"the measurement or its bound is undefined"}
+
+
+NAN = float("nan")
+EYES = [torch.eye(4), torch.eye(4)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"learning_rate": NAN}, "`learning_rate` must be a number ≥ 0"),
+        ({"learning_rate": -0.1}, "`learning_rate` must be a number ≥ 0"),
+        ({"weight_decay": float("inf")}, "`weight_decay` must be a number ≥ 0"),
+        ({"tolerance": NAN}, "`tolerance` must be a number ≥ 0"),
+        ({"inputs": NAN * torch.eye(4)}, "`inputs` must hold finite numbers"),
+        ({"targets": NAN * torch.eye(4)}, "`targets` must hold finite numbers"),
+        ({"trajectory": {0: [NAN * torch.eye(4)] * 2}}, r"`trajectory\[0\]` must hold finite real weights"),
+        ({"trajectory": {0: EYES, 3: [NAN * torch.eye(4)] * 2}}, r"`trajectory\[3\]` must hold finite real weights"),
+        ({"trajectory": {0: [torch.eye(4).long()] * 2}}, r"`trajectory\[0\]` must hold finite real weights"),
+        ({"trajectory": {0: [torch.zeros(4, 4)] * 2}}, "scale ε > 0"),
+    ],
+)
+def test_numbers_the_law_cannot_be_about_are_one_clear_line(change: dict, message: str) -> None:
+    given = {"trajectory": {0: EYES}, "inputs": torch.eye(4), "targets": torch.eye(4), "learning_rate": 0.1, **change}
+    with pytest.raises(ValueError, match=message) as error:
+        verify_parsimony(**given)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("trajectory", "message"),
     [
+        ({0: []}, "at least two weights"),
         ({1: [torch.eye(4), torch.eye(4)]}, "must include step 0"),
         ({0: [torch.eye(4), torch.eye(4)], -1: [torch.eye(4), torch.eye(4)]}, "steps of at least 0"),
         ({0: [torch.eye(4), torch.eye(4)[:2]]}, "hidden ones 4 × 4"),
