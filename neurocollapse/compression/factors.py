@@ -72,11 +72,12 @@ def gradient_subspace(gradient: Tensor, weight: Tensor, rank: int) -> Factors:
     _check_rank(2 * rank, tuple(gradient.shape), f"2·rank with rank={rank}")
     _check_finite("gradient", gradient)
     _check_finite("weight", weight)
-    left, _, right = torch.linalg.svd(gradient.to(weight.dtype), full_matrices=False)
-    pulled = weight.T @ left[:, :rank]
+    start = _at_least_single(weight)
+    left, _, right = torch.linalg.svd(gradient.to(start.dtype), full_matrices=False)
+    pulled = start.T @ left[:, :rank]
     pulled = pulled / _positive(torch.linalg.matrix_norm(pulled, 2))
     basis = _orthonormal(torch.cat([right[:rank].T, pulled], dim=1))
-    return Factors(polar(weight @ basis), basis)
+    return Factors(polar(start @ basis).to(weight.dtype), basis.to(weight.dtype))
 
 
 def spectral_factors(surrogate: Tensor, rank: int) -> Factors:
@@ -102,6 +103,11 @@ def spectral_factors(surrogate: Tensor, rank: int) -> Factors:
     Factors
         Of `rank` columns each, by descending singular value, float64.
 
+    Raises
+    ------
+    ValueError
+        If the surrogate is no matrix of finite numbers or zero everywhere, or the rank is out of range.
+
     References
     ----------
     Kwon et al., arXiv 2311.05061, Section 3.
@@ -115,25 +121,33 @@ def spectral_factors(surrogate: Tensor, rank: int) -> Factors:
     if surrogate.ndim != 2:
         raise ValueError(f"`surrogate` must be a matrix, got shape {tuple(surrogate.shape)}")
     _check_rank(rank, tuple(surrogate.shape), "rank")
-    if surrogate.layout == torch.sparse_csr:
-        _check_finite("surrogate", surrogate.values())
+    sparse = surrogate.layout == torch.sparse_csr
+    values = surrogate.values() if sparse else surrogate
+    _check_finite("surrogate", values)
+    if not bool(values.any()):
+        raise ValueError("`surrogate` is zero everywhere, so that no direction leads; observe other entries")
+    if sparse:
         return _leading_sparse(surrogate.double(), rank)
-    _check_finite("surrogate", surrogate)
     left, _, right = torch.linalg.svd(surrogate.double(), full_matrices=False)
     return Factors(left[:, :rank].contiguous(), right[:rank].T.contiguous())
 
 
 def polar(matrix: Tensor) -> Tensor:
-    """The nearest matrix with orthonormal columns: W/ε for a weight of ε times such a matrix.
+    """The nearest matrix with orthonormal columns: W/ε for a weight of ε times such a matrix; at least in float32.
 
     Examples
     --------
     >>> polar(torch.diag(torch.tensor([3.0, 4.0]))).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
-    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    left, _, right = torch.linalg.svd(_at_least_single(matrix), full_matrices=False)
     nearest: Tensor = left @ right
     return nearest
+
+
+def _at_least_single(matrix: Tensor) -> Tensor:
+    """The matrix in a precision in which it can be decomposed."""
+    return matrix.to(torch.promote_types(matrix.dtype, torch.float32))
 
 
 def _leading_sparse(matrix: Tensor, rank: int) -> Factors:

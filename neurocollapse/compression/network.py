@@ -3,12 +3,17 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
 
 from neurocollapse.compression.factors import gradient_subspace, polar, spectral_factors
 from neurocollapse.models.linear import DeepLinear, chain_product, check_chain
+
+SAME_BASIS = 1e-3
+"""Part of its norm by which a basis may differ when it is found anew: far above the rounding of single precision, far
+below the difference to another network's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +70,7 @@ def compress(network: DeepLinear | Sequence[Tensor], rank: int, *, gradient: Ten
     Returns
     -------
     Compressed
-        With L cores.
+        With L cores, in the network's precision, half ones in single.
 
     Raises
     ------
@@ -85,13 +90,8 @@ def compress(network: DeepLinear | Sequence[Tensor], rank: int, *, gradient: Ten
     """
     weights = _weights_of(network)
     right = gradient_subspace(gradient, weights[0], rank).right
-    cores, basis = [], right
-    for layer, weight in enumerate(weights, start=1):
-        image = weight @ basis
-        whole = layer == len(weights) and len(weight) < 2 * rank
-        basis = torch.eye(len(weight), dtype=weight.dtype) if whole else polar(image)
-        cores.append(basis.T @ image)
-    return Compressed(right, tuple(cores), basis)
+    bases = _bases(weights, right)
+    return Compressed(right, tuple(basis.T @ image for image, basis in bases), bases[-1][1])
 
 
 def compress_spectral(surrogate: Tensor, rank: int, *, depth: int, scale: float) -> Compressed:
@@ -141,12 +141,13 @@ def expand(compressed: Compressed, network: DeepLinear | Sequence[Tensor] | None
     Returns
     -------
     list of Tensors
-        [W_1, …, W_L], L the number of cores.
+        [W_1, …, W_L], L the number of cores, in the wider precision of network and cores.
 
     Raises
     ------
     ValueError
-        If the network is not the one that was compressed.
+        If the network is not the one that was compressed, or not at its start, or the outer factors were trained, as
+        far as shapes and U show it; U is the identity, and shows nothing, for a last layer that was kept whole.
 
     Examples
     --------
@@ -164,13 +165,42 @@ def expand(compressed: Compressed, network: DeepLinear | Sequence[Tensor] | None
             f"`network` must be the one that was compressed, of {len(compressed.cores)} layers and "
             f"{len(compressed.right)} inputs, got {len(weights)} layers and {weights[0].shape[1]} inputs"
         )
-    expanded, basis = [], compressed.right
-    for layer, (weight, core) in enumerate(zip(weights, compressed.cores, strict=True), start=1):
-        image = weight @ basis
-        after = compressed.left if layer == len(weights) else polar(image)
-        expanded.append(weight + after @ (core - after.T @ image) @ basis.T)
-        basis = after
+    right = compressed.right.to(weights[0].dtype)
+    bases = _bases(weights, right)
+    _check_left(compressed.left, bases[-1][1])
+    precision = torch.promote_types(weights[0].dtype, compressed.cores[0].dtype)
+    expanded, before = [], right.to(precision)
+    for weight, core, (image, basis) in zip(weights, compressed.cores, bases, strict=True):
+        after = basis.to(precision)
+        expanded.append(weight + after @ (core - basis.T @ image) @ before.T)
+        before = after
     return expanded
+
+
+def _bases(weights: Sequence[Tensor], right: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """W_l U_{l−1} and U_l for every layer, from U_0 = V on."""
+    bases, basis = [], right
+    for layer, weight in enumerate(weights, start=1):
+        image = weight @ basis
+        whole = layer == len(weights) and len(weight) < right.shape[1]
+        basis = torch.eye(len(weight), dtype=weight.dtype, device=weight.device) if whole else polar(image)
+        bases.append((image, basis))
+    return bases
+
+
+def _check_left(left: Tensor, expected: Tensor) -> None:
+    """Raise unless a compressed network has the last basis that the wide one gives."""
+    if left.shape == expected.shape:
+        gap = float(torch.linalg.matrix_norm(left - expected) / torch.linalg.matrix_norm(expected))
+        if gap <= SAME_BASIS:
+            return
+        reason = f"differ by {gap:.2g} of their norm"
+    else:
+        reason = f"have shapes {tuple(left.shape)} and {tuple(expected.shape)}"
+    raise ValueError(
+        "`network` must be the one that was compressed, at its start, and the outer factors frozen since: U and what "
+        f"`network` gives for it {reason}"
+    )
 
 
 def _merged(compressed: Compressed) -> list[Tensor]:
@@ -184,7 +214,8 @@ def _merged(compressed: Compressed) -> list[Tensor]:
 
 
 def _weights_of(network: DeepLinear | Sequence[Tensor]) -> list[Tensor]:
-    """The weights of a network or of a list, detached and checked."""
+    """The weights of a network or of a list, detached, checked, and in one precision, at least single."""
     weights = [weight.detach() for weight in (network.weights if isinstance(network, DeepLinear) else network)]
     check_chain(weights)
-    return weights
+    precision = reduce(torch.promote_types, (weight.dtype for weight in weights), torch.float32)
+    return [weight.to(precision) for weight in weights]

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from neurocollapse.compression import (
+    Compressed,
     compress,
     compress_spectral,
     expand,
@@ -105,6 +106,57 @@ def test_expanding_what_was_not_trained_gives_the_network_back(outputs: int) -> 
         torch.testing.assert_close(back, start, rtol=0, atol=1e-13)
     torch.testing.assert_close(chain_product(expand(small)), small.product(), rtol=0, atol=1e-13)
     assert len(expand(small)) == len(weights)
+
+
+@pytest.mark.parametrize("outputs", [SIZE, RANK])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_networks_of_low_precision_are_compressed_and_expanded(outputs: int, dtype: torch.dtype) -> None:
+    weights, target = square_case(3, outputs)
+    weights = [weight.to(dtype) for weight in weights]
+    small = compress(weights, RANK, gradient=first_gradient(weights, target.to(dtype)))
+    assert small.product().dtype == torch.float32
+    within = chain_product([weight.double() for weight in weights]) @ (small.right @ small.right.T).double()
+    torch.testing.assert_close(small.product().double(), within, rtol=0, atol=1e-6 * SCALE)
+    # What `recover` gives back is in double precision; the frozen bases are still those of the network.
+    trained = Compressed(small.right.double(), tuple(2 * core.double() for core in small.cores), small.left.double())
+    for back, weight, double, single in zip(expand(trained, weights), weights, trained.cores, small.cores, strict=True):
+        assert back.dtype == torch.float64
+        change = torch.linalg.matrix_norm(back - weight.double())
+        torch.testing.assert_close(change, torch.linalg.matrix_norm(double - single), rtol=1e-5, atol=0)
+
+
+def test_the_subspace_of_a_half_precision_weight_has_its_dtype() -> None:
+    weights, target = square_case()
+    gradient = first_gradient(weights, target)
+    left, right = gradient_subspace(gradient, weights[0].half(), RANK)
+    assert left.dtype == right.dtype == torch.float16
+    exact = gradient_subspace(gradient, weights[0], RANK).right
+    # Entries of at most one, rounded to 11 bits, in sums of 14
+    torch.testing.assert_close((right @ right.T).double(), exact @ exact.T, rtol=0, atol=5e-3)
+
+
+def test_only_the_network_that_was_compressed_is_expanded() -> None:
+    weights, target = square_case()
+    small = compress(weights, RANK, gradient=first_gradient(weights, target))
+    others = {
+        "another start": linear_weights([SIZE] * 4, "orth", SCALE, seed=9),
+        "another width": linear_weights([SIZE, 9, 9, SIZE], "orth", SCALE),
+        "trained": [weights[0] + 0.1 * target, *weights[1:]],
+        "other outputs": linear_weights([SIZE, SIZE, SIZE, 5], "orth", SCALE),
+    }
+    for name, other in others.items():
+        reason = r"have shapes \(14, 6\) and \(5, 5\)" if name == "other outputs" else r"differ by [0-9.]+ of"
+        with pytest.raises(ValueError, match=f"`network` must be the one that was compressed.*{reason}"):
+            expand(small, other)
+    with pytest.raises(ValueError, match="the outer factors frozen since"):
+        expand(Compressed(small.right, small.cores, 1.1 * small.left), weights)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_surrogate_of_zeros_leads_nowhere(sparse: bool) -> None:
+    zeros = torch.zeros(20, 20, dtype=torch.float64)
+    with pytest.raises(ValueError, match="`surrogate` is zero everywhere"):
+        spectral_factors(as_csr(torch.eye(20).double()).mul(0) if sparse else zeros, 3)
 
 
 @pytest.mark.parametrize("sparse", [False, True])
