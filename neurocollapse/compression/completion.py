@@ -23,6 +23,11 @@ class Completion:
         "half_sum" (c = 1), "half_mean" (c = 1 / number of all entries, the unobserved ones counting as zeros) or
         "half_mean_observed" (c = 1/|Ω|). A learning rate η in one is η·c in the first.
 
+    Raises
+    ------
+    ValueError
+        If nothing is observed.
+
     References
     ----------
     Yaras et al., arXiv 2306.01154 ("half_mean"); Kwon et al., arXiv 2311.05061 ("half_mean_observed").
@@ -36,6 +41,8 @@ class Completion:
     """
 
     def __init__(self, observations: Observations, *, reduction: str = "half_sum") -> None:
+        if not len(observations):
+            raise ValueError("`observations` must hold at least one entry, got none; with fraction=1 none are hidden")
         rows, columns = observations.rows, observations.columns
         self.observations = observations
         self.shape = observations.shape

@@ -46,9 +46,10 @@ def loss(problem: Problem, left: Tensor, right: Tensor) -> float:
 
 
 def relative_error(problem: Problem, left: Tensor, right: Tensor) -> float:
-    """√(Σ e²) over the norm of the observed values; 0 for a perfect fit, 1 for the zero matrix."""
+    """√(Σ e²) over the norm of the observed values; 0 for a perfect fit, 1 for the zero matrix, NaN for zero values."""
     errors = problem.residual(left, right).flatten()
-    return math.sqrt(float(torch.dot(errors, errors))) / problem.reference
+    size = math.sqrt(float(torch.dot(errors, errors)))
+    return size / problem.reference if problem.reference else math.nan
 
 
 def scale_of(reduction: str, num_entries: int, num_observed: int) -> float:
@@ -64,4 +65,4 @@ def scale_of(reduction: str, num_entries: int, num_observed: int) -> float:
     """
     if reduction not in REDUCTIONS:
         raise ValueError(f"`reduction` must be one of {', '.join(map(repr, REDUCTIONS))}, got {reduction!r}")
-    return {"half_sum": 1.0, "half_mean": 1 / num_entries, "half_mean_observed": 1 / num_observed}[reduction]
+    return 1 / {"half_sum": 1, "half_mean": num_entries, "half_mean_observed": num_observed}[reduction]

@@ -29,7 +29,7 @@ class Recovery:
         Updates at which the loss was checked.
     losses : Tensor of shape (checks,), float64
     test_errors : Tensor of shape (checks,), float64
-        ‖error‖/‖values‖ on the test problem; NaN without one.
+        ‖error‖/‖values‖ on the test problem; NaN without one, or if its values are all zero.
     num_steps
         How many updates were made.
     converged

@@ -147,9 +147,11 @@ def test_the_compressed_network_follows_the_wide_one_up_to_the_frozen_directions
     assert torch.equal(trained["small"].weights[0], small.right.T)
 
 
-def test_expanding_the_trained_network_gives_the_wide_one() -> None:
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.float64, 0.0), (torch.float32, 1e-5)])
+def test_expanding_the_trained_network_gives_the_wide_one(dtype: torch.dtype, rounding: float) -> None:
     size, rank, scale = 14, 2, 0.02
-    problem, wide = Factorization(low_rank_target(size, size, rank, seed=3)), linear_weights([14] * 4, "orth", scale)
+    problem = Factorization(low_rank_target(size, size, rank, seed=3))
+    wide = [weight.to(dtype) for weight in linear_weights([14] * 4, "orth", scale)]
     small = compress(wide, rank, gradient=first_gradient(problem, wide))
     settings = {"learning_rate": 0.01, "num_steps": 1500}
     right, *cores, left = recover(problem, small, outer_rate=0.0, **settings).weights
@@ -157,7 +159,7 @@ def test_expanding_the_trained_network_gives_the_wide_one() -> None:
     expected = recover(problem, wide, **settings).weights
     for weight, other in zip(expand(trained, wide), expected, strict=True):
         # ρ(t) stays within a part of ε^4·η·t of ε, which is the only difference
-        torch.testing.assert_close(weight, other, rtol=0, atol=1e-6)
+        torch.testing.assert_close(weight, other, rtol=0, atol=1e-6 + rounding)
     assert float((expected[1] - wide[1]).abs().max()) > 0.1
 
 
@@ -252,3 +254,15 @@ def test_bad_targets_and_reductions_are_refused_in_one_line() -> None:
         Factorization(broken)
     with pytest.raises(ValueError, match="`reduction` must be one of 'half_sum'"):
         scale_of("mean", 1, 1)
+    nothing_hidden = observe(TARGET, 1.0)[1]
+    assert len(nothing_hidden) == 0
+    for reduction in ("half_sum", "half_mean_observed"):
+        with pytest.raises(ValueError, match="`observations` must hold at least one entry, got none"):
+            Completion(nothing_hidden, reduction=reduction)
+
+
+def test_an_error_relative_to_zeros_is_undefined() -> None:
+    start, zeros = linear_weights([N, 4, M], "orth", 0.5), Factorization(torch.zeros(M, N))
+    found = recover(Factorization(TARGET), start, learning_rate=0.01, num_steps=2, test=zeros)
+    assert found.test_errors.isnan().all()
+    assert found.losses.isfinite().all()
