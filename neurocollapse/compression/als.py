@@ -32,7 +32,7 @@ def alternate(
     ridge
         λ > 0, relative to the number of entries of a line.
     num_rounds, tolerance
-        Stop after so many rounds, or when the error of the observed entries changes by less than this part.
+        Stop after so many rounds, at least 1, or when the error of the observed entries changes by less than this part.
     seed
         Of the random start.
 
@@ -54,6 +54,8 @@ def alternate(
     """
     if rank < 1 or not (math.isfinite(ridge) and ridge > 0):
         raise ValueError(f"`rank` must be at least 1 and `ridge` a positive number, got {rank} and {ridge!r}")
+    if num_rounds < 1:
+        raise ValueError(f"`num_rounds` must be at least 1, got {num_rounds}")
     rows, columns, values = observations.rows, observations.columns, observations.values
     order = torch.sort(columns, stable=True).indices
     shape = observations.shape

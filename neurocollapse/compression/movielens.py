@@ -9,6 +9,8 @@ from torch import Tensor
 from neurocollapse.compression.observations import Observations
 
 NUM_FIELDS = 4
+LARGEST = 2**63 - 1
+"""The largest number of a user or item that a tensor holds."""
 
 
 class RatingsError(ValueError):
@@ -47,7 +49,7 @@ class Ratings:
         ValueError
             If either part would be empty.
         """
-        count = round(train_fraction * len(self))
+        count = round(train_fraction * len(self)) if 0 < train_fraction < 1 else 0
         if not 0 < count < len(self):
             raise ValueError(f"`train_fraction` must leave ratings in both parts, got {train_fraction} of {len(self)}")
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
@@ -120,6 +122,10 @@ def _parsed(file: Path, number: int, line: str) -> tuple[int, int, float]:
         user, item, rating, _ = int(fields[0]), int(fields[1]), float(fields[2]), int(fields[3])
     except ValueError as error:
         raise RatingsError(f"{file}, line {number}: {error}") from error
+    if max(abs(user), abs(item)) > LARGEST:
+        raise RatingsError(
+            f"{file}, line {number}: the numbers of users and items must be below 2^63, got {line[:60]!r}"
+        )
     if not abs(rating) < float("inf"):
         raise RatingsError(f"{file}, line {number}: the rating must be a finite number, got {fields[2]}")
     return user, item, rating

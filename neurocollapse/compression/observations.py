@@ -57,6 +57,8 @@ class Observations:
         ------
         ValueError
             If lengths differ, a position lies outside, twice or not a number, or a row or column is empty.
+        TypeError
+            If rows or columns are no integers.
 
         Examples
         --------
@@ -69,6 +71,9 @@ class Observations:
                 "`rows`, `columns` and `values` must be vectors of one length ≥ 1, got shapes "
                 f"{tuple(rows.shape)}, {tuple(columns.shape)} and {tuple(values.shape)}"
             )
+        for name, index in (("rows", rows), ("columns", columns)):
+            if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
+                raise TypeError(f"`{name}` must hold integers, got {index.dtype}; for a mask use Observations.where")
         rows, columns, values = rows.detach().long(), columns.detach().long(), values.detach().double()
         for name, index, size in (("rows", rows, shape[0]), ("columns", columns, shape[1])):
             outside = ((index < 0) | (index >= size)).nonzero()
@@ -107,12 +112,12 @@ class Observations:
 
     @classmethod
     def where(cls, matrix: Tensor, mask: Tensor, *, allow_empty: bool = False) -> "Observations":
-        """The entries of a dense matrix where a mask is true.
+        """The entries of a dense matrix where a mask, dense or sparse, is true.
 
         Raises
         ------
         ValueError
-            If the mask has another shape, or as `Observations.of`.
+            If the mask has another shape or holds NaN, or as `Observations.of`.
 
         Examples
         --------
@@ -123,6 +128,9 @@ class Observations:
             raise ValueError(
                 f"`mask` must have the shape of the matrix, got {tuple(mask.shape)} for {tuple(matrix.shape)}"
             )
+        mask = mask.to_dense()
+        if bool(mask.isnan().any()):
+            raise ValueError("`mask` must be true or false everywhere, got NaN; to leave out NaN pass ~matrix.isnan()")
         rows, columns = mask.bool().nonzero(as_tuple=True)
         return cls.of(rows, columns, matrix[rows, columns], _pair(matrix), allow_empty=allow_empty)
 

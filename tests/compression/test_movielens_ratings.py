@@ -35,6 +35,8 @@ def test_ratings_are_numbered_in_the_order_of_the_files_numbers(tmp_path: Path) 
         ("1\t2\t3", "line 4: expected .* got 3 fields"),
         ("1\tx\t3\t4", "line 4: invalid literal for int"),
         ("1\t2\tfour\t4", "line 4: could not convert string to float: 'four'"),
+        (f"{10**20}\t2\t3\t4", r"line 4: the numbers of users and items must be below 2\^63, got '1000"),
+        (f"1\t-{10**20}\t3\t4", r"line 4: the numbers of users and items must be below 2\^63, got '1"),
         ("1\t2\tnan\t4", "line 4: the rating must be a finite number, got nan"),
         ("196\t242\t4\t881250950", "user 196 rates item 242 twice; keep one of the lines"),
     ],
@@ -64,8 +66,9 @@ def test_a_split_keeps_every_rating_once(tmp_path: Path) -> None:
     assert len(pairs) == 63
     for part in (train, test):
         assert torch.equal(part.values, (part.rows + part.columns).double())
-    with pytest.raises(ValueError, match=r"must leave ratings in both parts, got 1\.0 of 63"):
-        ratings.split(1.0)
+    for fraction in (1.0, 0.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match=rf"must leave ratings in both parts, got {fraction} of 63"):
+            ratings.split(fraction)
 
 
 def test_alternating_minimisation_completes_a_matrix_of_low_rank() -> None:
@@ -94,3 +97,5 @@ def test_lines_without_entries_get_zero_and_bad_settings_are_refused() -> None:
     for rank, ridge in ((0, 0.1), (1, 0.0), (1, math.nan)):
         with pytest.raises(ValueError, match="`rank` must be at least 1 and `ridge` a positive number"):
             alternate(seen, rank, ridge=ridge)
+    with pytest.raises(ValueError, match="`num_rounds` must be at least 1, got 0"):
+        alternate(seen, 1, ridge=0.1, num_rounds=0)

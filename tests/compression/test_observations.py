@@ -23,7 +23,10 @@ def test_entries_are_sorted_by_row_and_column() -> None:
 def test_a_mask_gives_the_same_entries() -> None:
     matrix = torch.arange(6.0).reshape(2, 3)
     mask = torch.tensor([[True, False, True], [False, True, False]])
-    assert Observations.where(matrix, mask).values.tolist() == [0.0, 2.0, 4.0]
+    for given in (mask, mask.float(), mask.to_sparse(), mask.float().to_sparse_csr()):
+        assert Observations.where(matrix, given).values.tolist() == [0.0, 2.0, 4.0]
+    with pytest.raises(ValueError, match="`mask` must be true or false everywhere, got NaN"):
+        Observations.where(matrix, torch.where(mask, 1.0, math.nan))
 
 
 def test_bad_observations_are_refused_in_one_line() -> None:
@@ -42,6 +45,9 @@ def test_bad_observations_are_refused_in_one_line() -> None:
         with pytest.raises(ValueError, match=message) as caught:
             Observations.of(*arguments)
         assert "\n" not in str(caught.value)
+    for rows in (ROWS + 0.5, ROWS.float(), ROWS > 0):
+        with pytest.raises(TypeError, match=r"`rows` must hold integers, got torch\.(float32|bool)"):
+            Observations.of(rows, COLUMNS, VALUES, (2, 2))
     with pytest.raises(ValueError, match="`mask` must have the shape of the matrix"):
         Observations.where(torch.ones(2, 2), torch.ones(2, 3))
     assert len(Observations.of(ROWS, COLUMNS, VALUES, (3, 2), allow_empty=True)) == 3
