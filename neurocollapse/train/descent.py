@@ -1,22 +1,21 @@
 """Full-batch gradient descent with weight decay, step by step as the theorems state it."""
 
-import json
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from neurocollapse.train.settings import TrainingError, check_choice
+from neurocollapse.train.descent_file import Course, DescentFile
+from neurocollapse.train.digests import tensor_digest
+from neurocollapse.train.settings import TrainingError, check_choice, non_negative_number, positive_number
 from neurocollapse.train.squared_error import Engine, LinearEngine, ModuleEngine, Objective
 
 DESCENT_EVENTS = ("on_start", "on_step", "on_end")
-HEADER = "neurocollapse_descent"
 
 LearningRate = float | Callable[[int], float]
 
@@ -144,12 +143,14 @@ def descend(
         "on_start", "on_step" (at every weight set, the first and last included) and "on_end" → function of a
         `DescentProgress`.
     resume
-        A safetensors file, written every `save_every` steps and at the end; if it exists, the run goes on from it.
+        A safetensors file, written every `save_every` steps and at the end; if it exists, the run goes on from it and
+        ends like an unbroken one. A run that ends before there is a file leaves a module as it was.
 
     Raises
     ------
     TrainingError
-        If the loss stops being finite, shapes do not fit, or `resume` holds something else.
+        If the loss stops being finite, shapes do not fit, or `resume` holds something else: another network, other
+        data or settings, or more updates than asked for.
 
     Examples
     --------
@@ -162,12 +163,16 @@ def descend(
     if num_steps < 0 or save_every < 1:
         raise ValueError(f"need num_steps ≥ 0 and save_every ≥ 1, got {num_steps} and {save_every}")
     rate = learning_rate if callable(learning_rate) else _constant(learning_rate)
+    decay = non_negative_number("weight_decay", weight_decay)
     engine = _engine(network, inputs, targets, Objective.of(reduction, output_scale, targets))
-    file = None if resume is None else Path(resume)
-    losses = _restore(file, engine.parameters) if file is not None and file.exists() else []
-    run = _Run(engine, rate, weight_decay, tolerance, dict(events or {}), file, save_every)
-    with torch.no_grad():
-        return run.to(num_steps, losses)
+    settings = {"weight_decay": decay, "reduction": reduction, "output_scale": float(output_scale)}
+    file = None if resume is None else _file(Path(resume), inputs, targets, settings)
+    course = Course([], [])
+    if file is not None and file.path.exists():
+        course = file.restore(engine.parameters, rate, num_steps=num_steps, tolerance=tolerance)
+    run = _Run(engine, rate, decay, tolerance, dict(events or {}), file, save_every)
+    with torch.no_grad(), file.undone_until_written(engine.parameters) if file else nullcontext():
+        return run.to(num_steps, course)
 
 
 @dataclass
@@ -179,12 +184,12 @@ class _Run:
     weight_decay: float
     tolerance: float
     events: dict[str, Callable[[DescentProgress], object]]
-    file: Path | None
+    file: DescentFile | None
     save_every: int
 
-    def to(self, num_steps: int, losses: list[float]) -> Descent:
+    def to(self, num_steps: int, course: Course) -> Descent:
         """Take updates until `num_steps` or the tolerance is reached."""
-        step = first = len(losses)
+        step = first = len(course.losses)
         while True:
             loss = self.engine.loss()
             if not math.isfinite(loss):
@@ -196,15 +201,17 @@ class _Run:
             if converged or step >= num_steps:
                 break
             if self.file is not None and step > first and step % self.save_every == 0:
-                _save(self.file, self.engine.parameters, losses)
-            self.engine.update(self.rate(step), self.weight_decay)
-            losses.append(loss)
+                self.file.save(self.engine.parameters, course)
+            rate = self.rate(step)
+            self.engine.update(rate, self.weight_decay)
+            course.losses.append(loss)
+            course.rates.append(float(rate))
             step += 1
         if self.file is not None:
-            _save(self.file, self.engine.parameters, losses)
+            self.file.save(self.engine.parameters, course)
         self._tell("on_end", progress)
         weights = tuple(weight.detach().contiguous() for weight in self.engine.parameters)  # as safetensors needs
-        return Descent(weights, torch.tensor([*losses, loss], dtype=torch.float64), step, converged)
+        return Descent(weights, torch.tensor([*course.losses, loss], dtype=torch.float64), step, converged)
 
     def _tell(self, event: str, progress: DescentProgress, *, when: bool = True) -> None:
         """Call the event's function if there is one."""
@@ -226,9 +233,13 @@ def cosine(start: float, end: float, num_steps: int) -> Callable[[int], float]:
 
 def _constant(learning_rate: float) -> Callable[[int], float]:
     """Turn a number into a schedule."""
-    if not (math.isfinite(learning_rate) and learning_rate > 0):
-        raise ValueError(f"`learning_rate` must be a positive number, got {learning_rate!r}")
-    return lambda step: learning_rate
+    rate = positive_number("learning_rate", learning_rate)
+    return lambda step: rate
+
+
+def _file(path: Path, inputs: Tensor, targets: Tensor, settings: dict[str, Any]) -> DescentFile:
+    """Return the file that keeps a run with these settings on these data."""
+    return DescentFile(path, {**settings, "inputs": tensor_digest(inputs), "targets": tensor_digest(targets)})
 
 
 def _engine(network: nn.Module | Sequence[Tensor], inputs: Tensor, targets: Tensor, objective: Objective) -> Engine:
@@ -251,35 +262,3 @@ def _engine(network: nn.Module | Sequence[Tensor], inputs: Tensor, targets: Tens
         raise TrainingError(f"the last weight must give {targets.shape[1]} outputs as `targets` has, got {widths[-1]}")
     device = weights[0].device
     return LinearEngine(weights, inputs.detach().to(device).double(), targets.detach().to(device).double(), objective)
-
-
-def _save(path: Path, weights: Sequence[Tensor], losses: list[float]) -> None:
-    """Write weights and losses in one step, so that no reader finds half a file."""
-    tensors = {f"weight/{layer:04d}": weight.detach().cpu().contiguous() for layer, weight in enumerate(weights)}
-    tensors["losses"] = torch.tensor(losses, dtype=torch.float64)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        save_file(tensors, unfinished, metadata={HEADER: json.dumps({"num_weights": len(weights)})})
-        os.replace(unfinished, path)
-    except (OSError, SafetensorError) as error:
-        raise TrainingError(f"cannot write the checkpoint {path}: {error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _restore(path: Path, weights: Sequence[Tensor]) -> list[float]:
-    """Copy saved weights into place and return the losses so far."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            if HEADER not in (file.metadata() or {}):
-                raise TrainingError(f"{path} does not hold a run of gradient descent; choose another file")
-            saved = [file.get_tensor(name) for name in sorted(file.keys()) if name.startswith("weight/")]
-            losses: list[float] = file.get_tensor("losses").tolist()
-    except (OSError, SafetensorError) as error:
-        raise TrainingError(f"{path} is not a readable safetensors file ({error}); delete it to start anew") from error
-    if [tuple(weight.shape) for weight in saved] != [tuple(weight.shape) for weight in weights]:
-        raise TrainingError(f"{path} belongs to another network: its weights have other shapes; choose another file")
-    with torch.no_grad():
-        for weight, value in zip(weights, saved, strict=True):
-            weight.copy_(value)
-    return losses
