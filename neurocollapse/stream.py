@@ -19,6 +19,12 @@ from neurocollapse.statistics import (
 
 NON_FINITE = ("raise", "skip")
 
+_NON_FINITE = (
+    'NaN, infinite, or too large to square; pass non_finite="skip" to leave such samples out, or precision="double" if '
+    "they are finite but beyond 1e19"
+)
+_TOO_LARGE = 'finite, but too large to square; pass precision="double"'
+
 
 class NonFiniteError(ValueError):
     """Features that are NaN or infinite, with the layer, batch and sample where they first appear."""
@@ -187,11 +193,11 @@ class MomentStream:
         if bool(together.sum().isfinite()):
             return
         key, (norms, positions) = next(item for item in self._norms.items() if not item[1][0].isfinite().all())
+        problem = _TOO_LARGE if self.options.non_finite == "skip" else _NON_FINITE
         sample = int((~norms.isfinite()).nonzero()[0]) // positions
         raise NonFiniteError(
             f"layer {_name(records, key)!r}: the features of sample {sample} in batch {self.num_batches} (counted "
-            'from 0) are NaN, infinite, or too large to square; pass non_finite="skip" to leave such samples out, or '
-            'precision="double" if they are finite but beyond 1e19'
+            f"from 0) are {problem}"
         )
 
 
