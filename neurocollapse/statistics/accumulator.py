@@ -78,9 +78,8 @@ class MomentAccumulator:
         self.pending_rows = 0
         self._forget_bounds()
         with torch.inference_mode(False):  # state made in inference mode could not be updated outside it
-            self.count = torch.zeros(num_classes, dtype=torch.int64)
-            self.pending = torch.zeros(num_classes, dtype=torch.int64)
-            self.looked = torch.zeros(num_classes, dtype=torch.int64)
+            self.count = torch.zeros(num_classes, dtype=torch.int64, device="cpu")
+            self.pending, self.looked = torch.zeros_like(self.count), torch.zeros_like(self.count)
             self.dropped = torch.zeros(num_classes, dtype=torch.int64, device=device)
             self.reference = torch.zeros(num_classes, num_features, dtype=working, device=device)
             self.total = torch.zeros(num_classes, num_features, dtype=double, device=device)
@@ -170,7 +169,7 @@ class MomentAccumulator:
             tensors.pop("partial")
         if self.products is self.product_total:
             tensors.pop("product_total", None)
-        tensors["progress"] = torch.tensor([self.num_batches, self.pending_rows])
+        tensors["progress"] = torch.tensor([self.num_batches, self.pending_rows], device="cpu")
         return tensors
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:

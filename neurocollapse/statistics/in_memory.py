@@ -14,8 +14,8 @@ from neurocollapse.statistics.moments import ClassMoments
 def moments_of(features: Any, labels: Any, num_classes: int | None, *, covariance: bool) -> ClassMoments:
     """Moments of features in memory, in float64: what `ClassMoments.from_features` does."""
     if not isinstance(features, Tensor):  # numpy arrays may be read-only or reversed, which torch does not take
-        features = np.require(features, np.float64, ["C_CONTIGUOUS", "WRITEABLE"])
-    values = torch.as_tensor(features).detach().double()
+        features = torch.from_numpy(np.require(features, np.float64, ["C_CONTIGUOUS", "WRITEABLE"]))
+    values = features.detach().double()
     if values.ndim != 2:
         raise ValueError(f"`features` must have shape (samples, features), got {tuple(values.shape)}; flatten the rest")
     checked = check_labels(labels, num_samples=values.shape[0], num_classes=num_classes)

@@ -75,7 +75,7 @@ def _as_tensor(labels: Any) -> Tensor:
     if isinstance(labels, Tensor):
         return labels.detach().cpu().to_dense()
     try:  # through numpy: torch does not take read-only or reversed arrays
-        return torch.as_tensor(np.require(labels, requirements=["C_CONTIGUOUS", "WRITEABLE"]))
+        return torch.as_tensor(np.require(labels, requirements=["C_CONTIGUOUS", "WRITEABLE"]), device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise LabelError(
             f"`labels` must be an array of integers, got {type(labels).__name__}; encode class names as 0, 1, 2, …"
@@ -163,7 +163,7 @@ class ClassBatch:
     def first_rows(self) -> Tensor:
         """For each class in `present` its first three rows, shape (present, 3); the first thrice where it has fewer."""
         counts = self.counts[self.present]
-        steps = torch.arange(3) * (counts >= 3).unsqueeze(1)
+        steps = torch.arange(3, device=counts.device) * (counts >= 3).unsqueeze(1)
         return self.labels.argsort(stable=True)[(counts.cumsum(0) - counts).unsqueeze(1) + steps]
 
     def chunks(self, max_rows: int, max_count: int | None, device: torch.device) -> "list[Chunk]":

@@ -1,5 +1,6 @@
 """Class moments of one layer: a value that merges exactly."""
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -53,13 +54,13 @@ class ClassMoments:
         cls, num_classes: int, num_features: int, *, dtype: torch.dtype = torch.float64, covariance: bool = False
     ) -> "ClassMoments":
         """The moments of no samples: the neutral element of `merge`."""
-        double = torch.float64
+        zeros = functools.partial(torch.zeros, dtype=torch.float64, device="cpu")
         return cls(
-            count=torch.zeros(num_classes, dtype=torch.int64),
-            reference=torch.zeros(num_classes, num_features, dtype=dtype),
-            offset_sum=torch.zeros(num_classes, num_features, dtype=double),
-            offset_square=torch.zeros(num_classes, dtype=double),
-            within_scatter=torch.zeros(num_features, num_features, dtype=double) if covariance else None,
+            count=zeros(num_classes, dtype=torch.int64),
+            reference=zeros(num_classes, num_features, dtype=dtype),
+            offset_sum=zeros(num_classes, num_features),
+            offset_square=zeros(num_classes),
+            within_scatter=zeros(num_features, num_features) if covariance else None,
         )
 
     @classmethod
@@ -93,7 +94,7 @@ class ClassMoments:
 
     @property
     def num_samples(self) -> int:
-        """Number of samples N, all classes together."""
+        """Number of samples N, all classes together; of rows, in a layer that keeps a row for each position."""
         return int(self.count.sum())
 
     @property
