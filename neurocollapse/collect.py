@@ -157,6 +157,7 @@ def collect(
     attributes = describe_run(recorder.model, place) | {
         "mode": mode,
         "precision": precision,
+        "num_samples": stream.num_samples,
         "class_names": json.dumps(classes),
         "skipped_layers": json.dumps(checkpoint.skipped),
         "warnings": json.dumps(checkpoint.notes),

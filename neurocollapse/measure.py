@@ -34,6 +34,7 @@ _QU = "Qu, slides of 7 September 2023"
 _HE = "He and Su, PNAS 120(36), 2023"
 
 _SPREAD = "mean squared distance to the class mean, 1/n_k; NaN for absent classes"
+_COUNT = "samples that were counted, or rows where each position has one; skipped ones are not"
 _BETWEEN = {
     "equal": "each class with weight 1/K, centred at the mean of the class means",
     "frequency": "each class with weight n_k/N, centred at the mean of the samples",
@@ -160,7 +161,7 @@ def _attributes(name: str, weighting: str) -> dict[str, str]:
         "separation_etf": ("separation, signed", r"S_\ell^{\pm}", "class means centred, signed cosine", _PAPYAN),
         "discrimination": ("discrimination", r"S_\ell^{\mathrm{unc}}", "class means uncentred, signed cosine", _WANG),
         "decay_ratio": ("decay ratio", r"D_\ell / D_{\ell-1}", "NaN at the first layer", _WANG),
-        "class_count": ("samples", "n_k", "samples that were counted; skipped ones are not", _PAPYAN),
+        "class_count": ("samples", "n_k", _COUNT, _PAPYAN),
         "class_scatter": ("per-class spread", r"\mathrm{tr}\,\Sigma_{W,k}", _SPREAD, _PAPYAN),
         "class_mean": ("class mean", r"\mu_k", "1/n_k, not centred; NaN for absent classes", _PAPYAN),
         "within_class_covariance": ("within-class covariance", r"\Sigma_W", "1/N over samples", _PAPYAN),
@@ -256,15 +257,14 @@ def _listed(names: list[str]) -> str:
 
 def _provenance(collection: MomentCollection, weighting: str, notes: list[str]) -> dict[str, Any]:
     """Attributes of the dataset: plain strings and numbers, so that NetCDF can hold them."""
-    first = next(iter(collection.values()))
     notes = json.loads(collection.attributes.get("warnings", "[]")) + notes
     skipped = {name: count for name in collection if (count := collection.record(name).num_skipped)}
     if skipped:
         notes = [*notes, f"features that were not finite were left out: {json.dumps(skipped)}"]
     own = {
         "title": f"Layers of {collection.attributes.get('model', 'a network')}",
-        "num_samples": first.num_samples,
-        "num_classes": first.num_classes,
+        "num_samples": collection.num_samples,
+        "num_classes": next(iter(collection.values())).num_classes,
         "weighting": weighting,
         "warnings": json.dumps(notes),
     }

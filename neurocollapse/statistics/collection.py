@@ -71,6 +71,15 @@ class MomentCollection(Mapping[str, ClassMoments]):
     def __len__(self) -> int:
         return len(self.moments)
 
+    @property
+    def num_samples(self) -> int:
+        """Samples that were measured, as `collect` has counted them; else what the first layer's rows come from."""
+        first = next(iter(self.moments), None)
+        if "num_samples" in self.attributes or first is None:
+            return int(self.attributes.get("num_samples", 0))
+        record = self.record(first)
+        return (self.moments[first].num_samples + record.num_skipped) // record.positions
+
     def record(self, name: str) -> LayerRecord:
         """What is known about the layer; its position where nothing is."""
         return self.layers.get(name) or LayerRecord(name, depth=list(self.moments).index(name) + 1)
@@ -90,7 +99,8 @@ class MomentCollection(Mapping[str, ClassMoments]):
             name: replace(record, num_skipped=record.num_skipped + other.record(name).num_skipped)
             for name, record in self.layers.items()
         }
-        return MomentCollection({name: self[name].merge(other[name]) for name in self}, layers, dict(self.attributes))
+        attributes = self.attributes | {"num_samples": self.num_samples + other.num_samples}
+        return MomentCollection({name: self[name].merge(other[name]) for name in self}, layers, attributes)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write everything to one safetensors file with a JSON header; an existing file is replaced in one step."""
@@ -120,10 +130,9 @@ class MomentCollection(Mapping[str, ClassMoments]):
         return cls(moments, {record.name: record for record in records}, attributes)
 
     def __repr__(self) -> str:
-        first = next(iter(self.moments.values()), None)
-        samples, classes = (first.num_samples, first.num_classes) if first is not None else (0, 0)
+        classes = next((value.num_classes for value in self.moments.values()), 0)
         plural = "" if len(self) == 1 else "s"
-        return f"MomentCollection({len(self)} layer{plural}, {samples} samples, {classes} classes)"
+        return f"MomentCollection({len(self)} layer{plural}, {self.num_samples} samples, {classes} classes)"
 
 
 _FIELDS = ("count", "reference", "offset_sum", "offset_square", "within_scatter")

@@ -43,14 +43,15 @@ def all_reduce(collection: MomentCollection, *, group: Any = None) -> MomentColl
     shape = _agreed_shape(collection, group)
     records = [LayerRecord(**record) for record in shape["layers"]]
     own_classes = max((value.num_classes for value in collection.values()), default=0)
-    num_classes = _reduced(torch.tensor(own_classes), dist.ReduceOp.MAX, group)
+    num_classes = _reduced_number(own_classes, dist.ReduceOp.MAX, group)
     moments, layers = {}, {}
     for record, features in zip(records, shape["num_features"], strict=True):
         own = collection.get(record.name) or ClassMoments.empty(0, features, covariance=shape["covariance"])
-        moments[record.name] = reduce_moments(own.padded(int(num_classes)), group=group)
-        skipped = torch.tensor(collection.record(record.name).num_skipped if record.name in collection else 0)
-        layers[record.name] = replace(record, num_skipped=int(_reduced(skipped, dist.ReduceOp.SUM, group)))
-    return MomentCollection(moments, layers, dict(collection.attributes))
+        moments[record.name] = reduce_moments(own.padded(num_classes), group=group)
+        skipped = collection.record(record.name).num_skipped if record.name in collection else 0
+        layers[record.name] = replace(record, num_skipped=_reduced_number(skipped, dist.ReduceOp.SUM, group))
+    num_samples = _reduced_number(collection.num_samples, dist.ReduceOp.SUM, group)
+    return MomentCollection(moments, layers, collection.attributes | {"num_samples": num_samples})
 
 
 @contextmanager
@@ -104,17 +105,17 @@ def _agreed_shape(collection: MomentCollection, group: Any) -> dict[str, Any]:
     own = _shape(collection)
     text = json.dumps(own, sort_keys=True).encode() if len(collection) else b""
     rank, world = dist.get_rank(group), dist.get_world_size(group)
-    source = int(_reduced(torch.tensor(rank if text else world), dist.ReduceOp.MIN, group))
+    source = _reduced_number(rank if text else world, dist.ReduceOp.MIN, group)
     if source == world:
         raise ValueError("no process has collected a single sample; check the loader")
-    length = _reduced(torch.tensor(len(text) if rank == source else 0), dist.ReduceOp.SUM, group)
-    payload = torch.zeros(int(length), dtype=torch.uint8)
+    length = _reduced_number(len(text) if rank == source else 0, dist.ReduceOp.SUM, group)
+    payload = torch.zeros(length, dtype=torch.uint8, device="cpu")
     if rank == source:
         payload = torch.frombuffer(bytearray(text), dtype=torch.uint8)
     payload = _reduced(payload, dist.ReduceOp.SUM, group)
     agreed: dict[str, Any] = json.loads(bytes(payload.tolist()))
     differs = bool(text) and own != agreed
-    if int(_reduced(torch.tensor(int(differs)), dist.ReduceOp.MAX, group)):
+    if _reduced_number(int(differs), dist.ReduceOp.MAX, group):
         raise ValueError("the processes have collected different layers; give every rank the same model and options")
     return agreed
 
@@ -127,6 +128,11 @@ def _shape(collection: MomentCollection) -> dict[str, Any]:
         "num_features": [value.num_features for value in moments],
         "covariance": any(value.within_scatter is not None for value in moments),
     }
+
+
+def _reduced_number(value: int, operation: Any, group: Any) -> int:
+    """The reduction of an integer over all ranks."""
+    return int(_reduced(torch.tensor(value, device="cpu"), operation, group))
 
 
 def _reduced(value: Tensor, operation: Any, group: Any) -> Tensor:

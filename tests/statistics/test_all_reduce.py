@@ -70,7 +70,7 @@ def test_three_processes_get_the_answer_of_one(
     for rank in range(worker.WORLD):
         together = load(folder, f"{options} {scheme}", rank)
         assert list(together) == list(alone)
-        assert together.attributes == {"source": "test"}
+        assert together.attributes == {"source": "test", "num_samples": alone.num_samples}
         for name, expected in alone.items():
             found = together[name]
             present = expected.present

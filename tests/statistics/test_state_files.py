@@ -255,12 +255,21 @@ def test_collections_merge_layer_by_layer(collection: MomentCollection, same_mom
     for name in collection:
         assert same_moments(merged[name], collection[name].merge(collection[name]))
         assert merged.record(name).num_skipped == 2 * collection.record(name).num_skipped
+    assert merged.num_samples == 2 * collection.num_samples
 
 
 def test_collections_of_other_layers_do_not_merge(collection: MomentCollection) -> None:
     other = MomentCollection({"fc#1": collection["fc#1"], "head": collection["fc#1"]})
     with pytest.raises(ValueError, match=r"cannot merge: the layers differ \(, conv/1 é@in, head\)"):
         collection.merge(other)
+
+
+def test_samples_are_told_from_rows() -> None:
+    rows = ClassMoments.from_features([[0.0]] * 12, [0, 1] * 6)
+    collection = MomentCollection({"map": rows}, {"map": LayerRecord("map", 1, positions=4, num_skipped=8)})
+    assert repr(collection) == "MomentCollection(1 layer, 5 samples, 2 classes)"
+    counted = MomentCollection({"map": rows}, collection.layers, {"num_samples": 6})
+    assert (counted.num_samples, counted.merge(collection).num_samples) == (6, 11)
 
 
 def test_a_layer_without_a_record_is_known_by_its_position() -> None:
