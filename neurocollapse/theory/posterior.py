@@ -73,11 +73,12 @@ def posterior_certificate(problem: LinearProblem) -> PosteriorCertificate:
     for layer, svd in enumerate(problem.decompositions):
         values = svd.values
         reason = _missing(layer, residual, within, trailing, gains)
-        ratio = float(values[K]) ** 2 / float(values[K - 1]) ** 2 if not reason else math.nan
+        ratio = _quotient(float(values[K]) ** 2, float(values[K - 1]) ** 2) if not reason else math.nan
         spread = (1 + within[layer + 1] ** 2) * (1 + misalignment[layer] ** 2) * (1 + trailing[layer] ** 2)
         middle = min(problem.weights[layer].shape) - K
         upper.append(ratio * spread / gains[layer] ** 2 if not reason else math.nan)
-        floor = share[layer] * float(values[middle - 1]) ** 2 / float(values[0]) ** 2 if middle > K else 0.0
+        least = share[layer] * float(values[middle - 1]) ** 2 if middle > K else 0.0
+        floor = _quotient(least, float(values[0]) ** 2)
         lower.append(floor if not reason else math.nan)
         reasons.append(reason)
     return PosteriorCertificate(

@@ -50,17 +50,17 @@ class LinearProblem:
         Raises
         ------
         ValueError
-            If weights do not chain, do not fit the inputs, or labels exceed the number of outputs.
+            If weights do not chain, do not fit the inputs, labels exceed the number of outputs, or a number is not
+            finite.
         """
         weights = [torch.as_tensor(weight).detach() for weight in weights]
         if not weights:
             raise ValueError("`network_or_weights` must hold at least one weight matrix, got none")
         inputs, labels = torch.as_tensor(inputs).detach(), torch.as_tensor(labels).detach()
-        if inputs.ndim < 2 or len(inputs) == 0:
-            raise ValueError(f"`inputs` must have shape (samples, features), got {tuple(inputs.shape)}")
+        check_inputs(inputs)
         inputs = inputs.flatten(1)
         _check_weights(weights, inputs.shape[1])
-        _check_labels(labels, len(inputs), weights[-1].shape[0])
+        check_labels(labels, len(inputs), weights[-1].shape[0])
         if not (math.isfinite(output_scale) and output_scale > 0):
             raise ValueError(f"`output_scale` must be a positive number, got {output_scale!r}")
         doubles = tuple(weight.cpu().double() for weight in weights)
@@ -179,6 +179,34 @@ def full_svd(weight: Tensor) -> SVD:
     return SVD(left, values, right.T)
 
 
+def check_inputs(inputs: Tensor) -> None:
+    """Raise unless there are samples, each with features, all of them finite."""
+    if inputs.ndim < 2 or len(inputs) == 0:
+        raise ValueError(f"`inputs` must have shape (samples, features), got {tuple(inputs.shape)}")
+    finite = torch.isfinite(inputs).flatten(1).all(1)
+    if not bool(finite.all()):
+        place = int((~finite).nonzero()[0])
+        raise ValueError(f"`inputs` must be finite, got NaN or infinity in sample {place}; leave such samples out")
+
+
+def check_labels(labels: Tensor, num_samples: int, num_classes: int | None = None) -> None:
+    """Raise unless there is one class index per sample, of at least two classes; None if the outputs are unknown."""
+    if labels.ndim != 1 or len(labels) != num_samples or labels.is_floating_point() or labels.is_complex():
+        raise ValueError(
+            f"`labels` must hold one integer per sample ({num_samples}), "
+            f"got {labels.dtype} of shape {tuple(labels.shape)}"
+        )
+    expected = "≥ 0" if num_classes is None else f"in [0, {num_classes}), one per output of the network"
+    wrong = ((labels < 0) | (labels >= (math.inf if num_classes is None else num_classes))).nonzero()
+    if wrong.numel():
+        place = int(wrong[0])
+        raise ValueError(f"`labels` must hold integers {expected}, got {int(labels[place])} at position {place}")
+    if int(labels.max()) == int(labels.min()):
+        raise ValueError(
+            "`labels` must hold at least two classes, got one; D_l and S_l compare classes with each other"
+        )
+
+
 def _check_weights(weights: Sequence[Tensor], num_features: int) -> None:
     """Raise unless the weights are finite float matrices that chain from the inputs on."""
     width = num_features
@@ -196,23 +224,3 @@ def _check_weights(weights: Sequence[Tensor], num_features: int) -> None:
         if not bool(torch.isfinite(weight).all()):
             raise ValueError(f"weight {layer} holds NaN or infinite entries; verify a network whose training converged")
         width = weight.shape[0]
-
-
-def _check_labels(labels: Tensor, num_samples: int, num_classes: int) -> None:
-    """Raise unless there is one class index per sample, of at least two classes."""
-    if labels.ndim != 1 or len(labels) != num_samples or labels.is_floating_point() or labels.is_complex():
-        raise ValueError(
-            f"`labels` must hold one integer per sample ({num_samples}), "
-            f"got {labels.dtype} of shape {tuple(labels.shape)}"
-        )
-    wrong = ((labels < 0) | (labels >= num_classes)).nonzero()
-    if wrong.numel():
-        place = int(wrong[0])
-        raise ValueError(
-            f"`labels` must hold integers in [0, {num_classes}), one per output of the network, "
-            f"got {int(labels[place])} at position {place}"
-        )
-    if int(labels.max()) == int(labels.min()):
-        raise ValueError(
-            "`labels` must hold at least two classes, got one; D_l and S_l compare classes with each other"
-        )

@@ -12,7 +12,7 @@ from neurocollapse.theory import conditions
 from neurocollapse.theory.assumptions import Assumption
 from neurocollapse.theory.conditions import EXACT, PRACTICAL, Exactness, progressive_assumptions
 from neurocollapse.theory.measured import Measured, measure_problem
-from neurocollapse.theory.problem import LinearProblem
+from neurocollapse.theory.problem import LinearProblem, check_inputs, check_labels
 from neurocollapse.theory.table import PRINTED, THEOREM_1, THEOREM_2, progressive_dataset, whole_network_dataset
 from neurocollapse.theory.tail import LinearTail, linear_tail
 from neurocollapse.theory.verdict import UNMET, VIOLATED, Verdict, Verification
@@ -70,7 +70,7 @@ def verify(
     Raises
     ------
     ValueError
-        If shapes or labels do not fit, with one line that says what to do.
+        If shapes or labels do not fit, or a number is not finite, with one line that says what to do.
 
     Examples
     --------
@@ -90,6 +90,8 @@ def verify(
         names = tuple(f"W_{layer}" for layer in range(1, problem.depth + 1))
         return _of_problem(problem, names, options)
     inputs, labels = torch.as_tensor(inputs), torch.as_tensor(labels)
+    check_inputs(inputs)
+    check_labels(labels, len(inputs))
     tail = linear_tail(network_or_weights, inputs, labels)
     if not tail.weights:
         return _without_tail(tail)

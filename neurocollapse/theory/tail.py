@@ -64,7 +64,7 @@ def linear_tail(network: nn.Module, inputs: Tensor, labels: Tensor, num_classes:
     Raises
     ------
     ValueError
-        If the network's output is no matrix with one row per sample.
+        If the network's output is no matrix with one row per sample, or not finite.
     """
     calls: list[_Call] = []
     reference = next((parameter for parameter in network.parameters() if parameter.is_floating_point()), None)
@@ -216,12 +216,14 @@ def _input_dtype(inputs: Tensor, reference: Tensor) -> torch.dtype:
 
 
 def _matrix(output: Any, num_samples: int) -> Tensor:
-    """The network's output as a matrix: itself, its `logits`, or the first entry of a tuple."""
+    """The network's output as a finite matrix: itself, its `logits`, or the first entry of a tuple."""
     tensor = getattr(output, "logits", output)
     tensor = tensor[0] if isinstance(tensor, tuple | list) and tensor else tensor
     if not isinstance(tensor, Tensor) or tensor.ndim != 2 or tensor.shape[0] != num_samples:
         found = f"a Tensor of shape {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else type(tensor).__name__
         raise ValueError(f"the network must return a matrix with one row per sample ({num_samples}), got {found}")
+    if not bool(torch.isfinite(tensor).all()):
+        raise ValueError("the network's output holds NaN or infinite values; verify a network whose training converged")
     return tensor
 
 

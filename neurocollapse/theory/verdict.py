@@ -38,7 +38,7 @@ class Verdict:
     layer
         The layer l the claim is about, or None.
     reason
-        Which assumptions are unmet, if any.
+        Which assumptions are unmet, or met less exactly than the measurement misses its bracket; empty if none.
     """
 
     claim: str

@@ -37,6 +37,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     weights, inputs, labels = train_linear_network(setting, seed=0)
     save_file({f"{layer}.weight": weight.float() for layer, weight in enumerate(weights)}, tmp_path / "w.safetensors")
     np.savez(tmp_path / "data.npz", inputs=inputs.numpy().astype(np.float32), labels=labels.numpy())
+    np.savez(tmp_path / "nan.npz", inputs=np.full((6, 30), np.nan, dtype=np.float32), labels=np.arange(6) % 3)
     (tmp_path / "verify_models.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -86,6 +87,7 @@ def test_without_arguments_the_source_network_is_verified(capsys: pytest.Capture
     [
         (["--model", "verify_models:linear"], "--data"),
         (["--model", "verify_models:linear", "--data", "digits"], "cannot be multiplied"),
+        (["--model", "verify_models:linear", "--data", "npz:nan.npz"], "`inputs` must be finite"),
         (["--data", "digits"], "--model"),
         (["--tolerance", "-1"], "tolerance"),
         (["--json", "nowhere/v.json"], "nowhere"),

@@ -213,6 +213,32 @@ def test_the_data_may_come_in_more_than_one_chunk(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
+    ("inputs", "labels", "message"),
+    [
+        (INPUTS.index_fill(0, torch.tensor(3), float("nan")), LABELS, "`inputs` must be finite.*sample 3"),
+        (INPUTS[:0], LABELS[:0], r"`inputs` must have shape \(samples, features\)"),
+        (INPUTS, LABELS - 1, "`labels` must hold integers ≥ 0, got -1 at position 0"),
+        (INPUTS, LABELS + 1, r"`labels` must hold integers in \[0, 3\), one per output of the network, got 3"),
+        (INPUTS, LABELS[:5], r"`labels` must hold one integer per sample \(12\)"),
+        (INPUTS, 0 * LABELS, "at least two classes, got one"),
+    ],
+    ids=["nan", "empty", "negative", "too-large", "too-few", "one-class"],
+)
+def test_samples_are_checked_before_the_network_is_blamed(inputs: Tensor, labels: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        verify(bent("by hand"), inputs, labels)
+    assert "\n" not in str(error.value)
+
+
+def test_a_network_that_did_not_converge_is_one_clear_line() -> None:
+    network = nn.Sequential(linear(8, 7), linear(7, 3))
+    with torch.no_grad():
+        network[0].weight[0, 0] = float("nan")
+    with pytest.raises(ValueError, match="the network's output holds NaN or infinite values"):
+        verify(network, INPUTS, LABELS)
+
+
+@pytest.mark.parametrize(
     ("network", "message"),
     [
         (nn.ReLU(), "no parameters"),

@@ -195,12 +195,25 @@ LABELS = torch.tensor([0, 0, 1, 1])
         ([EYE, EYE[:2]], EYE, LABELS.float(), "one integer per sample"),
         ([EYE, EYE[:2]], EYE, LABELS[:3], "one integer per sample"),
         ([EYE, EYE[:2]], EYE[0], LABELS, r"shape \(samples, features\)"),
+        ([EYE, EYE[:2]], EYE[:0], LABELS[:0], r"shape \(samples, features\)"),
+        ([EYE, EYE[:2]], EYE.index_fill(0, torch.tensor(2), math.nan), LABELS, "`inputs` must be finite.*sample 2"),
     ],
 )
 def test_what_cannot_be_verified_is_one_clear_line(weights, inputs, labels, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
         verify(weights, inputs, labels)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_weight_of_too_low_a_rank_leaves_the_assumptions_unmet(layer: int, rank: int) -> None:
+    weights = [torch.eye(8).double(), torch.eye(8).double(), torch.eye(8)[:3].double()]
+    weights[layer][rank:] = 0
+    X = torch.randn(12, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    verification = verify(weights, X, torch.arange(12) % 3)
+    assert verification.status == "assumptions unmet"
+    assert "violated" not in {verdict.outcome for verdict in verification.verdicts}
 
 
 @pytest.mark.parametrize(
