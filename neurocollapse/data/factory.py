@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import operator
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -81,24 +82,32 @@ def _as_labelled(result: Any, name: str) -> Labelled:
         labels = _labels_of(result)
         return LabelledSamples(result, labels, _classes_of(result, labels), name)
     if isinstance(result, tuple | list) and len(result) == 2:
-        inputs, labels = (torch.from_numpy(part) if isinstance(part, np.ndarray) else part for part in result)
-        labels = torch.tensor(labels) if isinstance(labels, list | tuple) else labels
+        inputs = _as_tensor(result[0]) if isinstance(result[0], np.ndarray) else result[0]
+        labels = _as_tensor(result[1]) if isinstance(result[1], np.ndarray | list | tuple) else result[1]
         if isinstance(inputs, Tensor) and isinstance(labels, Tensor):
             inputs = inputs.to(torch.float32) if inputs.is_floating_point() else inputs
             return LabelledData(inputs, labels, _classes_of(None, labels), name)
     raise DataError(
         "the factory must return a LabelledData, a map-style torch Dataset of (input, label) pairs, or a pair of "
-        f"tensors (inputs, labels), got a {type(result).__name__}"
+        f"tensors (inputs, labels) of numbers, got a {type(result).__name__}"
     )
 
 
 def _labels_of(dataset: Any) -> Tensor:
-    """Return a dataset's labels: from its `targets` or `labels` if it has them, else from reading every sample once."""
+    """Return a dataset's labels: its `targets` or `labels` if these are integers, else by reading every sample once."""
     for attribute in ("targets", "labels"):
-        labels = getattr(dataset, attribute, None)
-        if labels is not None and hasattr(labels, "__len__") and len(labels) == len(dataset):
-            return torch.as_tensor(labels)
+        labels = _as_tensor(getattr(dataset, attribute, None))
+        if labels is not None and labels.shape == (len(dataset),) and not labels.is_floating_point():
+            return labels
     return torch.tensor([_label_of(dataset[index], index) for index in range(len(dataset))], dtype=torch.int64)
+
+
+def _as_tensor(values: Any) -> Tensor | None:
+    """Return an array or a list of numbers as a tensor, and None for what is neither, such as strings."""
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError):
+        return None
 
 
 def _label_of(sample: Any, index: int) -> int:
@@ -108,9 +117,7 @@ def _label_of(sample: Any, index: int) -> int:
     else:
         label = sample[1] if isinstance(sample, tuple | list) and len(sample) == 2 else None
     try:
-        if isinstance(label, float):
-            raise TypeError
-        return int(label)  # type: ignore[arg-type]  # None is what the except clause is for
+        return operator.index(label)  # type: ignore[arg-type]  # None is what the except clause is for
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"the dataset must hold (input, integer label) pairs, sample {index} is not one") from error
 

@@ -145,13 +145,23 @@ class LabelledData(Labelled):
 class LabelledSamples(Labelled):
     """Any map-style dataset of `(input, label)` pairs, read one sample at a time.
 
-    `labels` are those of `samples`, known beforehand; the samples themselves are handed on untouched.
+    `labels` are those of `samples`, known beforehand, integers in [0, number of classes); the samples themselves are
+    handed on untouched.
+
+    Raises
+    ------
+    DataError
+        If the labels are not integers or one has no class.
     """
 
     samples: Dataset[Any]
     labels: Tensor
     classes: tuple[str, ...]
     name: str = "data"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(self.classes))
+        object.__setattr__(self, "labels", checked_labels(self.labels, len(self.classes)))
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         sample: tuple[Any, int] = self.samples[index]

@@ -130,3 +130,10 @@ def test_wrapped_datasets_offer_the_same_surface() -> None:
     assert subset.labels.tolist() == [1, 0]
     assert values(samples.loader(2)) == [0, 1, 2]
     assert repr(samples) == "LabelledSamples('wrapped', 3 samples, 2 classes)"
+
+
+@pytest.mark.parametrize("values", [[0, 2], [0, -1], [0.0, 1.0], [[1, 0], [0, 1]]])
+def test_wrapped_datasets_need_labels_that_have_a_class(values: list) -> None:
+    labels = torch.tensor(values)
+    with pytest.raises(DataError, match="`labels` must"):
+        LabelledSamples(TensorDataset(torch.arange(2.0), labels), labels, ("a", "b"))

@@ -119,6 +119,26 @@ class _Mappings(Dataset):
     def __len__(self): return 2
     def __getitem__(self, index): return {"pixels": torch.zeros(3), "labels": index}
 
+class Words(TensorDataset):
+    labels = ["left", "right"]
+    def __init__(self): super().__init__(torch.zeros(2, 3), torch.tensor([1, 0]))
+
+class Own(Dataset):
+    def __init__(self, targets): self.targets = targets
+    def __len__(self): return len(self.targets)
+    def __getitem__(self, index): return torch.zeros(3), self.targets[index]
+
+def strings(): return Own(["a", "b"])
+def digits_as_strings(): return Own(["1", "2"])
+def floats(): return Own([0.0, 1.0])
+def float_tensor(): return Own(torch.tensor([0.0, 1.0]))
+def one_hot(): return Own([[1, 0], [0, 1]])
+def below_zero(): return Own([0, 1, -7])
+def string_pair(): return torch.zeros(2, 3), ["a", "b"]
+def string_array():
+    import numpy
+    return torch.zeros(2, 3), numpy.array(["a", "b"])
+
 def loader(): return DataLoader(dataset("train"))
 def nothing(): return None
 def broken(): raise OSError("disk on fire\\nsecond line")
@@ -147,6 +167,7 @@ def test_factories_are_found_in_the_current_folder(own_module: Path) -> None:
         ("dataset", [0, 2, 1], ("0", "1", "2")),
         ("Named", [1, 0], ("left", "right")),
         ("mappings", [0, 1], ("0", "1")),
+        ("Words", [1, 0], ("0", "1")),
     ],
 )
 def test_factories_may_return_data_in_any_usual_form(
@@ -168,6 +189,14 @@ def test_factories_may_return_data_in_any_usual_form(
         ("own_data:float_labels", "`labels` must be a tensor of shape .* of integers"),
         ("own_data:negative", r"integers in \[0, 1\), got -1 at position 1"),
         ("own_data:huge", "`labels` must lie below 1000000, got 1000000000000"),
+        ("own_data:strings", "must hold .input, integer label. pairs, sample 0 is not one"),
+        ("own_data:digits_as_strings", "must hold .input, integer label. pairs, sample 0 is not one"),
+        ("own_data:floats", "must hold .input, integer label. pairs, sample 0 is not one"),
+        ("own_data:float_tensor", "must hold .input, integer label. pairs, sample 0 is not one"),
+        ("own_data:one_hot", "must hold .input, integer label. pairs, sample 0 is not one"),
+        ("own_data:below_zero", r"own_data:below_zero: `labels` must hold integers in \[0, 2\), got -7 at position 2"),
+        ("own_data:string_pair", r"a pair of tensors \(inputs, labels\) of numbers, got a tuple"),
+        ("own_data:string_array", r"a pair of tensors \(inputs, labels\) of numbers, got a tuple"),
         ("own_data:constant", "must be a function that returns labelled data, got a int"),
         ("own_data:absent", "own_data has no 'absent'"),
         ("own_dta:pair", "there is no module 'own_dta'"),
