@@ -40,3 +40,17 @@ def number(value: Any, digits: int = 3) -> str:
 def interval(low: Any, high: Any, digits: int = 3) -> str:
     """Two ends of an interval."""
     return f"{number(low, digits)} to {number(high, digits)}"
+
+
+def exponential(power: float) -> float:
+    """e to a power; infinity where that is beyond the largest float.
+
+    Examples
+    --------
+    >>> exponential(0.0), exponential(1052.0)
+    (1.0, inf)
+    """
+    try:
+        return math.exp(power)
+    except OverflowError:
+        return math.inf

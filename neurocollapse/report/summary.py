@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from neurocollapse.report.numbers import interval, number
+from neurocollapse.report.numbers import exponential, interval, number
 
 WITHIN = 0.01
 """Accuracies that differ by less count as alike."""
@@ -71,9 +71,9 @@ def _fit(dataset: xr.Dataset) -> str:
     )
     if math.isnan(slope):
         return "."
-    text = f", on average a factor {number(math.exp(slope))} per layer"
+    text = f", on average a factor {number(exponential(slope))} per layer"
     if not (math.isnan(low) or math.isnan(high)):
-        text += f" (95 % interval {interval(math.exp(low), math.exp(high))})"
+        text += f" (95 % interval {interval(exponential(low), exponential(high))})"
     if not math.isnan(r_squared):
         text += f", R² = {r_squared:.2f}"
         if r_squared < 0.8:
@@ -108,9 +108,7 @@ def _probes(dataset: xr.Dataset) -> list[str]:
         if not np.isnan(accuracy).all():
             enough = accuracy >= np.nanmax(accuracy) - WITHIN
             since = len(enough) - int(np.argmin([*enough[::-1], False]))  # the layers from here on all are enough
-            where = (
-                f"; it stays within {100 * WITHIN:.0f} % of that from {names[since]} on" if since < len(names) else ""
-            )
+            where = f"; it stays within {WITHIN} of that from {names[since]} on" if since < len(names) else ""
             best = f"{names[int(np.nanargmax(accuracy))]}, with accuracy {number(np.nanmax(accuracy))}"
             texts.append(f"A linear probe reads held-out samples best at {best}{where}")
     if "numerical_rank" in dataset.data_vars:
@@ -132,8 +130,8 @@ def glance(analyses: Mapping[str, xr.Dataset]) -> list[dict[str, Any]]:
                 "layers": dataset.sizes["layer"],
                 "first": number(compression[0]),
                 "last": number(compression[-1]),
-                "factor": number(math.exp(slope)),
-                "interval": "–" if math.isnan(low) else interval(math.exp(low), math.exp(high)),
+                "factor": number(exponential(slope)),
+                "interval": "–" if math.isnan(low) else interval(exponential(low), exponential(high)),
                 "r_squared": number(scalar(dataset, "decay_r_squared")),
                 "separation": number(dataset["separation"].values[-1]),
                 "discrimination": number(dataset["discrimination"].values[-1]),

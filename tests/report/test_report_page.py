@@ -96,6 +96,15 @@ def test_the_headline_is_true_of_curves_that_do_not_fall(read, make_analysis, va
     assert words in read(make_analysis(values))
 
 
+def test_factors_beyond_the_largest_float_are_infinite(read, make_analysis):
+    fit = {"decay_slope": 0.0, "decay_slope_lower": -1052.0, "decay_slope_upper": 1052.0}
+    steep = make_analysis([1e30, 1e-32, 1e30]).assign(fit)
+    text = read({"a": steep, "b": steep.assign(decay_slope=800.0)})
+    assert "on average a factor 1 per layer (95 % interval 0 to ∞)" in text
+    assert "on average a factor ∞ per layer" in text
+    assert "∞ 0 to ∞" in text  # factor and interval in the table
+
+
 def test_networks_are_compared_in_words(read, make_analysis):
     text = read({"MLP": make_analysis([8.0, 0.4]), "hybrid": make_analysis([8.0, 0.01])})
     assert "hybrid is 40 times more compressed than MLP (D = 0.0100 against 0.400)" in text

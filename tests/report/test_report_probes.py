@@ -34,7 +34,7 @@ def test_probes_are_pictured_tabled_and_told(tmp_path, probed):
     assert "What can be read from each layer." in page
     assert "How many directions the features use." in page
     assert "<td>0.9900</td><td>0.9700</td><td>0.9850</td><td>0.9520</td><td>15</td><td>12.1</td>" in page
-    assert "samples best at layers.2, with accuracy 0.970; it stays within 1 % of that from layers.2 on." in page
+    assert "samples best at layers.2, with accuracy 0.970; it stays within 0.01 of that from layers.2 on." in page
     assert "The numerical rank of the features goes from 44 to 9." in page
 
 
@@ -42,10 +42,10 @@ def test_probes_are_pictured_tabled_and_told(tmp_path, probed):
     ("accuracy", "sentence"),
     [
         ([0.5, 0.9, 0.7, 0.8], "best at layers.1, with accuracy 0.900."),
-        ([0.9, 0.9, 0.9, 0.9], "best at input, with accuracy 0.900; it stays within 1 % of that from input on."),
+        ([0.9, 0.9, 0.9, 0.9], "best at input, with accuracy 0.900; it stays within 0.01 of that from input on."),
         (
             [np.nan, 0.9, 0.5, 0.9],
-            "best at layers.1, with accuracy 0.900; it stays within 1 % of that from layers.3 on.",
+            "best at layers.1, with accuracy 0.900; it stays within 0.01 of that from layers.3 on.",
         ),
     ],
 )
@@ -53,6 +53,15 @@ def test_the_sentence_on_probes_is_true_of_curves_that_fall(words, probed, accur
     changed = probed.assign(probe_accuracy_test=("layer", accuracy))
     changed = changed.assign_coords(layer=["input", "layers.1", "layers.2", "layers.3"])
     assert sentence in words({"net": changed})
+
+
+@pytest.mark.parametrize(
+    ("attributes", "split"), [({"probe_test_samples": 40}, False), ({"probe_test_samples": 40, "probe_seed": 3}, True)]
+)
+def test_the_samples_of_the_probes_are_told_and_the_seed_where_there_was_a_split(words, probed, attributes, split):
+    page = words({"net": probed.assign_attrs(attributes)})
+    assert '<th scope="row">samples that the probes are tested on</th><td class="text">40</td>' in page
+    assert ("seed of the split" in page) == split
 
 
 def test_probes_that_are_undefined_everywhere_are_passed_over(words, probed):
