@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from neurocollapse.plots.style import LINES, colour, literal, marker, panel, shortened
@@ -45,20 +46,29 @@ def spectra(values: Mapping[str, Any] | xr.DataArray, *, relative: bool = False,
     found = {name: _sorted(name, spectrum) for name, spectrum in _named(values).items()}
     if not found:
         raise ValueError("`values` holds no spectrum; give at least one")
+    shown = {name: _relative(spectrum) if relative else spectrum for name, spectrum in found.items()}
     with panel(ax) as ax:
-        for index, (name, spectrum) in enumerate(found.items()):
-            shown = spectrum / spectrum[0] if relative and spectrum.size and spectrum[0] > 0 else spectrum
-            style = {"color": colour(index), "marker": marker(index), "linestyle": LINES[index // 10 % len(LINES)]}
-            every = max(1, shown.size // 12)
-            label = literal(shortened(name)) if index < _MAX_LINES else "_"
-            ax.plot(np.arange(1, shown.size + 1), shown, markevery=every, label=label, **style)
-        positive = np.concatenate([spectrum[spectrum > 0] for spectrum in found.values()])
+        lines = [_line(ax, index, spectrum) for index, spectrum in enumerate(shown.values())]
+        positive = np.concatenate([spectrum[spectrum > 0] for spectrum in shown.values()])
         if positive.size and positive.max() > _FAR_APART * positive.min():
             ax.set_yscale("log", nonpositive="mask")
         ax.set(xlabel="component", ylabel="value / largest value" if relative else "singular value")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.legend(loc="best")
+        names = [literal(shortened(name)) for name in shown]
+        ax.legend(lines[:_MAX_LINES], names[:_MAX_LINES], loc="best")  # a label of an artist must not begin with "_"
     return ax
+
+
+def _line(ax: Axes, index: int, spectrum: np.ndarray) -> Line2D:
+    """One spectrum in a colour, a marker and a line style of its own."""
+    style = {"color": colour(index), "marker": marker(index), "linestyle": LINES[index // 10 % len(LINES)]}
+    every = max(1, spectrum.size // 12)
+    return ax.plot(np.arange(1, spectrum.size + 1), spectrum, markevery=every, **style)[0]
+
+
+def _relative(spectrum: np.ndarray) -> np.ndarray:
+    """A spectrum over its largest value, where that is not zero."""
+    return spectrum / spectrum[0] if spectrum.size and spectrum[0] > 0 else spectrum
 
 
 def _named(values: Mapping[str, Any] | xr.DataArray) -> dict[str, Any]:

@@ -27,6 +27,26 @@ def test_the_axis_is_logarithmic_where_values_lie_far_apart(smallest: float, sca
     assert plots.spectra({"a": [2.0, smallest]}, ax=plots.offscreen_axes()).get_yscale() == scale
 
 
+@pytest.mark.parametrize(
+    ("values", "scales"),
+    [({"a": [1.0, 0.9], "b": [1000.0, 900.0]}, ("log", "linear")), ({"a": [1e3, 1.0]}, ("log", "log"))],
+)
+def test_the_axis_follows_the_values_that_are_shown(values: dict[str, list[float]], scales: tuple[str, str]) -> None:
+    drawn = [plots.spectra(values, relative=relative, ax=plots.offscreen_axes()) for relative in (False, True)]
+    assert tuple(ax.get_yscale() for ax in drawn) == scales
+
+
+def test_names_that_begin_with_an_underscore_stand_in_the_legend() -> None:
+    ax = plots.spectra({"_orig_mod.fc1": [3.0, 1.0], "fc2": [2.0, 0.5]}, ax=plots.offscreen_axes())
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["_orig_mod.fc1", "fc2"]
+
+
+def test_twelve_spectra_are_named_and_all_are_drawn() -> None:
+    ax = plots.spectra({f"fc{index}": [3.0, 1.0] for index in range(15)}, ax=plots.offscreen_axes())
+    assert len(ax.lines) == 15
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [f"fc{index}" for index in range(12)]
+
+
 def test_rows_of_a_data_array_are_named_and_lose_their_padding() -> None:
     array = xr.DataArray([[2.0, 1.0], [3.0, np.nan]], dims=("step", "component"), coords={"step": [0, 50]})
     ax = plots.spectra(array, ax=plots.offscreen_axes())
