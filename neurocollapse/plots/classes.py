@@ -50,7 +50,7 @@ def class_spread(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
         entries: list[tuple[Artist, str]] = []
         for row, (one, spread) in enumerate(zip(drawn, spreads, strict=True)):
             entries += _draw_each_class(ax, one, spread) if each else [_draw_range(ax, one, spread)]
-            collapsed = np.where((spread == 0).any(axis=1), 0.0, 1.0)
+            collapsed = np.where(((spread == 0) & _can_spread(one.dataset)).any(axis=1), 0.0, 1.0)
             mark_limits(ax, one.where, collapsed, colour=one.colour, words=("a class collapsed", ""), row=row)
         log_scale(ax, spreads)
         return finish(ax, drawn, entries, "class spread / between-class trace", columns=5 if each else 1)
@@ -63,6 +63,13 @@ def _relative_spread(dataset: xr.Dataset) -> np.ndarray:
     ratio = np.full_like(scatter, np.nan)
     np.divide(scatter, between, out=ratio, where=np.isfinite(scatter) & (between > 0))
     return ratio
+
+
+def _can_spread(dataset: xr.Dataset) -> np.ndarray:
+    """Which classes have more than one sample, where their numbers are known: a single sample is its own mean."""
+    if "class_count" not in dataset.data_vars:
+        return np.array(True)
+    return np.asarray(variable(dataset, "class_count", "layer", "class").values) > 1
 
 
 def _draw_each_class(ax: Axes, one: Network, spread: np.ndarray) -> list[tuple[Artist, str]]:

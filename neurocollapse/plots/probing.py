@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 
 from neurocollapse.plots.datasets import Datasets, num_classes, per_layer
 from neurocollapse.plots.networks import Network, finish, networks
-from neurocollapse.plots.scales import linear_line, log_line, log_scale
+from neurocollapse.plots.scales import linear_line, log_line, log_scale, mark_limits
 from neurocollapse.plots.style import BLACK, BLUE, GREY, LINES, ORANGE, VERMILLION, panel
 
 _READERS = {"probe_accuracy": "linear probe", "ncm_accuracy": "nearest mean"}
@@ -70,7 +70,8 @@ def probes(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
 def ranks(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
     """Numerical and effective rank of the features against the layer, on a log axis.
 
-    The dotted line is the number of classes, which neither exceeds at full collapse.
+    The dotted line is the number of classes, which neither exceeds at full collapse. Layers whose features are all
+    zero have rank 0 and are marked at the lower edge.
 
     Parameters
     ----------
@@ -99,9 +100,11 @@ def ranks(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
         alone = len(drawn) == 1
         entries: list[tuple[Artist, str]] = []
         shown: list[np.ndarray] = []
-        for one in drawn:
+        for row, one in enumerate(drawn):
             lines = [_rank_line(ax, one, index, alone=alone) for index in range(len(_RANKS))]
             shown += [per_layer(one.dataset, name) for name in _RANKS]
+            numerical = per_layer(one.dataset, "numerical_rank")  # the effective rank of zero features is undefined
+            mark_limits(ax, one.where, numerical, colour=one.colour, words=("rank 0", ""), row=row)
             entries += (
                 list(zip(lines, _RANKS.values(), strict=True))
                 if alone

@@ -85,3 +85,12 @@ def test_an_analysis_without_probes_is_refused_and_leaves_no_figure(plot, make_a
 
 def test_an_accuracy_of_one_lies_below_the_edge(probed):
     assert plots.probes(probed).get_ylim()[1] > 1.0
+
+
+def test_a_layer_of_rank_zero_is_marked_and_leaves_room(probed):
+    dead = probed.assign(numerical_rank=("layer", [40.0, 0.0, 9.0]), effective_rank=("layer", [30.0, np.nan, 8.0]))
+    ax = plots.ranks(dead)
+    (mark,) = (line for line in ax.lines if line.get_marker() == "v")
+    assert list(mark.get_xdata()) == [1.0]
+    assert "rank 0" in [text.get_text() for text in ax.texts]
+    assert not [line for line in plots.ranks(probed).lines if line.get_marker() == "v"]
