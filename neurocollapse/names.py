@@ -28,6 +28,11 @@ def glob(text: str) -> re.Pattern[str]:
     ``*`` stays inside one dotted segment and ``**`` crosses the dots, also none of them: ``**.query`` is any `query`.
     ``?`` and ``[...]`` stand for one character, ``[!...]`` for one that is not listed.
 
+    Raises
+    ------
+    ValueError
+        If brackets list no characters.
+
     Examples
     --------
     >>> [bool(glob("layers.*").fullmatch(name)) for name in ("layers.0", "layers.0.attention")]
@@ -35,7 +40,10 @@ def glob(text: str) -> re.Pattern[str]:
     >>> [bool(glob("**.query").fullmatch(name)) for name in ("query", "layers.0.query", "subquery")]
     [True, True, False]
     """
-    return re.compile("".join(_translated(piece) for piece in _PIECES.findall(text)))
+    try:
+        return re.compile("".join(_translated(piece) for piece in _PIECES.findall(text)))
+    except re.error as error:
+        raise ValueError(f"{text!r} has brackets that list no characters; write them like [0-3] or [!ab]") from error
 
 
 def matching(pattern: str, names: Iterable[str]) -> list[str]:
@@ -89,4 +97,8 @@ def _translated(piece: str) -> str:
     """A piece of a glob as a piece of a regular expression."""
     if piece in _SPECIAL:
         return _SPECIAL[piece]
-    return piece.replace("[!", "[^") if len(piece) > 1 else re.escape(piece)
+    if len(piece) == 1:
+        return re.escape(piece)
+    negated = piece[1] in "!^"
+    listed = re.sub(r"[\\\[&~|]", r"\\\g<0>", piece[1 + negated : -1])  # what a regular expression would take for more
+    return f"[{'^' if negated else ''}{listed}]"

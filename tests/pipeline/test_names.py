@@ -45,6 +45,10 @@ def test_globs_are_matched_segment_by_segment(name: str, before: list[str], afte
         ("b", []),
         ("a?b0", []),
         ("b[0]", ["b0", "b[0]"]),
+        ("a[[+]", ["a+"]),
+        (r"a[\]", []),
+        (r"a[\d+]", ["a+"]),
+        ("b[^0]", ["b1"]),
     ],
     ids=[
         "everything",
@@ -55,6 +59,10 @@ def test_globs_are_matched_segment_by_segment(name: str, before: list[str], afte
         "no part of a name",
         "no dot",
         "a name itself",
+        "set of brackets",
+        "set of a backslash",
+        "no class of characters",
+        "complement as in shells",
     ],
 )
 def test_special_characters(pattern: str, fitting: list[str]) -> None:
@@ -77,6 +85,12 @@ def test_a_glob_chooses_the_same_layers_everywhere(pattern: str) -> None:
     assert set(named_matrices(model, pattern)) == expected
     assert set(linear_layers(model, pattern)) == expected
     assert set(choose(model, pattern)) == expected
+
+
+@pytest.mark.parametrize("pattern", ["a[3-1]", "a[!]", "a.[^].b"])
+def test_brackets_without_characters_are_refused_in_one_line(pattern: str) -> None:
+    with pytest.raises(ValueError, match=r"has brackets that list no characters; write them like \[0-3\] or \[!ab\]$"):
+        glob(pattern)
 
 
 def test_only_globs_are_globs() -> None:
