@@ -53,8 +53,8 @@ class LayerInfo:
 def inspect_layers(model: nn.Module, example: Any = None) -> list[LayerInfo]:
     """List the modules of a model that can be hooked, in definition order.
 
-    With an example the model runs once, without gradients and in evaluation mode; the mode of every module is
-    restored.
+    With an example the model runs once, without gradients and in evaluation mode; the mode of every module and torch's
+    random state are restored.
 
     Parameters
     ----------
@@ -109,10 +109,11 @@ def _run(root: nn.Module, modules: dict[str, nn.Module], example: Any) -> _Surve
     first = first_tensor((args, kwargs))
     sequence_first = any(map(is_sequence_first, root.modules()))
     survey = _Survey(None if first is None else first.shape[0], sequence_first=sequence_first)
+    devices = {parameter.device for parameter in root.parameters() if parameter.is_cuda}
     handles = []
     try:
         handles = [module.register_forward_hook(survey.observe) for module in modules.values()]
-        with torch.no_grad(), unfused(modules.values()), _evaluation_mode(root):
+        with torch.random.fork_rng(devices), torch.no_grad(), unfused(modules.values()), _evaluation_mode(root):
             root(*args, **kwargs)
     finally:
         for handle in handles:

@@ -249,13 +249,23 @@ def test_the_table_of_layers_tells_shapes_calls_and_why_not():
 
 def test_inspecting_leaves_statistics_mode_and_hooks_alone():
     model = net().train()
+    model.append(AlwaysDrops())
     model[2].eval()
+    random_state = torch.get_rng_state()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
     inspect_layers(model, (randn(5, 3, 5, 5),))
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+class AlwaysDrops(nn.Module):
+    """Draws random numbers in evaluation mode, too."""
+
+    def forward(self, x):
+        return nn.functional.dropout(x)
 
 
 def test_inspecting_takes_positional_and_keyword_examples():
