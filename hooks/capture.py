@@ -70,8 +70,8 @@ class Features(Mapping[str, Tensor]):
         self._values.clear()
 
     def _current(self) -> dict[SiteKey, Tensor]:
-        """The features of the last forward pass, none if it failed."""
-        return self._values if self._forward == self._recorder.forward else {}
+        """The features of the last forward pass, none if it failed or has not ended."""
+        return self._values if self._forward == self._recorder.forward and not self._recorder.is_open else {}
 
     def _keep(self, key: SiteKey, features: Tensor, positions: int) -> None:
         """Copy features out of the model's memory, and out of inference mode, whose tensors autograd refuses."""

@@ -127,7 +127,7 @@ class Recorder:
         stack, self._stack = self._stack, None
         if stack is not None:
             stack.close()
-        self._open = False
+        self.abort()  # torch calls no hook after KeyboardInterrupt
         if kind is None and not self._root_seen and any(self._counts):
             self.finish()
 
@@ -160,6 +160,11 @@ class Recorder:
                 refuse_changed_count(tap, expected, count)
         if not self._root_seen:
             self._counts = [0] * len(self.taps)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a forward pass of the model has begun and has not ended."""
+        return self._open
 
     @property
     def sites(self) -> dict[SiteKey, Site]:

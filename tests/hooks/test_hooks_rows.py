@@ -426,16 +426,24 @@ def test_row_12_an_error_inside_the_model_leaves_the_next_forward_intact():
                 assert len(features) == 3
 
 
-def test_row_12_a_failed_forward_shows_no_features():
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("good", [0, 1], ids=["at once", "later"])
+def test_row_12_a_failed_forward_shows_no_features(error, good):
     class Fails(nn.Module):
         def forward(self, x):
-            raise RuntimeError("inside")
+            if x.isnan().any():
+                raise error
+            return x
 
     model = nn.Sequential(nn.Linear(4, 4), Fails())
     with capture(model, "0") as features:
-        with pytest.raises(RuntimeError):
+        for _ in range(good):
             model(randn(3, 4))
+        assert len(features) == good
+        with pytest.raises(error):
+            model(randn(3, 4) * torch.nan)
         assert len(features) == 0
+    assert len(features) == 0
 
 
 def test_row_12_copies_and_saved_models_carry_no_live_hooks():
