@@ -151,13 +151,21 @@ def _match_text(modules: dict[str, nn.Module], text: str) -> list[Tap]:
     if stem in PRESETS:
         taps = _match_preset(modules, stem)
     elif is_glob(stem):
-        pattern = glob(stem)
+        pattern = _glob(stem)
         taps = _sweep(modules, lambda name, module: bool(pattern.fullmatch(name)), repr(text))
     else:
         taps = [_match_name(modules, stem)]
     if stem == text:
         return taps
     return [replace(tap, name=tap.name + _INPUT, at_input=True) for tap in taps]
+
+
+def _glob(text: str) -> re.Pattern[str]:
+    """The pattern of a glob; NoMatchError where it is none."""
+    try:
+        return glob(text)
+    except ValueError as error:
+        raise NoMatchError(f"`layers` = {error}") from error
 
 
 def _match_preset(modules: dict[str, nn.Module], preset: str) -> list[Tap]:
@@ -220,13 +228,19 @@ def _merge(taps: Iterable[Tap]) -> list[Tap]:
         other = merged.setdefault(place, tap)
         if other is not tap:
             default = (tap.path or ROOT) + (_INPUT if tap.at_input else "")
-            names = [name for name in dict.fromkeys((other.name, tap.name)) if name != default] or [default]
+            own = _goes_by_own_name(other) and _goes_by_own_name(tap)  # a shared module has several
+            names = [name for name in dict.fromkeys((other.name, tap.name)) if own or name != default] or [default]
             if len(names) > 1:
                 raise CaptureError(f"`layers` calls {default!r} both {names[0]!r} and {names[1]!r}; keep one name")
             selectors = tuple(dict.fromkeys(other.selectors + tap.selectors))
             explicit = other.explicit or tap.explicit
             merged[place] = replace(tap, name=names[0], explicit=explicit, selectors=selectors)
     return list(merged.values())
+
+
+def _goes_by_own_name(tap: Tap) -> bool:
+    """Whether the tap is called as the user has named its module, not by an alias."""
+    return tap.explicit and repr(tap.name.removesuffix(_INPUT)) in tap.selectors
 
 
 def _check_names(taps: list[Tap]) -> None:

@@ -99,6 +99,11 @@ def test_a_shared_module_is_found_under_both_names():
     net.tied = net.head
     assert select(net, "tied")[0].module is net.head
     assert names("linear", net).count("head") == 1
+    assert names(["linear", "tied"], net).count("tied") == 1
+    assert names(["head", {"alias": "tied"}], net) == ["alias"]
+    for layers in (["head", "tied"], ["tied@in", "head@in"], ["tied", "linear", "head"]):
+        with pytest.raises(CaptureError, match=r"'head(@in)?' both '(head|tied)(@in)?' and .*; keep one name"):
+            select(net, layers)
 
 
 def test_a_parametrized_layer_stays_one_leaf():
@@ -130,6 +135,8 @@ def test_a_module_list_of_lists_is_looked_through_for_blocks():
         ("head@im", "head"),
         (["stem", "!haed"], "head"),
         ("stage9.*", "stage"),
+        ("stage[3-1]", "`layers` = 'stage[3-1]' has brackets that list no characters; write them like [0-3]"),
+        ("!stage[!]@in", "`layers` = 'stage[!]' has brackets"),
         (re.compile("layer"), "matches no module"),
         (nn.Conv2d, "Conv2d matches no module"),
         (nn.Linear(2, 2), "no part of Net"),
