@@ -54,7 +54,7 @@ def analyze(
     non_finite: Annotated[NonFinite, typer.Option(help="What to do with NaN or infinite features.")] = NonFinite.RAISE,
     max_memory: Annotated[float | None, typer.Option(help="GiB that the running state may take.")] = None,
     probes: Annotated[bool, typer.Option(help="Add probe accuracies and ranks of every layer.")] = False,
-    probe: Annotated[Probe, typer.Option(help="Which linear probe --probes fits.")] = Probe.LOGISTIC,
+    probe: Annotated[Probe | None, typer.Option(help="Linear probe that --probes fits. Default: logistic.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples in a batch.")] = 128,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, …  Default: cuda where there is one.")] = None,
     resume: Annotated[Path | None, typer.Option(help="File in which the finished part is kept.")] = None,
@@ -64,6 +64,7 @@ def analyze(
     progress: Annotated[bool, typer.Option(help="Show a progress bar on a terminal.")] = True,
 ) -> None:
     """Measure every layer of a model on labelled data."""
+    chosen_probe = _chosen_probe(probes, probe)
     check_folders(output, report)
     with process_group(timeout=timeout) as (rank, world):
         place = device_of(device, rank)
@@ -75,7 +76,7 @@ def analyze(
             network,
             data.shard(samples, rank, world).loader(batch_size),
             weighting=weighting.value,
-            probes=probe.value if probes else False,
+            probes=chosen_probe,
             layers=layers or "leaves",
             pool=pool,
             calls=calls.value,
@@ -130,6 +131,13 @@ def summary(dataset: xr.Dataset) -> str:
     ]
     headings = ["layer", "type", "features", *columns.values()]
     return aligned(headings, rows, numbers=range(2, len(headings)))
+
+
+def _chosen_probe(probes: bool, probe: Probe | None) -> bool | str:
+    """What `neurocollapse.analyze` takes as `probes`."""
+    if probe is not None and not probes:
+        raise ValueError("`--probe` is for probes only; pass --probes as well, or leave it out")
+    return probe.value if probe is not None else probes
 
 
 def _finish(named: dict[str, xr.Dataset], dataset: xr.Dataset, output: Path, report_path: Path | None) -> None:

@@ -143,6 +143,7 @@ MISTAKES = {
     "output folder missing": ([*ANALYZE, "--output", "nowhere/a.nc"], "nowhere"),
     "report folder missing": ([*ANALYZE, "--report", "nowhere/a.html"], "nowhere"),
     "resume file is foreign": ([*ANALYZE, "--resume", "cli_models.py"], "cli_models.py"),
+    "probe without probes": ([*ANALYZE, "--probe", "mse"], "pass --probes as well"),
     "result missing": (["report", "none.nc"], "none.nc"),
     "result is no result": (["report", "cli_models.py"], "cli_models.py"),
     "factory needs arguments": (["analyze", "--model", "torch.nn:Bilinear", "--data", "digits"], "Bilinear"),
@@ -177,4 +178,9 @@ def test_the_probe_is_chosen(run: Callable[..., Outcome], tmp_path: Path) -> Non
         *("--probes", "--probe", "mse"),
     )
     assert outcome.code == 0
-    assert "mse" in str(nc.open(tmp_path / "analysis.nc").attrs["probe"])
+    assert nc.open(tmp_path / "analysis.nc").attrs["probe"] == "mse"
+
+
+def test_the_probe_is_logistic_regression_by_default(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    run("analyze", "--model", "cli_models:network", "--data", "digits", "--limit", "60", "--probes")
+    assert nc.open(tmp_path / "analysis.nc").attrs["probe"] == "logistic"
