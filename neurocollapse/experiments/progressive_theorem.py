@@ -16,12 +16,20 @@ from neurocollapse.models.linear import linear_weights
 from neurocollapse.plots.experiments.progressive_theorem import draw_progressive_theorem
 from neurocollapse.statistics import ClassMoments
 from neurocollapse.theory import Verdict, Verification, verify
-from neurocollapse.train.descent import cosine, descend
+from neurocollapse.train.descent import Descent, cosine, descend
 
 COMPRESSION = (11.999, 3.482, 0.984, 0.276, 0.0775, 0.0217)
 """D_0 … D_5 as printed, of one seed, with the first sample of every class counted as its class mean."""
 DISCRIMINATION = (0.9681, 0.9716, 0.9761, 0.9809, 0.9859)
-"""S_1 … S_5 as printed."""
+"""S_1 … S_5 as printed, of one seed."""
+SCATTER = 0.44
+"""Standard deviation of 1 − S_5 between networks, as a part of the printed one (250 seeds). That of 1 − S_1 … 1 − S_4,
+which training changes less, is 0.7 … 0.5."""
+MANY = 16
+"""Networks whose mean S_l is straight but for one draw in 4000; that of eight bends in one of 80, of four in one of 15.
+"""
+SMALL_RATE = 0.4
+"""Rate up to which its leading order suffices: D falls faster by 1 % at 0.28, by 2 % at 0.36 and by 5 % at 0.51."""
 SOURCE = "published program of Wang et al., JMLR 26(220), 2025"
 THEOREM = "Wang et al., JMLR 26(220), 2025, Theorem 4"
 POSTERIOR = "docs/theory.md, Theorem 2 (a posteriori)"
@@ -46,7 +54,7 @@ class ProgressiveTheorem:
         Of the loss Σ‖α W_{L:1} x_i − y_i‖² / N; falls to a tenth along a cosine.
     num_steps : int
     tolerance : float
-        Loss at which training stops.
+        Loss at which training stops; nothing is claimed of networks above the printed one.
     num_seeds, seed : int
         Networks of the experiment, and the first of their seeds (of data and weights).
     """
@@ -86,20 +94,7 @@ def progressive_theorem(setting: ProgressiveTheorem | None = None, *, seed: int 
 
 def train_linear_network(setting: ProgressiveTheorem, *, seed: int) -> tuple[list[Tensor], Tensor, Tensor]:
     """Weights after training, and the data: inputs (samples, features), labels (samples,)."""
-    num_samples = setting.num_classes * setting.samples_per_class
-    inputs = noisy_orthonormal(num_samples, setting.width, noise=setting.noise, seed=seed)
-    labels = balanced_labels(setting.num_classes, setting.samples_per_class)
-    widths = [setting.width] * setting.depth + [setting.num_classes]
-    result = descend(
-        linear_weights(widths, "orth", setting.init_scale, seed=seed),
-        inputs,
-        one_hot(labels),
-        learning_rate=cosine(setting.learning_rate, setting.learning_rate / 10, setting.num_steps),
-        num_steps=setting.num_steps,
-        tolerance=setting.tolerance,
-        reduction="sum_over_samples",
-        output_scale=setting.output_scale,
-    )
+    result, inputs, labels = _descended(setting, seed)
     return list(result.weights), inputs, labels
 
 
@@ -129,6 +124,7 @@ def progressive_seeds(setting: ProgressiveTheorem, workplace: Workplace) -> xr.D
         "discrimination": ("1 − largest signed cosine of uncentred class means", "S_l"),
         "posterior_lower": ("lower bound of the decay ratio, a posteriori", ""),
         "posterior_upper": ("upper bound of the decay ratio, a posteriori", ""),
+        "loss": ("sum of squared errors over the number of samples, at the end", ""),
         "minimum_norm": ("distance of the network from the exact fit of least norm, relative", ""),
         "rate": ("decay ratio of the theorem, with the output scale α", r"\varepsilon^2 (\alpha^2/n)^{1/L}"),
     }
@@ -139,19 +135,18 @@ def progressive_seeds(setting: ProgressiveTheorem, workplace: Workplace) -> xr.D
 
 def claims(dataset: xr.Dataset) -> list[Verdict]:
     """What is printed, against the mean of the seeds, the rate of the theorem, and the a-posteriori brackets."""
-    unmet = _not_as_printed(dataset)
+    untrained = _untrained(dataset)
+    unmet = [*_not_as_printed(dataset), *untrained]
     mean = dataset.mean("seed")
     verdicts = []
     for layer, printed in enumerate(COMPRESSION):
         claim, measured = f"D_{layer} = {printed:g}, counted as printed", _layer(mean["compression_as_printed"], layer)
         verdicts.append(near(claim, SOURCE, measured, printed, unmet=unmet))
+    draw = 1.96 * SCATTER * (1 + 1 / dataset.sizes["seed"]) ** 0.5
     for layer, printed in enumerate(DISCRIMINATION, start=1):
-        measured = _layer(mean["discrimination"], layer)
-        verdicts.append(near(f"S_{layer} = {printed:g}", SOURCE, measured, printed, unmet=unmet))
-    growth = mean["discrimination"].values[1:]
-    straight = float(np.corrcoef(np.arange(len(growth)), growth)[0, 1])
-    verdicts.append(at_least("S_1, …, S_L−1 grow along a straight line (correlation with l)", SOURCE, straight, 0.99))
-    verdicts.append(_rate(dataset, mean))
+        claim, measured = f"1 − S_{layer} = {1 - printed:.4f} of one network", 1 - _layer(mean["discrimination"], layer)
+        verdicts.append(near(claim, SOURCE, measured, 1 - printed, within=draw, unmet=unmet))
+    verdicts += [_straight(mean["discrimination"].values[1:], dataset.sizes["seed"], unmet), _rate(mean, untrained)]
     room = xr.concat(
         [dataset["decay_ratio"] / dataset["posterior_lower"], dataset["posterior_upper"] / dataset["decay_ratio"]],
         "side",
@@ -167,15 +162,48 @@ def _layer(values: xr.DataArray, layer: int) -> float:
     return float(values[layer]) if layer < len(values) else math.nan
 
 
-def _rate(dataset: xr.Dataset, mean: xr.Dataset) -> Verdict:
+def _straight(growth: np.ndarray, num_networks: int, unmet: list[str]) -> Verdict:
+    """The mean S_1, …, S_L−1 against a straight line."""
+    reasons = [*unmet]
+    if len(growth) < 3:
+        reasons.append("a line through fewer than three points is always straight")
+    if num_networks < MANY:
+        reasons.append(f"the mean of fewer than {MANY} networks may bend by chance")
+    straight = float(np.corrcoef(np.arange(len(growth)), growth)[0, 1]) if len(growth) > 2 else math.nan
+    claim = "S_1, …, S_L−1 grow along a straight line (correlation with l)"
+    return at_least(claim, SOURCE, straight, 0.99, unmet=reasons)
+
+
+def _rate(mean: xr.Dataset, unmet: list[str]) -> Verdict:
     """The factor per layer against ε²(α²/n)^{1/L}."""
-    factor = geometric_decay(mean["compression"].values).factor
-    return near("D_l+1/D_l = ε²(α²/n)^(1/L)", THEOREM, factor, float(mean["rate"]))
+    factor, rate = geometric_decay(mean["compression"].values).factor, float(mean["rate"])
+    reasons = [*unmet, *([f"the rate {rate:.3g} is not small"] if rate > SMALL_RATE else [])]
+    return near("D_l+1/D_l = ε²(α²/n)^(1/L)", THEOREM, factor, rate, unmet=reasons)
+
+
+def _descended(setting: ProgressiveTheorem, seed: int) -> tuple[Descent, Tensor, Tensor]:
+    """The descent of one seed, its inputs and its labels."""
+    num_samples = setting.num_classes * setting.samples_per_class
+    inputs = noisy_orthonormal(num_samples, setting.width, noise=setting.noise, seed=seed)
+    labels = balanced_labels(setting.num_classes, setting.samples_per_class)
+    widths = [setting.width] * setting.depth + [setting.num_classes]
+    result = descend(
+        linear_weights(widths, "orth", setting.init_scale, seed=seed),
+        inputs,
+        one_hot(labels),
+        learning_rate=cosine(setting.learning_rate, setting.learning_rate / 10, setting.num_steps),
+        num_steps=setting.num_steps,
+        tolerance=setting.tolerance,
+        reduction="sum_over_samples",
+        output_scale=setting.output_scale,
+    )
+    return result, inputs, labels
 
 
 def _measured(setting: ProgressiveTheorem, seed: int) -> xr.Dataset:
     """The network of one seed."""
-    weights, inputs, labels = train_linear_network(setting, seed=seed)
+    trained, inputs, labels = _descended(setting, seed)
+    weights = trained.weights
     verification = verify(weights, inputs, labels, output_scale=setting.output_scale)
     table = verification.to_dataset()[["compression", "decay_ratio", "posterior_lower", "posterior_upper"]]
     features = [inputs]
@@ -193,10 +221,18 @@ def _measured(setting: ProgressiveTheorem, seed: int) -> xr.Dataset:
             **{str(name): ("layer", table[name].values) for name in table.data_vars},
             "compression_as_printed": ("layer", values * (1 - np.array(without))),
             "discrimination": ("layer", [discrimination(one) for one in moments]),
+            "loss": trained.loss,
             "minimum_norm": verification.assumptions["minimum_norm"].residual,
         },
         coords={"layer": np.arange(setting.depth)},
     )
+
+
+def _untrained(dataset: xr.Dataset) -> list[str]:
+    """Whether a network was left above the printed tolerance."""
+    printed = ProgressiveTheorem().tolerance
+    late = int((dataset["loss"] > printed).sum())
+    return [f"{late} of {dataset.sizes['seed']} networks were not trained to a loss of {printed:g}"] if late else []
 
 
 def _not_as_printed(dataset: xr.Dataset) -> list[str]:

@@ -9,7 +9,7 @@ import torch
 
 from neurocollapse.experiments import ProgressiveTheorem, Workplace, progressive_theorem, train_linear_network
 from neurocollapse.experiments.experiment import Outcome
-from neurocollapse.experiments.progressive_theorem import EXPERIMENT
+from neurocollapse.experiments.progressive_theorem import EXPERIMENT, MANY
 
 QUIET = Workplace(progress=False)
 
@@ -62,8 +62,31 @@ def test_the_least_norm_is_missed_at_the_printed_output_scale(outcome: Outcome) 
 def test_another_setting_leaves_the_printed_numbers_but_not_the_rate() -> None:
     outcome = EXPERIMENT(ProgressiveTheorem(output_scale=10.0, num_seeds=4, seed=1), workplace=QUIET)
     assert outcome.status == "assumptions unmet"
-    assert {verdict.reason for verdict in outcome.verdicts if verdict.reason} == {"printed for output_scale = 100.0"}
+    assert all(verdict.reason.startswith("printed for output_scale = 100.0") for verdict in outcome.verdicts[:-2])
     assert outcome.verdicts[-2].outcome == outcome.verdicts[-1].outcome == "holds"
+
+
+@pytest.mark.parametrize("changes", [{"num_steps": 5}, {"tolerance": 1e-2}, {"depth": 10}])
+def test_networks_that_are_not_trained_meet_no_assumption(changes: dict[str, float]) -> None:
+    outcome = EXPERIMENT(replace(ProgressiveTheorem(num_seeds=2), **changes), workplace=QUIET)
+    assert {verdict.outcome for verdict in outcome.verdicts[:-1]} == {"assumptions unmet"}
+    assert all("2 of 2 networks were not trained to a loss of 1e-11" in one.reason for one in outcome.verdicts[:-1])
+
+
+def test_an_untrained_network_does_not_pass_for_a_trained_one() -> None:
+    untrained = EXPERIMENT(ProgressiveTheorem(num_seeds=MANY, num_steps=0), workplace=QUIET).dataset
+    verdicts = EXPERIMENT.claims(untrained.assign(loss=0 * untrained["loss"]))
+    holding = [verdict.claim.split(" = ")[0] for verdict in verdicts if verdict.outcome == "holds"]
+    assert holding == ["D_0", "1 − S_1", "1 − S_2", "1 − S_3", "1 − S_4"]  # the data, and what training changes least
+
+
+def test_few_layers_or_networks_make_no_line_and_a_large_rate_no_leading_order() -> None:
+    shallow = EXPERIMENT(ProgressiveTheorem(num_seeds=1, depth=3), workplace=QUIET)
+    straight, rate = shallow.verdicts[-3:-1]
+    assert straight.outcome == rate.outcome == "assumptions unmet"
+    assert "a line through fewer than three points is always straight" in straight.reason
+    assert "the mean of fewer than 16 networks may bend by chance" in straight.reason
+    assert rate.reason == "the rate 0.9 is not small"
 
 
 def test_wrong_numbers_violate_the_claims(outcome: Outcome) -> None:
