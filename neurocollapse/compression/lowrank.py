@@ -232,7 +232,7 @@ def merge_factors(model: Model) -> Model | nn.Linear:
         linear = low.merge()
         own = nn.Parameter(linear.weight.detach(), requires_grad=linear.weight.requires_grad)
         linear.weight = weights.setdefault((id(low.left), id(low.right)), own)
-        linear.bias = biases.setdefault(id(low.bias), linear.bias)
+        linear.register_parameter("bias", biases.setdefault(id(low.bias), linear.bias))
         replaced[id(low)] = linear
     return _with(model, replaced)
 
