@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 
 from neurocollapse.data.synthetic import balanced_labels, near_orthonormal, one_hot
-from neurocollapse.experiments.collapse_claims import decay_claims, tradeoff_claims
+from neurocollapse.experiments.collapse_claims import TRAINED, decay_claims, tradeoff_claims
 from neurocollapse.experiments.experiment import Experiment
 from neurocollapse.experiments.stack import Stack, descend_stack, features, stacked
 from neurocollapse.experiments.threads import one_thread
@@ -63,11 +63,15 @@ class Collapse:
     samples_per_class: int = 10
     width: int = 50
     learning_rate: float = 1.0
-    linear_tolerance: float = 1e-8
-    relu_tolerance: float = 1e-6
+    linear_tolerance: float = TRAINED["linear"]
+    relu_tolerance: float = TRAINED["relu"]
     num_steps: int = 20_000
     num_seeds: int = 4
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 2:
+            raise ValueError(f"`num_classes` must be at least 2 for a spread between classes, got {self.num_classes}")
 
 
 def collapse(setting: Collapse, workplace: Workplace) -> xr.Dataset:

@@ -79,7 +79,7 @@ def _relu_networks(slopes: list[float]) -> xr.Dataset:
     """A dataset of converged ReLU networks of six layers with these slopes."""
     setting = replace(LINEAR, depths=(6,), activations=("relu",), num_seeds=len(slopes), num_steps=1)
     dataset = DEPTH(setting, workplace=QUIET).dataset
-    return dataset.assign(slope=dataset["slope"].copy(data=[[[[slopes]]]]), converged=dataset["converged"] * 0 + 1)
+    return dataset.assign(slope=dataset["slope"].copy(data=[[[[slopes]]]]), final_loss=0 * dataset["final_loss"])
 
 
 def test_a_run_that_stops_early_makes_no_claim() -> None:
@@ -87,6 +87,36 @@ def test_a_run_that_stops_early_makes_no_claim() -> None:
     assert outcome.status == "assumptions unmet"
     reasons = {verdict.reason for verdict in outcome.verdicts if verdict.reason}
     assert any("2 of 2 networks were not trained" in reason for reason in reasons)
+
+
+@pytest.mark.parametrize("tolerance", [1.0, 1e-3, 1e-6])
+def test_a_tolerance_that_trains_no_network_makes_no_claim(tolerance: float) -> None:
+    setting = replace(SCALES, num_seeds=1, linear_tolerance=tolerance, relu_tolerance=max(tolerance, 1e-5))
+    for experiment, free in ((SCALE, 1), (TRADEOFF, 0)):
+        outcomes = [verdict.outcome for verdict in experiment(setting, workplace=QUIET).verdicts]
+        assert outcomes == ["holds"] * free + ["assumptions unmet"] * (len(outcomes) - free)
+
+
+def test_the_printed_steps_are_those_of_four_layers_and_the_printed_tolerance() -> None:
+    linear = replace(SCALES, num_seeds=1, activations=("linear",), init_scales=(0.5, 0.25))
+    closer = TRADEOFF(replace(linear, linear_tolerance=1e-12), workplace=QUIET).verdicts
+    assert [verdict.reason for verdict in closer] == ["printed for linear_tolerance = 1e-08"] * 2 + [""] * 2
+    deeper = TRADEOFF(replace(linear, depths=(5,)), workplace=QUIET)
+    assert not any("trained within" in verdict.claim for verdict in deeper.verdicts)
+    assert deeper.status == "holds"
+
+
+def test_what_does_not_change_with_scale_violates_the_claims() -> None:
+    dataset = SCALE(replace(SCALES, num_seeds=1), workplace=QUIET).dataset
+    still = dataset.assign(slope=0 * dataset["slope"] - 2, steps=0 * dataset["steps"] + 50)
+    violated = [verdict.claim for verdict in TRADEOFF.claims(still) if verdict.outcome == "violated"]
+    assert len(violated) == 4
+    assert all("every step down in ε" in claim for claim in violated)
+
+
+def test_one_class_is_refused() -> None:
+    with pytest.raises(ValueError, match="`num_classes` must be at least 2 for a spread between classes, got 1"):
+        replace(LINEAR, num_classes=1)
 
 
 def test_other_data_leave_the_printed_numbers_but_not_the_formula() -> None:
