@@ -202,6 +202,19 @@ def test_relative_to_no_scale_nothing_is_judged(case: int, settings: dict) -> No
     assert {verdict.reason for verdict in verification.verdicts} == {"the measurement or its bound is undefined"}
 
 
+def test_what_rounding_adds_to_a_scale_that_has_decayed_is_not_a_violation() -> None:
+    trajectory, inputs, targets = run(2, 4, 0.05, steps=6000)
+    settings = {"learning_rate": 0.02, "weight_decay": 0.05}
+    verification = verify_parsimony(trajectory, inputs, targets, **settings)
+    *layers, remainder = verification.verdicts
+    assert {verdict.outcome for verdict in layers} == {"holds"}
+    assert remainder.measured > remainder.upper
+    assert remainder.outcome == "assumptions unmet"
+    assert remainder.reason.startswith("resolution at step ")
+    trajectory[6000] = [1.01 * weight for weight in trajectory[6000]]
+    assert verify_parsimony(trajectory, inputs, targets, **settings).status == "violated"
+
+
 NAN = float("nan")
 EYES = [torch.eye(4), torch.eye(4)]
 
