@@ -83,10 +83,10 @@ def _as_labelled(result: Any, name: str) -> Labelled:
         return LabelledSamples(result, labels, _classes_of(result, labels), name)
     if isinstance(result, tuple | list) and len(result) == 2:
         inputs = _as_tensor(result[0]) if isinstance(result[0], np.ndarray) else result[0]
-        labels = _as_tensor(result[1]) if isinstance(result[1], np.ndarray | list | tuple) else result[1]
-        if isinstance(inputs, Tensor) and isinstance(labels, Tensor):
+        targets = _as_tensor(result[1]) if isinstance(result[1], np.ndarray | list | tuple) else result[1]
+        if isinstance(inputs, Tensor) and isinstance(targets, Tensor):
             inputs = inputs.to(torch.float32) if inputs.is_floating_point() else inputs
-            return LabelledData(inputs, labels, _classes_of(None, labels), name)
+            return LabelledData(inputs, targets, _classes_of(None, targets), name)
     raise DataError(
         "the factory must return a LabelledData, a map-style torch Dataset of (input, label) pairs, or a pair of "
         f"tensors (inputs, labels) of numbers, got a {type(result).__name__}"
