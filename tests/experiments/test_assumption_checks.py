@@ -103,7 +103,10 @@ def test_wrong_numbers_violate_the_claims() -> None:
 def test_an_unfinished_run_or_another_width_makes_no_claim() -> None:
     quick = replace(QUICK, num_seeds=1, hidden_layers=(1, 2), widths=(200,))
     unfinished = EXPERIMENT(replace(quick, num_steps=20), workplace=QUIET)
-    assert unfinished.status == "assumptions unmet"
+    assert {verdict.outcome for verdict in unfinished.verdicts} == {"assumptions unmet"}
+    loose = EXPERIMENT(replace(quick, tolerance=1.0), workplace=QUIET)
+    assert {verdict.outcome for verdict in loose.verdicts} == {"assumptions unmet"}
+    assert loose.verdicts[0].reason == "3 of 3 networks were not trained to a loss of 1e-10"
     narrow = EXPERIMENT(replace(quick, common_width=100), workplace=QUIET)
     assert "read off for common_width = 400" in {verdict.reason for verdict in narrow.verdicts}
 
