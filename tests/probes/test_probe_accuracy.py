@@ -180,6 +180,15 @@ def test_the_nearest_mean_tells_classes_apart_that_are_far_from_all_others() -> 
     assert nearest_class_mean_accuracy(features, [0, 1, 2, 3], features, [0, 1, 2, 3])[:2] == (1.0, 1.0)
 
 
+@pytest.mark.parametrize("probe", PROBES)
+@pytest.mark.parametrize("exponent", [-1000, -500, 390, 500, 1000])
+def test_the_scale_of_all_features_does_not_matter_at_any_size(double: Any, probe: Probe, exponent: int) -> None:
+    train, labels = double.blobs(60, 4, spread=1.5)
+    test, targets = double.blobs(30, 4, spread=1.5, seed=1)
+    scaled = probe(np.ldexp(train, exponent), labels, np.ldexp(test, exponent), targets)
+    assert scaled == probe(train, labels, test, targets)
+
+
 def test_the_linear_probe_ignores_the_scale_of_each_feature(double: Any) -> None:
     train, labels = double.blobs(60, 4, spread=1.5)
     test, targets = double.blobs(30, 4, spread=1.5, seed=1)
