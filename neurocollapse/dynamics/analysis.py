@@ -33,13 +33,20 @@ class Memory:
         Left and right singular vectors of each layer at the reference step; empty until it has come.
     reference_step
         Which step that was.
+    start_is_given
+        Whether the start was handed over, rather than taken from the first row; then it outlives that row.
+    first_step
+        The first step that the run saw, recorded or not; None until it has come.
     """
 
     start: list[Tensor] = field(default_factory=list)
     frames: list[tuple[Frame, Frame]] = field(default_factory=list)
     reference_step: int | None = None
+    start_is_given: bool = False
+    first_step: int | None = None
 
 
+@torch.no_grad()
 def analyse(steps: Sequence[int], stacks: Sequence[Tensor], layout: Layout, memory: Memory) -> Rows:
     """Measure every layer at every step; remembers the reference's singular vectors when it comes by.
 

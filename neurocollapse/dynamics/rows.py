@@ -1,5 +1,6 @@
 """Where a tracker's rows are kept: in memory, or in a NetCDF file that grows along `step`."""
 
+import json
 import os
 import shutil
 import time
@@ -17,8 +18,8 @@ from safetensors.torch import save_file
 from neurocollapse import files
 from neurocollapse.dynamics.analysis import Memory, Rows
 from neurocollapse.dynamics.errors import TrackerError
-from neurocollapse.dynamics.layout import VARIABLES, Layout
-from neurocollapse.dynamics.reference import Frame, frame_of
+from neurocollapse.dynamics.layout import SIDES, VARIABLES, Layout
+from neurocollapse.dynamics.reference import frame_of
 
 SECONDS_BETWEEN_WRITES = 5.0
 """How much of a run is lost when its process is killed."""
@@ -41,8 +42,11 @@ class Store(Protocol):
     def due(self) -> bool:
         """Whether rows have waited long enough to be written."""
 
+    def keep(self, memory: Memory) -> None:
+        """Keep what rows are compared to for a run that goes on."""
+
     def append(self, steps: Sequence[int], rows: Rows, memory: Memory) -> None:
-        """Add rows at the end, and keep what they were compared to for a run that goes on."""
+        """Add rows at the end, and keep what they were compared to."""
 
     def write(self) -> None:
         """Write the rows that wait."""
@@ -64,6 +68,9 @@ class InMemory:
         self._new: list[Rows] = []
         self.due = False
 
+    def keep(self, memory: Memory) -> None:
+        """The memory lives as long as the rows do."""
+
     def write(self) -> None:
         """Nothing waits."""
 
@@ -73,7 +80,7 @@ class InMemory:
         return self.steps[-1] if self.steps else None
 
     def append(self, steps: Sequence[int], rows: Rows, memory: Memory) -> None:
-        """Add rows at the end; the memory lives as long as they do."""
+        """Add rows at the end."""
         self.steps.extend(steps)
         self._new.append(rows)
 
@@ -107,19 +114,16 @@ class RowFile:
         self.path = path
         self.layout = layout
         self._waiting: list[tuple[list[int], Rows]] = []
-        self._keeps = False
+        self._kept: tuple[bool, int | None] | None = None
         self._written, self._duration = time.monotonic(), 0.0
         if not path.exists():
             self._create()
+        self._last = _last(_steps(path))
 
     @property
     def last(self) -> int | None:
         """The last step, None without rows."""
-        if self._waiting:
-            return self._waiting[-1][0][-1]
-        with h5netcdf.File(self.path, "r") as file:
-            steps = file.variables["step"][...]
-        return int(steps[-1]) if len(steps) else None
+        return self._waiting[-1][0][-1] if self._waiting else self._last
 
     @property
     def due(self) -> bool:
@@ -128,8 +132,8 @@ class RowFile:
 
     def append(self, steps: Sequence[int], rows: Rows, memory: Memory) -> None:
         """Add rows at the end, and first, if it is new, keep what they are compared to."""
-        if not self._keeps or memory.reference_step in steps:
-            self._keep(memory)
+        if self._kept != _kind(memory):
+            self.keep(memory)
         self._waiting.append((list(steps), rows))
         if sum(values.nbytes for _, waiting in self._waiting for values in waiting.values()) > MOST_WAITING_BYTES:
             self.write()
@@ -140,26 +144,28 @@ class RowFile:
         if not self._waiting:
             return
         with self._edited() as file:
+            self._check_is_ours(file.variables["step"][...])
             for steps, rows in self._waiting:
                 before = len(file.dimensions["step"])
                 file.resize_dimension("step", before + len(steps))
                 for name, values in rows.items():
                     file.variables[name][before:] = values
                 file.variables["step"][before:] = np.asarray(steps, dtype=np.int64)
-        self._waiting = []
+        self._last, self._waiting = self.last, []
         self._duration = time.monotonic() - self._written
 
     def cut(self, step: int) -> int | None:
         """Drop the rows at this step and later; return the last step that stays."""
         self.write()
-        self._keeps = False
-        with h5netcdf.File(self.path, "r") as file:
-            steps = file.variables["step"][...]
+        self._kept = None
+        steps = _steps(self.path)
+        self._check_is_ours(steps)
         kept = int(np.searchsorted(steps, step))
         if kept < len(steps):
             with self._edited() as file:
                 file.resize_dimension("step", kept)
-        return int(steps[kept - 1]) if kept else None
+        self._last = _last(steps[:kept])
+        return self._last
 
     def dataset(self) -> xr.Dataset:
         """All rows, labelled."""
@@ -168,6 +174,23 @@ class RowFile:
         if not isinstance(found, xr.Dataset):
             raise TrackerError(f"{self.path} holds no tracked weights; name another file")
         return found
+
+    def keep(self, memory: Memory) -> None:
+        """Write what a continued run compares to."""
+        tensors = {f"start/{layer}": matrix.cpu().contiguous() for layer, matrix in enumerate(memory.start)}
+        for layer, (left, right) in enumerate(memory.frames):
+            tensors[f"left/{layer}"] = left.vectors.cpu().contiguous()
+            tensors[f"right/{layer}"] = right.vectors.cpu().contiguous()
+        about = {name: getattr(memory, name) for name in ("reference_step", "start_is_given", "first_step")}
+        target = start_file(self.path)
+        try:
+            save_file(tensors, _part(target), metadata={"about": json.dumps(about)})
+            os.replace(_part(target), target)
+        except (OSError, SafetensorError) as error:
+            raise TrackerError(f"cannot write {target}: {getattr(error, 'strerror', None) or error}") from error
+        finally:
+            _part(target).unlink(missing_ok=True)
+        self._kept = _kind(memory)
 
     def _create(self) -> None:
         """Write a file without rows."""
@@ -179,6 +202,7 @@ class RowFile:
         empty = self.layout.dataset([], self.layout.rows(0))
         part = _part(self.path)
         try:
+            start_file(self.path).unlink(missing_ok=True)  # of a run that was deleted
             empty.to_netcdf(part, engine="h5netcdf", unlimited_dims=["step"], encoding=encoding)
             os.replace(part, self.path)
         except OSError as error:
@@ -198,17 +222,13 @@ class RowFile:
         finally:
             part.unlink(missing_ok=True)
 
-    def _keep(self, memory: Memory) -> None:
-        """Write what a continued run compares to."""
-        tensors = {f"start/{layer}": matrix.cpu().contiguous() for layer, matrix in enumerate(memory.start)}
-        for layer, (left, right) in enumerate(memory.frames):
-            tensors[f"left/{layer}"] = left.vectors.cpu().contiguous()
-            tensors[f"right/{layer}"] = right.vectors.cpu().contiguous()
-        about = {} if memory.reference_step is None else {"reference_step": str(memory.reference_step)}
-        target = start_file(self.path)
-        save_file(tensors, _part(target), metadata=about)
-        os.replace(_part(target), target)
-        self._keeps = True
+    def _check_is_ours(self, steps: np.ndarray) -> None:
+        """Two trackers that append to one file would mix their rows."""
+        if _last(steps) != self._last:
+            raise TrackerError(
+                f"{self.path} ends at step {_last(steps)}, not at {self._last}, where this tracker left it; "
+                "give each tracker a file of its own"
+            )
 
 
 def stored_layout(path: Path) -> Layout:
@@ -229,30 +249,55 @@ def stored_layout(path: Path) -> Layout:
 def stored_memory(path: Path, layout: Layout) -> Memory:
     """What the rows of a file are compared to.
 
+    The files are written one after the other, so that a process killed in between may leave a reference, or a start
+    taken from the first row, whose row is not in the file: these are left out.
+
     Raises
     ------
     TrackerError
         If the file beside it is missing or damaged.
     """
+    last = _last(_steps(path))
+    if last is None and not start_file(path).exists():
+        return Memory()
     try:
         with safe_open(start_file(path), framework="pt") as file:
-            step = (file.metadata() or {}).get("reference_step")
-            layers = range(len(layout.names))
-            start = [file.get_tensor(f"start/{layer}") for layer in layers]
-            frames: list[tuple[Frame, Frame]] = []
-            for layer in layers if step is not None else ():
-                sides = [file.get_tensor(f"{side}/{layer}") for side in ("left", "right")]
-                frames.append((frame_of(sides[0], layer, layout), frame_of(sides[1], layer, layout)))
-    except (OSError, SafetensorError) as error:
+            memory = Memory(**json.loads(file.metadata()["about"]))
+            layers, names = range(len(layout.names)), set(file.keys())
+            if "start/0" in names and (memory.start_is_given or last is not None):
+                memory.start = [file.get_tensor(f"start/{layer}") for layer in layers]
+            if memory.reference_step is not None and (last is None or memory.reference_step > last):
+                memory.reference_step = None
+            for layer in layers if memory.reference_step is not None else ():
+                left, right = (frame_of(file.get_tensor(f"{side}/{layer}"), layer, layout) for side in SIDES)
+                memory.frames.append((left, right))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise TrackerError(
             f"{start_file(path)} is missing or damaged, and {path.name} cannot go on without; delete both"
         ) from error
-    return Memory(start, frames, None if step is None else int(step))
+    return memory
 
 
 def start_file(path: Path) -> Path:
     """Where what a file's rows are compared to lies."""
     return path.with_name(f"{path.name}.start.safetensors")
+
+
+def _steps(path: Path) -> np.ndarray:
+    """The steps in a file."""
+    with h5netcdf.File(path, "r") as file:
+        steps: np.ndarray = file.variables["step"][...]
+    return steps
+
+
+def _last(steps: np.ndarray) -> int | None:
+    """The last step, None without any."""
+    return int(steps[-1]) if len(steps) else None
+
+
+def _kind(memory: Memory) -> tuple[bool, int | None]:
+    """What changes when the memory does: whether there is a start, and the reference."""
+    return bool(memory.start), memory.reference_step
 
 
 def _part(path: Path) -> Path:

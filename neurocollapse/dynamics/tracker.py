@@ -1,9 +1,10 @@
 """Spectra and singular subspaces of weights along any training run."""
 
 from collections.abc import Callable, Iterable, Sequence
+from operator import index
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 import xarray as xr
@@ -21,28 +22,33 @@ class WeightTracker:
     r"""Record singular values, their drift, and the turning of singular subspaces while a network trains.
 
     While training waits, a weight is only copied; the linear algebra follows in blocks. It never touches the weights,
-    the global random state or the train mode.
+    the buffers, the global random state or the train mode: a parametrised weight is the one of eval mode.
 
     Parameters
     ----------
     model_or_weights
-        The network at its start. Without it, the first weights recorded are the start, from which the drift counts;
-        the event "after_batch" first comes after an update.
+        The network at its start, W(0), from which the drift counts. Without it, the first weights recorded are the
+        start; the event "after_batch" first comes after an update. Of a run that goes on in its file, the file's W(0)
+        counts, whatever is handed over.
     layers
-        Names or globs of modules (or parameters); default all linear and convolutional layers. A convolution's weight
-        is read as a matrix out × (in · height · width). Matrices of a list are called W_1, W_2, …
+        Names or globs of modules (or parameters); default all linear and convolutional layers. A convolution's weight,
+        transposed or not, is read as a matrix out × (in · height · width). Matrices of a list are called W_1, W_2, …
     every
         Record steps 0, every, 2·every, …
     steps
         Record these steps instead.
     components
         Singular values to keep. Default: all up to a smaller side of 256, the 32 leading ones beyond. Where less than
-        half of a spectrum is wanted, it comes from a random sketch, whose error is `range_error`.
+        half of a spectrum is wanted, it comes from a random sketch, with its errors `singular_value_error` and
+        `range_error`. Of the sketched drift nothing bounds the error: where the change has no leading directions, its
+        values are low by about 15 %.
     edge
-        How many singular vectors at either end are followed one by one; those between are followed as one subspace.
+        How many singular vectors at either end are followed one by one, at most half of a layer's; those between are
+        followed as one subspace.
     reference
         The step to whose singular vectors angles are measured: the first one recorded from there on. None for no
-        angles, which saves half of the time. The spectrum of an orthogonal start is degenerate, hence not 0.
+        angles, which saves half of the time. The spectrum of an orthogonal start is degenerate, hence not 0. A layer
+        whose weight is zero or not finite there has no angles at all.
     path
         A NetCDF file to append to, so that memory stays bounded; whole at any moment, and written every five seconds
         (less often when that would take more than a twentieth of the time), at `to_dataset`, `flush` and at the end of
@@ -56,10 +62,15 @@ class WeightTracker:
     events={"on_step": tracker})``, or call ``tracker.record(step, model)`` in a loop of your own. A step at or before
     the last one drops the rows from there on: a run that goes on from a checkpoint overwrites what it repeats.
 
+    Let every step be seen, also those that `every` and `steps` leave out. By the first one a new tracker tells whether
+    the run goes on that its file holds, or one starts over: then it is not later than the first that the file's run
+    saw, all rows are dropped, and W(0) is what was handed over.
+
     Raises
     ------
     TrackerError
-        If weights or `path` belong to another network.
+        If weights or `path` belong to another network, another tracker wrote to `path` meanwhile, or weights are not
+        real floating-point numbers.
 
     Examples
     --------
@@ -83,13 +94,15 @@ class WeightTracker:
         path: str | PathLike[str] | None = None,
         seed: int = 0,
     ) -> None:
-        for name, value in {"every": every, "components": components, "edge": edge}.items():
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {value}")
-        self.every = every
-        self.steps = None if steps is None else frozenset(steps)
+        self.every = _integer("every", every, least=1)
+        self.steps = None if steps is None else frozenset(_integer("steps", step) for step in steps)
         self.layers = [layers] if isinstance(layers, str) else None if layers is None else list(layers)
-        self.options = Options(components, edge, reference, seed)
+        self.options = Options(
+            None if components is None else _integer("components", components, least=1),
+            _integer("edge", edge, least=1),
+            None if reference is None else _integer("reference", reference),
+            _integer("seed", seed),
+        )
         self.path = None if path is None else Path(path)
         self._model = model_or_weights if isinstance(model_or_weights, nn.Module) else None
         self._readers: tuple[nn.Module, list[Callable[[], Tensor]]] | None = None
@@ -97,7 +110,8 @@ class WeightTracker:
         self._run: _Run | None = None
         if model_or_weights is not None:
             with torch.no_grad():
-                self._begin(model_or_weights).begin_at(self._matrices(model_or_weights))
+                given = [matrix.detach().clone() for matrix in self._matrices(model_or_weights)]
+                self._run = self._open(model_or_weights, given)
 
     def __call__(self, progress: Any) -> None:
         """Record as an event: of anything with `step` and either `model` or `weights`."""
@@ -105,14 +119,17 @@ class WeightTracker:
         self.record(progress.step, progress.weights if weights is None else weights)
 
     def record(self, step: int, model_or_weights: Weights) -> None:
-        """Record the weights at a step, if it is one of those wanted."""
+        """Record the weights at a step, if it is one of those wanted; the first call tells where the run begins."""
+        run = self._run
+        if run is None or not run.has_begun:
+            run = self._begin(step, model_or_weights)
         if step % self.every if self.steps is None else step not in self.steps:
             return
         if torch.is_grad_enabled():
             with torch.no_grad():  # entering it twice would cost a tenth of the copy
-                self._copy(step, model_or_weights)
+                run.add(int(step), self._matrices(model_or_weights))
         else:
-            self._copy(step, model_or_weights)
+            run.add(int(step), self._matrices(model_or_weights))
 
     def flush(self) -> None:
         """Analyse what has been copied, and write it where there is a file."""
@@ -139,17 +156,25 @@ class WeightTracker:
         count = 0 if self._run is None else len(self._run.layout.names)
         return f"WeightTracker({count} layers, every {self.every}, in {where})"
 
-    def _copy(self, step: int, weights: Weights) -> None:
-        """Copy the weights."""
-        run = self._run or self._begin(weights)
-        run.add(step, self._matrices(weights))
+    def _begin(self, step: int, weights: Weights) -> "_Run":
+        """Begin at the first step that is seen, whether or not it is one of those wanted."""
+        if self._run is None:
+            with torch.no_grad():
+                self._run = self._open(weights, [])
+        self._run.begin(int(step))
+        return self._run
 
-    def _begin(self, weights: Weights) -> "_Run":
+    def _open(self, weights: Weights, given: list[Tensor]) -> "_Run":
         """Find out what is tracked, and open the file if there is one."""
         matrices = {name: read() for name, read in named_matrices(weights, self.layers).items()}
+        for name, matrix in matrices.items():
+            if not matrix.is_floating_point():
+                raise TrackerError(
+                    f"{name} holds {str(matrix.dtype).removeprefix('torch.')}, not real floating-point numbers; choose "
+                    "other weights with `layers`"
+                )
         shapes = tuple((matrix.shape[0], matrix.shape[1]) for matrix in matrices.values())
-        self._run = _Run.open(Layout(tuple(matrices), shapes, self.options), self.path)
-        return self._run
+        return _Run.open(Layout(tuple(matrices), shapes, self.options), self.path, given)
 
     def _matrices(self, weights: Weights) -> list[Tensor]:
         """The matrices as they are now; which of the weights they are is looked up once."""
@@ -158,38 +183,41 @@ class WeightTracker:
                 self._readers = weights, list(named_matrices(weights, self.layers).values())
             return [read() for read in self._readers[1]]
         if self._places is None or self._places[0] != len(weights):
-            self._places = len(weights), matrix_places(weights, self.layers)
+            places = matrix_places(weights, self.layers)
+            self._places = len(weights), places
         return [as_matrix(weights[place]) for place in self._places[1]]
 
 
 class _Run:
     """The rows of one run, and the copies that are not rows yet."""
 
-    def __init__(self, layout: Layout, store: Store, memory: Memory) -> None:
+    def __init__(self, layout: Layout, store: Store, memory: Memory, given: list[Tensor]) -> None:
         self.layout = layout
         self.store = store
         self.memory = memory
+        self.given = given
         self.last = store.last
         self.snapshots: Snapshots | None = None
-        self.start_is_given = False
+        self.has_begun = False
 
     @classmethod
-    def open(cls, layout: Layout, path: Path | None) -> "_Run":
+    def open(cls, layout: Layout, path: Path | None, given: list[Tensor]) -> "_Run":
         """A new run, or the one in the file."""
         if path is None:
-            return cls(layout, InMemory(layout), Memory())
+            return cls(layout, InMemory(layout), Memory(), given)
         if not path.exists():
-            return cls(layout, RowFile(path, layout), Memory())
+            return cls(layout, RowFile(path, layout), Memory(), given)
         if difference := layout.difference(stored_layout(path)):
             raise TrackerError(f"{path} tracks another run ({difference}); name another file")
-        store = RowFile(path, layout)
-        return cls(layout, store, Memory() if store.last is None else stored_memory(path, layout))
+        return cls(layout, RowFile(path, layout), stored_memory(path, layout), given)
 
-    def begin_at(self, matrices: Sequence[Tensor]) -> None:
-        """Count the drift from these weights, unless a file knows an earlier start."""
-        if not self.memory.start:
-            self.memory.start = [matrix.detach().clone() for matrix in matrices]
-            self.start_is_given = True
+    def begin(self, step: int) -> None:
+        """Go on with the run in the file; or start over, if this first step is not later than that one's."""
+        if self.memory.first_step is None or step <= self.memory.first_step:
+            self.last = self.store.cut(step)
+            self.memory = Memory(list(self.given), start_is_given=bool(self.given), first_step=step)
+            self.store.keep(self.memory)
+        self.has_begun = True
 
     def add(self, step: int, matrices: Sequence[Tensor]) -> None:
         """Copy the matrices of a step; analyse when there is no more room."""
@@ -197,9 +225,10 @@ class _Run:
             self._go_back_to(step)
         if self.snapshots is None:
             self.snapshots = Snapshots(self.layout, matrices)
-        if not self.memory.start:
-            self.memory.start = [matrix.detach().clone() for matrix in matrices]
         self.snapshots.add(step, matrices)
+        if not self.memory.start:
+            self.memory.start = self.given or [matrix.detach().clone() for matrix in matrices]
+            self.memory.start_is_given = bool(self.given)
         self.last = step
         if self.store.due:
             self.flush()
@@ -211,7 +240,6 @@ class _Run:
         self._analyse()
         self.store.write()
 
-    @torch.no_grad()
     def _analyse(self) -> None:
         """Turn the copies into rows."""
         if self.snapshots is not None and self.snapshots.steps:
@@ -220,10 +248,23 @@ class _Run:
             self.store.append(steps, rows, self.memory)
 
     def _go_back_to(self, step: int) -> None:
-        """Drop what was recorded at this step and later."""
+        """Drop what was recorded at this step and later; a start that was given stays, the first weights do not."""
         self.flush()
         self.last = self.store.cut(step)
         if self.memory.reference_step is not None and self.memory.reference_step >= step:
             self.memory.frames, self.memory.reference_step = [], None
-        if self.last is None and not self.start_is_given:
-            self.memory.start = []
+        if self.last is None:
+            first = self.memory.first_step
+            self.memory.first_step = step if first is None else min(step, first)
+            self.memory.start = self.memory.start if self.memory.start_is_given else []
+
+
+def _integer(name: str, value: SupportsIndex, *, least: int | None = None) -> int:
+    """An option as a plain integer, also one of NumPy or torch."""
+    try:
+        number = index(value)
+    except TypeError:
+        raise TypeError(f"`{name}` must be an integer, got {value!r}") from None
+    if least is not None and number < least:
+        raise ValueError(f"`{name}` must be at least {least}, got {number}")
+    return number

@@ -86,6 +86,87 @@ def test_the_reference_may_come_after_an_interruption(tmp_path: Path) -> None:
     assert_same(tracked(range(10, 20), path, reference=7), tracked(range(20), reference=7))
 
 
+def seen(steps: range, path: Path, *, every: int = 1, scale: float = 1.0) -> xr.DataArray:
+    """The drift of a run whose weight is `scale` · step; its tracker has the weights before its first step."""
+    tracker = WeightTracker([scale * (steps[0] - 1) * torch.eye(2)], every=every, path=path)
+    for step in steps:
+        tracker.record(step, [scale * step * torch.eye(2)])
+    return tracker.to_dataset()["drift_singular_values"][:, 0, 0]
+
+
+def test_a_start_that_was_given_outlives_the_first_row(tmp_path: Path) -> None:
+    path = tmp_path / "run.nc"
+    seen(range(1, 19), path, every=16)
+    np.testing.assert_allclose(seen(range(13, 49), path, every=16), [16, 32, 48])
+
+
+def test_the_same_program_run_again_measures_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "run.nc"
+    np.testing.assert_allclose(seen(range(1, 5), path), [1, 2, 3, 4])
+    np.testing.assert_allclose(seen(range(1, 5), path), [1, 2, 3, 4])
+    np.testing.assert_allclose(seen(range(1, 5), path, scale=3.0), [3, 6, 9, 12])
+
+
+def test_a_start_is_kept_before_there_is_a_row(tmp_path: Path) -> None:
+    path = tmp_path / "run.nc"
+    seen(range(1, 60), path, every=100)
+    np.testing.assert_allclose(seen(range(51, 201), path, every=100), [100, 200])
+
+
+def test_another_run_that_begins_again_has_its_own_start(tmp_path: Path) -> None:
+    path = tmp_path / "run.nc"
+    seen(range(1, 60), path, every=50)
+    np.testing.assert_allclose(seen(range(1, 60), path, every=20, scale=2.0), [40, 80])
+
+
+def test_a_run_without_a_start_takes_the_first_row_again(tmp_path: Path) -> None:
+    path = tmp_path / "run.nc"
+    for steps in (range(1, 19), range(13, 49)):
+        tracker = WeightTracker(every=16, path=path)
+        for step in steps:
+            tracker.record(step, [step * torch.eye(2)])
+        tracker.flush()
+    np.testing.assert_allclose(tracker.to_dataset()["drift_singular_values"][:, 0, 0], [0, 16, 32])
+
+
+def test_a_reference_whose_row_was_lost_is_taken_again(tmp_path: Path) -> None:
+    path = tmp_path / "run.nc"
+    tracked(range(5), path, reference=7)
+    lost = WeightTracker(path=path, reference=7)
+    for step in range(5, 9):
+        lost.record(step, [weight.T for weight in weights_at(step)])
+    lost._run._analyse()  # type: ignore[union-attr]  # a full block; killed before its rows are written
+    assert_same(tracked(range(5, 12), path, reference=7), tracked(range(12), reference=7))
+
+
+def test_two_trackers_in_one_file_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.nc"
+    first, second = WeightTracker(path=path), WeightTracker(path=path)
+    first.record(0, weights_at(0))
+    second.record(0, weights_at(0))
+    first.flush()
+    with pytest.raises(TrackerError, match="ends at step 0, not at None, where this tracker left it; give each"):
+        second.flush()
+    assert list(first.to_dataset()["step"].values) == [0]
+
+
+def test_a_start_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "run.nc"
+    tracker = WeightTracker(weights_at(0), path=path)
+    start_file(path).mkdir()
+    with pytest.raises(TrackerError, match=r"^cannot write .*run\.nc\.start\.safetensors: Is a directory$"):
+        tracker.record(0, weights_at(0))
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["run.nc", "run.nc.start.safetensors"]
+
+
+def test_a_start_left_by_a_deleted_file_does_not_count(tmp_path: Path) -> None:
+    path = tmp_path / "run.nc"
+    seen(range(1, 5), path)
+    path.unlink()
+    WeightTracker([torch.eye(2)], path=path)
+    np.testing.assert_allclose(seen(range(3, 5), path), [1, 2])
+
+
 def test_an_error_in_training_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "run.nc"
 
