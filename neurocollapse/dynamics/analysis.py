@@ -1,6 +1,7 @@
 """From copies of weights at some steps to rows of spectra and angles, batched over the steps."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -57,6 +58,14 @@ def analyse(steps: Sequence[int], stacks: Sequence[Tensor], layout: Layout, memo
     stacks
         One tensor (steps, rows, columns) a layer.
     """
+    with ExitStack() as in_full_precision:
+        for device in {stack.device.type for stack in stacks}:
+            in_full_precision.enter_context(torch.autocast(device, enabled=False))
+        return _analysed(steps, stacks, layout, memory)
+
+
+def _analysed(steps: Sequence[int], stacks: Sequence[Tensor], layout: Layout, memory: Memory) -> Rows:
+    """The rows of `analyse`."""
     rows = layout.rows(len(steps))
     first = _first_compared(steps, layout, memory)
     frames = list(memory.frames)
@@ -66,7 +75,8 @@ def analyse(steps: Sequence[int], stacks: Sequence[Tensor], layout: Layout, memo
             continue
         left, right = done
         if len(frames) == layer:
-            frames.append((frame_of(left[first], layer, layout), frame_of(right[first], layer, layout)))
+            known = 1.0 if _has_directions(rows, layer, first)[0] else torch.nan
+            frames.append((frame_of(known * left[first], layer, layout), frame_of(known * right[first], layer, layout)))
         _angles(layer, (left[first:], right[first:]), frames[layer], layout, rows, first)
     _imbalances(steps, stacks, layout, rows)
     if first < len(steps) and not memory.frames:
@@ -88,8 +98,11 @@ def _spectra(
     """Fill in singular values, ranks and drift; return the left and right singular vectors where they are wanted."""
     finite = stack.isfinite().all(dim=2).all(dim=1)
     stack = torch.where(finite[:, None, None], stack, 0.0)
+    counts = bool(start.isfinite().all())
     measure = _sketched if layout.sketched[layer] else _full
-    found, sides = measure(layer, steps, stack, layout, start, vectors)
+    found, sides = measure(layer, steps, stack, layout, start if counts else torch.zeros_like(start), vectors)
+    if not counts:
+        found["drift_singular_values"].fill_(torch.nan)
     absent = ~finite.cpu().numpy()
     for name, values in found.items():
         filled = values.double().cpu().numpy()
@@ -124,7 +137,7 @@ def _sketched(
 ) -> tuple[dict[str, Tensor], Sides | None]:
     """Find the leading components of every step from a sketch, in the weights' own precision."""
     dtype = torch.float64 if stack.dtype == torch.float64 else torch.float32
-    kept, change = layout.kept[layer], stack.to(dtype) - start.to(dtype)
+    kept, change = layout.kept[layer], stack.to(dtype) - start.to(stack.device, dtype)
     own = [leading_svd(stack[row].to(dtype), kept, seed=_seed(layout, step, layer)) for row, step in enumerate(steps)]
     drift = [leading_values(change[row], kept, seed=_seed(layout, step, layer)) for row, step in enumerate(steps)]
     values = torch.stack([one.values for one in own])
@@ -140,10 +153,18 @@ def _sketched(
     return found, sides if vectors else None
 
 
+def _has_directions(rows: Rows, layer: int, first: int) -> np.ndarray:
+    """Which matrices are neither zero nor infinite, so that their singular vectors mean something."""
+    has: np.ndarray = rows["singular_values"][first:, layer, 0] > 0
+    return has
+
+
 def _angles(layer: int, sides: Sides, frames: tuple[Frame, Frame], layout: Layout, rows: Rows, first: int) -> None:
     """Fill in the angles of the rows from `first` on; a sketch knows no trailing vectors and no middle."""
+    if not all(frame.is_known for frame in frames):
+        return
     edge = layout.edges[layer]
-    absent = np.isnan(rows["singular_values"][first:, layer, 0])
+    absent = ~_has_directions(rows, layer, first)
     for side, (vectors, frame) in enumerate(zip(sides, frames, strict=True)):
         leading, trailing = frame.edge_angles(vectors, edge)
         found = {"top_angle": leading}

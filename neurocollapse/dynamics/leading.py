@@ -69,6 +69,8 @@ def leading_svd(matrix: Tensor, num_components: int, *, seed: int = 0) -> Leadin
 def leading_values(matrix: Tensor, num_components: int, *, seed: int = 0) -> Tensor:
     """Leading singular values alone, from one power iteration: for matrices whose spectrum decays.
 
+    Nothing bounds their error; those of a large Gaussian matrix come out 5 to 15 % low.
+
     Returns
     -------
     Tensor of shape (num_components,), descending; never above the exact ones but for rounding.

@@ -16,7 +16,7 @@ class Frame:
     Attributes
     ----------
     vectors : Tensor of shape (features, components)
-        All of them, or the leading ones.
+        All of them, or the leading ones; NaN where the weight had no singular directions.
     middle : Tensor of shape (features, p)
         Those between the `edge` leading and the `edge` trailing ones.
     outside : Tensor of shape (features, features − p), or None
@@ -26,6 +26,11 @@ class Frame:
     vectors: Tensor
     middle: Tensor
     outside: Tensor | None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is something to compare to."""
+        return not bool(self.vectors.isnan().any())
 
     @classmethod
     def of(cls, vectors: Tensor, edge: int) -> "Frame":
@@ -39,8 +44,9 @@ class Frame:
 
     def edge_angles(self, vectors: Tensor, edge: int) -> tuple[Tensor, Tensor]:
         """Angles of the leading and of the trailing vectors, (rows, edge) each, from the outside in."""
-        leading = vector_angles(vectors[..., :edge], self.vectors[:, :edge])
-        trailing = vector_angles(vectors[..., vectors.shape[-1] - edge :], self.vectors[:, -edge:])
+        reference = self.vectors.to(vectors.device)  # a file's is on the CPU
+        leading = vector_angles(vectors[..., :edge], reference[:, :edge])
+        trailing = vector_angles(vectors[..., vectors.shape[-1] - edge :], reference[:, reference.shape[1] - edge :])
         return leading, trailing.flip(-1)
 
     def middle_angle(self, vectors: Tensor, edge: int) -> Tensor:
@@ -73,7 +79,7 @@ def _spectral_norm(matrix: Tensor) -> Tensor:
 
 
 def frame_of(vectors: Tensor, layer: int, layout: Layout) -> Frame:
-    """The frame of one side of a layer at the reference step; a sketch knows no middle."""
-    if layout.sketched[layer]:
+    """The frame of one side of a layer at the reference step; neither a sketch nor the unknown has a middle."""
+    if layout.sketched[layer] or vectors.isnan().any():
         return Frame(vectors, vectors[:, :0], None)
     return Frame.of(vectors, layout.edges[layer])

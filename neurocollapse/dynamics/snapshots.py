@@ -35,11 +35,12 @@ class Snapshots:
         for index, matrix in enumerate(matrices):
             groups.setdefault((matrix.shape, matrix.dtype, matrix.device), []).append(index)
         self._shapes = [torch.Size(shape) for shape in layout.shapes]
-        self._groups = [
-            (indices, torch.empty(self.capacity, len(indices), *shape, dtype=dtype, device=device))
-            for (shape, dtype, device), indices in groups.items()
-        ]
-        self._rows = [(indices, buffer.unbind()) for indices, buffer in self._groups]
+        with torch.inference_mode(False):  # a buffer made in inference mode could not be written to outside of it
+            self._groups = [
+                (indices, torch.empty(self.capacity, len(indices), *shape, dtype=dtype, device=device))
+                for (shape, dtype, device), indices in groups.items()
+            ]
+            self._rows = [(indices, buffer.unbind()) for indices, buffer in self._groups]
 
     @property
     def full(self) -> bool:

@@ -1,6 +1,7 @@
 """The tracker against decompositions made by hand, in every way in which it can be used."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 from neurocollapse import data, models
 from neurocollapse.data.synthetic import low_rank_target
 from neurocollapse.dynamics import TrackerError, WeightTracker, imbalance, principal_angles
+from neurocollapse.dynamics.analysis import _sketched
+from neurocollapse.dynamics.layout import Layout, Options
+from neurocollapse.dynamics.reference import Frame
 from neurocollapse.models.linear import DeepLinear, linear_weights
 from neurocollapse.train import fit
 from neurocollapse.train.descent import Trajectory, descend
@@ -198,6 +202,94 @@ def test_weights_that_are_not_finite_give_nan_and_no_error() -> None:
         tracker.record(step, [torch.full((3, 3), torch.nan) if step == 2 else (1 + step) * torch.eye(3)])
     values = tracker.to_dataset()["singular_values"].values[:, 0, 0]
     np.testing.assert_array_equal(values, [1, 2, np.nan, 4])
+
+
+@pytest.mark.parametrize("components", [None, 2])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_start_that_is_not_finite_leaves_all_but_the_drift(components: int | None, value: float) -> None:
+    tracker = WeightTracker([torch.full((40, 40), value)], components=components)
+    for step in (1, 2):
+        tracker.record(step, [step * torch.eye(40)])
+    dataset = tracker.to_dataset()
+    assert np.isnan(dataset["drift_singular_values"]).all()
+    np.testing.assert_allclose(dataset["singular_values"][:, 0, 0], [1, 2], rtol=1e-6)
+    assert not np.isnan(dataset["top_angle"]).any()
+
+
+@pytest.mark.parametrize("components", [None, 2])
+@pytest.mark.parametrize("value", [torch.nan, 0.0])
+def test_a_reference_without_directions_gives_no_angles(components: int | None, value: float, tmp_path: Path) -> None:
+    weight = torch.diag(0.1 ** torch.arange(40.0))  # decays so fast that a sketch is exact
+    for through_file in (False, True):
+        tracker = WeightTracker(components=components, path=tmp_path / "run.nc" if through_file else None)
+        for step in range(4):
+            tracker.record(step, [torch.full((40, 40), value) if step == 1 else weight, weight])
+            tracker.flush()
+            if through_file and step == 2:
+                tracker = WeightTracker(components=components, path=tmp_path / "run.nc")
+        dataset = tracker.to_dataset()
+        for name in ("top_angle", "bottom_angle", "middle_angle"):
+            assert np.isnan(dataset[name].sel(layer="W_1")).all(), name
+        assert float(dataset["top_angle"].sel(layer="W_2", step=3).max()) < 1e-6
+
+
+def test_a_zero_weight_has_no_angles() -> None:
+    tracker = WeightTracker(reference=0)
+    for step in range(3):
+        tracker.record(step, [torch.zeros(3, 3) if step == 1 else torch.diag(torch.tensor([3.0, 2.0, 1.0]))])
+    found = tracker.to_dataset()["top_angle"][:, 0, 0, 0]
+    np.testing.assert_array_equal(found, [0, np.nan, 0])
+
+
+def test_a_start_and_frames_elsewhere_are_brought_to_the_weights() -> None:
+    layout = Layout(("W_1",), ((60, 60),), Options(5, 1, 0, 0))
+    found, _ = _sketched(0, [0], torch.empty(1, 60, 60, device="meta"), layout, torch.empty(60, 60), vectors=False)
+    assert found["drift_singular_values"].device.type == "meta"
+    frame = Frame(torch.empty(60, 5), torch.empty(60, 0), None)
+    angles, _ = frame.edge_angles(torch.empty(1, 60, 5, device="meta"), 1)
+    assert angles.device.type == "meta"
+
+
+def test_recording_in_inference_mode_and_out_of_it_agree() -> None:
+    tracker = WeightTracker()
+    with torch.inference_mode():
+        tracker.record(0, [torch.eye(3)])
+    tracker.record(1, [2 * torch.eye(3)])
+    np.testing.assert_allclose(tracker.to_dataset()["singular_values"][:, 0, 0], [1, 2])
+
+
+def test_autocast_does_not_change_a_sketch() -> None:
+    weights = list(torch.randn(2, 300, 300, generator=torch.Generator().manual_seed(0)))
+    plain, mixed = WeightTracker(reference=0), WeightTracker(reference=0)
+    plain.record(0, weights)
+    expected = plain.to_dataset()
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed.record(0, weights)
+        found = mixed.to_dataset()
+    for name in expected.data_vars:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=str(name))
+
+
+def test_integers_of_any_kind_are_options() -> None:
+    tracker = WeightTracker(
+        every=np.int64(1), components=np.int64(2), edge=torch.tensor(1), reference=np.int64(1), seed=np.int64(0)
+    )
+    chosen = WeightTracker(steps=torch.arange(2))
+    for step in range(4):
+        tracker.record(step, [torch.eye(3)])
+        chosen.record(step, [torch.eye(3)])
+    assert tracker.to_dataset().sizes["component"] == 2
+    assert list(chosen.to_dataset()["step"].values) == [0, 1]
+    with pytest.raises(TypeError, match=r"`steps` must be an integer, got 0\.5"):
+        WeightTracker(steps=[0.5])
+    with pytest.raises(TypeError, match="`every` must be an integer, got '3'"):
+        WeightTracker(every="3")  # type: ignore[arg-type]
+
+
+def test_an_edge_takes_no_more_room_than_the_largest_layer() -> None:
+    tracker = WeightTracker(edge=10**6)
+    tracker.record(0, [torch.eye(3), torch.eye(5)])
+    assert tracker.to_dataset().sizes["edge"] == 2
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (2, 2), (5, 2), (3, 40)])
