@@ -2,22 +2,50 @@
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.parameter import is_lazy
 
+from neurocollapse.dynamics.reading import current, reader
 from neurocollapse.names import did_you_mean, matching
 
 Weights = nn.Module | Sequence[Tensor]
 """A model, or the weights of one, input side first."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """A matrix that could be tracked; holding the weight keeps its identity from going to another one.
+
+    Attributes
+    ----------
+    name
+        Of the module, or of the parameter.
+    by_default
+        Whether it is tracked unless the caller names others.
+    weight
+        The tensor as it is now.
+    read
+        Reads it as a matrix.
+    """
+
+    name: str
+    by_default: bool
+    weight: Tensor
+    read: Callable[[], Tensor]
+
+
 def named_matrices(weights: Weights, layers: str | Iterable[str] | None = None) -> dict[str, Callable[[], Tensor]]:
     """Find weight matrices by name, each as a function that reads it at the time of the call.
 
     A weight of more than two axes is read as a matrix of its first axis by all others: out × (in · height · width) for
-    a convolution. The Conv1D of transformers, a dense layer that keeps in × out, is turned. Weights that modules share
-    appear once.
+    a convolution. What keeps its inputs first is turned to that: transposed convolutions, and the Conv1D of
+    transformers. A weight that modules share appears once, under the first name that was asked for; by default, under
+    that of a linear or convolutional layer.
+
+    Parametrised weights are computed in eval mode, and pruned ones from their mask, so that reading changes nothing.
 
     Parameters
     ----------
@@ -36,7 +64,7 @@ def named_matrices(weights: Weights, layers: str | Iterable[str] | None = None) 
     Raises
     ------
     ValueError
-        If a name or glob matches no matrix, or there is none; the message holds the nearest name.
+        If a name or glob matches no matrix, or there is none, with the nearest name; if a lazy layer has no weight yet.
 
     Examples
     --------
@@ -49,14 +77,15 @@ def named_matrices(weights: Weights, layers: str | Iterable[str] | None = None) 
         return {name: _reader(weights[place]) for name, place in _places(weights, patterns).items()}
     candidates = _of_module(weights)
     if patterns is None:
-        chosen = [name for name, (default, _) in candidates.items() if default]
+        chosen = [candidate for candidate in candidates if candidate.by_default]
         if not chosen:
             raise ValueError(
                 f"{type(weights).__name__} has no linear or convolutional layer; name parameters with `layers`"
             )
     else:
-        chosen = _matching(patterns, list(candidates), type(weights).__name__)
-    return {name: candidates[name][1] for name in chosen}
+        names = _matching(patterns, [candidate.name for candidate in candidates], type(weights).__name__)
+        chosen = [candidate for candidate in candidates if candidate.name in names]
+    return {candidate.name: candidate.read for candidate in _once(chosen)}
 
 
 def matrix_places(weights: Sequence[Tensor], layers: str | Iterable[str] | None = None) -> list[int]:
@@ -82,6 +111,11 @@ def _patterns(layers: str | Iterable[str] | None) -> list[str] | None:
 
 def _places(weights: Sequence[Tensor], patterns: Sequence[str] | None) -> dict[str, int]:
     """Name → place of the matrices of a list, W_1 first."""
+    if isinstance(weights, Tensor) or not isinstance(weights, Sequence):
+        raise TypeError(
+            f"`model_or_weights` must be a module or a list of tensors, got {type(weights).__name__}; hand over the "
+            "module, or put the tensors in a list"
+        )
     matrices = [place for place, weight in enumerate(weights) if weight.ndim >= 2]
     if not matrices:
         raise ValueError("`model_or_weights` must hold at least one matrix, got none")
@@ -89,21 +123,50 @@ def _places(weights: Sequence[Tensor], patterns: Sequence[str] | None) -> dict[s
     return found if patterns is None else {name: found[name] for name in _matching(patterns, list(found), "the list")}
 
 
-def _of_module(model: nn.Module) -> dict[str, tuple[bool, Callable[[], Tensor]]]:
-    """Every matrix of a model: (whether it is one by default, how to read it)."""
-    found: dict[str, tuple[bool, Callable[[], Tensor]]] = {}
-    seen: set[int] = set()
+def _of_module(model: nn.Module) -> list[_Candidate]:
+    """Every matrix of a model; one that is shared comes once for each module that has it."""
+    found: list[_Candidate] = []
     for path, module in model.named_modules():
-        weight = getattr(module, "weight", None)
-        if isinstance(weight, Tensor) and weight.ndim >= 2 and id(weight) not in seen:
-            seen.add(id(weight))
-            by_default = isinstance(module, nn.Linear | _ConvNd) or keeps_inputs_first(module)
-            found[path or "weight"] = (by_default, _attribute_of(module, "weight"))
+        by_default = isinstance(module, nn.Linear | _ConvNd) or keeps_inputs_first(module)
+        weight = _weight(module)
+        if weight is not None and (by_default if is_lazy(weight) else weight.ndim >= 2):
+            read = reader(model, path, "weight", _turn(module))
+            found.append(_Candidate(path or "weight", by_default, weight, read))
+    seen = {id(candidate.weight) for candidate in found}
     for name, parameter in model.named_parameters():
-        if parameter.ndim >= 2 and id(parameter) not in seen:
-            owner, _, attribute = name.rpartition(".")
-            found[name] = (False, _attribute_of(model.get_submodule(owner), attribute))
+        if not is_lazy(parameter) and parameter.ndim >= 2 and id(parameter) not in seen:
+            path, _, attribute = name.rpartition(".")
+            found.append(_Candidate(name, False, parameter, reader(model, path, attribute, as_matrix)))
     return found
+
+
+def _weight(module: nn.Module) -> Tensor | None:
+    """The weight of a module that has one."""
+    try:
+        weight = current(module, "weight")
+    except AttributeError:
+        return None
+    return weight if isinstance(weight, Tensor) else None
+
+
+def _turn(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    """How the weight of a module becomes a matrix, outputs first."""
+    if keeps_inputs_first(module):
+        return lambda weight: weight.T
+    if isinstance(module, _ConvTransposeNd):
+        groups = module.groups
+        return lambda weight: weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).flatten(1)
+    return as_matrix
+
+
+def _once(chosen: Iterable[_Candidate]) -> list[_Candidate]:
+    """The first of those that share a weight."""
+    kept: dict[int, _Candidate] = {}
+    for candidate in chosen:
+        if is_lazy(candidate.weight):
+            raise ValueError(f"{candidate.name} has no weight yet; run one batch through the model first")
+        kept.setdefault(id(candidate.weight), candidate)
+    return list(kept.values())
 
 
 def _matching(patterns: Sequence[str], names: Sequence[str], owner: str) -> list[str]:
@@ -116,13 +179,6 @@ def _matching(patterns: Sequence[str], names: Sequence[str], owner: str) -> list
             raise ValueError(f"`layers` names {pattern!r}, which matches no weight matrix of {owner}{hint}")
         chosen.update(found)
     return [name for name in names if name in chosen]
-
-
-def _attribute_of(module: nn.Module, name: str) -> Callable[[], Tensor]:
-    """Read a weight anew each time, because a parametrisation computes it."""
-    if name == "weight" and keeps_inputs_first(module):
-        return lambda: getattr(module, name).T
-    return lambda: as_matrix(getattr(module, name))
 
 
 def _reader(weight: Tensor) -> Callable[[], Tensor]:
