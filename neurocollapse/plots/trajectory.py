@@ -29,7 +29,8 @@ def trajectory(
     """One layer's singular values as a landscape: index by step by value.
 
     The singular values whose vectors the tracker follows one by one are coloured, leading ones blue and trailing ones
-    orange; those between, which it follows as one subspace, are grey.
+    orange; those between, which it follows as one subspace, are grey. Where only leading values are kept, none is
+    orange.
 
     Parameters
     ----------
@@ -49,7 +50,7 @@ def trajectory(
     Raises
     ------
     TypeError, ValueError
-        If the layer or variable does not exist, or ``ax`` is flat.
+        If the layer or variable does not exist, there is no step, or ``ax`` is flat.
 
     Examples
     --------
@@ -65,7 +66,7 @@ def trajectory(
     with context():
         if ax is None:
             ax = plt.figure(figsize=(5.0, 4.2), layout="none").add_axes((0.0, 0.02, 0.88, 0.98), projection="3d")
-        _draw_landscape(ax, steps, table, dataset.sizes.get("edge", 0))
+        _draw_landscape(ax, steps, table, *_ends(values, table.shape[1], dataset.sizes.get("edge", 0)))
         ax.set_xlabel("index $i$")
         ax.set_ylabel("step")
         ax.set_zlabel(f"${dataset[quantity].attrs.get('symbol', quantity)}$")
@@ -97,7 +98,7 @@ def angles(dataset: xr.Dataset, *, layer: str | int | None = None, side: str = "
     Raises
     ------
     TypeError, ValueError
-        If the layer or side does not exist.
+        If the layer or side does not exist, or there is no step.
 
     Examples
     --------
@@ -144,17 +145,24 @@ def landscape_legend(ax: Axes3D, edge: int, **options: Any) -> None:
     ax.legend(handles=[*lines, *ax.get_legend_handles_labels()[0]], **options)
 
 
-def _draw_landscape(ax: Axes3D, steps: np.ndarray, table: np.ndarray, edge: int) -> None:
+def _ends(values: xr.DataArray, count: int, edge: int) -> tuple[int, int]:
+    """How many leading and trailing components are followed one by one, of those that are kept."""
+    size = min(int(values["rows"]), int(values["columns"])) if {"rows", "columns"} <= set(values.coords) else count
+    singles = min(edge, size // 2)
+    return min(singles, count), singles if count == size else 0
+
+
+def _draw_landscape(ax: Axes3D, steps: np.ndarray, table: np.ndarray, leading: int, trailing: int) -> None:
     """Curves along the steps, coloured by place in the spectrum, and thin ribs across."""
     count = table.shape[1]
     index = np.arange(1, count + 1)
     for row in np.unique(np.linspace(0, len(steps) - 1, MOST_RIBS).round().astype(int)):
         ax.plot(index, np.full(count, steps[row]), table[row], color="#BBBBBB", linewidth=0.6, zorder=1)
-    between = np.linspace(edge, count - edge - 1, min(MOST_BETWEEN, max(0, count - 2 * edge))).round().astype(int)
-    outside = [component for component in range(count) if not edge <= component < count - edge]
-    for component in sorted([*between, *outside], reverse=True):
-        middle = edge <= component < count - edge
-        colour = GREY if middle else BLUE if component < edge else ORANGE
+    last = count - trailing
+    between = np.linspace(leading, last - 1, min(MOST_BETWEEN, last - leading)).round().astype(int)
+    for component in sorted([*range(leading), *between, *range(last, count)], reverse=True):
+        middle = leading <= component < last
+        colour = GREY if middle else BLUE if component < leading else ORANGE
         ax.plot(
             np.full(len(steps), index[component]),
             steps,
@@ -166,6 +174,8 @@ def _draw_landscape(ax: Axes3D, steps: np.ndarray, table: np.ndarray, edge: int)
 
 def _steps(dataset: xr.Dataset) -> np.ndarray:
     """The steps, or their positions."""
+    if dataset.sizes["step"] == 0:
+        raise ValueError("`dataset` has no step to draw; record some first")
     return np.asarray(dataset["step"].values, dtype=np.float64)
 
 

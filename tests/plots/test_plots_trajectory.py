@@ -43,6 +43,31 @@ def test_a_small_layer_has_fewer_curves(tracked: xr.Dataset) -> None:
     assert sum(len(set(line.get_data_3d()[1])) == 6 for line in ax.lines) == 4
 
 
+@pytest.mark.parametrize(
+    ("size", "options", "colours"),
+    [
+        (300, {}, [GREY] * 30 + [BLUE]),  # a sketch knows no trailing value, and draws at most 30 between
+        (25, {"components": 4, "edge": 2}, [GREY] * 2 + [BLUE] * 2),
+        (25, {"components": 2, "edge": 3}, [BLUE] * 2),
+        (5, {"edge": 3}, [ORANGE] * 2 + [GREY] + [BLUE] * 2),
+        (1, {"edge": 3}, [GREY]),
+    ],
+)
+def test_colours_tell_what_the_tracker_followed(size: int, options: dict[str, int], colours: list[str]) -> None:
+    tracker, generator = WeightTracker(reference=None, **options), torch.Generator().manual_seed(0)  # type: ignore[arg-type]
+    for step in range(2):
+        tracker.record(step, [torch.randn(size, size, generator=generator)])
+    ax = plots.trajectory(tracker.to_dataset())
+    assert [line.get_color() for line in ax.lines if len(set(line.get_data_3d()[1])) == 2] == colours
+
+
+def test_a_dataset_without_steps_is_refused_in_one_line(tracked: xr.Dataset) -> None:
+    for draw in (plots.trajectory, plots.angles):
+        with pytest.raises(ValueError, match="`dataset` has no step to draw; record some first"):
+            draw(tracked.isel(step=slice(0)))
+    assert not plt.get_fignums()
+
+
 def test_the_drift_is_drawn_into_given_axes(tracked: xr.Dataset) -> None:
     ax = plt.figure().add_subplot(projection="3d")
     assert plots.trajectory(tracked, layer=-1, quantity="drift_singular_values", ax=ax) is ax
