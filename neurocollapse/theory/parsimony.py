@@ -253,7 +253,7 @@ def _verdicts(
     claim = "max_t of the last layer's residual, relative to ρ"
     last = _judged(claim, dataset["last_layer_residual"].values, of_layers[:, -1], run, unmet)
     claim = "max_t |‖W_{L:1}V_{1,2}‖₂ − prediction| / ρ^L: rank ≤ 2r beyond it"
-    differences = np.abs(dataset["remainder"] - dataset["remainder_predicted"]).values
+    differences = np.abs(dataset["remainder"].values - dataset["remainder_predicted"].values)
     deviations = np.array([_relative(*pair) for pair in zip(differences, _power(rho, depth), strict=True)])
     return (*layers, last, _judged(claim, deviations, of_product, run, unmet))
 
