@@ -45,6 +45,8 @@ def save(results: xr.Dataset | xr.DataTree, path: str | PathLike[str]) -> Path:
 def open(path: str | PathLike[str]) -> xr.Dataset | xr.DataTree:
     """A Dataset, or a DataTree where the file has groups, back from disk, in memory and with the file closed.
 
+    How the file stored its values is forgotten: the lengths of its strings would cut longer ones that join them later.
+
     Raises
     ------
     ResultFileError
@@ -61,6 +63,7 @@ def open(path: str | PathLike[str]) -> xr.Dataset | xr.DataTree:
     except Exception as error:  # a damaged file makes HDF5 raise nearly anything
         raise ResultFileError(f"{target} is not a NetCDF file of results: {_first_line(error)}") from error
     for node in loaded.subtree:
+        node.dataset = node.to_dataset(inherit=False).drop_encoding()
         node.attrs = {key: _plain(value) for key, value in node.attrs.items()}
     return loaded if loaded.children else loaded.to_dataset()
 
