@@ -11,6 +11,7 @@ import xarray as xr
 
 from neurocollapse import plots
 from neurocollapse.experiments.display import as_html, as_text
+from neurocollapse.experiments.settings import checked, read
 from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.provenance import describe_process
 from neurocollapse.theory import Verdict, Verification
@@ -66,13 +67,21 @@ class Experiment:
         return self.small if scale == "small" else self.paper
 
     def __call__(self, setting: Any = None, *, workplace: Workplace | None = None) -> "Outcome":
-        """Run the experiment in a setting (default: the small one) and hold its claims against the result."""
+        """Run the experiment in a setting (default: the small one) and hold its claims against the result.
+
+        Raises
+        ------
+        TypeError
+            If the setting is of another experiment.
+        ValueError
+            If one of its values is not of its field's type, or none that the experiment can run with.
+        """
         setting = self.small if setting is None else setting
         if type(setting) is not type(self.small):
             raise TypeError(
                 f"`setting` of {self.name} must be a {type(self.small).__name__}, got a {type(setting).__name__}"
             )
-        workplace = workplace or Workplace()
+        setting, workplace = checked(setting), workplace or Workplace()
         dataset = self.run(setting, workplace.claimed_by(self.name, setting))
         return self._judged(setting, dataset.assign_attrs(describe_process()))
 
@@ -82,19 +91,21 @@ class Experiment:
         Raises
         ------
         ValueError
-            If the dataset is of another experiment, or of a version with another setting.
+            If the dataset is of another experiment, or of a version with another setting, or does not hold what the
+            claims are judged by.
         """
         if dataset.attrs.get("experiment") != self.name:
             raise ValueError(f"the dataset is of experiment {dataset.attrs.get('experiment')!r}, not of {self.name!r}")
         try:
-            values = json.loads(dataset.attrs[SETTING])
-            fields = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-            setting = type(self.small)(**fields)
+            setting = read(type(self.small), dataset.attrs[SETTING])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"the dataset does not hold a setting of {self.name} as it is now; run it again"
             ) from error
-        return self._judged(setting, dataset)
+        try:
+            return self._judged(setting, dataset)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise ValueError(f"the dataset does not hold what {self.name} measures now; run it again") from error
 
     def _judged(self, setting: Any, dataset: xr.Dataset) -> "Outcome":
         """Hold the claims against a dataset, with the setting in its attributes as text and value by value."""

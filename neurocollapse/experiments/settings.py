@@ -1,14 +1,32 @@
-"""Changes of a setting from text: "key=value" with the type that the setting's field has."""
+"""Settings of experiments: every value of the type that its field has, and none that no experiment can run with."""
 
 import dataclasses
+import json
+import math
+import os
+import re
 import types
 import typing
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from neurocollapse.names import did_you_mean
 
 WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+KINDS: Final[dict[Any, str]] = {int: "an integer", float: "a number", bool: "yes or no", str: "a text"}
+LEAST: Final = {
+    r"seed|epochs|.*steps": 0,  # a network before any training is a good control
+    r"many_samples": 0,  # leaves that case out
+    r"num_classes": 2,  # nothing lies between the means of one class
+    r"num_.*|.*(size|width|depth|rank)s?|.*(every|samples|per_class)|common_hidden|hidden_layers": 1,
+    r"channels|estimates|measurements|multiples|trials": 1,
+}
+"""Pattern of a field's name → least value of its integers; the first pattern that fits is the one that counts."""
+DISTINCT: Final = (
+    "activations|data|depths|estimates|fractions|hidden_layers|init_scales|inits|kinds|methods|multiples|networks|"
+    "scales|train_sizes|widths"
+)
+"""Pattern of the fields whose values tell networks apart, so that each may be there once."""
 
 
 def changed(setting: Any, assignments: Iterable[str]) -> Any:
@@ -17,7 +35,7 @@ def changed(setting: Any, assignments: Iterable[str]) -> Any:
     Raises
     ------
     ValueError
-        If a text is no assignment, its key no field, or its value not of the field's type.
+        If a text is no assignment, its key no field, or its value not of the field's type or out of its range.
 
     Examples
     --------
@@ -37,21 +55,60 @@ def changed(setting: Any, assignments: Iterable[str]) -> Any:
         key = name.strip().replace("-", "_")
         _check_field(key, hints)
         values[key] = _parsed(key, text.strip(), hints[key])
-    return dataclasses.replace(setting, **values)
+    return replaced(setting, values)
 
 
 def replaced(setting: Any, changes: Mapping[str, Any]) -> Any:
-    """The setting with some fields changed.
+    """The setting with some fields changed; NumPy's numbers become Python's, and sequences tuples.
 
     Raises
     ------
     ValueError
-        If the setting has no such field; the message names the nearest.
+        If the setting has no such field (the message names the nearest), or a value is not of its type or out of its
+        range.
     """
-    hints = typing.get_type_hints(type(setting))
-    for key in changes:
-        _check_field(key, hints)
-    return dataclasses.replace(setting, **changes)
+    return dataclasses.replace(setting, **_checked(type(setting), changes))
+
+
+def checked(setting: Any) -> Any:
+    """The setting as `replaced` would have made it.
+
+    Raises
+    ------
+    ValueError
+        If a value is not of its field's type or out of its range.
+    """
+    return replaced(setting, {field.name: getattr(setting, field.name) for field in _fields(type(setting))})
+
+
+def read(kind: type, text: str) -> Any:
+    """A setting of some kind from JSON.
+
+    Raises
+    ------
+    ValueError
+        If the text is no JSON object, or has other fields or values than a setting of that kind.
+    """
+    values = json.loads(text)
+    if not isinstance(values, dict):
+        raise ValueError(f"a setting must be a JSON object, got {text[:50]!r}")
+    return kind(**_checked(kind, values))
+
+
+def _checked(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by field, each of its type and in its range."""
+    hints, fields = typing.get_type_hints(kind), {field.name: field for field in _fields(kind)}
+    found = {}
+    for key, value in values.items():
+        _check_field(key, fields)
+        found[key] = _typed(key, value, hints[key])
+        _check_range(key, found[key], may_be_empty=fields[key].default == ())
+    return found
+
+
+def _fields(kind: Any) -> list[dataclasses.Field[Any]]:
+    """The fields that a setting is made from."""
+    return [field for field in dataclasses.fields(kind) if field.init]
 
 
 def _check_field(key: str, fields: Collection[str]) -> None:
@@ -61,16 +118,64 @@ def _check_field(key: str, fields: Collection[str]) -> None:
         raise ValueError(f"there is no setting {key!r}{hint}")
 
 
+def _check_range(key: str, value: Any, *, may_be_empty: bool) -> None:
+    """Raise for a count that is too small, and a tuple that is empty or repeats what may be there once."""
+    if isinstance(value, tuple):
+        if not value and not may_be_empty:
+            raise ValueError(f"`{key}` must hold at least one value")
+        if re.fullmatch(DISTINCT, key) and len(set(value)) < len(value):
+            raise ValueError(f"`{key}` must hold no value twice, got {value}")
+    least = next((least for pattern, least in LEAST.items() if re.fullmatch(pattern, key)), -math.inf)
+    for entry in value if isinstance(value, tuple) else (value,):
+        if isinstance(entry, int) and entry < least:
+            raise ValueError(f"`{key}` must be at least {least}, got {entry}")
+
+
+def _typed(key: str, value: Any, kind: Any) -> Any:
+    """A value as one of the field's type; types that no text can give are left to the experiment."""
+    if hasattr(value, "tolist"):  # NumPy's numbers and arrays, and torch's
+        value = value.tolist()
+    if _is_union(kind):
+        options = _options(kind)
+        return value if value is None or len(options) > 1 else _typed(key, value, options[0])
+    if typing.get_origin(kind) is tuple:
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise ValueError(f"setting {key!r} must be a tuple, got {value!r}")
+        first, *others = typing.get_args(kind)
+        return tuple(_typed(key, entry, first if others == [Ellipsis] else Any) for entry in value)
+    if kind is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if kind in KINDS and not _is_a(value, kind):
+        raise ValueError(f"setting {key!r} must be {KINDS[kind]}, got {value!r}")
+    return value
+
+
 def _parsed(key: str, text: str, kind: Any) -> Any:
     """A text as a value of the field's type."""
-    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
-        kinds = [option for option in typing.get_args(kind) if option is not type(None)]
-        return None if text.lower() == "none" else _parsed(key, text, kinds[0])
+    if _is_union(kind):
+        return None if text.lower() == "none" else _parsed(key, text, _options(kind)[0])
     if typing.get_origin(kind) is tuple:
         entry = typing.get_args(kind)[0]
         return tuple(_parsed(key, part.strip(), entry) for part in text.split(",") if part.strip())
     try:
         return WORDS[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError) as error:
-        expected = {int: "an integer", float: "a number", bool: "yes or no"}.get(kind, f"a {kind.__name__}")
-        raise ValueError(f"setting {key!r} must be {expected}, got {text!r}") from error
+        raise ValueError(f"setting {key!r} must be {KINDS.get(kind) or f'a {kind.__name__}'}, got {text!r}") from error
+
+
+def _is_a(value: Any, kind: type) -> bool:
+    """Whether a value is of a type; True is no integer, and NaN no number."""
+    is_nan = isinstance(value, float) and math.isnan(value)
+    return isinstance(value, kind) and isinstance(value, bool) == (kind is bool) and not is_nan
+
+
+def _is_union(kind: Any) -> bool:
+    """Whether a field may have values of several types."""
+    return isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union
+
+
+def _options(kind: Any) -> list[Any]:
+    """The types of a union that are not None's."""
+    return [option for option in typing.get_args(kind) if option is not type(None)]

@@ -1,11 +1,13 @@
 """What every experiment shares: settings from text, a folder of finished parts, claims, and how outcomes are shown."""
 
+import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import xarray as xr
 from matplotlib.figure import Figure
@@ -14,7 +16,7 @@ import neurocollapse as nc
 from neurocollapse.data import DataError
 from neurocollapse.experiments import EXPERIMENTS, Experiment, Workplace, changed, find, restored
 from neurocollapse.experiments.experiment import at_least, at_most, near
-from neurocollapse.experiments.settings import replaced
+from neurocollapse.experiments.settings import checked, replaced
 from neurocollapse.theory import Verdict
 
 
@@ -90,6 +92,20 @@ def test_a_dataset_of_another_experiment_or_version_is_not_restored() -> None:
         restored(dataset)
 
 
+@pytest.mark.parametrize(
+    "text", ["[]", "3", "{", '{"num_steps": "abc"}', '{"factor": null}', '{"scales": 2.0}', '{"seed": -1}']
+)
+def test_a_damaged_setting_is_not_restored(text: str) -> None:
+    with pytest.raises(ValueError, match="does not hold a setting of halving as it is now; run it again"):
+        HALVING.restored(HALVING().to_dataset().assign_attrs(setting=text))
+
+
+@pytest.mark.parametrize("harm", [lambda d: d.drop_vars("value"), lambda d: d.isel(step=slice(0))])
+def test_a_dataset_without_the_measurements_is_not_restored(harm: Callable[[xr.Dataset], xr.Dataset]) -> None:
+    with pytest.raises(ValueError, match="does not hold what halving measures now; run it again"):
+        HALVING.restored(harm(HALVING().to_dataset()))
+
+
 def test_an_outcome_shows_every_claim() -> None:
     outcome = HALVING(Halving(factor=0.6))
     assert "value = 1/8" in repr(outcome)
@@ -162,6 +178,97 @@ def test_settings_are_read_by_the_type_of_their_field() -> None:
 def test_a_wrong_setting_is_named(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         changed(Halving(), [text])
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"num_steps": np.int64(7), "factor": np.float32(0.25)}, Halving(7, 0.25)),
+        ({"factor": 1, "loud": np.True_}, Halving(factor=1.0, loud=True)),
+        ({"scales": [1, np.float64(2.5)], "names": ["x"]}, Halving(scales=(1.0, 2.5), names=("x",))),
+        ({"scales": np.array([0.5, 0.25])}, Halving(scales=(0.5, 0.25))),
+        ({"scales": range(2, 4), "folder": Path("here")}, Halving(scales=(2.0, 3.0), folder="here")),
+        ({"folder": None}, Halving()),
+    ],
+)
+def test_values_from_python_become_those_of_the_field(changes: dict[str, object], expected: Halving) -> None:
+    found = replaced(Halving(), changes)
+    assert found == expected
+    assert [type(value) for value in vars(found).values()] == [type(value) for value in vars(expected).values()]
+    assert HALVING(Halving(**changes)).setting == expected  # checked where a setting is made by hand, too
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_steps": "3"}, "setting 'num_steps' must be an integer, got '3'"),
+        ({"num_steps": 3.0}, "setting 'num_steps' must be an integer, got 3.0"),
+        ({"num_steps": True}, "setting 'num_steps' must be an integer, got True"),
+        ({"seed": None}, "setting 'seed' must be an integer, got None"),
+        ({"factor": float("nan")}, "setting 'factor' must be a number, got nan"),
+        ({"loud": 1}, "setting 'loud' must be yes or no, got 1"),
+        ({"scales": 2.0}, "setting 'scales' must be a tuple, got 2.0"),
+        ({"names": "a"}, "setting 'names' must be a tuple, got 'a'"),
+        ({"names": (1,)}, "setting 'names' must be a text, got 1"),
+        ({"scales": ()}, "`scales` must hold at least one value"),
+        ({"scales": (1, 2, 1)}, r"`scales` must hold no value twice, got \(1.0, 2.0, 1.0\)"),
+        ({"num_steps": -3}, "`num_steps` must be at least 0, got -3"),
+        ({"seed": -1}, "`seed` must be at least 0, got -1"),
+    ],
+)
+def test_values_that_cannot_be_run_with_are_named(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replaced(Halving(), changes)
+    with pytest.raises(ValueError, match=message):
+        HALVING(Halving(**changes))
+
+
+def test_what_is_empty_by_default_may_be_empty() -> None:
+    @dataclass(frozen=True)
+    class Setting:
+        extra: tuple[str, ...] = ()
+        offset: int = 3
+
+    assert replaced(Setting(("a",), 1), {"extra": [], "offset": -2}) == Setting((), -2)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_no_experiment_has_a_negative_count_or_seed_or_nothing_to_do(name: str) -> None:
+    small = EXPERIMENTS[name].small
+    for field in dataclasses.fields(small):
+        value = getattr(small, field.name)
+        empty = [""] if isinstance(value, tuple) else []
+        negative = ["-1"] if isinstance(value[0] if isinstance(value, tuple) else value, int) else []
+        for text in empty + ([] if isinstance(value, bool) else negative):
+            with pytest.raises(ValueError, match=field.name):
+                changed(small, [f"{field.name}={text}"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("collapse-depth", "num_seeds=0", "`num_seeds` must be at least 1, got 0"),
+        ("collapse-depth", "num_classes=1", "`num_classes` must be at least 2, got 1"),
+        ("collapse-depth", "depths=4,4", r"`depths` must hold no value twice, got \(4, 4\)"),
+        ("penultimate-svd", "networks=linear,linear", "`networks` must hold no value twice"),
+        ("feature-pictures", "methods=pca,pca", "`methods` must hold no value twice"),
+        ("depth-role", "samples_per_class=0", "`samples_per_class` must be at least 1, got 0"),
+    ],
+)
+def test_settings_that_would_fail_after_training_fail_before(name: str, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        changed(EXPERIMENTS[name].small, [text])
+
+
+def test_networks_without_any_training_may_be_asked_for() -> None:
+    assert changed(EXPERIMENTS["hybrid-vs-mlp"].small, ["epochs=0"]).epochs == 0
+    assert changed(EXPERIMENTS["progressive-theorem"].small, ["num_steps=0"]).num_steps == 0
+
+
+def test_settings_at_either_scale_are_as_they_are_checked() -> None:
+    for experiment in EXPERIMENTS.values():
+        for setting in (experiment.small, experiment.paper):
+            assert checked(setting) == setting
 
 
 def test_replaced_names_the_nearest_field() -> None:
