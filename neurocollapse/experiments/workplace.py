@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from neurocollapse import data, files
 from neurocollapse.data import DataError, Labelled
 
 SETTING_FILE = "setting.json"
+PART_OF = "part_of"
+"""Attribute in the file of a part: the experiment and the setting that it was made in, as JSON."""
 FOLDERS = {"mnist": "mnist", "fashion-mnist": "fashion-mnist", "cifar10": "cifar10"}
 """Where in the data root each of the named data sets lies."""
 
@@ -28,11 +30,14 @@ class Workplace:
         Where finished parts are kept and looked for; None keeps nothing.
     progress
         Show progress bars on a terminal.
+    claim
+        Whose parts the folder holds, as `claimed_by` sets it.
     """
 
     data_root: Path | None = None
     folder: Path | None = None
     progress: bool = True
+    claim: str = field(default="", repr=False)
 
     def claimed_by(self, name: str, setting: Any) -> "Workplace":
         """Reserve the folder for one experiment in one setting, so that no run goes on from another's parts.
@@ -40,18 +45,20 @@ class Workplace:
         Raises
         ------
         ValueError
-            If the folder holds parts of another experiment or setting.
+            If the folder holds parts of another experiment or setting, or is none, or cannot be used.
         """
+        claim = json.dumps({"experiment": name, "setting": asdict(setting)}, indent=1)  # here, to fail before the run
         if self.folder is None:
             return self
         folder = Path(self.folder)
-        claim = json.dumps({"experiment": name, "setting": asdict(setting)}, indent=1)
-        path = folder / SETTING_FILE
-        if path.exists() and path.read_text(encoding="utf-8") != claim:
-            raise ValueError(f"{folder} holds parts of another experiment or setting; name another folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(claim, encoding="utf-8")
-        return replace(self, folder=folder)
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"{folder} is a file; name a folder in which finished parts are kept")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _claim(folder / SETTING_FILE, claim)
+        except OSError as error:
+            raise ValueError(f"cannot keep parts in {folder}: {error.strerror}; name another folder") from error
+        return replace(self, folder=folder, claim=claim)
 
     def samples(self, spec: str, *, split: str = "train") -> Labelled:
         """Open labelled data: any data spec, or "mnist", "fashion-mnist" or "cifar10" from the data root.
@@ -75,13 +82,38 @@ class Workplace:
         return None if self.folder is None else self.folder / name
 
     def part(self, name: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
-        """A finished part from the folder, or what `compute` gives, kept there for the next time."""
+        """A finished part from the folder, or what `compute` gives, kept there for the next time.
+
+        Raises
+        ------
+        ValueError
+            If the file that is there is damaged, or was made in another setting.
+        """
         path = self.file(f"{name}.nc")
         if path is not None and path.exists():
-            found = files.open(path)
-            if isinstance(found, xr.Dataset):
-                return found
+            return self._kept(path)
         dataset = compute()
         if path is not None:
-            files.save(dataset, path)
+            files.save(dataset.assign_attrs({PART_OF: self.claim}), path)
         return dataset
+
+    def _kept(self, path: Path) -> xr.Dataset:
+        """A part from its file."""
+        found = files.open(path)
+        if not isinstance(found, xr.Dataset) or found.attrs.get(PART_OF) != self.claim:
+            raise ValueError(f"{path} is no part of this experiment in this setting; remove it or name another folder")
+        del found.attrs[PART_OF]
+        return found
+
+
+def _claim(path: Path, claim: str) -> None:
+    """Write a claim, or raise unless the one that is there is the same."""
+    if not path.exists():
+        path.write_text(claim, encoding="utf-8")
+        return
+    try:
+        same = json.loads(path.read_bytes()) == json.loads(claim)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: it holds no setting; name another folder for the parts") from error
+    if not same:
+        raise ValueError(f"{path.parent} holds parts of another experiment or setting; name another folder")

@@ -132,13 +132,55 @@ def test_a_figure_is_saved_in_the_format_of_its_name(tmp_path: Path) -> None:
     assert not plt.get_fignums()
 
 
+def test_texts_from_files_are_not_cut_where_they_are_joined_to_shorter_ones(tmp_path: Path) -> None:
+    parts = [nc.save(xr.Dataset({"name": word}), tmp_path / f"{word}.nc") for word in ("ab", "abcdef")]
+    joined = xr.concat([nc.open(path) for path in parts], "part")
+    assert nc.open(nc.save(joined, tmp_path / "joined.nc"))["name"].values.tolist() == ["ab", "abcdef"]
+    nc.save(xr.DataTree.from_dict({"first": xr.Dataset({"name": "ab"})}), tmp_path / "tree.nc")
+    tree = nc.open(tmp_path / "tree.nc")
+    assert not any(variable.encoding for node in tree.subtree for variable in node.variables.values())
+
+
 def test_finished_parts_are_not_computed_again(tmp_path: Path) -> None:
     folder = tmp_path / "parts"
     HALVING(workplace=Workplace(folder=folder))
     kept = nc.open(folder / "values.nc")
-    nc.save(kept * 3, folder / "values.nc")
+    nc.save((kept * 3).assign_attrs(kept.attrs), folder / "values.nc")
     again = HALVING(workplace=Workplace(folder=folder))
     assert again.dataset["value"].values[0] == 3.0
+    assert set(again.dataset.attrs) == set(HALVING().dataset.attrs)
+
+
+def test_parts_of_another_setting_are_refused_without_the_folders_setting(tmp_path: Path) -> None:
+    HALVING(workplace=Workplace(folder=tmp_path))
+    (tmp_path / "setting.json").unlink()
+    with pytest.raises(ValueError, match=r"values.nc is no part of this experiment in this setting"):
+        HALVING(Halving(factor=0.25), workplace=Workplace(folder=tmp_path))
+
+
+@pytest.mark.parametrize(
+    "foreign", [xr.Dataset({"value": ("step", [1.0])}), xr.DataTree.from_dict({"value": xr.Dataset()})]
+)
+def test_a_foreign_file_is_no_part(tmp_path: Path, foreign: xr.Dataset | xr.DataTree) -> None:
+    nc.save(foreign, tmp_path / "values.nc")
+    with pytest.raises(ValueError, match=r"values.nc is no part of this experiment in this setting"):
+        HALVING(workplace=Workplace(folder=tmp_path))
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"{", b""])
+def test_a_damaged_setting_of_a_folder_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "setting.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"setting.json is damaged: it holds no setting; name another folder"):
+        HALVING(workplace=Workplace(folder=tmp_path))
+
+
+def test_a_folder_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(ValueError, match="file is a file; name a folder"):
+        HALVING(workplace=Workplace(folder=file))
+    with pytest.raises(ValueError, match=r"cannot keep parts in .*: Not a directory; name another folder"):
+        HALVING(workplace=Workplace(folder=file / "parts"))
 
 
 def test_a_folder_of_another_setting_is_refused(tmp_path: Path) -> None:
