@@ -23,6 +23,8 @@ def report(
     """Train two networks on digits and report on all their layers, or report on saved results."""
     check_folders(output, *([] if files else [analysis]))
     if files:
+        if output.resolve() in {path.resolve() for path in files}:
+            raise ValueError(f"{output} holds results to show; name another file with --output")
         print(f"report: {nc.report(_opened(files), output).resolve()}")
         return
     from neurocollapse.experiments import first_look  # scikit-learn and matplotlib, needed only here
@@ -40,15 +42,32 @@ def report(
 
 def _opened(files: list[Path]) -> dict[str, Any]:
     """Analyses and outcomes of experiments by name, from files of one or of several."""
-    found: dict[str, Any] = {}
+    found: list[tuple[tuple[str, ...], Any]] = []
     for path in files:
-        results = nc.open(path)
+        results, place = nc.open(path), path.with_suffix("").parts
         if isinstance(results, xr.DataTree):
-            found |= {name: node.to_dataset() for name, node in results.children.items()}
-        elif "experiment" in results.attrs:
-            from neurocollapse.experiments import restored  # slow imports, needed only here
-
-            found[path.stem] = restored(results)
+            found += [((*place, name), _shown(node.to_dataset(), path)) for name, node in results.children.items()]
         else:
-            found[path.stem] = results
-    return found
+            found.append((place, _shown(results, path)))
+    return _named(found)
+
+
+def _shown(dataset: xr.Dataset, path: Path) -> Any:
+    """An analysis as it is; of an experiment's dataset the outcome."""
+    if "experiment" not in dataset.attrs:
+        return dataset
+    from neurocollapse.experiments import restored  # slow imports, needed only here
+
+    try:
+        return restored(dataset)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _named(found: list[tuple[tuple[str, ...], Any]]) -> dict[str, Any]:
+    """Results by the last parts of where they come from, of each as many as it takes to tell all of them apart."""
+    for count in range(1, 1 + max((len(place) for place, _ in found), default=0)):
+        named = {"/".join(place[-count:]): result for place, result in found}
+        if len(named) == len(found):
+            return named
+    raise ValueError("two of the files have the same name, or one is given twice; a report needs a name for each")

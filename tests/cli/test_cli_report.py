@@ -1,0 +1,83 @@
+"""`neurocollapse report` on saved results: every result has a section, under a name of its own."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import xarray as xr
+
+import neurocollapse as nc
+from neurocollapse.cli import main
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Report on files in an empty folder; returns exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as exit_:
+            main(["report", *arguments])
+        printed = capsys.readouterr()
+        assert isinstance(exit_.value.code, int)
+        return exit_.value.code, printed.out, printed.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def measured() -> xr.Dataset:
+    """Of a small experiment."""
+    return nc.experiment("svd-evolution", num_steps=5, width=8, rank=1, progress=False).to_dataset()
+
+
+def saved(results: xr.Dataset | xr.DataTree, *paths: str) -> None:
+    """Write results to several files."""
+    for path in paths:
+        Path(path).parent.mkdir(exist_ok=True)
+        nc.save(results, path)
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(run: Run, measured: xr.Dataset) -> None:
+    saved(measured, "a/x.nc", "b/x.nc", "c.nc")
+    assert run("a/x.nc", "b/x.nc", "c.nc")[::2] == (0, "")
+    page = Path("report.html").read_text(encoding="utf-8")
+    for name in ("a/x", "b/x", "c"):
+        assert f"Experiment: {name}<" in page
+
+
+def test_results_in_groups_of_several_files_are_told_apart(run: Run, measured: xr.Dataset) -> None:
+    tree = xr.DataTree.from_dict({"one": measured, "two": measured})
+    saved(tree, "x.nc", "y.nc")
+    assert run("x.nc")[0] == 0
+    assert "Experiment: two<" in Path("report.html").read_text(encoding="utf-8")
+    assert run("x.nc", "y.nc")[::2] == (0, "")
+    page = Path("report.html").read_text(encoding="utf-8")
+    for name in ("x/one", "x/two", "y/one", "y/two"):
+        assert f"Experiment: {name}<" in page
+
+
+def test_a_file_given_twice_is_refused(run: Run, measured: xr.Dataset) -> None:
+    saved(measured, "x.nc")
+    code, out, err = run("x.nc", "./x.nc")
+    assert (code, out) == (2, "")
+    assert "one is given twice" in err
+
+
+def test_a_result_is_not_overwritten_by_its_report(run: Run, measured: xr.Dataset) -> None:
+    saved(measured, "x.nc")
+    before = Path("x.nc").read_bytes()
+    code, out, err = run("x.nc", "--output", "./x.nc")
+    assert (code, out) == (2, "")
+    assert "x.nc holds results to show; name another file with --output" in err
+    assert Path("x.nc").read_bytes() == before
+
+
+def test_a_file_that_cannot_be_shown_is_named(run: Run, measured: xr.Dataset) -> None:
+    saved(measured, "x.nc")
+    saved(measured.assign_attrs(setting="[]"), "y.nc")
+    code, out, err = run("x.nc", "y.nc")
+    assert (code, out) == (2, "")
+    assert err.startswith("neurocollapse: y.nc: the dataset does not hold a setting of svd-evolution")
