@@ -59,6 +59,7 @@ def experiment(
         return
     output, figure = output or Path(f"{name}.nc"), figure or Path(f"{name}.png")
     check_folders(output, figure, report)
+    _check_format(figure)
     outcome = chosen(setting, workplace=Workplace(data_root=data_root, folder=resume, progress=progress))
     print(outcome)
     nc.save(outcome.to_dataset(), output)
@@ -68,6 +69,15 @@ def experiment(
     if report is not None:
         print(f"report:  {nc.report({chosen.name: outcome}, report).resolve()}")
     raise typer.Exit(exit_code(outcome.status))
+
+
+def _check_format(figure: Path) -> None:
+    """Raise unless the name's ending is that of a format in which figures can be saved."""
+    from neurocollapse import plots  # slow import, needed only here
+
+    formats = plots.offscreen_axes().get_figure().canvas.get_supported_filetypes()
+    if figure.suffix.lower().removeprefix(".") not in formats:
+        raise ValueError(f"cannot write {figure}: the name of a figure must end in .png, .svg or .pdf")
 
 
 def _entry(listed: "Experiment") -> str:

@@ -1,6 +1,7 @@
 """What several commands share: inputs before the work starts, and the exit code after it."""
 
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import torch
 
@@ -29,10 +30,14 @@ def device_of(requested: str | None, rank: int) -> torch.device:
 
 
 def check_folders(*paths: Path | None) -> None:
-    """Raise before any work is done if a result could not be written."""
+    """Raise before any work is done if a result could not be written, or would overwrite another."""
+    seen: set[Path] = set()
     for path in paths:
-        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-            raise ValueError(f"cannot write {path}: it must be a file in a folder that exists")
+        if path is not None:
+            _check_writable(path)
+            if path.resolve() in seen:
+                raise ValueError(f"two results cannot both be written to {path}; name a file for each")
+            seen.add(path.resolve())
 
 
 def first_line(error: BaseException) -> str:
@@ -43,3 +48,17 @@ def first_line(error: BaseException) -> str:
 def exit_code(status: str) -> int:
     """The exit code of a verdict."""
     return EXIT_CODES[status]
+
+
+def _check_writable(path: Path) -> None:
+    """Raise unless a file can be created beside the target, as results are before they take its place."""
+    folder = path.absolute().parent
+    if path.is_dir() or not folder.is_dir():
+        raise ValueError(f"cannot write {path}: it must be a file in a folder that exists")
+    if path.exists() and not path.is_file():  # a stream such as /dev/stdout, which is written to as it is
+        return
+    try:
+        with NamedTemporaryFile(dir=folder, prefix=f".{path.name}.", suffix=".part"):
+            pass
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror}; name a file in another folder") from error

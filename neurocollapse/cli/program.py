@@ -56,12 +56,13 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except _CommandError as error:
         code = _fail(error.format_message())
     except (KeyboardInterrupt, typer.Abort):
-        print("neurocollapse: interrupted; what --resume FILE has kept is safe", file=sys.stderr)
         code = EXIT_INTERRUPTED
     except Exception as error:
         if os.environ.get("NEUROCOLLAPSE_TRACEBACK"):
             raise
         code = _fail(_one_line(error))
+    if code == EXIT_INTERRUPTED:  # typer itself turns Ctrl-C in a command into this code
+        print("neurocollapse: interrupted; what --resume FILE has kept is safe", file=sys.stderr)
     sys.exit(code or EXIT_DONE)
 
 

@@ -1,13 +1,15 @@
 """`neurocollapse experiment`: what it prints, writes and returns, and what it says to typical mistakes."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 import neurocollapse as nc
 from neurocollapse.cli import main
-from neurocollapse.experiments import EXPERIMENTS, restored
+from neurocollapse.experiments import EXPERIMENTS, catalogue, restored
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -78,14 +80,30 @@ def test_the_setting_can_be_read_before_it_is_run(run: Run, tmp_path: Path) -> N
         (["svd-evolution", "--scale", "huge"], "'huge' is not one of 'small', 'paper'"),
         (["svd-evolution", "--output", "nowhere/x.nc"], "it must be a file in a folder that exists"),
         (["depth-role", "--set", "data=mnist"], "--data-root"),
+        (["svd-evolution", "--set", "num_steps=-1"], "`num_steps` must be at least 0, got -1"),
+        (["svd-evolution", "--output", "/proc/x.nc"], "cannot write /proc/x.nc: "),
+        (["svd-evolution", "--figure", "x.xyz"], "cannot write x.xyz: the name of a figure must end in .png"),
+        (["svd-evolution", "--figure", "x"], "cannot write x: the name of a figure must end in .png"),
+        (["svd-evolution", "--output", "x.nc", "--report", "../{}/x.nc"], "two results cannot both be written to"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(run: Run, tmp_path: Path, arguments: list[str], message: str) -> None:
-    code, out, err = run(*arguments)
+    code, out, err = run(*(argument.format(tmp_path.name) for argument in arguments))
     assert (code, out) == (2, "")
     assert message in err
     assert len(err.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_says_that_what_was_kept_is_safe(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(setting: object, workplace: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    broken = dataclasses.replace(EXPERIMENTS["svd-evolution"], run=interrupted)
+    monkeypatch.setattr(catalogue, "EXPERIMENTS", {"svd-evolution": broken})
+    code, _, err = run("svd-evolution")
+    assert code == 130
+    assert err == "neurocollapse: interrupted; what --resume FILE has kept is safe\n"
 
 
 @pytest.mark.slow
