@@ -27,6 +27,8 @@ SAVE_INTERVAL = 1.0
 """Seconds between two saves at least."""
 DIGEST_ELEMENTS = 2**14
 """Numbers of each input, spread over all its samples, by which a batch is known again: reading all would take time."""
+_CPU, _CUDA = "random/cpu", "random/cuda"
+"""What the random states are called in a file."""
 
 
 class Checkpoint:
@@ -185,9 +187,10 @@ def _digest(tensor: Tensor, before: int) -> int:
 
 def _function_text(function: FunctionType) -> str:
     """The code of a function, and the numbers and strings among its defaults and the variables that it encloses."""
-    held = (*(function.__defaults__ or ()), *(cell.cell_contents for cell in function.__closure__ or ()))
-    plain = [value for value in held if isinstance(value, int | float | str)]
-    return f"{_code_text(function.__code__)}{plain}{function.__kwdefaults__}"
+    defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+    enclosed = (cell.cell_contents for cell in function.__closure__ or ())
+    plain = [value for value in (*defaults, *enclosed) if isinstance(value, int | float | str)]
+    return f"{_code_text(function.__code__)}{plain}"
 
 
 def _code_text(code: CodeType) -> str:
@@ -201,10 +204,6 @@ def _constant_text(value: Any) -> str:
     if isinstance(value, CodeType):
         return _code_text(value)
     return repr(sorted(map(repr, value)) if isinstance(value, frozenset) else value)
-
-
-_CPU, _CUDA = "random/cpu", "random/cuda"
-"""What the random states are called in a file."""
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:
