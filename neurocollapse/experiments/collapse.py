@@ -69,10 +69,6 @@ class Collapse:
     num_seeds: int = 4
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        if self.num_classes < 2:
-            raise ValueError(f"`num_classes` must be at least 2 for a spread between classes, got {self.num_classes}")
-
 
 def collapse(setting: Collapse, workplace: Workplace) -> xr.Dataset:
     """Train all networks and measure D at every layer, and the loss along training.

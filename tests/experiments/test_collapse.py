@@ -114,11 +114,6 @@ def test_what_does_not_change_with_scale_violates_the_claims() -> None:
     assert all("every step down in ε" in claim for claim in violated)
 
 
-def test_one_class_is_refused() -> None:
-    with pytest.raises(ValueError, match="`num_classes` must be at least 2 for a spread between classes, got 1"):
-        replace(LINEAR, num_classes=1)
-
-
 def test_other_data_leave_the_printed_numbers_but_not_the_formula() -> None:
     outcome = DEPTH(replace(LINEAR, depths=(4,), init_scales=(0.25,), samples_per_class=6), workplace=QUIET)
     printed = [verdict for verdict in outcome.verdicts if "printed for samples_per_class = 10" in verdict.reason]
