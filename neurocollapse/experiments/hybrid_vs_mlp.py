@@ -12,6 +12,7 @@ from neurocollapse.experiments.perceptrons import Perceptron, train_perceptron
 from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.metrics import geometric_decay
 from neurocollapse.plots.experiments.hybrid_vs_mlp import hybrid_vs_mlp_figure
+from neurocollapse.probes import PROBES
 from neurocollapse.theory import Verdict
 from neurocollapse.train import evaluate
 
@@ -23,6 +24,8 @@ READ_OFF = 0.02
 """The same where the source's statement is read off a curve from 0 to 1, which shows no more than that."""
 STRAIGHT = 0.95
 """R² from which a line is called straight."""
+FALLEN = 0.9
+"""Part of the rank before the linear layers up to which the last one's has fallen; it is 0.64 in the small setting."""
 WANG = "Wang et al., JMLR 26(220), 2025, Section 4"
 QUANTITIES = (
     "compression",
@@ -60,7 +63,7 @@ class HybridVsMLP:
         Of `fit`; "momentum" is SGD with momentum 0.9. The learning rate falls to a hundredth along a cosine, and "mse"
         is (1/N) Σ‖f(x_i) − y_i‖².
     probe : str
-        "mse" or "logistic".
+        One of `neurocollapse.probes.PROBES`.
     probe_samples : int
         Probes and ranks see so many training samples at most.
     seed : int
@@ -90,6 +93,8 @@ class HybridVsMLP:
                 f"`num_nonlinear` must lie in [1, num_layers − 2], for a line through three layers, got "
                 f"{self.num_nonlinear} of {self.num_layers}"
             )
+        if self.probe not in PROBES:
+            raise ValueError(f"`probe` must be one of {', '.join(map(repr, PROBES))}, got {self.probe!r}")
 
 
 CIFAR10_REDUCED = HybridVsMLP(data="cifar10", init_scale=0.5, learning_rate=3e-4)
@@ -143,7 +148,6 @@ def claims(dataset: xr.Dataset) -> list[Verdict]:
     linear = hybrid["compression"].values[since:]
     rank = hybrid["numerical_rank"].values[since:]
     of_mlp, of_hybrid = _untrained(mlp), _untrained(hybrid)
-    both = [*of_mlp, *of_hybrid]
     middle = (int(dataset.attrs["num_layers"]) + 1) // 2
     return [
         _saturates(mlp, f"the MLP's features are separable from layer {middle} on", middle, READ_OFF, of_mlp),
@@ -170,9 +174,16 @@ def claims(dataset: xr.Dataset) -> list[Verdict]:
             WANG,
             float(hybrid["compression"][-1] / mlp["compression"][-1]),
             0.5,
-            unmet=both,
+            unmet=[*of_mlp, *of_hybrid],
         ),
-        at_most("the rank falls at each linear layer: its largest ratio", WANG, _largest_ratio(rank), 1.0, unmet=both),
+        at_most("the rank rises at no linear layer: largest ratio", WANG, _largest_ratio(rank), 1.0, unmet=of_hybrid),
+        at_most(
+            f"the rank falls over them: that of the last over that of layer {since}",
+            WANG,
+            float(rank[-1] / rank[0]),
+            FALLEN,
+            unmet=of_hybrid,
+        ),
         at_least(
             "the class means separate: S of the hybrid's last layer less that of the input",
             WANG,

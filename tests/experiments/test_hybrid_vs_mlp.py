@@ -74,6 +74,28 @@ def test_each_claim_fails_where_its_quantity_does_not_behave(outcome):
     assert set(outcomes(rising)) == {"violated"}
 
 
+def test_a_rank_that_stays_has_not_fallen(outcome):
+    flat = outcome.dataset.assign(numerical_rank=0 * outcome.dataset["numerical_rank"] + 100)
+    assert [verdict.claim for verdict in claims(flat) if verdict.outcome == "violated"] == [
+        "the rank falls over them: that of the last over that of layer 3"
+    ]
+
+
+def test_what_is_said_of_the_hybrid_alone_needs_no_trained_mlp(outcome):
+    untrained = outcome.dataset.assign(train_accuracy=("network", [0.5, 1.0]))
+    unmet = [verdict.claim.split(":")[0] for verdict in claims(untrained) if verdict.outcome == "assumptions unmet"]
+    assert unmet == [
+        "the MLP's features are separable from layer 4 on",
+        "the MLP compresses too",
+        "linear layers compress further",
+    ]
+
+
+def test_an_unknown_probe_is_refused_before_training():
+    with pytest.raises(ValueError, match="`probe` must be one of 'logistic', 'mse', got 'linear'"):
+        HybridVsMLP(probe="linear")
+
+
 def test_the_output_scale_is_behind_the_head():
     samples = QUIET.samples("digits")
     setting = dataclasses.replace(TINY, epochs=0)
