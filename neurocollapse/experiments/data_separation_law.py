@@ -42,9 +42,9 @@ class DataSeparationLaw:
     model : str or None
         A model of your own, as "package.module:factory", "torchvision:NAME", …; None trains perceptrons.
     checkpoint : str or None
-        Its weights.
+        Its weights; only with `model`.
     layers : str
-        Its layers, as `neurocollapse.collect` takes them.
+        Its layers, as `neurocollapse.collect` takes them; only with `model`.
     depths : tuple of int
         Hidden layers of the perceptrons.
     width : int
@@ -72,6 +72,13 @@ class DataSeparationLaw:
     weight_decay: float = 5e-4
     loss: str = "cross_entropy"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("checkpoint", "layers"):
+            if self.model is None and getattr(self, name) != getattr(type(self), name):
+                raise ValueError(
+                    f"`{name}` is about a model of your own, got {getattr(self, name)!r}; give `model` as well"
+                )
 
 
 def data_separation_law(setting: DataSeparationLaw, workplace: Workplace) -> xr.Dataset:

@@ -67,6 +67,12 @@ def test_a_bent_or_rising_line_violates_the_claims(outcome):
     assert {verdict.outcome for verdict in claims(rising)} == {"violated"}
 
 
+@pytest.mark.parametrize(("name", "value"), [("checkpoint", "weights.pt"), ("layers", "blocks.*")])
+def test_what_is_about_a_model_of_ones_own_needs_one(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` is about a model of your own, got '.*'; give `model` as well"):
+        DataSeparationLaw(**{name: value})
+
+
 def test_a_model_of_ones_own_is_measured(tmp_path, monkeypatch):
     (tmp_path / "their_model.py").write_text(
         "from neurocollapse.models import mlp\n\n\ndef build():\n    return mlp(64, 48, 10, depth=5)\n"
