@@ -42,7 +42,7 @@ def current(module: nn.Module, attribute: str) -> Tensor:
     if attribute in module._parameters:
         return module._parameters[attribute]  # type: ignore[return-value]
     if is_parametrized(module, attribute):
-        return _parametrised(module.parametrizations[attribute])  # type: ignore[index, return-value]
+        return _parametrised(module.parametrizations[attribute])  # type: ignore[index, arg-type]
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, BasePruningMethod) and hook._tensor_name == attribute:
             return hook.apply_mask(module)
