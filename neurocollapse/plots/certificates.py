@@ -122,7 +122,7 @@ def _draw_separation(dataset: xr.Dataset, ax: Axes | None) -> Axes:
         handle, words = _draw_bracket(ax, bound, drawn, np.where(np.isnan(low), low, top))
         vacuous = low < 0
         if vacuous.any():
-            words += f": below 0, so empty, at {int(vacuous.sum())} of {low.size} layers"
+            words += f": below 0, so empty, at {int(vacuous.sum())} of {int(np.isfinite(low).sum())} layers"
             _draw_vacuous(ax, bound, np.flatnonzero(vacuous), low[vacuous])
         entries.append((handle, words))
     _say_if_bare(ax, entries)

@@ -116,18 +116,21 @@ def _ratio_bounds(measured: Measured, depth: int) -> dict[str, Variable]:
 
 
 def _separation_bounds(measured: Measured, depth: int) -> dict[str, Variable]:
-    """Lower bounds of the separation."""
+    """Lower bounds of the separation; NaN where nothing is claimed."""
     prior, printed = measured.prior, measured.printed
     nothing = np.full(depth, math.nan)
+    claimed = nothing.copy()
+    if printed is not None:
+        claimed[1:-1] = printed.separation_lower[1:-1]
     return {
         "separation_prior_lower": _variable(
             nothing if prior is None else prior.separation_lower, "lower bound of S_l", "", "uncentred", THEOREM_1
         ),
         "separation_printed_lower": _variable(
-            nothing if printed is None else printed.separation_lower,
+            claimed,
             "printed lower bound of S_l",
             "",
-            "o(1) taken as 0; claimed for 1 ≤ l ≤ L−2; below 0 it says nothing",
+            "o(1) taken as 0; claimed for 1 ≤ l ≤ L−2, NaN elsewhere; below 0 it says nothing",
             PRINTED,
         ),
     }

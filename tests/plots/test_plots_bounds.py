@@ -60,6 +60,12 @@ def test_where_no_bound_applies_the_figure_says_so():
         assert "no bound applies" in ax.texts[0].get_text()
 
 
+def test_vacuous_bounds_are_counted_among_the_layers_that_have_one():
+    printed = [np.nan, -62.0, -45.0, 0.2, np.nan]
+    ax = plots.bounds(certificate(separation_printed_lower=printed), quantity="separation")
+    assert "empty, at 2 of 3 layers" in words(ax)
+
+
 def test_huge_vacuous_bounds_are_short():
     ax = plots.bounds(certificate(separation_printed_lower=[-3.99e6] * 5), quantity="separation")
     assert {text.get_text() for text in ax.texts} == {r"$-4\times10^{6}$"}
