@@ -87,8 +87,8 @@ def discrimination(moments: ClassMoments) -> float:
 def _mean_gram(moments: ClassMoments, *, centred: bool) -> Tensor:
     """Inner products of the means of the present classes, float64, summed over column blocks."""
     classes = moments.present.numel()
-    gram = torch.zeros(classes, classes, dtype=torch.float64)
     weights = class_weights(moments, "equal")
+    gram = weights.new_zeros(classes, classes)
     for block in centred_blocks(moments, weights) if centred else moments.mean_blocks():
         gram.addmm_(block, block.T)
     return gram

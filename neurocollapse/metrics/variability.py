@@ -161,7 +161,7 @@ def between_class_covariance(moments: ClassMoments, *, weighting: Weighting = "e
     """
     weights = class_weights(moments, weighting)
     if moments.num_samples == 0:
-        return torch.full((moments.num_features, moments.num_features), torch.nan, dtype=torch.float64)
+        return weights.new_full((moments.num_features, moments.num_features), torch.nan)
     centred = torch.cat(list(centred_blocks(moments, weights)), dim=1)
     return mirrored(centred.T @ (centred * weights.unsqueeze(1)))
 

@@ -358,12 +358,14 @@ def test_a_default_device_moves_no_state(hand: Any, tmp_path: Path, labels: Any)
     try:
         for part in (batches[:1], batches):
             found = nc.collect(model, part, covariance=True, resume=tmp_path / "state")
+        separation = nc.measure(found)["separation"]
         found.save(tmp_path / "moments")
         again = nc.MomentCollection.load(tmp_path / "moments")["(root)"]
         moments = nc.ClassMoments.from_features(batches[0][0].tolist(), labels, 3).merge(nc.ClassMoments.empty(3, 4))
     finally:
         torch.set_default_device(None)
     assert torch.equal(moments.scatter, alone.scatter)
+    np.testing.assert_array_equal(separation, nc.measure(found)["separation"])
     for field in ("count", "reference", "offset_sum", "offset_square", "within_scatter"):
         assert torch.equal(getattr(again, field), getattr(expected, field))
 
