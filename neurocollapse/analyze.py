@@ -86,7 +86,7 @@ def analyze(
         return dataset
     start = time.monotonic()
     parts = {"loader": loader} if test_loader is None else {"loader": loader, "test_loader": test_loader}
-    sizes = [_num_samples(moments), *(_length(part) for name, part in parts.items() if name != "loader")]
+    sizes = [moments.num_samples, *(_length(part) for name, part in parts.items() if name != "loader")]
     total = sum(probe_samples if size is None else min(probe_samples, size) for size in sizes)
     check_features_fit(moments, total, limit=collect_options.get("max_memory"))
     options = {name: value for name, value in collect_options.items() if name in GATHER_OPTIONS}
@@ -221,13 +221,6 @@ def _first(names: Sequence[Any], most: int = 3) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(str, names[:most])) + more
-
-
-def _num_samples(moments: MomentCollection) -> int:
-    """Samples that went through the model, skipped ones included."""
-    name = next(iter(moments))
-    record = moments.record(name)
-    return (moments[name].num_samples + record.num_skipped) // record.positions
 
 
 def _length(loader: Any) -> int | None:
