@@ -75,7 +75,7 @@ def _check_format(figure: Path) -> None:
     """Raise unless the name's ending is that of a format in which figures can be saved."""
     from neurocollapse import plots  # slow import, needed only here
 
-    formats = plots.offscreen_axes().get_figure().canvas.get_supported_filetypes()
+    formats = plots.offscreen_axes().figure.canvas.get_supported_filetypes()
     if figure.suffix.lower().removeprefix(".") not in formats:
         raise ValueError(f"cannot write {figure}: the name of a figure must end in .png, .svg or .pdf")
 
