@@ -27,6 +27,8 @@ DISTINCT: Final = (
     "scales|train_sizes|widths"
 )
 """Pattern of the fields whose values tell networks apart, so that each may be there once."""
+SWEEPS: Final = "widths|hidden_layers"
+"""Pattern of the fields that may be empty, as are all that are so by default: one of two sweeps can be left out."""
 
 
 def changed(setting: Any, assignments: Iterable[str]) -> Any:
@@ -102,7 +104,7 @@ def _checked(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in values.items():
         _check_field(key, fields)
         found[key] = _typed(key, value, hints[key])
-        _check_range(key, found[key], may_be_empty=fields[key].default == ())
+        _check_range(key, found[key], may_be_empty=fields[key].default == () or bool(re.fullmatch(SWEEPS, key)))
     return found
 
 

@@ -279,7 +279,7 @@ def test_no_experiment_has_a_negative_count_or_seed_or_nothing_to_do(name: str) 
     small = EXPERIMENTS[name].small
     for field in dataclasses.fields(small):
         value = getattr(small, field.name)
-        empty = [""] if isinstance(value, tuple) else []
+        empty = [""] if isinstance(value, tuple) and field.name not in ("widths", "hidden_layers") else []
         negative = ["-1"] if isinstance(value[0] if isinstance(value, tuple) else value, int) else []
         for text in empty + ([] if isinstance(value, bool) else negative):
             with pytest.raises(ValueError, match=field.name):
@@ -300,6 +300,10 @@ def test_no_experiment_has_a_negative_count_or_seed_or_nothing_to_do(name: str) 
 def test_settings_that_would_fail_after_training_fail_before(name: str, text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         changed(EXPERIMENTS[name].small, [text])
+
+
+def test_one_of_two_sweeps_may_be_left_out() -> None:
+    assert changed(EXPERIMENTS["assumption-checks"].small, ["widths="]).widths == ()
 
 
 def test_networks_without_any_training_may_be_asked_for() -> None:
