@@ -1,7 +1,8 @@
-"""One thread for every test, and torchvision beside a CPU build of torch.
+"""One thread and one random state for every test, and torchvision beside a CPU build of torch.
 
 Sums on several threads differ in their last bits from machine to machine, and threads stall where cores are shared; the
-variable reaches the processes that tests start.
+variable reaches the processes that tests start. Layers that a test makes without a seed of its own begin with the same
+weights in every run and order.
 
 A torchvision wheel whose compiled operators do not fit the installed torch refuses to import, although its models are
 plain Python. Where that is so, the operators are declared here without an implementation, before anything imports
@@ -15,7 +16,14 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch reads it
 
+import pytest
 import torch
+
+
+@pytest.fixture(autouse=True)
+def _same_random_state() -> None:
+    """Start every test from one random state."""
+    torch.manual_seed(0)
 
 
 def _loads(library: Path) -> bool:

@@ -105,10 +105,11 @@ def test_a_seed_is_named_only_where_samples_were_split() -> None:
 
 @pytest.mark.parametrize("seed", [np.int64(3), torch.tensor(3)])
 def test_seeds_of_other_kinds_become_integers(tmp_path: Any, seed: Any) -> None:
-    dataset = nc.analyze(nn.Linear(8, 4), TRAIN, probes=True, probe_seed=seed, probe_samples=torch.tensor(50))
+    model = nn.Linear(8, 4)
+    dataset = nc.analyze(model, TRAIN, probes=True, probe_seed=seed, probe_samples=torch.tensor(50))
     assert type(dataset.attrs["probe_seed"]) is int
     assert dataset["probe_accuracy_test"].equals(
-        nc.analyze(nn.Linear(8, 4), TRAIN, probes=True, probe_seed=3, probe_samples=50)["probe_accuracy_test"]
+        nc.analyze(model, TRAIN, probes=True, probe_seed=3, probe_samples=50)["probe_accuracy_test"]
     )
     assert nc.open(nc.save(dataset, tmp_path / "seeded.nc")).identical(dataset)
 
