@@ -15,10 +15,11 @@ from neurocollapse.metrics import geometric_decay
 def look() -> Iterator[FirstLook]:
     """One run for all tests, with another seed than the report's; it must leave random state and threads alone."""
     before, threads = torch.get_rng_state(), torch.get_num_threads()
-    yield first_look(seed=1, progress=False)
-    plt.close("all")
+    found = first_look(seed=1, progress=False)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.get_num_threads() == threads
+    yield found
+    plt.close("all")
 
 
 def test_both_networks_learn_the_digits(look: FirstLook) -> None:
