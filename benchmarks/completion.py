@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from neurocollapse.compression import (
+from neurocollapse.data.synthetic import low_rank_target
+from neurocollapse.lowrank import (
     Completion,
     Compressed,
     Factors,
@@ -25,7 +26,6 @@ from neurocollapse.compression import (
     observe,
     recover,
 )
-from neurocollapse.data.synthetic import low_rank_target
 from neurocollapse.models.linear import linear_weights
 
 TARGET = 1 / 6

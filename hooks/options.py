@@ -10,7 +10,7 @@ from neurocollapse.hooks.errors import NoMatchError
 from neurocollapse.hooks.outputs import Path
 from neurocollapse.hooks.pool import MODES, Pool
 from neurocollapse.hooks.select import Tap
-from neurocollapse.names import did_you_mean
+from neurocollapse.support.names import did_you_mean
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import nn
 from neurocollapse.hooks.errors import CaptureError, NoMatchError
 from neurocollapse.hooks.presets import PRESETS, can_be_called
 from neurocollapse.hooks.wrappers import children, named_modules, unwrap
-from neurocollapse.names import did_you_mean, glob, is_glob
+from neurocollapse.support.names import did_you_mean, glob, is_glob
 
 __all__ = ["ROOT", "Tap", "named_modules", "select", "unwrap"]
 

@@ -4,9 +4,6 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from neurocollapse.analyze import analyze
-from neurocollapse.collect import collect
-from neurocollapse.files import ResultFileError, open, save
 from neurocollapse.hooks import (
     AmbiguousOutputError,
     CallCountError,
@@ -18,11 +15,14 @@ from neurocollapse.hooks import (
     ReplicaError,
     capture,
 )
-from neurocollapse.layers import LayerTable, layers
-from neurocollapse.measure import PrecisionWarning, layer_tree, measure
+from neurocollapse.metrics.measure import PrecisionWarning, layer_tree, measure
+from neurocollapse.passes.analyze import analyze
+from neurocollapse.passes.collect import collect
+from neurocollapse.passes.layers import LayerTable, layers
+from neurocollapse.passes.moments import NonFiniteError
 from neurocollapse.report import report
 from neurocollapse.statistics import ClassMoments, LabelError, MemoryPlanError, MomentCollection, StateFileError
-from neurocollapse.stream import NonFiniteError
+from neurocollapse.support.files import ResultFileError, open, save
 from neurocollapse.theory import Verdict, Verification, verify, verify_parsimony
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from neurocollapse.cli.options import (
 )
 from neurocollapse.report.numbers import number
 from neurocollapse.statistics import process_group
-from neurocollapse.table import aligned
+from neurocollapse.support.table import aligned
 
 
 def analyze(

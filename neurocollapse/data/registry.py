@@ -10,7 +10,7 @@ from neurocollapse.data.folder import read_folder
 from neurocollapse.data.idx import read_fashion_mnist, read_mnist
 from neurocollapse.data.labelled import DataError, Labelled
 from neurocollapse.data.npz import read_npz
-from neurocollapse.names import did_you_mean
+from neurocollapse.support.names import did_you_mean
 
 SPLITS = ("train", "test")
 

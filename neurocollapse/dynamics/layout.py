@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from neurocollapse.dynamics.leading import OVERSAMPLE
-from neurocollapse.provenance import describe_process
+from neurocollapse.support.provenance import describe_process
 
 FULL_UP_TO = 256
 """Smaller side up to which a matrix is decomposed in full by default: about 20 ms, a few steps of such a layer."""

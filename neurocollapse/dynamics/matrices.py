@@ -9,7 +9,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import is_lazy
 
 from neurocollapse.dynamics.reading import current, reader
-from neurocollapse.names import did_you_mean, matching
+from neurocollapse.support.names import did_you_mean, matching
 
 Weights = nn.Module | Sequence[Tensor]
 """A model, or the weights of one, input side first."""

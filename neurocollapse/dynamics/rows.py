@@ -1,7 +1,6 @@
 """Where a tracker's rows are kept: in memory, or in a NetCDF file that grows along `step`."""
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -15,11 +14,12 @@ import xarray as xr
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from neurocollapse import files
 from neurocollapse.dynamics.analysis import Memory, Rows
 from neurocollapse.dynamics.errors import TrackerError
 from neurocollapse.dynamics.layout import SIDES, VARIABLES, Layout
 from neurocollapse.dynamics.reference import frame_of
+from neurocollapse.support import files
+from neurocollapse.support.atomic import replacing
 
 SECONDS_BETWEEN_WRITES = 5.0
 """How much of a run is lost when its process is killed."""
@@ -184,12 +184,10 @@ class RowFile:
         about = {name: getattr(memory, name) for name in ("reference_step", "start_is_given", "first_step")}
         target = start_file(self.path)
         try:
-            save_file(tensors, _part(target), metadata={"about": json.dumps(about)})
-            os.replace(_part(target), target)
+            with replacing(target, _part(target)) as part:
+                save_file(tensors, part, metadata={"about": json.dumps(about)})
         except (OSError, SafetensorError) as error:
             raise TrackerError(f"cannot write {target}: {getattr(error, 'strerror', None) or error}") from error
-        finally:
-            _part(target).unlink(missing_ok=True)
         self._kept = _kind(memory)
 
     def _create(self) -> None:
@@ -200,27 +198,23 @@ class RowFile:
         }
         encoding = {**chunks, "step": {"chunksizes": (1024,)}}
         empty = self.layout.dataset([], self.layout.rows(0))
-        part = _part(self.path)
         try:
             start_file(self.path).unlink(missing_ok=True)  # of a run that was deleted
-            empty.to_netcdf(part, engine="h5netcdf", unlimited_dims=["step"], encoding=encoding)
-            os.replace(part, self.path)
+            with replacing(self.path, _part(self.path)) as part:
+                empty.to_netcdf(part, engine="h5netcdf", unlimited_dims=["step"], encoding=encoding)
         except OSError as error:
             raise TrackerError(f"cannot write {self.path}: {error.strerror or error}") from error
 
     @contextmanager
     def _edited(self) -> Iterator[Any]:
         """A copy of the file, open; it takes the file's place when it is closed without an error."""
-        part = _part(self.path)
         try:
-            shutil.copyfile(self.path, part)
-            with h5netcdf.File(part, "a") as file:
-                yield file
-            os.replace(part, self.path)
+            with replacing(self.path, _part(self.path)) as part:
+                shutil.copyfile(self.path, part)
+                with h5netcdf.File(part, "a") as file:
+                    yield file
         except OSError as error:
             raise TrackerError(f"cannot write {self.path}: {error.strerror or error}") from error
-        finally:
-            part.unlink(missing_ok=True)
 
     def _check_is_ours(self, steps: np.ndarray) -> None:
         """Two trackers that append to one file would mix their rows."""

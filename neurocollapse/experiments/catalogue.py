@@ -7,31 +7,31 @@ from typing import Any
 
 import xarray as xr
 
-from neurocollapse.experiments.alignment import EXPERIMENT as ALIGNMENT
-from neurocollapse.experiments.assumption_checks import EXPERIMENT as ASSUMPTION_CHECKS
-from neurocollapse.experiments.collapse import DEPTH, INIT, SCALE, TRADEOFF
-from neurocollapse.experiments.data_separation_law import EXPERIMENT as DATA_SEPARATION_LAW
-from neurocollapse.experiments.deep_lora import EXPERIMENT as DEEP_LORA
-from neurocollapse.experiments.depth_role import EXPERIMENT as DEPTH_ROLE
-from neurocollapse.experiments.depth_width import EXPERIMENT as DEPTH_WIDTH
+from neurocollapse.experiments.adapters.deep_lora import EXPERIMENT as DEEP_LORA
+from neurocollapse.experiments.classifiers.data_separation_law import EXPERIMENT as DATA_SEPARATION_LAW
+from neurocollapse.experiments.classifiers.depth_role import EXPERIMENT as DEPTH_ROLE
+from neurocollapse.experiments.classifiers.feature_pictures import EXPERIMENT as FEATURE_PICTURES
+from neurocollapse.experiments.classifiers.hybrid_vs_mlp import EXPERIMENT as HYBRID_VS_MLP
+from neurocollapse.experiments.classifiers.penultimate_svd import EXPERIMENT as PENULTIMATE_SVD
+from neurocollapse.experiments.collapse.assumption_checks import EXPERIMENT as ASSUMPTION_CHECKS
+from neurocollapse.experiments.collapse.decay import DEPTH, INIT, SCALE, TRADEOFF
+from neurocollapse.experiments.collapse.progressive_theorem import EXPERIMENT as PROGRESSIVE_THEOREM
 from neurocollapse.experiments.experiment import Experiment, Outcome
-from neurocollapse.experiments.feature_pictures import EXPERIMENT as FEATURE_PICTURES
-from neurocollapse.experiments.hybrid_vs_mlp import EXPERIMENT as HYBRID_VS_MLP
-from neurocollapse.experiments.low_rank_mlp import EXPERIMENT as LOW_RANK_MLP
-from neurocollapse.experiments.low_rank_subspace import EXPERIMENT as LOW_RANK_SUBSPACE
-from neurocollapse.experiments.matrix_completion import EXPERIMENT as MATRIX_COMPLETION
-from neurocollapse.experiments.matrix_factorization import EXPERIMENT as MATRIX_FACTORIZATION
-from neurocollapse.experiments.movielens import EXPERIMENT as MOVIELENS
-from neurocollapse.experiments.narrow_vs_compressed import EXPERIMENT as NARROW_VS_COMPRESSED
-from neurocollapse.experiments.penultimate_svd import EXPERIMENT as PENULTIMATE_SVD
-from neurocollapse.experiments.progressive_theorem import EXPERIMENT as PROGRESSIVE_THEOREM
+from neurocollapse.experiments.lowrank.low_rank_mlp import EXPERIMENT as LOW_RANK_MLP
+from neurocollapse.experiments.lowrank.low_rank_subspace import EXPERIMENT as LOW_RANK_SUBSPACE
+from neurocollapse.experiments.parsimony.smooth_mlp import EXPERIMENT as SMOOTH_MLP
+from neurocollapse.experiments.parsimony.svd_evolution import EVOLUTION, OPTIMIZERS
+from neurocollapse.experiments.parsimony.svd_nonwhitened import EXPERIMENT as NONWHITENED
+from neurocollapse.experiments.recovery.alignment import EXPERIMENT as ALIGNMENT
+from neurocollapse.experiments.recovery.depth_width import EXPERIMENT as DEPTH_WIDTH
+from neurocollapse.experiments.recovery.matrix_completion import EXPERIMENT as MATRIX_COMPLETION
+from neurocollapse.experiments.recovery.matrix_factorization import EXPERIMENT as MATRIX_FACTORIZATION
+from neurocollapse.experiments.recovery.movielens import EXPERIMENT as MOVIELENS
+from neurocollapse.experiments.recovery.narrow_vs_compressed import EXPERIMENT as NARROW_VS_COMPRESSED
+from neurocollapse.experiments.recovery.spectral_init import EXPERIMENT as SPECTRAL_INIT
 from neurocollapse.experiments.settings import replaced
-from neurocollapse.experiments.smooth_mlp import EXPERIMENT as SMOOTH_MLP
-from neurocollapse.experiments.spectral_init import EXPERIMENT as SPECTRAL_INIT
-from neurocollapse.experiments.svd_evolution import EVOLUTION, OPTIMIZERS
-from neurocollapse.experiments.svd_nonwhitened import EXPERIMENT as NONWHITENED
 from neurocollapse.experiments.workplace import Workplace
-from neurocollapse.names import did_you_mean
+from neurocollapse.support.names import did_you_mean
 
 _CLASSIFIERS = (HYBRID_VS_MLP, FEATURE_PICTURES, DATA_SEPARATION_LAW, DEPTH_ROLE, PENULTIMATE_SVD)
 _COLLAPSE = (DEPTH, SCALE, INIT, TRADEOFF, PROGRESSIVE_THEOREM, ASSUMPTION_CHECKS)

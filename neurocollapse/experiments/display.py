@@ -5,7 +5,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 
-from neurocollapse.table import aligned
+from neurocollapse.support.table import aligned
 from neurocollapse.theory import Verdict
 from neurocollapse.theory.display import COLOURS
 

@@ -13,7 +13,7 @@ from neurocollapse import plots
 from neurocollapse.experiments.display import as_html, as_text
 from neurocollapse.experiments.settings import checked, read
 from neurocollapse.experiments.workplace import Workplace
-from neurocollapse.provenance import describe_process
+from neurocollapse.support.provenance import describe_process
 from neurocollapse.theory import Verdict, Verification
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from neurocollapse.names import did_you_mean
+from neurocollapse.support.names import did_you_mean
 
 WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 KINDS: Final[dict[Any, str]] = {int: "an integer", float: "a number", bool: "yes or no", str: "a text"}

@@ -8,8 +8,9 @@ from typing import Any
 
 import xarray as xr
 
-from neurocollapse import data, files
+from neurocollapse import data
 from neurocollapse.data import DataError, Labelled
+from neurocollapse.support import files
 
 SETTING_FILE = "setting.json"
 PART_OF = "part_of"

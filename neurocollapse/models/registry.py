@@ -15,7 +15,7 @@ from torch import nn
 
 from neurocollapse.models.checkpoint import load_weights
 from neurocollapse.models.errors import ModelError, one_line
-from neurocollapse.names import did_you_mean
+from neurocollapse.support.names import did_you_mean
 
 KNOWN = ("package.module:factory", "torchvision:NAME", "timm:NAME", "hf:FOLDER")
 

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import xarray as xr
 
-from neurocollapse.names import did_you_mean
+from neurocollapse.support.names import did_you_mean
 
 Datasets: TypeAlias = xr.Dataset | Mapping[str, xr.Dataset]
 

@@ -9,10 +9,10 @@ from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from neurocollapse.names import did_you_mean
 from neurocollapse.plots.datasets import as_array
 from neurocollapse.plots.embedding import embedder
 from neurocollapse.plots.style import axes_grid, colour, context, literal, marker, shortened
+from neurocollapse.support.names import did_you_mean
 
 _MAX_NAMED_CLASSES = 12
 

@@ -16,6 +16,7 @@ from neurocollapse.report.results import Results, sort_results
 from neurocollapse.report.summary import comparison, glance, sentences
 from neurocollapse.report.tables import PROBED, layer_rows, probe_rows, provenance_rows, skipped_rows, warning_rows
 from neurocollapse.report.verification import has_bounds, is_experiment, section
+from neurocollapse.support.atomic import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -126,7 +127,8 @@ def report(
         skipped=skipped_rows(found.analyses),
         provenance=provenance_rows(found.analyses),
     )
-    _write(target, page)
+    with replacing(target) as part:
+        part.write_text(page, encoding="utf-8")
     return target
 
 
@@ -216,13 +218,3 @@ def _check_path(path: str | os.PathLike[str]) -> Path:
     if not target.parent.is_dir():
         raise FileNotFoundError(f"`path` lies in {str(target.parent)!r}, which does not exist; create it first")
     return target
-
-
-def _write(target: Path, page: str) -> None:
-    """Write beside the target and move into place, so that nobody ever sees half a page."""
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        part.write_text(page, encoding="utf-8")
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)

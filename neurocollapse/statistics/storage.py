@@ -11,6 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from neurocollapse.support.atomic import replacing
+
 FORMAT_VERSION = 1
 _KEY = "neurocollapse"
 
@@ -31,17 +33,14 @@ def write_state(path: str | PathLike[str], kind: str, header: dict[str, Any], te
     if not target.parent.is_dir():
         raise StateFileError(f"cannot write {target}: there is no such folder; name a folder that exists")
     text = json.dumps({"kind": kind, "version": FORMAT_VERSION, **header})
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        save_file(_unshared(tensors), part, metadata={_KEY: text})
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, target)
+        with replacing(target) as part:
+            save_file(_unshared(tensors), part, metadata={_KEY: text})
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
         raise StateFileError(f"cannot write {target}: {reason}; name another file") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,7 +1,6 @@
 """A training run on disk: weights under their own names, the optimizer's tensors, and a JSON header. Never pickle."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from neurocollapse.support.atomic import replacing
 from neurocollapse.train.settings import TrainingError
 
 HEADER = "neurocollapse_training"
@@ -94,14 +94,11 @@ def save_checkpoint(
             if value is not None:
                 tensors[f"{OPTIMIZER_PREFIX}{number}/{quantity}"] = _detached(quantity, value)
     header = json.dumps({"epoch": epoch, "record": dict(record or {})})
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
-        save_file(tensors, unfinished, metadata={HEADER: header})
-        os.replace(unfinished, path)
+        with replacing(path) as part:
+            save_file(tensors, part, metadata={HEADER: header})
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"cannot write the checkpoint {path}: {error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:

@@ -1,7 +1,6 @@
 """A run of gradient descent on disk: weights, losses and learning rates, and what the run was made of."""
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from neurocollapse.support.atomic import replacing
 from neurocollapse.train.settings import TrainingError
 
 HEADER = "neurocollapse_descent"
@@ -39,14 +39,11 @@ class DescentFile:
         tensors["losses"] = torch.tensor(course.losses, dtype=torch.float64)
         tensors["rates"] = torch.tensor(course.rates, dtype=torch.float64)
         header = json.dumps({"num_weights": len(weights), "settings": dict(self.settings)})
-        unfinished = self.path.with_name(f".{self.path.name}.{os.getpid()}.unfinished")
         try:
-            save_file(tensors, unfinished, metadata={HEADER: header})
-            os.replace(unfinished, self.path)
+            with replacing(self.path) as part:
+                save_file(tensors, part, metadata={HEADER: header})
         except (OSError, SafetensorError) as error:
             raise TrainingError(f"cannot write the checkpoint {self.path}: {error}") from error
-        finally:
-            unfinished.unlink(missing_ok=True)
 
     def restore(
         self, weights: Sequence[Tensor], rate: Callable[[int], float], *, num_steps: int, tolerance: float

@@ -10,7 +10,7 @@ import torch
 
 from neurocollapse.data.synthetic import balanced_labels, noisy_orthonormal, one_hot
 from neurocollapse.experiments import Workplace
-from neurocollapse.experiments.assumption_checks import EXPERIMENT, AssumptionChecks, reduced_start
+from neurocollapse.experiments.collapse.assumption_checks import EXPERIMENT, AssumptionChecks, reduced_start
 from neurocollapse.train.descent import descend
 
 QUIET = Workplace(progress=False)

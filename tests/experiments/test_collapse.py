@@ -10,8 +10,8 @@ import xarray as xr
 
 from neurocollapse.data.synthetic import balanced_labels, near_orthonormal, one_hot
 from neurocollapse.experiments import Workplace
-from neurocollapse.experiments.collapse import DEPTH, INIT, SCALE, SCALES, TRADEOFF, Collapse
-from neurocollapse.experiments.stack import descend_stack, features, stacked
+from neurocollapse.experiments.collapse.decay import DEPTH, INIT, SCALE, SCALES, TRADEOFF, Collapse
+from neurocollapse.experiments.collapse.stack import descend_stack, features, stacked
 from neurocollapse.models.linear import linear_weights
 from neurocollapse.train import TrainingError
 from neurocollapse.train.descent import descend

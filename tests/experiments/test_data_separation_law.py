@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 import neurocollapse as nc
 from neurocollapse.experiments import Workplace
-from neurocollapse.experiments.data_separation_law import EXPERIMENT, DataSeparationLaw, claims
+from neurocollapse.experiments.classifiers.data_separation_law import EXPERIMENT, DataSeparationLaw, claims
 from neurocollapse.experiments.experiment import Outcome
 from neurocollapse.models import init_weights, mlp
 from neurocollapse.train import fit

@@ -10,9 +10,9 @@ import xarray as xr
 
 import neurocollapse as nc
 from neurocollapse.data import DataError
-from neurocollapse.experiments.adapter_runs import DeepLora, pearson
-from neurocollapse.experiments.deep_lora import EXPERIMENT
-from neurocollapse.experiments.deep_lora_claims import claims
+from neurocollapse.experiments.adapters.deep_lora import EXPERIMENT
+from neurocollapse.experiments.adapters.deep_lora_claims import claims
+from neurocollapse.experiments.adapters.runs import DeepLora, pearson
 from neurocollapse.experiments.experiment import Outcome
 from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.models import ModelError

@@ -13,7 +13,7 @@ from torch import nn
 import neurocollapse as nc
 from neurocollapse import data
 from neurocollapse.experiments import Outcome, Workplace, depth_role
-from neurocollapse.experiments.depth_role import EXPERIMENT, DepthRole, claims
+from neurocollapse.experiments.classifiers.depth_role import EXPERIMENT, DepthRole, claims
 from neurocollapse.train import fit
 
 QUIET = Workplace(progress=False)

@@ -5,8 +5,8 @@ import pytest
 
 import neurocollapse as nc
 from neurocollapse.experiments import Workplace
+from neurocollapse.experiments.classifiers.feature_pictures import EXPERIMENT, FeaturePictures, claims
 from neurocollapse.experiments.experiment import Outcome
-from neurocollapse.experiments.feature_pictures import EXPERIMENT, FeaturePictures, claims
 from neurocollapse.metrics import compression
 from neurocollapse.statistics import ClassMoments
 

@@ -11,9 +11,9 @@ import torch
 
 import neurocollapse as nc
 from neurocollapse.experiments import Workplace
+from neurocollapse.experiments.classifiers.hybrid_vs_mlp import CIFAR10_REDUCED, EXPERIMENT, PAPER, HybridVsMLP, claims
+from neurocollapse.experiments.classifiers.perceptrons import Perceptron, train_perceptron
 from neurocollapse.experiments.experiment import Outcome
-from neurocollapse.experiments.hybrid_vs_mlp import CIFAR10_REDUCED, EXPERIMENT, PAPER, HybridVsMLP, claims
-from neurocollapse.experiments.perceptrons import Perceptron, train_perceptron
 
 TINY = HybridVsMLP(width=96, init_scale=0.5, epochs=30, learning_rate=1e-3, probe_samples=300, seed=1)
 QUIET = Workplace(progress=False)

@@ -13,12 +13,12 @@ import neurocollapse as nc
 from neurocollapse.data import DataError
 from neurocollapse.experiments import Workplace
 from neurocollapse.experiments.experiment import Outcome
-from neurocollapse.experiments.low_rank_mlp import EXPERIMENT as THIN_LAYER
-from neurocollapse.experiments.low_rank_mlp import LowRankMLP, network
-from neurocollapse.experiments.low_rank_mlp import claims as claims_of_thin_layers
-from neurocollapse.experiments.low_rank_subspace import EXPERIMENT as THIN_CORE
-from neurocollapse.experiments.low_rank_subspace import LowRankSubspace, full_network, thin_network
-from neurocollapse.experiments.low_rank_subspace import claims as claims_of_thin_cores
+from neurocollapse.experiments.lowrank.low_rank_mlp import EXPERIMENT as THIN_LAYER
+from neurocollapse.experiments.lowrank.low_rank_mlp import LowRankMLP, network
+from neurocollapse.experiments.lowrank.low_rank_mlp import claims as claims_of_thin_layers
+from neurocollapse.experiments.lowrank.low_rank_subspace import EXPERIMENT as THIN_CORE
+from neurocollapse.experiments.lowrank.low_rank_subspace import LowRankSubspace, full_network, thin_network
+from neurocollapse.experiments.lowrank.low_rank_subspace import claims as claims_of_thin_cores
 from neurocollapse.models import initial_weight
 
 QUIET = Workplace(progress=False)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from neurocollapse.data import DataError
-from neurocollapse.experiments.movielens import EXPERIMENT, MovieLens, claims, open_ratings, write_ratings
+from neurocollapse.experiments.recovery.movielens import EXPERIMENT, MovieLens, claims, open_ratings, write_ratings
 from neurocollapse.experiments.workplace import Workplace
 
 QUIET = Workplace(progress=False)

@@ -15,7 +15,7 @@ import neurocollapse as nc
 from neurocollapse import data
 from neurocollapse.dynamics import WeightTracker, named_matrices
 from neurocollapse.experiments import Outcome, Workplace, penultimate_svd
-from neurocollapse.experiments.penultimate_svd import EXPERIMENT, PenultimateSvd, claims
+from neurocollapse.experiments.classifiers.penultimate_svd import EXPERIMENT, PenultimateSvd, claims
 from neurocollapse.train import fit
 
 QUIET = Workplace(progress=False)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from neurocollapse.experiments import ProgressiveTheorem, Workplace, progressive_theorem, train_linear_network
+from neurocollapse.experiments.collapse.progressive_theorem import EXPERIMENT, MANY
 from neurocollapse.experiments.experiment import Outcome
-from neurocollapse.experiments.progressive_theorem import EXPERIMENT, MANY
 
 QUIET = Workplace(progress=False)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from neurocollapse.data import DataError
-from neurocollapse.experiments.sentences import CONCEPT_OF, WEIGHTS, graded_pairs, vocabulary
-from neurocollapse.experiments.sts import SHIPPED, SPLITS, Words, read_pairs, write_shipped_task
+from neurocollapse.experiments.adapters.sentences import CONCEPT_OF, WEIGHTS, graded_pairs, vocabulary
+from neurocollapse.experiments.adapters.sts import SHIPPED, SPLITS, Words, read_pairs, write_shipped_task
 
 HEADER = "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore"
 

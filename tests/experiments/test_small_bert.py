@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from neurocollapse.experiments import small_bert
-from neurocollapse.experiments.small_bert import pretrained_small_bert
+from neurocollapse.experiments.adapters.small_bert import pretrained_small_bert
 from neurocollapse.models import ModelError
 
 transformers = pytest.importorskip("transformers", reason="transformers is an optional dependency")
@@ -50,7 +50,7 @@ def test_a_torchvision_that_does_not_load_does_no_harm(tmp_path: Path) -> None:
     (tmp_path / "torchvision").mkdir()
     (tmp_path / "torchvision" / "__init__.py").write_text("raise RuntimeError('built for another torch')")
     code = (
-        "import sys; from neurocollapse.experiments.small_bert import transformers\n"
+        "import sys; from neurocollapse.experiments.adapters.small_bert import transformers\n"
         "print(transformers().BertForSequenceClassification.__name__, 'torchvision' in sys.modules)"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}

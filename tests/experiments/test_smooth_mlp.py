@@ -11,7 +11,7 @@ from torch import nn
 from neurocollapse.data.synthetic import balanced_labels, near_orthonormal, one_hot
 from neurocollapse.experiments import Workplace
 from neurocollapse.experiments.experiment import Outcome
-from neurocollapse.experiments.smooth_mlp import EXPERIMENT, SmoothMlp
+from neurocollapse.experiments.parsimony.smooth_mlp import EXPERIMENT, SmoothMlp
 from neurocollapse.models.linear import linear_weights
 from neurocollapse.theory import ACTIVATIONS, smooth_subspaces
 from neurocollapse.train.descent import descend

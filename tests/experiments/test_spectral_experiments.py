@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from neurocollapse.experiments import alignment, spectral_init
-from neurocollapse.experiments.alignment import spread_target
+from neurocollapse.experiments.recovery.alignment import spread_target
 from neurocollapse.experiments.workplace import Workplace
 
 QUIET = Workplace(progress=False)

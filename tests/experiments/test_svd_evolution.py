@@ -8,8 +8,8 @@ import xarray as xr
 
 import neurocollapse as nc
 from neurocollapse.experiments import Outcome, experiment
-from neurocollapse.experiments.svd_evolution import SvdOptimizers, evolution_claims, optimizer_claims
-from neurocollapse.experiments.svd_nonwhitened import claims as nonwhitened_claims
+from neurocollapse.experiments.parsimony.svd_evolution import SvdOptimizers, evolution_claims, optimizer_claims
+from neurocollapse.experiments.parsimony.svd_nonwhitened import claims as nonwhitened_claims
 from neurocollapse.train import TrainingError
 
 

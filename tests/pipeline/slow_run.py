@@ -50,7 +50,7 @@ def batches(num_batches: int = NUM_BATCHES) -> list[tuple[Tensor, Tensor]]:
 def main(resume: str, result: str, seconds: float) -> None:
     """Collect, saving after every batch; report the model's state where Ctrl-C ends it."""
     import neurocollapse as nc
-    from neurocollapse import resume as saving
+    from neurocollapse.passes import checkpoint as saving
 
     saving.SAVE_INTERVAL, saving.SAVE_SHARE = 0.0, float("inf")
     model, random_state = build(seconds), torch.get_rng_state()

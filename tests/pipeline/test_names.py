@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from neurocollapse.compression.adapters.selection import choose
-from neurocollapse.compression.targets import linear_layers
 from neurocollapse.dynamics.matrices import named_matrices
 from neurocollapse.hooks.select import select
-from neurocollapse.names import did_you_mean, glob, is_glob, matching
+from neurocollapse.lowrank.adapters.selection import choose
+from neurocollapse.lowrank.targets import linear_layers
+from neurocollapse.support.names import did_you_mean, glob, is_glob, matching
 
 SEGMENTS = st.sampled_from(["a", "b", "aa", "ab"])
 NAMES = st.lists(SEGMENTS, min_size=1, max_size=4).map(".".join)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import neurocollapse as nc
-from neurocollapse import stream
+from neurocollapse.passes import moments as stream
 from neurocollapse.statistics import MomentAccumulator, read_state, state_bytes
 
 NARROW, WIDE = 8, 300

@@ -17,8 +17,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import neurocollapse as nc
-from neurocollapse import provenance
 from neurocollapse.statistics import LayerRecord
+from neurocollapse.support import provenance
 
 LAYER_VARIABLES = (
     "within_trace",

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import neurocollapse as nc
-from neurocollapse import resume as saving
+from neurocollapse.passes import checkpoint as saving
 from neurocollapse.statistics import read_state
 
 DRIVER = Path(__file__).with_name("slow_run.py")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import neurocollapse as nc
-from neurocollapse.gather import gather
+from neurocollapse.passes.features import gather
 from neurocollapse.probes import (
     accuracy,
     effective_rank,

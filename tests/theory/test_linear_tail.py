@@ -6,8 +6,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from neurocollapse.compression import LoRA, inject
 from neurocollapse.data.synthetic import balanced_labels, one_hot
+from neurocollapse.lowrank import LoRA, inject
 from neurocollapse.models.initialise import init_weights
 from neurocollapse.models.linear import DeepLinear
 from neurocollapse.models.mlp import HybridMLP

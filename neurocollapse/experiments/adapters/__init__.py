@@ -1,0 +1,1 @@
+"""Adapters on language models, from few examples."""

@@ -1,0 +1,1 @@
+"""Trained classifiers: what their layers do, and what depth does."""

@@ -1,0 +1,1 @@
+"""How D_l decays from layer to layer, and what the theorems say of it."""

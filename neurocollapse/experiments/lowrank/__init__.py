@@ -1,0 +1,1 @@
+"""Networks with thin layers beside full ones."""

@@ -1,0 +1,1 @@
+"""Weights over training: most of their directions never move."""

@@ -1,0 +1,1 @@
+"""Matrices recovered by full, compressed and narrow networks."""

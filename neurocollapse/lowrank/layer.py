@@ -1,0 +1,299 @@
+"""Linear layers whose weight is a product of two thin factors, put into any model and multiplied out again."""
+
+import copy
+import operator
+from collections.abc import Iterable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from neurocollapse.lowrank.factors import gradient_subspace
+from neurocollapse.lowrank.targets import linear_layers
+
+STARTS = ("svd", "gradient", "random")
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class LowRankLinear(nn.Module):
+    r"""A linear layer of rank r: :math:`y = B A x + b` with B of shape (out, r) and A of shape (r, in).
+
+    It has r (in + out) numbers in place of in · out, and computes with as many multiplications a sample; that is less
+    as long as r < in · out / (in + out).
+
+    Parameters
+    ----------
+    in_features, out_features
+        As of `nn.Linear`.
+    rank
+        r, from 1 to the smaller of both.
+    bias
+        Add b.
+    seed
+        Of the random start: the entries of B and A are normal and of one scale, such that those of BA have the variance
+        1/(3 in) of a fresh `nn.Linear`. The global random state is neither read nor changed.
+
+    Attributes
+    ----------
+    left : Parameter of shape (out, r)
+        B.
+    right : Parameter of shape (in, r)
+        The transpose of A.
+    bias : Parameter of shape (out,) or None
+        b.
+
+    Raises
+    ------
+    ValueError
+        If the rank lies outside [1, min(in, out)].
+
+    Examples
+    --------
+    >>> layer = LowRankLinear(100, 50, rank=4)
+    >>> layer(torch.zeros(7, 100)).shape, sum(parameter.numel() for parameter in layer.parameters())
+    (torch.Size([7, 50]), 650)
+    """
+
+    bias: nn.Parameter | None
+
+    def __init__(self, in_features: int, out_features: int, rank: int, *, bias: bool = True, seed: int = 0) -> None:
+        super().__init__()
+        _check_rank(rank, (out_features, in_features), "a layer")
+        generator = torch.Generator().manual_seed(seed)
+        scale = (3 * in_features * rank) ** -0.25
+        self.left = nn.Parameter(scale * torch.randn(out_features, rank, generator=generator))
+        self.right = nn.Parameter(scale * torch.randn(in_features, rank, generator=generator))
+        self.register_parameter("bias", nn.Parameter(torch.zeros(out_features)) if bias else None)
+
+    @classmethod
+    def from_linear(cls, linear: nn.Linear, rank: int, *, start: str = "svd", seed: int = 0) -> "LowRankLinear":
+        """Start from a dense layer, of which device, dtype, bias and what is frozen are kept; copies, nothing shared.
+
+        Parameters
+        ----------
+        linear
+            The dense layer, which is not changed.
+        rank
+            r, from 1 to min(in, out).
+        start
+            "svd": the best approximation of rank r to the weight. "gradient": the weight restricted to the r input
+            directions that `gradient_subspace` finds in `linear.weight.grad`, which a backward pass has to have filled;
+            r is even then, as each singular pair of the gradient gives two directions. "random": a fresh start.
+        seed
+            Of the random start.
+
+        Raises
+        ------
+        ValueError
+            If the rank is out of range, the start unknown, or there is no gradient to start from.
+        """
+        if start not in STARTS:
+            raise ValueError(f"`start` must be one of {', '.join(map(repr, STARTS))}, got {start!r}")
+        _check_rank(rank, tuple(linear.weight.shape), "the layer")
+        layer = cls(linear.in_features, linear.out_features, rank, bias=linear.bias is not None, seed=seed)
+        if start != "random":
+            with torch.no_grad():
+                for factor, value in zip((layer.left, layer.right), _started(linear, rank, start), strict=True):
+                    factor.copy_(value)
+        layer.to(linear.weight.device, linear.weight.dtype)
+        layer.left.requires_grad_(linear.weight.requires_grad)
+        layer.right.requires_grad_(linear.weight.requires_grad)
+        if linear.bias is not None:
+            layer.bias = nn.Parameter(linear.bias.detach().clone(), requires_grad=linear.bias.requires_grad)
+        return layer.train(linear.training)
+
+    @property
+    def in_features(self) -> int:
+        """Size of an input."""
+        return len(self.right)
+
+    @property
+    def out_features(self) -> int:
+        """Size of an output."""
+        return len(self.left)
+
+    @property
+    def rank(self) -> int:
+        """r, the largest rank that the weight can have."""
+        return self.left.shape[1]
+
+    @property
+    def weight(self) -> Tensor:
+        """BA, multiplied out, of shape (out, in)."""
+        return self.left @ self.right.T
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return outputs of shape (…, out) for inputs of shape (…, in)."""
+        return functional.linear(functional.linear(inputs, self.right.T), self.left, self.bias)
+
+    @torch.no_grad()
+    def merge(self) -> nn.Linear:
+        """The dense layer that computes the same up to rounding; copies, nothing shared."""
+        left, right = self.left, self.right
+        options = {"device": left.device, "dtype": left.dtype}
+        linear = nn.utils.skip_init(nn.Linear, self.in_features, self.out_features, self.bias is not None, **options)
+        linear.weight.copy_((left.double() @ right.double().T) if left.device.type != "mps" else left @ right.T)
+        linear.weight.requires_grad_(left.requires_grad or right.requires_grad)
+        if self.bias is not None:
+            linear.bias.copy_(self.bias)
+            linear.bias.requires_grad_(self.bias.requires_grad)
+        return linear.train(self.training)
+
+    def extra_repr(self) -> str:
+        """Sizes, for the printed model."""
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, rank={self.rank}, "
+            f"bias={self.bias is not None}"
+        )
+
+
+def factorize(
+    model: Model, layers: str | Iterable[str], rank: int, *, start: str = "svd", seed: int = 0
+) -> Model | LowRankLinear:
+    """A copy of a model in which some dense layers have rank r; the model itself is not changed.
+
+    A layer that is used in several places is replaced by one layer in all of them, and layers that share one weight or
+    bias share its factors, or the bias, afterwards. Hooks on replaced layers are not taken over.
+
+    Parameters
+    ----------
+    model
+        Any module.
+    layers
+        Dotted names or globs of `nn.Linear` layers; ``*`` stays inside a segment, ``**`` crosses the dots.
+    rank
+        r, from 1 to the smallest size of any of them.
+    start
+        "svd", "gradient" or "random", as `LowRankLinear.from_linear` takes it. "gradient" needs the gradients of one
+        backward pass on the model.
+    seed
+        Of random starts, another one for each layer.
+
+    Returns
+    -------
+    A model of the same class, or a `LowRankLinear` if the model is itself a linear layer.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown or no plain `nn.Linear`, the rank is out of range, or a weight is also used outside the
+        chosen layers, from which it would come apart.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Linear(64, 200), nn.ReLU(), nn.Linear(200, 200), nn.ReLU(), nn.Linear(200, 10))
+    >>> small = factorize(model, "2", rank=4)
+    >>> [sum(parameter.numel() for parameter in each.parameters()) for each in (model, small)]
+    [55210, 16810]
+    """
+    targets = linear_layers(model, layers)
+    for name, linear in targets.items():
+        _check_rank(rank, tuple(linear.weight.shape), repr(name))
+    _check_ties(model, targets)
+    replaced: dict[int, nn.Module] = {}
+    factors: dict[int, LowRankLinear] = {}
+    biases: dict[int, nn.Parameter | None] = {}
+    for number, (name, linear) in enumerate(targets.items()):
+        low = _named_start(name, linear, rank, start, seed + number)
+        first = factors.setdefault(id(linear.weight), low)
+        low.left, low.right = first.left, first.right
+        low.bias = biases.setdefault(id(linear.bias), low.bias)
+        replaced[id(linear)] = low
+    return _with(model, replaced)
+
+
+def merge_factors(model: Model) -> Model | nn.Linear:
+    """A copy of a model in which every `LowRankLinear` is a dense `nn.Linear` again; outputs agree up to rounding.
+
+    Shared layers, shared factors and shared biases stay shared.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+
+    Examples
+    --------
+    >>> model = factorize(nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)), "0", rank=2)
+    >>> dense = merge_factors(model)
+    >>> inputs = torch.ones(1, 8)
+    >>> dense[0], torch.allclose(dense(inputs), model(inputs), atol=1e-6)
+    (Linear(in_features=8, out_features=8, bias=True), True)
+    """
+    lows = [module for module in model.modules() if isinstance(module, LowRankLinear)]
+    if not lows:
+        raise ValueError(f"`model` must contain LowRankLinear layers, {type(model).__name__} has none")
+    replaced: dict[int, nn.Module] = {}
+    weights: dict[tuple[int, int], nn.Parameter] = {}
+    biases: dict[int, nn.Parameter | None] = {}
+    for low in lows:
+        linear = low.merge()
+        own = nn.Parameter(linear.weight.detach(), requires_grad=linear.weight.requires_grad)
+        linear.weight = weights.setdefault((id(low.left), id(low.right)), own)
+        linear.register_parameter("bias", biases.setdefault(id(low.bias), linear.bias))
+        replaced[id(low)] = linear
+    return _with(model, replaced)
+
+
+def _started(linear: nn.Linear, rank: int, start: str) -> tuple[Tensor, Tensor]:
+    """Factors of the weight, or of its part on the gradient's subspace, with the singular values shared evenly."""
+    weight = linear.weight.detach().cpu().double()
+    if start == "gradient":
+        weight = _restricted(weight, linear.weight.grad, rank)
+    left, values, right = torch.linalg.svd(weight, full_matrices=False)
+    root = values[:rank].sqrt()
+    return left[:, :rank] * root, right[:rank].T * root
+
+
+def _restricted(weight: Tensor, gradient: Tensor | None, rank: int) -> Tensor:
+    """The weight on the input directions that its first gradient says it will move in."""
+    if gradient is None:
+        raise ValueError("start='gradient' needs the weight's .grad; run one backward pass before")
+    if rank % 2:
+        raise ValueError(f"`rank` must be even with start='gradient', which takes directions in pairs, got {rank}")
+    basis = gradient_subspace(gradient.detach().cpu().double(), weight, rank // 2).right
+    return weight @ basis @ basis.T
+
+
+def _named_start(name: str, linear: nn.Linear, rank: int, start: str, seed: int) -> LowRankLinear:
+    """Start from a dense layer, with the layer's name in what goes wrong."""
+    try:
+        return LowRankLinear.from_linear(linear, rank, start=start, seed=seed)
+    except ValueError as error:
+        raise ValueError(f"layer {name!r}: {error}") from error
+
+
+def _check_rank(rank: int, shape: tuple[int, ...], name: str) -> None:
+    """Raise unless a matrix of that shape can have the rank."""
+    try:
+        fits = not isinstance(rank, bool) and 1 <= operator.index(rank) <= min(shape)
+    except TypeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"`rank` must be an integer from 1 to {min(shape)} for {name} of {shape[1]} inputs and {shape[0]} outputs, "
+            f"got {rank!r}"
+        )
+
+
+def _check_ties(model: nn.Module, targets: dict[str, nn.Linear]) -> None:
+    """Raise if a weight or bias that is to be replaced has another owner that is not."""
+    chosen = {id(linear) for linear in targets.values()}
+    weights = {id(linear.weight): (name, "weight") for name, linear in targets.items()}
+    biases = {id(linear.bias): (name, "bias") for name, linear in targets.items() if linear.bias is not None}
+    for path, module in model.named_modules():
+        for key, parameter in module.named_parameters(recurse=False):
+            name, part = (weights | biases).get(id(parameter), ("", ""))
+            if part and id(module) not in chosen:
+                raise ValueError(
+                    f"`layers` holds {name!r}, whose {part} is also {f'{path}.{key}'.lstrip('.')!r}; "
+                    "leave it out, or give each module its own"
+                )
+
+
+def _with(model: Model, replaced: dict[int, nn.Module]) -> Model:
+    """A deep copy of the model, with other modules in the places of some; parameters stay tied as they are."""
+    # What takes a module's place is known to the copy beforehand, so that no dense weight is copied for nothing.
+    return copy.deepcopy(model, dict(replaced))

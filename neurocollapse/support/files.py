@@ -1,0 +1,76 @@
+"""Labelled results on disk: NetCDF files that anybody's tools open."""
+
+from os import PathLike
+from pathlib import Path
+from typing import Any, Final
+
+import h5py
+import numpy as np
+import xarray as xr
+
+from neurocollapse.support.atomic import replacing
+
+ENGINE: Final = "h5netcdf"
+
+
+class ResultFileError(ValueError):
+    """A result file that is missing, damaged, or cannot be written."""
+
+
+def save(results: xr.Dataset | xr.DataTree, path: str | PathLike[str]) -> Path:
+    """Write a Dataset or DataTree to a NetCDF file in one step, and return its path.
+
+    Raises
+    ------
+    TypeError
+        If `results` is something else.
+    ResultFileError
+        If the folder does not exist or cannot be written to; a file that was there before stays as it was.
+    """
+    if not isinstance(results, xr.Dataset | xr.DataTree):
+        raise TypeError(f"`results` must be an xarray Dataset or DataTree, got {type(results).__name__}")
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise ResultFileError(f"cannot write {target}: there is no such folder; name a folder that exists")
+    try:
+        with replacing(target) as part:
+            results.to_netcdf(part, engine=ENGINE)
+    except OSError as error:
+        raise ResultFileError(f"cannot write {target}: {error.strerror or _first_line(error)}") from error
+    return target
+
+
+def open(path: str | PathLike[str]) -> xr.Dataset | xr.DataTree:
+    """A Dataset, or a DataTree where the file has groups, back from disk, in memory and with the file closed.
+
+    How the file stored its values is forgotten: the lengths of its strings would cut longer ones that join them later.
+
+    Raises
+    ------
+    ResultFileError
+        If the file is missing or not NetCDF.
+    """
+    target = Path(path)
+    if not target.is_file():
+        raise ResultFileError(f"{target} does not exist or is not a file")
+    try:
+        with h5py.File(target) as file:
+            file.attrs.get("title")  # h5netcdf would print a stray traceback where this fails
+        with xr.open_datatree(target, engine=ENGINE) as tree:
+            loaded = tree.load()
+    except Exception as error:  # a damaged file makes HDF5 raise nearly anything
+        raise ResultFileError(f"{target} is not a NetCDF file of results: {_first_line(error)}") from error
+    for node in loaded.subtree:
+        node.dataset = node.to_dataset(inherit=False).drop_encoding()
+        node.attrs = {key: _plain(value) for key, value in node.attrs.items()}
+    return loaded if loaded.children else loaded.to_dataset()
+
+
+def _plain(value: Any) -> Any:
+    """A number as Python's own, as it was before it was saved."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, on one line of at most 150 characters."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:150]
