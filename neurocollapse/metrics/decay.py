@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from neurocollapse.metrics.layer import Network
+from neurocollapse.metrics.quantity import Quantity
+
 
 @dataclass(frozen=True)
 class GeometricDecay:
@@ -116,3 +119,48 @@ def geometric_decay(values: Sequence[float] | NDArray[np.float64]) -> GeometricD
         upper=slope + half,
         num_layers=int(layers.size),
     )
+
+
+_LINE = "natural logarithm of D_l against the position among the layers, least squares"
+_HE = "He and Su, PNAS 120(36), 2023"
+
+
+def _line(network: Network) -> GeometricDecay:
+    """The straight line through log D_l."""
+    return geometric_decay(network.values("compression"))
+
+
+def _of_line(name: str, long_name: str, symbol: str, bounds: tuple[float, float] = (-math.inf, math.inf)) -> Quantity:
+    """One number of the straight line."""
+    return Quantity(
+        name=f"decay_{name}",
+        of=lambda network: getattr(_line(network), name.removeprefix("slope_")),
+        long_name=long_name,
+        symbol=symbol,
+        convention=_LINE,
+        reference=_HE,
+        bounds=bounds,
+        family="decay",
+        dims=(),
+    )
+
+
+QUANTITIES = (
+    Quantity(
+        name="decay_ratio",
+        of=lambda network: decay_ratio(network.values("compression")),
+        symbol=r"D_\ell / D_{\ell-1}",
+        convention="NaN at the first layer",
+        reference="Wang et al., JMLR 26(220), 2025",
+        heading="D / D before",
+        better="lower",
+        bounds=(0.0, math.inf),
+        family="decay",
+        over_layers=True,
+    ),
+    _of_line("slope", "slope of log D per layer", r"\beta"),
+    _of_line("slope_lower", "slope, lower end of the 95 % interval", r"\beta_{-}"),
+    _of_line("slope_upper", "slope, upper end of the 95 % interval", r"\beta_{+}"),
+    _of_line("intercept", "log D of the line at the first layer", r"\alpha"),
+    _of_line("r_squared", "share of the variance of log D explained", "R^2", (0.0, 1.0)),
+)

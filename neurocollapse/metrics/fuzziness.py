@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import torch
 
-from neurocollapse.metrics.variability import Weighting, centred_blocks, class_weights, within_class_covariance
+from neurocollapse.metrics.variability import within_class_covariance
+from neurocollapse.metrics.weighting import Weighting, centred_blocks, class_weights
 from neurocollapse.statistics import ClassMoments
 
 

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from neurocollapse.metrics.variability import centred_blocks, class_weights
+from neurocollapse.metrics.quantity import Quantity
+from neurocollapse.metrics.weighting import centred_blocks, class_weights
 from neurocollapse.statistics import ClassMoments
 
 
@@ -92,3 +93,40 @@ def _mean_gram(moments: ClassMoments, *, centred: bool) -> Tensor:
     for block in centred_blocks(moments, weights) if centred else moments.mean_blocks():
         gram.addmm_(block, block.T)
     return gram
+
+
+QUANTITIES = (
+    Quantity(
+        name="separation",
+        of=lambda layer: separation(layer.moments),
+        symbol=r"S_\ell",
+        convention="class means centred, absolute cosine",
+        reference="Qu, slides of 7 September 2023",
+        heading="S",
+        better="higher",
+        bounds=(0.0, 1.0),
+        family="geometry",
+    ),
+    Quantity(
+        name="separation_etf",
+        of=lambda layer: separation(layer.moments, absolute=False),
+        long_name="separation, signed",
+        symbol=r"S_\ell^{\pm}",
+        convention="class means centred, signed cosine",
+        reference="Papyan, Han, Donoho, PNAS 117(40), 2020",
+        better="higher",
+        bounds=(0.0, 2.0),
+        family="geometry",
+    ),
+    Quantity(
+        name="discrimination",
+        of=lambda layer: discrimination(layer.moments),
+        symbol=r"S_\ell^{\mathrm{unc}}",
+        convention="class means uncentred, signed cosine",
+        reference="Wang et al., JMLR 26(220), 2025",
+        heading="discrimination",
+        better="higher",
+        bounds=(0.0, 2.0),
+        family="geometry",
+    ),
+)

@@ -2,25 +2,20 @@
 
 import json
 import warnings
-from collections.abc import Mapping
-from typing import Any, get_args
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
-from neurocollapse.metrics import (
-    GeometricDecay,
-    Weighting,
-    between_class_covariance,
-    between_trace,
-    compression,
-    decay_ratio,
-    discrimination,
-    geometric_decay,
-    separation,
-    within_class_covariance,
-    within_trace,
-)
+from neurocollapse.metrics.catalogue import QUANTITIES, Choice, Chosen, chosen_quantities
+from neurocollapse.metrics.layer import Gather, Layer, Network
+from neurocollapse.metrics.quantity import Quantity, QuantityError
+from neurocollapse.metrics.variability import between_class_covariance, within_class_covariance
+from neurocollapse.metrics.weighting import BETWEEN, Weighting, check_weighting
+from neurocollapse.probes import PROBE_WORDS, LayerSplit
 from neurocollapse.statistics import ClassMoments, LayerRecord, MomentCollection
 
 PRECISION_FLOOR = {"bfloat16": 1e-4, "float16": 1e-6, "float32": 1e-12}
@@ -28,39 +23,53 @@ PRECISION_FLOOR = {"bfloat16": 1e-4, "float16": 1e-6, "float32": 1e-12}
 UNDERFLOW = 1e-28
 """tr Σ_B below which squares of single deviations, a millionth of it and less, may leave float32 (1e-38)."""
 
-_PAPYAN = "Papyan, Han, Donoho, PNAS 117(40), 2020"
-_WANG = "Wang et al., JMLR 26(220), 2025"
-_QU = "Qu, slides of 7 September 2023"
-_HE = "He and Su, PNAS 120(36), 2023"
-
-_SPREAD = "mean squared distance to the class mean, 1/n_k; NaN for absent classes"
-_COUNT = "samples that were counted, or rows where each position has one; skipped ones are not"
-_BETWEEN = {
-    "equal": "each class with weight 1/K, centred at the mean of the class means",
-    "frequency": "each class with weight n_k/N, centred at the mean of the samples",
-}
-
 
 class PrecisionWarning(UserWarning):
     """A result that stands, but may show the rounding of the features rather than the network."""
 
 
-def measure(moments: Mapping[str, ClassMoments], *, weighting: Weighting = "equal") -> xr.Dataset:
-    """Compression, separation, discrimination and decay of every layer, as a labelled dataset.
+@dataclass(frozen=True)
+class Extra:
+    """What was gathered beyond class moments, by layer name.
+
+    Attributes
+    ----------
+    totals : mapping of layer name to what each gather function has added up, or None without a second pass
+    splits : mapping of layer name to a function that gives the kept features, or None where none were kept
+    probe : {"logistic", "mse"}
+        Which linear probe is meant.
+    """
+
+    totals: Mapping[str, Mapping[Gather, Any]] | None = None
+    splits: Mapping[str, Callable[[], LayerSplit]] | None = None
+    probe: str = "logistic"
+
+
+def measure(
+    moments: Mapping[str, ClassMoments], *, quantities: Choice = None, weighting: Weighting = "equal"
+) -> xr.Dataset:
+    """Compression, separation, decay and the metrics of neural collapse of every layer, as a labelled dataset.
 
     Parameters
     ----------
     moments : mapping of layer name to ClassMoments
         What `collect` returned, in order of depth.
-    weighting : {"equal", "frequency"}
+    quantities : str, Quantity or a list of them, optional
+        Names, families, own quantities, or "all". Default: all that class moments, and the readers that come with them,
+        are enough for. Of a family or "all", what needs more is left out; a quantity named itself is then an error.
+    weighting : {"equal", "frequency"}, default "equal"
         Convention of the between-class covariance.
 
     Returns
     -------
     xarray.Dataset
-        Along `layer`: `within_trace`, `between_trace`, `compression`, `separation`, `separation_etf`,
-        `discrimination`, `decay_ratio`; along `layer, class`: `class_count`, `class_scatter`; scalars: `decay_slope`
-        and its interval, `decay_intercept`, `decay_r_squared`. Every variable says its convention and source.
+        One variable a quantity, along `layer`, `layer, class`, or none. Each says in its attributes what it is called,
+        its formula's convention and source, its range and its value at collapse.
+
+    Raises
+    ------
+    QuantityError
+        If there is no such quantity, or one lacks what it needs.
 
     Examples
     --------
@@ -69,22 +78,128 @@ def measure(moments: Mapping[str, ClassMoments], *, weighting: Weighting = "equa
     9.0
     """
     check_weighting(weighting)
-    collection = _checked_collection(moments)
-    per_layer = [_layer_values(value, weighting) for value in collection.values()]
-    columns = {name: np.array([values[name] for values in per_layer]) for name in per_layer[0]}
-    columns["decay_ratio"] = decay_ratio(columns["compression"])
-    variables = {name: (("layer",), values, _attributes(name, weighting)) for name, values in columns.items()}
-    variables |= _class_variables(collection)
-    variables |= _fit_variables(geometric_decay(columns["compression"]))
+    return measured(_checked_collection(moments), chosen_quantities(quantities), weighting, Extra())
+
+
+def measured(collection: MomentCollection, chosen: Chosen, weighting: Weighting, extra: Extra) -> xr.Dataset:
+    """The dataset of the chosen quantities, from all that both passes gathered; warns of what may mislead."""
+    table = _Table(collection, chosen, weighting, extra)
+    words = {"between": BETWEEN[weighting], **PROBE_WORDS[extra.probe]}
+    variables = {
+        quantity.name: (quantity.dims, table.values(quantity.name), quantity.attributes(**words))
+        for quantity in chosen.quantities
+        if table.can(quantity)
+    }
     records = [collection.record(name) for name in collection]
-    notes = _precision_notes(records, columns["compression"])
+    notes = _precision_notes(records, table.values("compression"))
     precision = str(collection.attributes.get("precision", "double"))
-    notes += _underflow_notes(records, columns["between_trace"], precision)
+    notes += _underflow_notes(records, table.values("between_trace"), precision)
     for note in notes:
-        warnings.warn(note, PrecisionWarning, stacklevel=2)
+        warnings.warn(note, PrecisionWarning, stacklevel=3)
     dataset = xr.Dataset(variables, coords=_coordinates(collection, records))
-    dataset.attrs = _provenance(collection, weighting, notes)
+    dataset.attrs = _provenance(collection, weighting, notes + table.notes)
     return dataset
+
+
+class _Table:
+    """The values of quantities, layer by layer: what one of them derives for a layer, all of them share."""
+
+    def __init__(self, collection: MomentCollection, chosen: Chosen, weighting: Weighting, extra: Extra) -> None:
+        self.layers = tuple(
+            Layer(
+                moments,
+                weighting,
+                collection.readers.get(name),
+                collection.record(name),
+                (extra.totals or {}).get(name, {}),
+                (extra.splits or {}).get(name),
+                extra.probe,
+            )
+            for name, moments in collection.items()
+        )
+        self.quantities = {quantity.name: quantity for quantity in (*QUANTITIES, *chosen.quantities)}
+        self.notes: list[str] = []
+        self._extra = extra
+        self._columns: dict[str, NDArray[Any]] = {}
+        lacking = [(one, need) for one in chosen.quantities if one.name in chosen.named for need in self._lacks(one)]
+        if lacking:
+            raise QuantityError(f"quantity {lacking[0][0].name!r} {_REMEDIES[lacking[0][1]]}")
+        wanted = [one for one in chosen.quantities if self.can(one) and not one.over_layers]
+        self._fill(list(dict.fromkeys((*wanted, self.quantities["compression"], self.quantities["between_trace"]))))
+
+    def can(self, quantity: Quantity) -> bool:
+        """Whether any layer has what the quantity needs."""
+        return not self._lacks(quantity)
+
+    def values(self, name: str) -> NDArray[Any]:
+        """The values of a quantity, along its dimensions."""
+        if name not in self._columns:
+            quantity = self.quantities.get(name)
+            if quantity is None:
+                raise QuantityError(f"there is no quantity {name!r} among those that are measured")
+            if quantity.over_layers:
+                self._columns[name] = _array(quantity, "the network", Network(self.layers, self.values))
+            else:
+                self._fill([quantity])
+        return self._columns[name]
+
+    def _fill(self, quantities: list[Quantity]) -> None:
+        """Measure quantities of single layers; what a layer keeps for them is given up with it."""
+        rows: dict[str, list[NDArray[Any]]] = {quantity.name: [] for quantity in quantities}
+        unfinished = []
+        for layer in map(replace, self.layers):
+            for quantity in quantities:
+                rows[quantity.name].append(self._value(quantity, layer))
+            if "probed" in vars(layer) and not layer.probed.converged:
+                unfinished.append(layer.record.name)
+        self._columns |= {name: np.stack(values) for name, values in rows.items()}
+        if unfinished:
+            self.notes.append(
+                f"the linear probe did not converge at {_listed(unfinished)}: its accuracy may be too low"
+            )
+
+    def _value(self, quantity: Quantity, layer: Layer) -> NDArray[Any]:
+        """The value at one layer; NaN where the layer lacks what others have."""
+        if all(_HAS[need](layer, quantity) for need in quantity.needs):
+            return _array(quantity, f"layer {layer.record.name!r}", layer)
+        return np.full((layer.moments.num_classes,) * (len(quantity.dims) - 1), np.nan)
+
+    def _lacks(self, quantity: Quantity) -> list[str]:
+        """What the quantity needs and no layer has."""
+        made = {"features": self._extra.splits is not None, "second_pass": self._extra.totals is not None}
+        return [
+            need
+            for need in quantity.needs
+            if not made.get(need, any(_HAS[need](layer, quantity) for layer in self.layers))
+        ]
+
+
+_HAS: dict[str, Callable[[Layer, Quantity], bool]] = {
+    "covariance": lambda layer, quantity: layer.moments.within_scatter is not None,
+    "reader": lambda layer, quantity: layer.reader is not None,
+    "second_pass": lambda layer, quantity: quantity.gather in layer.totals,
+    "logits": lambda layer, quantity: quantity.gather in layer.totals,
+    "features": lambda layer, quantity: layer.split is not None,
+}
+"""Whether a layer has what a quantity needs."""
+_REMEDIES = {
+    "covariance": "needs the within-class scatter matrix; collect with covariance=True",
+    "reader": "needs the linear layer that reads the features; tap a linear layer's input, such as 'penultimate'",
+    "second_pass": "needs a second pass over the loader; name it in nc.analyze(model, loader, quantities=…)",
+    "logits": "needs the model's logits, one row a sample; this model's output has none",
+    "features": "needs the features of some samples; call nc.analyze(model, loader, probes=True)",
+}
+"""What to do where it has not."""
+
+
+def _array(quantity: Quantity, where: str, source: Layer | Network) -> NDArray[Any]:
+    """The value of a quantity as an array; an error in it says which quantity and where."""
+    try:
+        value = quantity.of(source)
+        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        return array if array.dtype.kind in "iufb" else array.astype(np.float64)
+    except Exception as error:
+        raise QuantityError(f"quantity {quantity.name!r} at {where}: {type(error).__name__}: {error}") from error
 
 
 def layer_tree(moments: Mapping[str, ClassMoments], *, weighting: Weighting = "equal") -> xr.DataTree:
@@ -112,15 +227,28 @@ def layer_tree(moments: Mapping[str, ClassMoments], *, weighting: Weighting = "e
             square = ("feature", "feature_")
             arrays["within_class_covariance"] = (square, within_class_covariance(value))
             arrays["between_class_covariance"] = (square, between_class_covariance(value, weighting=weighting))
-        variables = {key: (dims, array.numpy(), _attributes(key, weighting)) for key, (dims, array) in arrays.items()}
+        variables = {
+            key: (dims, array.numpy(), _tree_attributes(key, weighting)) for key, (dims, array) in arrays.items()
+        }
         nodes[name.replace("/", "|")] = xr.Dataset(variables, coords={"class": np.arange(value.num_classes)})
     return xr.DataTree.from_dict(nodes)
 
 
-def check_weighting(weighting: str) -> None:
-    """Raise unless `weighting` is one of the two conventions; called before a long run, too."""
-    if weighting not in get_args(Weighting):
-        raise ValueError(f'`weighting` must be "equal" or "frequency", got {weighting!r}')
+_PAPYAN = "Papyan, Han, Donoho, PNAS 117(40), 2020"
+
+
+def _tree_attributes(name: str, weighting: Weighting) -> dict[str, str]:
+    """What an array of a layer is called, how it is normalised and where it comes from."""
+    long_name, symbol, convention, units = {
+        "class_mean": ("class mean", r"\mu_k", "1/n_k, not centred; NaN for absent classes", "feature units"),
+        "within_class_covariance": ("within-class covariance", r"\Sigma_W", "1/N over samples", _SQUARED),
+        "between_class_covariance": ("between-class covariance", r"\Sigma_B", BETWEEN[weighting], _SQUARED),
+    }[name]
+    words = {"long_name": long_name, "units": units, "symbol": symbol, "convention": convention}
+    return words | {"reference": _PAPYAN}
+
+
+_SQUARED = "feature units squared"
 
 
 def _checked_collection(moments: Any) -> MomentCollection:
@@ -136,69 +264,6 @@ def _checked_collection(moments: Any) -> MomentCollection:
     if len(sizes) > 1:
         raise ValueError(f"`moments` must have the same classes at every layer, got {sizes}; pad the smaller ones")
     return moments if isinstance(moments, MomentCollection) else MomentCollection(dict(moments))
-
-
-def _layer_values(moments: ClassMoments, weighting: Weighting) -> dict[str, float]:
-    """The scalars of one layer."""
-    return {
-        "within_trace": within_trace(moments),
-        "between_trace": between_trace(moments, weighting=weighting),
-        "compression": compression(moments, weighting=weighting),
-        "separation": separation(moments),
-        "separation_etf": separation(moments, absolute=False),
-        "discrimination": discrimination(moments),
-    }
-
-
-def _attributes(name: str, weighting: str) -> dict[str, str]:
-    """What a variable is called, how it is normalised and where it comes from."""
-    between = _BETWEEN[weighting]
-    long_name, symbol, convention, reference = {
-        "within_trace": ("within-class variability", r"\mathrm{tr}\,\Sigma_W", "1/N over samples", _PAPYAN),
-        "between_trace": ("between-class variability", r"\mathrm{tr}\,\Sigma_B", between, _PAPYAN),
-        "compression": ("compression", r"D_\ell", f"tr Σ_W / tr Σ_B; Σ_B: {between}", _WANG),
-        "separation": ("separation", r"S_\ell", "class means centred, absolute cosine", _QU),
-        "separation_etf": ("separation, signed", r"S_\ell^{\pm}", "class means centred, signed cosine", _PAPYAN),
-        "discrimination": ("discrimination", r"S_\ell^{\mathrm{unc}}", "class means uncentred, signed cosine", _WANG),
-        "decay_ratio": ("decay ratio", r"D_\ell / D_{\ell-1}", "NaN at the first layer", _WANG),
-        "class_count": ("samples", "n_k", _COUNT, _PAPYAN),
-        "class_scatter": ("per-class spread", r"\mathrm{tr}\,\Sigma_{W,k}", _SPREAD, _PAPYAN),
-        "class_mean": ("class mean", r"\mu_k", "1/n_k, not centred; NaN for absent classes", _PAPYAN),
-        "within_class_covariance": ("within-class covariance", r"\Sigma_W", "1/N over samples", _PAPYAN),
-        "between_class_covariance": ("between-class covariance", r"\Sigma_B", between, _PAPYAN),
-    }[name]
-    units = {"class_mean": "feature units"}.get(name, "1")
-    if name.endswith(("_trace", "_scatter", "_covariance")):
-        units = "feature units squared"
-    attributes = {"long_name": long_name, "units": units, "symbol": symbol}
-    return attributes | {"convention": convention, "reference": reference}
-
-
-def _class_variables(collection: MomentCollection) -> dict[str, Any]:
-    """Counts and spread of each class at each layer."""
-    counts = np.stack([value.count.numpy() for value in collection.values()])
-    scatter = np.stack([value.scatter.numpy() for value in collection.values()])
-    spread = np.divide(scatter, counts, out=np.full(scatter.shape, np.nan), where=counts > 0)
-    return {
-        name: (("layer", "class"), values, _attributes(name, "equal"))
-        for name, values in {"class_count": counts, "class_scatter": spread}.items()
-    }
-
-
-def _fit_variables(fit: GeometricDecay) -> dict[str, Any]:
-    """The straight line through log D_l."""
-    convention = "natural logarithm of D_l against the position among the layers, least squares"
-    values = {
-        "decay_slope": (fit.slope, "slope of log D per layer", r"\beta"),
-        "decay_slope_lower": (fit.lower, "slope, lower end of the 95 % interval", r"\beta_{-}"),
-        "decay_slope_upper": (fit.upper, "slope, upper end of the 95 % interval", r"\beta_{+}"),
-        "decay_intercept": (fit.intercept, "log D of the line at the first layer", r"\alpha"),
-        "decay_r_squared": (fit.r_squared, "share of the variance of log D explained", "R^2"),
-    }
-    fixed = {"units": "1", "convention": convention, "reference": _HE}
-    return {
-        name: ((), value, {"long_name": text, "symbol": sign, **fixed}) for name, (value, text, sign) in values.items()
-    }
 
 
 def _coordinates(collection: MomentCollection, records: list[LayerRecord]) -> dict[str, Any]:

@@ -1,16 +1,14 @@
 """Within-class and between-class variability of one layer, from its class moments."""
 
-from collections.abc import Iterator
-from typing import Literal
+import math
 
 import torch
 from torch import Tensor
 
+from neurocollapse.metrics.quantity import Quantity
+from neurocollapse.metrics.weighting import Weighting, centred_blocks, class_weights
 from neurocollapse.statistics import ClassMoments
 from neurocollapse.statistics.kernels import mirrored
-
-Weighting = Literal["equal", "frequency"]
-"""Of the classes in Σ_B: each with 1/K, or each with its share n_k/N of the samples."""
 
 
 def within_trace(moments: ClassMoments) -> float:
@@ -166,18 +164,78 @@ def between_class_covariance(moments: ClassMoments, *, weighting: Weighting = "e
     return mirrored(centred.T @ (centred * weights.unsqueeze(1)))
 
 
-def class_weights(moments: ClassMoments, weighting: Weighting) -> Tensor:
-    """Weight p_k of each class that is present, float64, summing to one."""
-    count = moments.count[moments.present].double()
-    if weighting == "equal":
-        return torch.full_like(count, 1.0 / max(1, count.numel()))
-    if weighting == "frequency":
-        return count / count.sum()
-    raise ValueError(f'`weighting` must be "equal" or "frequency", got {weighting!r}')
+_PAPYAN = "Papyan, Han, Donoho, PNAS 117(40), 2020"
+_SPREAD = "mean squared distance to the class mean, 1/n_k; NaN for absent classes"
+_COUNT = "samples that were counted, or rows where each position has one; skipped ones are not"
 
 
-def centred_blocks(moments: ClassMoments, weights: Tensor) -> Iterator[Tensor]:
-    """Class means minus their weighted mean, in column blocks of shape (present classes, ≤ block features)."""
-    for block in moments.mean_blocks():
-        relative = block - block[:1]  # equal means become exactly zero, whatever the weights round to
-        yield relative - weights @ relative
+def _class_spread(moments: ClassMoments) -> Tensor:
+    """tr Σ_W of each class, shape (classes,); NaN for absent ones."""
+    return moments.scatter / moments.count.double()
+
+
+QUANTITIES = (
+    Quantity(
+        name="within_trace",
+        of=lambda layer: within_trace(layer.moments),
+        long_name="within-class variability",
+        symbol=r"\mathrm{tr}\,\Sigma_W",
+        units="feature units squared",
+        convention="1/N over samples",
+        reference=_PAPYAN,
+        heading="tr Σ_W",
+        at_collapse=0.0,
+        better="lower",
+        bounds=(0.0, math.inf),
+        family="variability",
+    ),
+    Quantity(
+        name="between_trace",
+        of=lambda layer: between_trace(layer.moments, weighting=layer.weighting),
+        long_name="between-class variability",
+        symbol=r"\mathrm{tr}\,\Sigma_B",
+        units="feature units squared",
+        convention="{between}",
+        reference=_PAPYAN,
+        heading="tr Σ_B",
+        bounds=(0.0, math.inf),
+        family="variability",
+    ),
+    Quantity(
+        name="compression",
+        of=lambda layer: compression(layer.moments, weighting=layer.weighting),
+        symbol=r"D_\ell",
+        convention="tr Σ_W / tr Σ_B; Σ_B: {between}",
+        reference="Wang et al., JMLR 26(220), 2025",
+        heading="D",
+        at_collapse=0.0,
+        better="lower",
+        bounds=(0.0, math.inf),
+        family="variability",
+    ),
+    Quantity(
+        name="class_count",
+        of=lambda layer: layer.moments.count,
+        long_name="samples",
+        symbol="n_k",
+        convention=_COUNT,
+        reference=_PAPYAN,
+        bounds=(0.0, math.inf),
+        family="variability",
+        dims=("layer", "class"),
+    ),
+    Quantity(
+        name="class_scatter",
+        of=lambda layer: _class_spread(layer.moments),
+        long_name="per-class spread",
+        symbol=r"\mathrm{tr}\,\Sigma_{W,k}",
+        units="feature units squared",
+        convention=_SPREAD,
+        reference=_PAPYAN,
+        at_collapse=0.0,
+        better="lower",
+        bounds=(0.0, math.inf),
+        family="variability",
+        dims=("layer", "class"),
+    ),
+)

@@ -3,7 +3,8 @@
 import json
 import operator
 import time
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,10 +12,12 @@ import xarray as xr
 from torch import nn
 
 from neurocollapse.metrics import Weighting
-from neurocollapse.metrics.measure import check_weighting, measure
+from neurocollapse.metrics.catalogue import Choice, Chosen, chosen_quantities
+from neurocollapse.metrics.measure import Extra, measured
+from neurocollapse.metrics.weighting import check_weighting
 from neurocollapse.passes.collect import collect
 from neurocollapse.passes.features import GATHER_OPTIONS, Gathered, check_features_fit, gather
-from neurocollapse.probes import PROBES, LayerSplit, held_out, probe_layers
+from neurocollapse.probes import PROBES, LayerSplit, held_out
 from neurocollapse.statistics import MomentCollection
 
 
@@ -22,6 +25,7 @@ def analyze(
     model: nn.Module,
     loader: Iterable[Any],
     *,
+    quantities: Choice = None,
     weighting: Weighting = "equal",
     probes: bool | str = False,
     probe_samples: int = 5_000,
@@ -36,6 +40,8 @@ def analyze(
     model : torch.nn.Module
     loader : iterable of batches
         With `probes` it is gone through twice.
+    quantities : str, Quantity or a list of them, optional
+        See `neurocollapse.measure`.
     weighting : {"equal", "frequency"}
         Convention of the between-class covariance.
     probes : bool or {"logistic", "mse"}
@@ -80,21 +86,27 @@ def analyze(
         probe = _probe_name(probes)
         probe_samples, probe_seed = _integer("probe_samples", probe_samples, 1), _integer("probe_seed", probe_seed, 0)
         _check_probe_loaders(loader, test_loader, collect_options)
+    chosen = chosen_quantities(quantities)
     moments = collect(model, loader, **collect_options)
-    dataset = measure(moments, weighting=weighting)
     if probes is False:
-        return dataset
+        return measured(moments, chosen, weighting, Extra())
     start = time.monotonic()
     parts = {"loader": loader} if test_loader is None else {"loader": loader, "test_loader": test_loader}
     sizes = [moments.num_samples, *(_length(part) for name, part in parts.items() if name != "loader")]
     total = sum(probe_samples if size is None else min(probe_samples, size) for size in sizes)
     check_features_fit(moments, total, limit=collect_options.get("max_memory"))
     options = {name: value for name, value in collect_options.items() if name in GATHER_OPTIONS}
-    options |= {"num_samples": probe_samples, "num_classes": dataset.sizes["class"]}
+    options |= {"num_samples": probe_samples, "num_classes": next(iter(moments.values())).num_classes}
     kept = {name: _gathered(name, model, part, options) for name, part in parts.items()}
-    dataset = _with_probes(dataset, moments, kept, probe, probe_seed)
+    chosen = Chosen(tuple(dict.fromkeys((*chosen.quantities, *_PROBED.quantities))), chosen.named)
+    part = None if test_loader is not None else held_out(kept["loader"].labels, seed=probe_seed)
+    dataset = measured(moments, chosen, weighting, Extra(splits=_splits(moments, kept, part), probe=probe))
+    dataset = dataset.assign_attrs(_about_probes(dataset, moments, kept, part, probe, probe_seed))
     dataset.attrs["elapsed_seconds"] = round(dataset.attrs["elapsed_seconds"] + time.monotonic() - start, 3)
     return dataset
+
+
+_PROBED = chosen_quantities(["probes", "rank"])
 
 
 def _probe_name(probes: Any) -> str:
@@ -138,15 +150,13 @@ def _gathered(name: str, model: nn.Module, loader: Iterable[Any], options: dict[
         raise
 
 
-def _with_probes(
-    dataset: xr.Dataset, moments: MomentCollection, kept: dict[str, Gathered], probe: str, seed: int
-) -> xr.Dataset:
-    """The dataset with the variables of the probes, their notes and the number of samples behind them."""
+def _about_probes(
+    dataset: xr.Dataset, moments: MomentCollection, kept: dict[str, Gathered], chosen: Any, probe: str, seed: int
+) -> dict[str, Any]:
+    """How the probes were made, and what may mislead."""
     train, test = kept["loader"], kept.get("test_loader")
-    chosen = held_out(train.labels, seed=seed) if test is None else None
-    added, notes = probe_layers(_splits(moments, kept, chosen), probe=probe)
-    counted = int((dataset["class_count"].values[0] > 0).sum())
-    notes += [*_notes_on_classes(train, test, chosen, counted), *_notes_on_rows(moments, kept)]
+    counted = int((next(iter(moments.values())).count > 0).sum())
+    notes = [*_notes_on_classes(train, test, chosen, counted), *_notes_on_rows(moments, kept)]
     num_held_out = 0 if chosen is None else int(chosen.sum())
     attributes = {
         "probe": probe,
@@ -154,24 +164,22 @@ def _with_probes(
         "probe_test_samples": num_held_out if test is None else len(test.labels),
         "warnings": json.dumps([*json.loads(dataset.attrs["warnings"]), *notes]),
     }
-    if test is None:
-        attributes["probe_seed"] = seed
-    everywhere = added.reindex(layer=dataset["layer"].values)
-    return dataset.assign(everywhere.data_vars).assign_attrs(attributes)
+    return attributes | ({"probe_seed": seed} if test is None else {})
 
 
-def _splits(moments: MomentCollection, kept: dict[str, Gathered], chosen: Any) -> Iterator[LayerSplit]:
-    """Both parts of each layer that all loaders gave features of, one layer at a time."""
+def _splits(moments: MomentCollection, kept: dict[str, Gathered], chosen: Any) -> dict[str, Callable[[], LayerSplit]]:
+    """For each layer that all loaders gave features of, what makes both of its parts."""
+    names = [name for name in moments if all(name in part.features for part in kept.values())]
+    return {name: partial(_split, name, moments.record(name).feature_dtype, kept, chosen) for name in names}
+
+
+def _split(name: str, dtype: str, kept: dict[str, Gathered], chosen: Any) -> LayerSplit:
+    """Both parts of one layer."""
     train, test = kept["loader"], kept.get("test_loader")
-    for name in moments:
-        if any(name not in part.features for part in kept.values()):
-            continue
-        epsilon = _rounding(moments.record(name).feature_dtype)
-        everything = train.rows(name)
-        if test is None:
-            yield LayerSplit(name, *train.rows(name, ~chosen), *train.rows(name, chosen), everything[0], epsilon)
-        else:
-            yield LayerSplit(name, *everything, *test.rows(name), everything[0], epsilon)
+    everything = train.rows(name)
+    if test is None:
+        return LayerSplit(*train.rows(name, ~chosen), *train.rows(name, chosen), everything[0], _rounding(dtype))
+    return LayerSplit(*everything, *test.rows(name), everything[0], _rounding(dtype))
 
 
 def _rounding(dtype: str) -> float | None:

@@ -6,19 +6,21 @@ from neurocollapse.probes.accuracy import (
     mse_probe_accuracy,
     nearest_class_mean_accuracy,
 )
-from neurocollapse.probes.layers import PROBES, LayerSplit, probe_layers
+from neurocollapse.probes.layers import PROBE_WORDS, PROBES, LayerSplit, Probed, probe_layer
 from neurocollapse.probes.rank import effective_rank, numerical_rank
 from neurocollapse.probes.split import held_out
 
 __all__ = [
     "PROBES",
+    "PROBE_WORDS",
     "Accuracy",
     "LayerSplit",
+    "Probed",
     "effective_rank",
     "held_out",
     "linear_probe_accuracy",
     "mse_probe_accuracy",
     "nearest_class_mean_accuracy",
     "numerical_rank",
-    "probe_layers",
+    "probe_layer",
 ]

@@ -6,6 +6,7 @@ from neurocollapse.statistics.distributed import all_reduce, process_group
 from neurocollapse.statistics.labels import ClassBatch, LabelError, check_labels, one_hot_columns
 from neurocollapse.statistics.memory import MemoryPlan, MemoryPlanError, memory_limit, state_bytes, working_dtype
 from neurocollapse.statistics.moments import ClassMoments
+from neurocollapse.statistics.reader import Reader
 from neurocollapse.statistics.storage import StateFileError, read_state, write_state
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "MemoryPlanError",
     "MomentAccumulator",
     "MomentCollection",
+    "Reader",
     "StateFileError",
     "all_reduce",
     "check_labels",

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from neurocollapse.statistics.moments import ClassMoments
+from neurocollapse.statistics.reader import Reader
 from neurocollapse.statistics.storage import StateFileError, read_state, write_state
 
 FILE_KIND = "moments"
@@ -50,6 +51,8 @@ class MomentCollection(Mapping[str, ClassMoments]):
     layers : dict of str to LayerRecord
     attributes : dict
         Where the numbers come from: plain strings and numbers.
+    readers : dict of str to Reader
+        The linear layers behind taps at their inputs; other layers have none.
 
     Examples
     --------
@@ -61,6 +64,7 @@ class MomentCollection(Mapping[str, ClassMoments]):
     moments: dict[str, ClassMoments]
     layers: dict[str, LayerRecord] = field(default_factory=dict)
     attributes: dict[str, Any] = field(default_factory=dict)
+    readers: dict[str, Reader] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> ClassMoments:
         return self.moments[name]
@@ -100,7 +104,9 @@ class MomentCollection(Mapping[str, ClassMoments]):
             for name, record in self.layers.items()
         }
         attributes = self.attributes | {"num_samples": self.num_samples + other.num_samples}
-        return MomentCollection({name: self[name].merge(other[name]) for name in self}, layers, attributes)
+        return MomentCollection(
+            {name: self[name].merge(other[name]) for name in self}, layers, attributes, self.readers
+        )
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write everything to one safetensors file with a JSON header; an existing file is replaced in one step."""
@@ -108,6 +114,10 @@ class MomentCollection(Mapping[str, ClassMoments]):
         for name, moments in self.moments.items():
             fields = {key: getattr(moments, key) for key in _FIELDS}
             tensors |= {f"{key}/{name}": value for key, value in fields.items() if value is not None}
+        for name, reader in self.readers.items():
+            tensors[f"reader_weight/{name}"] = reader.weight
+            if reader.bias is not None:
+                tensors[f"reader_bias/{name}"] = reader.bias
         header = {"layers": [asdict(self.record(name)) for name in self], "attributes": self.attributes}
         write_state(path, FILE_KIND, header, tensors)
 
@@ -125,9 +135,14 @@ class MomentCollection(Mapping[str, ClassMoments]):
             records = [LayerRecord(**record) for record in header["layers"]]
             moments = {record.name: _moments_from(tensors, record.name) for record in records}
             attributes = dict(header["attributes"])
+            readers = {
+                name: Reader(tensors[f"reader_weight/{name}"], tensors.get(f"reader_bias/{name}"))
+                for name in moments
+                if f"reader_weight/{name}" in tensors
+            }
         except (KeyError, TypeError, ValueError) as error:
             raise StateFileError(f"{path} is not a complete file of moments ({error}); write it again") from error
-        return cls(moments, {record.name: record for record in records}, attributes)
+        return cls(moments, {record.name: record for record in records}, attributes, readers)
 
     def __repr__(self) -> str:
         classes = next((value.num_classes for value in self.moments.values()), 0)

@@ -1,0 +1,98 @@
+"""Every quantity there is, and which of them somebody asks for."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from neurocollapse.metrics import decay, geometry, probing, variability
+from neurocollapse.metrics.quantity import Quantity, QuantityError
+from neurocollapse.support.names import did_you_mean
+
+QUANTITIES: tuple[Quantity, ...] = (
+    *variability.QUANTITIES,
+    *decay.QUANTITIES,
+    *geometry.QUANTITIES,
+    *probing.QUANTITIES,
+)
+"""All quantities, in the order in which tables show them."""
+FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(quantity.family for quantity in QUANTITIES))
+"""What quantities can be chosen with, beside their names."""
+
+Choice = str | Quantity | Sequence[str | Quantity] | None
+"""Names, families, own quantities, "all", or None for all that need no second pass, covariance or kept features."""
+
+
+class Chosen(NamedTuple):
+    """The quantities that are to be measured, without duplicates.
+
+    Attributes
+    ----------
+    quantities : tuple of Quantity
+    named : frozenset of str
+        Those that were asked for themselves, so that what they lack is an error and no reason to leave them out.
+    """
+
+    quantities: tuple[Quantity, ...]
+    named: frozenset[str]
+
+    def need(self, need: str) -> bool:
+        """Whether any of them needs this."""
+        return any(need in quantity.needs for quantity in self.quantities)
+
+
+def chosen_quantities(choice: Choice) -> Chosen:
+    """What `quantities=` asks for.
+
+    Raises
+    ------
+    QuantityError
+        If a name is neither a quantity, a family nor "all", or two quantities have one name.
+    TypeError
+        If the choice holds something else.
+
+    Examples
+    --------
+    >>> [quantity.name for quantity in chosen_quantities("compression, geometry").quantities]
+    ['compression', 'separation', 'separation_etf', 'discrimination']
+    """
+    if choice is None:
+        return Chosen(tuple(quantity for quantity in QUANTITIES if quantity.default), frozenset())
+    items = [choice] if isinstance(choice, str | Quantity) else list(_checked(choice))
+    found: dict[str, Quantity] = {}
+    named = set()
+    for item in (part for one in items for part in _parts(one)):
+        own = _matches(item)
+        if isinstance(item, Quantity) or own[0].name == item:
+            named.add(own[0].name)
+        for quantity in own:
+            if found.setdefault(quantity.name, quantity) is not quantity:
+                raise QuantityError(f"`quantities` holds two named {quantity.name!r}; give one of them another name")
+    return Chosen(tuple(found.values()), frozenset(named))
+
+
+def _checked(choice: Any) -> Sequence[Any]:
+    """A list of names and quantities, at least one."""
+    if not isinstance(choice, Sequence) or not choice:
+        raise TypeError(
+            f"`quantities` must be names, families or Quantity entries, got {choice!r}; leave it out for all"
+        )
+    return choice
+
+
+def _parts(item: Any) -> list[Any]:
+    """Names between commas."""
+    return [part.strip() for part in item.split(",") if part.strip()] if isinstance(item, str) else [item]
+
+
+def _matches(item: Any) -> list[Quantity]:
+    """The quantities of one name, family or entry."""
+    if isinstance(item, Quantity):
+        return [item]
+    if not isinstance(item, str):
+        raise TypeError(f"`quantities` must hold names, families or Quantity entries, got {type(item).__name__}")
+    found = [quantity for quantity in QUANTITIES if item in ("all", quantity.name)]
+    found = found or [quantity for quantity in QUANTITIES if quantity.family == item]
+    if not found:
+        known = (*(quantity.name for quantity in QUANTITIES), *FAMILIES)
+        hint = did_you_mean(item, known, otherwise=f"families are {', '.join(FAMILIES)}")
+        raise QuantityError(f"there is no quantity {item!r}{hint}")
+    return found

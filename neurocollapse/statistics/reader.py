@@ -1,0 +1,34 @@
+"""The linear layer that reads some features: what duality, margins and heads are measured against."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Reader:
+    """Weight and bias of the linear layer behind a tap at its input.
+
+    Attributes
+    ----------
+    weight : Tensor of shape (outputs, features), float64, on the CPU
+        The effective weight: of an adapted, low-rank or quantised layer the one that it computes with.
+    bias : Tensor of shape (outputs,), float64, on the CPU, optional
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+
+    @property
+    def num_outputs(self) -> int:
+        """Rows of the weight: classes, where the layer is the classifier."""
+        return self.weight.shape[0]
+
+    @property
+    def num_features(self) -> int:
+        """Columns of the weight."""
+        return self.weight.shape[1]
+
+    def __repr__(self) -> str:
+        bias = "" if self.bias is None else ", with bias"
+        return f"Reader({self.num_features} features to {self.num_outputs} outputs{bias})"
