@@ -1,4 +1,14 @@
-"""Hook any PyTorch model and measure how its layers compress and separate classes."""
+"""Hook any PyTorch model and measure how its layers compress and separate classes.
+
+>>> import torch, neurocollapse as nc
+>>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+>>> batches = [(torch.randn(30, 4), torch.arange(30) % 3)]  # any loader of (inputs, labels)
+>>> dataset = nc.analyze(model, batches, layers=["leaves", "penultimate"])
+>>> [str(name) for name in dataset["layer"].values]
+['0', '1', '2@in', '2']
+
+Then `nc.plot.layers(dataset)` draws it, `nc.report(dataset, "report.html")` explains it, and `nc.save` keeps it.
+"""
 
 from importlib import import_module
 from importlib.metadata import version
@@ -15,7 +25,7 @@ from neurocollapse.hooks import (
     ReplicaError,
     capture,
 )
-from neurocollapse.metrics.measure import PrecisionWarning, layer_tree, measure
+from neurocollapse.metrics import PrecisionWarning, Quantity, QuantityError, layer_tree, measure
 from neurocollapse.passes.analyze import analyze
 from neurocollapse.passes.collect import collect
 from neurocollapse.passes.layers import LayerTable, layers
@@ -46,6 +56,8 @@ __all__ = [
     "NoMatchError",
     "NonFiniteError",
     "PrecisionWarning",
+    "Quantity",
+    "QuantityError",
     "ReplicaError",
     "ResultFileError",
     "StateFileError",
@@ -66,11 +78,24 @@ __all__ = [
     "verify_parsimony",
 ]
 
+_PACKAGES = (
+    *("data", "dynamics", "experiments", "hooks", "lowrank", "metrics", "models", "passes", "probes"),
+    *("statistics", "theory", "train"),
+)
+"""What can be reached as an attribute, and is imported when it first is."""
+
 
 def __getattr__(name: str) -> Any:
-    """Load what needs matplotlib when it is first used: it would double the time of `import neurocollapse`."""
+    """Load what is slow to import when it is first used: matplotlib alone would double the time of the import."""
     if name == "plot":
         return import_module("neurocollapse.plots")
     if name == "experiment":
         return import_module("neurocollapse.experiments").experiment
+    if name in _PACKAGES:
+        return import_module(f"neurocollapse.{name}")
     raise AttributeError(f"module 'neurocollapse' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What a user needs: the public names and the packages."""
+    return sorted([*__all__, *_PACKAGES, "__version__"])

@@ -62,6 +62,18 @@ def test_everything_listed_exists_and_has_a_docstring() -> None:
         assert getattr(nc, name).__doc__, name
 
 
+def test_dir_shows_public_names_and_packages_only() -> None:
+    shown = {name for name in dir(nc) if not name.startswith("__")}
+    assert shown == {*nc.__all__, *nc._PACKAGES}
+    assert not {"import_module", "version", "Any", "TYPE_CHECKING", "cli", "support"} & shown
+
+
+def test_packages_are_there_without_an_import_of_their_own() -> None:
+    program = "import neurocollapse as nc; print(*(getattr(nc, name).__name__ for name in nc._PACKAGES))"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == [f"neurocollapse.{name}" for name in nc._PACKAGES]
+
+
 @pytest.mark.parametrize("name", PLOTS)
 def test_plots_are_reached_through_the_package(name: str) -> None:
     assert callable(getattr(nc.plot, name))
