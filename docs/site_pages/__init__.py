@@ -1,8 +1,8 @@
-"""Pages of the site that are written anew at each build: tutorials, experiments, command line, API reference."""
+"""Pages of the site that are written anew at each build: tutorials, experiments, quantities, command line, API."""
 
 from pathlib import Path
 
-from site_pages import commands, experiments, reference, tutorials
+from site_pages import commands, experiments, quantities, reference, tutorials
 
 DOCS = Path(__file__).parents[1]
 GENERATED = DOCS / "generated"
@@ -13,6 +13,7 @@ def write_all(target: Path = GENERATED, notebooks: Path = DOCS.parent / "noteboo
     pages = {
         **tutorials.pages(sorted(notebooks.glob("*.ipynb"))),
         **experiments.pages(),
+        **quantities.pages(),
         **commands.pages(),
         **reference.pages(),
     }

@@ -197,7 +197,7 @@ def _array(quantity: Quantity, where: str, source: Layer | Network) -> NDArray[A
     try:
         value = quantity.of(source)
         array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
-        return array if array.dtype.kind in "iufb" else array.astype(np.float64)
+        return array if array.dtype.kind in "iub" else array.astype(np.float64)
     except Exception as error:
         raise QuantityError(f"quantity {quantity.name!r} at {where}: {type(error).__name__}: {error}") from error
 

@@ -52,8 +52,8 @@ class Quantity:
     family : str
         What it is chosen with.
     dims : tuple of str
-        Dimensions of the variable: ("layer",), ("layer", "class"), ("layer", "class", "class_"), or () for one number
-        of the whole network.
+        Dimensions of the variable: ``("layer",)``, ``("layer", "class")``, ``("layer", "class", "class_")``, or ``()``
+        for one number of the whole network.
     over_layers : bool
         Whether `of` takes the `Network`.
     default : bool

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import xarray as xr
 from PIL import Image
-from site_pages import commands, experiments, reference, tutorials, write_all
+from site_pages import commands, experiments, quantities, reference, tutorials, write_all
 
 import neurocollapse as nc
 from neurocollapse.cli.program import app
@@ -178,3 +178,11 @@ def test_writing_removes_what_is_no_longer_there_and_leaves_the_rest_alone(tmp_p
     assert {path.stem for path in times} >= {path.stem for path in NOTEBOOKS} | {"experiments", "command_line"}
     write_all(tmp_path)
     assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+@pytest.mark.parametrize("quantity", nc.metrics.QUANTITIES, ids=lambda quantity: quantity.name)
+def test_every_quantity_is_on_its_page_with_what_it_needs(quantity: nc.Quantity) -> None:
+    entry = quantities.pages()["quantities.md"].partition(f"`{quantity.name}`\n: ")[2].partition("\n")[0]
+    assert quantity.long_name in entry
+    assert ("Needs" in entry) == bool(quantity.needs)
+    assert ("At full collapse" in entry) == (quantity.at_collapse is not None)
