@@ -20,6 +20,7 @@ _NEEDS = {
     "logits": "the model's logits",
     "features": "`probes=True`",
 }
+_WORDS = {"between": "weighted as `weighting` says", "probe": "the classifier that `probes` names"}
 
 
 def pages() -> dict[str, str]:
@@ -37,9 +38,10 @@ def _order(quantity: Quantity) -> int:
 def _entry(quantity: Quantity) -> str:
     """A quantity as an item of a list of definitions."""
     symbol = f" ${quantity.symbol}$" if quantity.symbol else ""
-    facts = [f"{quantity.long_name}{symbol}, along {', '.join(quantity.dims) or 'no dimension'}."]
+    along = f"along {', '.join(quantity.dims)}" if quantity.dims else "one number"
+    facts = [f"{_sentence(quantity.long_name)}{symbol}, {along}."]
     if quantity.convention:
-        facts.append(f"{quantity.convention.replace('{between}', 'weighted as chosen')}.")
+        facts.append(f"{_sentence(quantity.attributes(**_WORDS)['convention'])}.")
     if quantity.at_collapse is not None:
         facts.append(f"At full collapse {quantity.at_collapse:g}.")
     if quantity.better:
@@ -49,3 +51,8 @@ def _entry(quantity: Quantity) -> str:
     if quantity.reference and "{" not in quantity.reference:
         facts.append(f"Source: {quantity.reference}.")
     return f"`{quantity.name}`\n: {' '.join(facts)}\n"
+
+
+def _sentence(text: str) -> str:
+    """A text with a capital where it begins with a word."""
+    return text[0].upper() + text[1:] if text[:2].islower() else text
