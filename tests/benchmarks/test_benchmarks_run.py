@@ -82,3 +82,11 @@ def assert_finite(value: Any) -> None:
         assert_finite(part)
     if isinstance(value, float):
         assert math.isfinite(value)
+
+
+def test_cases_of_a_checkout_are_listed_in_a_process_of_its_own(run: ModuleType) -> None:
+    before_after = import_module("before_after")
+    names = before_after._measured(FOLDER.parent, None, "K=10")
+    assert names == dict.fromkeys(
+        [case.name for case in run.overhead.cases() if "K=10" in case.name and not case.slow], 0.0
+    )
