@@ -12,6 +12,7 @@ from neurocollapse.hooks.errors import (
     ReplicaError,
 )
 from neurocollapse.hooks.inspection import LayerInfo, inspect_layers
+from neurocollapse.hooks.linear import is_linear, weight_and_bias
 from neurocollapse.hooks.plan import Site, SiteKey
 from neurocollapse.hooks.recorder import Recorder
 from neurocollapse.hooks.select import Tap, select
@@ -33,5 +34,7 @@ __all__ = [
     "Tap",
     "capture",
     "inspect_layers",
+    "is_linear",
     "select",
+    "weight_and_bias",
 ]

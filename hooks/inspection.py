@@ -1,7 +1,6 @@
 """What can be hooked in a model: a table of its modules, with shapes where an example input is given."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from neurocollapse.hooks.outputs import first_tensor
 from neurocollapse.hooks.plan import Plan, make_plan
 from neurocollapse.hooks.presets import can_be_called, is_leaf
 from neurocollapse.hooks.select import ROOT
+from neurocollapse.hooks.weights import evaluation_mode
 from neurocollapse.hooks.wrappers import named_modules, unwrap
 
 
@@ -113,24 +113,12 @@ def _run(root: nn.Module, modules: dict[str, nn.Module], example: Any) -> _Surve
     handles = []
     try:
         handles = [module.register_forward_hook(survey.observe) for module in modules.values()]
-        with torch.random.fork_rng(devices), torch.no_grad(), unfused(modules.values()), _evaluation_mode(root):
+        with torch.random.fork_rng(devices), torch.no_grad(), unfused(modules.values()), evaluation_mode(root):
             root(*args, **kwargs)
     finally:
         for handle in handles:
             handle.remove()
     return survey
-
-
-@contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; restores the flag of every single module."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _info(name: str, module: nn.Module, survey: _Survey | None) -> LayerInfo:

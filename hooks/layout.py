@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn.modules import activation, batchnorm, conv, dropout, padding, pooling
 
 from neurocollapse.hooks.errors import LayoutError
-from neurocollapse.hooks.presets import is_leaf, is_transposed_linear
+from neurocollapse.hooks.linear import is_linear
+from neurocollapse.hooks.presets import is_leaf
 
 FEATURES, TOKENS, CHANNELS_FIRST, CHANNELS_LAST, UNKNOWN = (
     "features",
@@ -39,7 +40,7 @@ _TRANSFORMERS = (
     nn.TransformerEncoderLayer,
     nn.TransformerDecoderLayer,
 )
-_CHANNELS_LAST = (nn.Linear, nn.Bilinear, nn.Embedding, nn.MultiheadAttention, nn.RNNBase, *_TRANSFORMERS)
+_CHANNELS_LAST = (nn.Bilinear, nn.Embedding, nn.MultiheadAttention, nn.RNNBase, *_TRANSFORMERS)
 _SIZED_NORMS = (nn.LayerNorm, nn.RMSNorm)
 _ELEMENTWISE = (
     nn.Identity,
@@ -188,7 +189,7 @@ def declared_channel_axis(module: nn.Module, shape: tuple[int, ...]) -> int | No
     """Return the axis in which `module` itself puts its channels, None where it does not say."""
     if isinstance(module, _CHANNELS_IN_AXIS_1):
         return 1
-    if isinstance(module, _CHANNELS_LAST) or is_transposed_linear(module):
+    if isinstance(module, _CHANNELS_LAST) or is_linear(module):
         return len(shape) - 1
     if isinstance(module, nn.LayerNorm | nn.RMSNorm) and _is_exact_norm(module):
         return len(shape) - 1

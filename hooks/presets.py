@@ -4,16 +4,17 @@ from collections.abc import Callable, Iterator
 
 from torch import nn
 
-from neurocollapse.hooks.wrappers import children
+from neurocollapse.hooks.linear import is_linear
+from neurocollapse.hooks.wrappers import children, named_modules
 
 
 def leaves(model: nn.Module) -> list[str]:
-    """Paths of the modules that have no children; the model itself where it has none."""
+    """Paths of the modules that are one layer, see `is_leaf`; the model itself where it is."""
     return [path for path, _ in _walk_leaves("", model, set())]
 
 
 def linear(model: nn.Module) -> list[str]:
-    """Paths of the linear layers: torch's, and the `Conv1D` of GPT-2, which is a transposed one."""
+    """Paths of the linear layers, see `is_linear`."""
     return [path for path, module in _walk_leaves("", model, set()) if is_linear(module)]
 
 
@@ -35,20 +36,14 @@ PRESETS: dict[str, Callable[[nn.Module], list[str]]] = {
 }
 
 
-def is_linear(module: nn.Module) -> bool:
-    """Tell whether `module` maps the last axis linearly."""
-    return isinstance(module, nn.Linear) or is_transposed_linear(module)
-
-
-def is_transposed_linear(module: nn.Module) -> bool:
-    """Tell whether `module` is a linear layer with weight (in, out), known by its number of filters `nf`."""
-    weight = getattr(module, "weight", None)
-    return isinstance(getattr(module, "nf", None), int) and weight is not None and weight.dim() == 2
-
-
 def is_leaf(module: nn.Module) -> bool:
-    """Tell whether `module` is one layer; attention counts, as it never calls its output projection."""
-    return not children(module) or isinstance(module, nn.MultiheadAttention)
+    """Tell whether `module` is one layer: linear, however it is composed, or with nothing inside that can be called.
+
+    Attention counts, as it never calls its output projection.
+    """
+    if is_linear(module) or isinstance(module, nn.MultiheadAttention):
+        return True
+    return not any(can_be_called(part) for child in children(module) for _, part in named_modules(child[1]))
 
 
 def can_be_called(module: nn.Module) -> bool:

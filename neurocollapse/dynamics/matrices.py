@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import is_lazy
 
-from neurocollapse.dynamics.reading import current, reader
+from neurocollapse.dynamics.reading import reader
+from neurocollapse.hooks.weights import current
 from neurocollapse.support.names import did_you_mean, matching
 
 Weights = nn.Module | Sequence[Tensor]

@@ -124,6 +124,10 @@ class LowRankLinear(nn.Module):
         """BA, multiplied out, of shape (out, in)."""
         return self.left @ self.right.T
 
+    def effective_weight(self) -> tuple[Tensor, Tensor | None]:
+        """BA and b, as `neurocollapse.hooks.weight_and_bias` asks for them."""
+        return self.weight, self.bias
+
     def forward(self, inputs: Tensor) -> Tensor:
         """Return outputs of shape (…, out) for inputs of shape (…, in)."""
         return functional.linear(functional.linear(inputs, self.right.T), self.left, self.bias)

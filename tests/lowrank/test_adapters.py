@@ -187,7 +187,7 @@ def test_starts_depend_on_the_seed_alone() -> None:
     for seed in (0, 0, 1):
         torch.rand(3)
         adapters = inject(model, "**", kind=DeepLoRA(rank=2), seed=seed)
-        values.append(adapters["0"].matrix())
+        values.append(adapters["0"].weight_change())
         adapters.remove()
     torch.set_rng_state(before)
     assert torch.equal(values[0], values[1])
@@ -395,7 +395,7 @@ def test_hooks_that_were_there_before_see_the_adapted_output() -> None:
     adapters = inject(model, "0", kind=LoRA(rank=2))
     nn.init.ones_(adapters["0"].factors[1])
     model(inputs)
-    expected = inputs @ (model[0].weight + adapters["0"].matrix()).T + model[0].bias
+    expected = inputs @ (model[0].weight + adapters["0"].weight_change()).T + model[0].bias
     assert float((seen[0] - expected).detach().abs().max()) < 1e-12
 
 

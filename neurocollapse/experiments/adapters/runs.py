@@ -165,7 +165,7 @@ def pearson(predicted: Tensor, true: Tensor) -> float:
 
 def mean_spectrum(adapters: Adapters) -> np.ndarray:
     """Singular values of the changes as parts of the largest, the mean over layers, as many as the rank."""
-    values = [torch.linalg.svdvals(chain.matrix())[: chain.rank].cpu() for chain in adapters.values()]
+    values = [torch.linalg.svdvals(chain.weight_change())[: chain.rank].cpu() for chain in adapters.values()]
     return torch.stack([entry / entry[0] for entry in values]).mean(dim=0).numpy()
 
 

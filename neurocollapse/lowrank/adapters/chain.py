@@ -21,7 +21,7 @@ class Chain(nn.Module):
     Examples
     --------
     >>> chain = Chain([torch.ones(1, 3), torch.ones(2, 1)], scale=0.5)
-    >>> chain.matrix().tolist()
+    >>> chain.weight_change().tolist()
     [[0.5, 0.5, 0.5], [0.5, 0.5, 0.5]]
     """
 
@@ -38,7 +38,7 @@ class Chain(nn.Module):
         return self.scale * hidden
 
     @torch.no_grad()
-    def matrix(self) -> Tensor:
+    def weight_change(self) -> Tensor:
         """ΔW, of shape (outputs, inputs) and in float64."""
         factors = [factor.double() for factor in self.factors]
         return self.scale * reduce(lambda product, factor: factor @ product, factors)

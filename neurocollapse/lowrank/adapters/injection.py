@@ -98,7 +98,7 @@ class Adapters(Mapping[str, Chain]):
         """
         self._check_on()
         layers = {name: self.model.get_submodule(name) for name in self}
-        changes = {name: chain.matrix() for name, chain in self.items()}
+        changes = {name: chain.weight_change() for name, chain in self.items()}
         shared = _shared(self.model, layers)
         for name, layer in layers.items():
             _check_mergeable(name, layer, changes[name], shared if not untie else {})

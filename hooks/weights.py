@@ -1,0 +1,54 @@
+"""A module's tensors as the module computes with them now, read without a change to the module."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+
+def current(module: nn.Module, attribute: str) -> Tensor:
+    """Return a tensor of a module as it is now.
+
+    What a forward pre-hook sets (pruning, the older weight and spectral normalisation) is computed from its parts: the
+    attribute itself lags behind by one update. A parametrised tensor is the one of eval mode.
+
+    Raises
+    ------
+    AttributeError
+        If there is none of that name.
+    """
+    if attribute in module._parameters:
+        return module._parameters[attribute]  # type: ignore[return-value]
+    if is_parametrized(module, attribute):
+        return _parametrised(module.parametrizations[attribute])  # type: ignore[index, arg-type]
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, BasePruningMethod) and hook._tensor_name == attribute:
+            return hook.apply_mask(module)
+        if isinstance(hook, WeightNorm) and hook.name == attribute:
+            return hook.compute_weight(module)
+        if isinstance(hook, SpectralNorm) and hook.name == attribute:
+            return hook.compute_weight(module, do_power_iteration=False)
+    return getattr(module, attribute)
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; the flag of every single module is restored."""
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        for part, _ in modes:
+            part.training = False
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def _parametrised(parametrizations: ParametrizationList) -> Tensor:
+    """What the parametrisations compute in eval mode: in train mode, the spectral one moves its buffers."""
+    with evaluation_mode(parametrizations):
+        return parametrizations()
