@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from neurocollapse.hooks.outputs import Path
 from neurocollapse.hooks.plan import Site, SiteKey
 from neurocollapse.hooks.pool import Pool
-from neurocollapse.hooks.recorder import Recorder
+from neurocollapse.hooks.recorder import Calls, Recorder
 
 
 class Features(Mapping[str, Tensor]):
@@ -87,7 +87,7 @@ def capture(
     layers: Any,
     *,
     pool: Pool | Mapping[str, Pool] = "auto",
-    calls: str = "all",
+    calls: Calls = "all",
     output: Path | Mapping[str, Path] | None = None,
 ) -> Iterator[Features]:
     """Capture features of chosen layers while your own code runs the model.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -9,8 +10,10 @@ from torch import Tensor
 from neurocollapse.hooks.errors import LayoutError
 from neurocollapse.hooks.layout import CHANNELS_FIRST, CHANNELS_LAST, FEATURES, TOKENS
 
-Pool = str | Callable[[Tensor], Tensor]
-MODES = ("auto", "mean", "max", "cls", "last", "flatten", "positions", "tokens")
+PoolMode = Literal["auto", "mean", "max", "cls", "last", "flatten", "positions", "tokens"]
+"""How positions become one row a sample, or one row a position."""
+Pool = PoolMode | Callable[[Tensor], Tensor]
+MODES = get_args(PoolMode)
 
 _WIDE = (torch.float32, torch.float64)
 _MODES_OF = {

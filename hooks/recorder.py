@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,11 @@ from neurocollapse.hooks.plan import Plan, Site, SiteKey, Skip, make_plan
 from neurocollapse.hooks.pool import Pool
 from neurocollapse.hooks.select import select
 from neurocollapse.hooks.wrappers import is_compiled, named_modules, unwrap
+from neurocollapse.support.choices import check_choice
 
-CALLS = ("all", "first", "last")
-
-Sink = Callable[[SiteKey, Tensor, int], None]
+Calls = Literal["all", "first", "last"]
+"""Which calls of a module within one forward pass are kept."""
+Receiver = Callable[[SiteKey, Tensor, int], None]
 
 
 class Recorder:
@@ -78,13 +79,12 @@ class Recorder:
         *,
         pool: Pool | Mapping[str, Pool] = "auto",
         output: Path | Mapping[str, Path] | None = None,
-        calls: str = "all",
-        sink: Sink,
+        calls: Calls = "all",
+        sink: Receiver,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"`model` must be a torch.nn.Module, got {type(model).__name__}")
-        if calls not in CALLS:
-            raise ValueError(f"`calls` must be one of {', '.join(CALLS)}, got {calls!r}")
+        check_choice("calls", calls, Calls)
         self.model = unwrap(model)
         refuse_script_modules(self.model)
         self.taps = select(self.model, layers)

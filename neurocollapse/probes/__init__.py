@@ -6,7 +6,7 @@ from neurocollapse.probes.accuracy import (
     mse_probe_accuracy,
     nearest_class_mean_accuracy,
 )
-from neurocollapse.probes.layers import PROBE_WORDS, PROBES, LayerSplit, Probed, probe_layer
+from neurocollapse.probes.layers import PROBE_WORDS, PROBES, LayerSplit, Probe, Probed, probe_layer
 from neurocollapse.probes.rank import effective_rank, numerical_rank
 from neurocollapse.probes.split import held_out
 
@@ -15,6 +15,7 @@ __all__ = [
     "PROBE_WORDS",
     "Accuracy",
     "LayerSplit",
+    "Probe",
     "Probed",
     "effective_rank",
     "held_out",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -13,12 +13,15 @@ from neurocollapse.probes.accuracy import (
     nearest_class_mean_accuracy,
 )
 from neurocollapse.probes.rank import effective_rank_of_spectrum, rank_of_spectrum, singular_values
+from neurocollapse.support.choices import check_choice
 
-PROBES: MappingProxyType[str, Callable[..., Accuracy]] = MappingProxyType(
+Probe = Literal["logistic", "mse"]
+"""The linear probes: logistic regression, or least squares to one-hot targets."""
+PROBES: MappingProxyType[Probe, Callable[..., Accuracy]] = MappingProxyType(
     {"logistic": linear_probe_accuracy, "mse": mse_probe_accuracy}
 )
-"""The linear probes by their names."""
-PROBE_WORDS: MappingProxyType[str, dict[str, str]] = MappingProxyType(
+"""What fits them."""
+PROBE_WORDS: MappingProxyType[Probe, dict[str, str]] = MappingProxyType(
     {
         "logistic": {
             "probe": "logistic regression (L2 penalty ½‖W‖² on the summed loss) on features standardised over the "
@@ -78,7 +81,7 @@ class Probed(NamedTuple):
     converged: bool = True
 
 
-def probe_layer(split: LayerSplit, *, probe: str = "logistic") -> Probed:
+def probe_layer(split: LayerSplit, *, probe: Probe = "logistic") -> Probed:
     """Accuracy of simple classifiers on one layer, and the rank of its features.
 
     Parameters
@@ -99,8 +102,7 @@ def probe_layer(split: LayerSplit, *, probe: str = "logistic") -> Probed:
     >>> probe_layer(LayerSplit(eye, labels, eye, labels, eye)).ncm_accuracy_test
     1.0
     """
-    if probe not in PROBES:
-        raise ValueError(f"`probe` must be one of {', '.join(map(repr, PROBES))}, got {probe!r}")
+    check_choice("probe", probe, Probe)
     if not len(split.features):
         return Probed(*[float("nan")] * 6)
     options = {"epsilon": split.epsilon} if probe == "mse" else {}

@@ -4,7 +4,14 @@ from neurocollapse.statistics.accumulator import MomentAccumulator
 from neurocollapse.statistics.collection import LayerRecord, MomentCollection
 from neurocollapse.statistics.distributed import all_reduce, process_group
 from neurocollapse.statistics.labels import ClassBatch, LabelError, check_labels, one_hot_columns
-from neurocollapse.statistics.memory import MemoryPlan, MemoryPlanError, memory_limit, state_bytes, working_dtype
+from neurocollapse.statistics.memory import (
+    MemoryPlan,
+    MemoryPlanError,
+    Precision,
+    memory_limit,
+    state_bytes,
+    working_dtype,
+)
 from neurocollapse.statistics.moments import ClassMoments
 from neurocollapse.statistics.reader import Reader
 from neurocollapse.statistics.storage import StateFileError, read_state, write_state
@@ -18,6 +25,7 @@ __all__ = [
     "MemoryPlanError",
     "MomentAccumulator",
     "MomentCollection",
+    "Precision",
     "Reader",
     "StateFileError",
     "all_reduce",

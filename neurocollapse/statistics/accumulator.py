@@ -13,7 +13,7 @@ from neurocollapse.statistics.kernels import (
     squared_norms,
 )
 from neurocollapse.statistics.labels import Chunk, ClassBatch, Run
-from neurocollapse.statistics.memory import working_dtype
+from neurocollapse.statistics.memory import Precision, working_dtype
 from neurocollapse.statistics.moments import ClassMoments
 
 ROW_CHUNK = 2**19
@@ -65,7 +65,7 @@ class MomentAccumulator:
         num_classes: int,
         num_features: int,
         *,
-        precision: str = "single",
+        precision: Precision = "single",
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         covariance: bool = False,

@@ -5,9 +5,14 @@ import os
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
+from typing import Literal
 
 import torch
 
+from neurocollapse.support.choices import check_choice
+
+Precision = Literal["single", "double"]
+"""Whether float32 features keep a part of their state in float32, or all of it in float64."""
 GIB = 2**30
 NARROW = 128
 """Layers up to this wide keep their whole state in float64: it costs little, and few features average little out."""
@@ -62,10 +67,9 @@ class MemoryPlan:
         return f"MemoryPlan({len(self.entries)} layers, {self.num_classes} classes: {used:.2f} GiB of {limit:.2f} GiB)"
 
 
-def working_dtype(num_features: int, *, precision: str, dtype: torch.dtype) -> torch.dtype:
+def working_dtype(num_features: int, *, precision: Precision, dtype: torch.dtype) -> torch.dtype:
     """Dtype of references and shifted samples: float64 for double precision, float64 features and narrow layers."""
-    if precision not in ("single", "double"):
-        raise ValueError(f'`precision` must be "single" or "double", got {precision!r}')
+    check_choice("precision", precision, Precision)
     needs_double = precision == "double" or dtype == torch.float64 or num_features <= NARROW
     return torch.float64 if needs_double else torch.float32
 

@@ -181,7 +181,7 @@ BAD: dict[str, tuple[Callable[[SimpleNamespace], Any], type[BaseException], str]
         nc.AmbiguousOutputError,
         r"path 'three' fails at 'three'",
     ),
-    "calls unknown": (analyze(calls="second"), ValueError, r"`calls` must be one of all, first, last"),
+    "calls unknown": (analyze(calls="second"), ValueError, r"`calls` must be one of 'all', 'first', 'last'"),
     # Other options
     "num_classes zero": (analyze(num_classes=0), ValueError, r"`num_classes` must be a positive integer, got 0"),
     "num_classes a fraction": (analyze(num_classes=2.5), ValueError, r"positive integer, got 2.5"),

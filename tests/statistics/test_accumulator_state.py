@@ -269,5 +269,5 @@ def test_the_state_does_not_grow_with_the_samples() -> None:
 
 
 def test_an_unknown_precision_is_refused() -> None:
-    with pytest.raises(ValueError, match='`precision` must be "single" or "double", got \'half\''):
+    with pytest.raises(ValueError, match="`precision` must be one of 'single', 'double', got 'half'"):
         MomentAccumulator(2, 3, precision="half")
