@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from neurocollapse.metrics import decay, geometry, probing, variability
-from neurocollapse.metrics.quantity import Quantity, QuantityError
+from neurocollapse.metrics.quantity import REMEDIES, Need, Quantity, QuantityError
 from neurocollapse.support.names import did_you_mean
 
 QUANTITIES: tuple[Quantity, ...] = (
@@ -34,9 +34,22 @@ class Chosen(NamedTuple):
     quantities: tuple[Quantity, ...]
     named: frozenset[str]
 
-    def need(self, need: str) -> bool:
+    def including(self, *families: str) -> "Chosen":
+        """These quantities and all of some families."""
+        more = chosen_quantities(families).quantities
+        return self._replace(quantities=tuple(dict.fromkeys((*self.quantities, *more))))
+
+    def need(self, need: Need) -> bool:
         """Whether any of them needs this."""
         return any(need in quantity.needs for quantity in self.quantities)
+
+    def require(self, need: Need, met: bool) -> None:
+        """Raise if a need of a quantity that was named itself will not be met."""
+        if met:
+            return
+        for quantity in self.quantities:
+            if quantity.name in self.named and need in quantity.needs:
+                raise QuantityError(f"quantity {quantity.name!r} {REMEDIES[need]}")
 
 
 def chosen_quantities(choice: Choice) -> Chosen:

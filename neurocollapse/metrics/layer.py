@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neurocollapse.metrics.weighting import Weighting
-from neurocollapse.probes import LayerSplit, Probed, probe_layer
+from neurocollapse.probes import LayerSplit, Probe, Probed, probe_layer
 from neurocollapse.statistics import ClassMoments, LayerRecord, Reader
 
 Finish = Callable[[Tensor], Tensor]
@@ -45,7 +45,7 @@ class Layer:
     record: LayerRecord = field(default_factory=lambda: LayerRecord("layer", 1))
     totals: Mapping[Gather, Tensor] = field(default_factory=dict)
     split: Callable[[], LayerSplit] | None = None
-    probe: str = "logistic"
+    probe: Probe = "logistic"
 
     def total(self, gather: Gather) -> Tensor | None:
         """What a gather function has added up over the second pass, float64; None without one."""

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from neurocollapse.metrics.catalogue import QUANTITIES, Choice, Chosen, chosen_quantities
 from neurocollapse.metrics.layer import Gather, Layer, Network
-from neurocollapse.metrics.quantity import Quantity, QuantityError
+from neurocollapse.metrics.quantity import REMEDIES, Quantity, QuantityError
 from neurocollapse.metrics.variability import between_class_covariance, within_class_covariance
 from neurocollapse.metrics.weighting import BETWEEN, Weighting, check_weighting
-from neurocollapse.probes import PROBE_WORDS, LayerSplit
+from neurocollapse.probes import PROBE_WORDS, LayerSplit, Probe
 from neurocollapse.statistics import ClassMoments, LayerRecord, MomentCollection
 
 PRECISION_FLOOR = {"bfloat16": 1e-4, "float16": 1e-6, "float32": 1e-12}
@@ -42,7 +42,7 @@ class Extra:
 
     totals: Mapping[str, Mapping[Gather, Any]] | None = None
     splits: Mapping[str, Callable[[], LayerSplit]] | None = None
-    probe: str = "logistic"
+    probe: Probe = "logistic"
 
 
 def measure(
@@ -123,7 +123,7 @@ class _Table:
         self._columns: dict[str, NDArray[Any]] = {}
         lacking = [(one, need) for one in chosen.quantities if one.name in chosen.named for need in self._lacks(one)]
         if lacking:
-            raise QuantityError(f"quantity {lacking[0][0].name!r} {_REMEDIES[lacking[0][1]]}")
+            raise QuantityError(f"quantity {lacking[0][0].name!r} {REMEDIES[lacking[0][1]]}")
         wanted = [one for one in chosen.quantities if self.can(one) and not one.over_layers]
         self._fill(list(dict.fromkeys((*wanted, self.quantities["compression"], self.quantities["between_trace"]))))
 
@@ -166,7 +166,8 @@ class _Table:
 
     def _lacks(self, quantity: Quantity) -> list[str]:
         """What the quantity needs and no layer has."""
-        made = {"features": self._extra.splits is not None, "second_pass": self._extra.totals is not None}
+        summed = self._extra.totals is not None
+        made = {"features": self._extra.splits is not None, "second_pass": summed, "logits": summed}
         return [
             need
             for need in quantity.needs
@@ -182,14 +183,6 @@ _HAS: dict[str, Callable[[Layer, Quantity], bool]] = {
     "features": lambda layer, quantity: layer.split is not None,
 }
 """Whether a layer has what a quantity needs."""
-_REMEDIES = {
-    "covariance": "needs the within-class scatter matrix; collect with covariance=True",
-    "reader": "needs the linear layer that reads the features; tap a linear layer's input, such as 'penultimate'",
-    "second_pass": "needs a second pass over the loader; name it in nc.analyze(model, loader, quantities=…)",
-    "logits": "needs the model's logits, one row a sample; this model's output has none",
-    "features": "needs the features of some samples; call nc.analyze(model, loader, probes=True)",
-}
-"""What to do where it has not."""
 
 
 def _array(quantity: Quantity, where: str, source: Layer | Network) -> NDArray[Any]:

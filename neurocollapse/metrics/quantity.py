@@ -11,6 +11,14 @@ from neurocollapse.metrics.layer import Gather
 Need = Literal["covariance", "reader", "second_pass", "logits", "features"]
 """What a quantity needs beyond class means and scatter: the scatter matrix, the linear layer that reads the features, a
 second pass over the loader, the model's logits in that pass, or the features of some samples."""
+REMEDIES: dict[Need, str] = {
+    "covariance": "needs the within-class scatter matrix; pass covariance=True to nc.collect or nc.analyze",
+    "reader": "needs the linear layer that reads the features; tap a linear layer's input, such as 'penultimate'",
+    "second_pass": "needs a second pass over the loader; name it in nc.analyze(model, loader, quantities=…)",
+    "logits": "needs the model's logits, a matrix (samples, outputs); this model's output has none",
+    "features": "needs the features of some samples; call nc.analyze(model, loader, probes=True)",
+}
+"""What to do where a need is not met."""
 Better = Literal["lower", "higher"]
 
 

@@ -1,1 +1,18 @@
-"""One pass of a model over a loader before many sinks."""
+"""One pass of a model over a loader, before many sinks."""
+
+from neurocollapse.passes.features import FeatureSink, KeptFeatures
+from neurocollapse.passes.loop import run_pass
+from neurocollapse.passes.moments import MomentSink, NonFinite, NonFiniteError
+from neurocollapse.passes.options import Mode
+from neurocollapse.passes.sink import Sink
+
+__all__ = [
+    "FeatureSink",
+    "KeptFeatures",
+    "Mode",
+    "MomentSink",
+    "NonFinite",
+    "NonFiniteError",
+    "Sink",
+    "run_pass",
+]

@@ -1,27 +1,22 @@
 """Class moments of every layer in one pass over a loader."""
 
 import json
-import math
-import operator
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
 import torch
-from torch import distributed as dist
 from torch import nn
-from torch.utils.data import Dataset, DistributedSampler, IterableDataset
 
-from neurocollapse.hooks import Recorder
-from neurocollapse.passes.checkpoint import Checkpoint, option_text, weight_digest
-from neurocollapse.passes.loop import Run, callee_of, device_of, undisturbed
-from neurocollapse.passes.moments import NON_FINITE, MomentStream, StreamOptions
-from neurocollapse.statistics import MomentCollection, all_reduce, memory_limit
+from neurocollapse.hooks import Calls
+from neurocollapse.passes.loaders import class_names
+from neurocollapse.passes.loop import Pass
+from neurocollapse.passes.moments import MomentSink, NonFinite
+from neurocollapse.passes.options import Mode, PassOptions
+from neurocollapse.statistics import MomentCollection, Precision, all_reduce
 from neurocollapse.support.provenance import describe_run
-
-MODES = ("eval", "train", "unchanged")
-PRECISIONS = ("single", "double")
 
 
 def collect(
@@ -33,15 +28,15 @@ def collect(
     num_classes: int | None = None,
     covariance: bool = False,
     device: torch.device | str | None = None,
-    mode: str = "eval",
-    non_finite: str = "raise",
+    mode: Mode = "eval",
+    non_finite: NonFinite = "raise",
     progress: bool = True,
     resume: str | PathLike[str] | None = None,
-    calls: str = "all",
+    calls: Calls = "all",
     output: Any = None,
     label_fn: Callable[[Any], Any] | None = None,
     include_input: bool = False,
-    precision: str = "single",
+    precision: Precision = "single",
     max_memory: float | None = None,
     distributed: bool = False,
 ) -> MomentCollection:
@@ -112,114 +107,45 @@ def collect(
     >>> collect(nn.Sequential(nn.Linear(4, 8), nn.ReLU()), batches, layers="linear")
     MomentCollection(1 layer, 4 samples, 2 classes)
     """
-    _check_choices(mode=(mode, MODES), non_finite=(non_finite, NON_FINITE), precision=(precision, PRECISIONS))
-    _check_loader(loader)
-    if label_fn is not None and not callable(label_fn):
-        raise TypeError(f"`label_fn` must be a function from a batch to its labels, got {type(label_fn).__name__}")
-    if distributed and not (dist.is_available() and dist.is_initialized()):
-        raise RuntimeError("`distributed` needs torch.distributed; call init_process_group or start with torchrun")
-    start = time.monotonic()
-    classes, num_classes, place = _class_names(loader), _checked_num_classes(num_classes), device_of(model, device)
-    limit = memory_limit(place, _checked_bytes(max_memory))
-    stream = MomentStream(num_classes or len(classes) or None, StreamOptions(precision, covariance, non_finite, limit))
-    recorder = Recorder(model, layers, pool=pool, output=output, calls=calls, sink=stream.add)
-    settings = {
-        "model": type(recorder.model).__name__,
-        "weights": weight_digest(recorder.model, mode) if resume is not None else 0,
-        "layers": [[tap.name, tap.path, tap.at_input] for tap in recorder.taps],
-        "pool": option_text(pool),
-        "output": option_text(output),
-        "calls": calls,
-        "precision": precision,
-        "covariance": covariance,
-        "non_finite": non_finite,
-        "mode": mode,
-        "num_classes": num_classes,
-        "include_input": include_input,
-    }
-    checkpoint = Checkpoint(_rank_path(resume, distributed), settings, place)
-    run = Run(
-        recorder,
-        stream,
-        checkpoint,
-        callee=callee_of(model, recorder.model),
-        device=place,
+    options = PassOptions(
+        layers=layers,
+        pool=pool,
+        num_classes=num_classes,
+        device=device,
+        mode=mode,
+        progress=progress,
+        resume=resume,
+        calls=calls,
+        output=output,
         label_fn=label_fn,
         include_input=include_input,
-        num_unrepeated=_num_unrepeated(loader, distributed),
+        distributed=distributed,
     )
-    with undisturbed(recorder.model, mode, place), recorder:
-        run.over(loader, progress=progress)
-    if not stream.num_samples and not distributed:
-        raise ValueError("the loader gave no samples; check that it is not empty or already used up")
-    with torch.inference_mode(False):  # results made in inference mode could not be used with autograd outside it
-        moments, records = stream.finished(run.ordered_records())
-    attributes = describe_run(recorder.model, place) | {
-        "mode": mode,
-        "precision": precision,
-        "num_samples": stream.num_samples,
-        "class_names": json.dumps(classes),
-        "skipped_layers": json.dumps(checkpoint.skipped),
-        "warnings": json.dumps(checkpoint.notes),
+    sink = MomentSink(precision=precision, covariance=covariance, non_finite=non_finite, max_memory=max_memory)
+    return collected(moment_pass(model, loader, sink, options))
+
+
+def moment_pass(
+    model: nn.Module, loader: Iterable[Any], sink: MomentSink, options: PassOptions, *, digests: bool = False
+) -> Pass:
+    """The pass that collects class moments, not yet run."""
+    sinks = {"moments": sink}
+    return Pass(model, loader, sinks, options, name="collect", digests=digests, announce=lambda: sink.plan)
+
+
+def collected(moments: Pass) -> MomentCollection:
+    """Run a `moment_pass`; what it has collected, of all processes together."""
+    start = time.monotonic()
+    collection = moments.run()["moments"]
+    model, progress = moments.recorder.model, moments.progress
+    attributes = describe_run(model, moments.device) | {
+        "mode": moments.options.mode,
+        "precision": moments.sinks["moments"].settings["precision"],
+        "num_samples": progress.num_samples,
+        "class_names": json.dumps(class_names(moments.loader)),
+        "skipped_layers": json.dumps(progress.skipped),
+        "warnings": json.dumps(progress.notes),
         "elapsed_seconds": round(time.monotonic() - start, 3),
     }
-    collection = MomentCollection(moments, records, attributes)
-    return all_reduce(collection) if distributed else collection
-
-
-def _check_choices(**choices: tuple[str, tuple[str, ...]]) -> None:
-    """Raise for an option that is none of those there are."""
-    for name, (value, allowed) in choices.items():
-        if value not in allowed:
-            raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}, got {value!r}")
-
-
-def _check_loader(loader: Any) -> None:
-    """Raise unless `loader` can be iterated and is not a dataset, which yields samples."""
-    if isinstance(loader, Dataset) and not isinstance(loader, IterableDataset):
-        raise TypeError(
-            f"`loader` must yield batches, got the dataset {type(loader).__name__}; wrap it in a "
-            "torch.utils.data.DataLoader"
-        )
-    if not isinstance(loader, Iterable):
-        raise TypeError(f"`loader` must be an iterable of batches, got {type(loader).__name__}")
-
-
-def _checked_num_classes(num_classes: Any) -> int | None:
-    """`num_classes` as a plain integer; raise unless it is a positive one or None."""
-    if num_classes is None:
-        return None
-    try:
-        value = operator.index(num_classes)
-    except TypeError:
-        value = 0
-    if value < 1 or isinstance(num_classes, bool):
-        raise ValueError(f"`num_classes` must be a positive integer, got {num_classes!r}")
-    return value
-
-
-def _checked_bytes(max_memory: Any) -> float | None:
-    """Raise unless `max_memory` is a positive number or None."""
-    if max_memory is not None and (not isinstance(max_memory, int | float) or not 0 < max_memory < math.inf):
-        raise ValueError(f"`max_memory` must be a positive number of bytes, got {max_memory!r}")
-    return max_memory
-
-
-def _class_names(loader: Any) -> list[str]:
-    """The class names that the loader's dataset knows, if it does."""
-    classes = getattr(getattr(loader, "dataset", None), "classes", None)
-    return [str(name) for name in classes] if isinstance(classes, list | tuple) else []
-
-
-def _rank_path(path: str | PathLike[str] | None, distributed: bool) -> str | PathLike[str] | None:
-    """The resume file of this process: each rank has its own."""
-    return f"{path}.rank{dist.get_rank()}" if path is not None and distributed else path
-
-
-def _num_unrepeated(loader: Any, distributed: bool) -> int | None:
-    """Samples of this rank before a DistributedSampler repeats some to even out the ranks; None for all."""
-    sampler = getattr(loader, "sampler", None)
-    if not distributed or not isinstance(sampler, DistributedSampler):
-        return None
-    total = len(sampler.dataset)  # type: ignore[arg-type]  # a DistributedSampler has checked that it has a length
-    return min(sampler.num_samples, len(range(sampler.rank, total, sampler.num_replicas)))
+    collection = replace(collection, attributes=attributes)
+    return all_reduce(collection) if moments.options.distributed else collection

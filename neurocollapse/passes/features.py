@@ -1,31 +1,86 @@
-"""The features of a few thousand samples, kept in memory: what probes and spectra need."""
+"""The features of the first samples, kept in memory: what probes and spectra need."""
 
-import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from neurocollapse.data.batches import moved, split_batch
-from neurocollapse.hooks import CaptureWarning, Recorder, SiteKey
-from neurocollapse.passes.loop import INPUT, callee_of, checked_labels, device_of, flat_input, progress_bar, undisturbed
-from neurocollapse.statistics import MemoryPlanError, MomentCollection, memory_limit
+from neurocollapse.passes.sink import Sink
+from neurocollapse.statistics import ClassBatch, MemoryPlanError, MomentCollection, memory_limit
 from neurocollapse.statistics.memory import GIB
 
-GATHER_OPTIONS = frozenset(
-    ("layers", "pool", "calls", "output", "device", "mode", "label_fn", "include_input", "progress")
-)
-"""The options that a second pass shares with `neurocollapse.collect`."""
 WORKING_COPIES = 4
 """Float64 copies of the largest layer that a probe makes: of both parts, standardised, and decomposed."""
 
 
+class FeatureSink(Sink):
+    """Copies of the features of the first samples, layer by layer.
+
+    Parameters
+    ----------
+    num_samples : int
+        Samples to keep at most; then the sink is full.
+    """
+
+    def __init__(self, num_samples: int) -> None:
+        self.num_samples = num_samples
+        self.settings = {"num_samples": num_samples}
+        self._parts: dict[str, list[Tensor]] = {}
+        self._labels: list[Tensor] = []
+        self._left = num_samples
+
+    def begin(self, batch: ClassBatch) -> None:
+        """Start a batch, of which only as many samples count as there is room for."""
+        self._batch = batch
+
+    def add(self, site: str, features: Tensor, rows: ClassBatch) -> None:
+        """Keep one layer's features."""
+        positions = len(rows.labels) // len(self._batch.labels)
+        with torch.inference_mode(False):  # a copy, never a view of the model's memory or a tensor of inference mode
+            if self._left:
+                self._parts.setdefault(site, []).append(features[: self._left * positions].to("cpu", copy=True))
+
+    def end(self, logits: Tensor | None) -> None:
+        """Keep the labels."""
+        self._labels.append(self._batch.labels[: self._left])
+        self._left -= len(self._labels[-1])
+        self.full = self._left == 0
+
+    def state(self) -> dict[str, Tensor]:
+        """Features and labels, batch by batch."""
+        parts = {"labels": self._labels} | self._parts
+        return {f"{name}/{index}": part for name, batches in parts.items() for index, part in enumerate(batches)}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up the features and labels of some batches."""
+        parts: dict[str, list[Tensor]] = {}
+        for name in sorted(tensors, key=lambda name: int(name.rpartition("/")[2])):
+            parts.setdefault(name.rpartition("/")[0], []).append(tensors[name])
+        self._labels = parts.pop("labels")
+        self._parts = parts
+        self._left -= sum(map(len, self._labels))
+        self.full = self._left == 0
+
+    def result(self) -> "KeptFeatures":
+        """Everything by layer name; the parts of each layer are given up on the way."""
+        labels = torch.cat(self._labels) if self._labels else torch.empty(0, dtype=torch.int64, device="cpu")
+        features = {
+            record.name: torch.cat(self._parts.pop(site)) for site, record in self.layers.items() if site in self._parts
+        }
+        samples = torch.arange(len(labels), device="cpu")
+        return KeptFeatures(
+            features,
+            {name: samples.repeat_interleave(len(rows) // len(labels)) for name, rows in features.items()},
+            labels,
+        )
+
+
 @dataclass(frozen=True)
-class Gathered:
+class KeptFeatures:
     """Features of many layers for the same samples.
 
     Attributes
@@ -54,75 +109,8 @@ class Gathered:
         return int((~self.features[name].isfinite().all(dim=1)).sum())
 
 
-def gather(
-    model: nn.Module,
-    loader: Iterable[Any],
-    *,
-    num_samples: int,
-    num_classes: int | None = None,
-    layers: Any = "leaves",
-    pool: Any = "auto",
-    calls: str = "all",
-    output: Any = None,
-    device: torch.device | str | None = None,
-    mode: str = "eval",
-    label_fn: Callable[[Any], Any] | None = None,
-    include_input: bool = False,
-    progress: bool = True,
-) -> Gathered:
-    """Features of every chosen layer for the first samples of a loader, in float32 or float64.
-
-    The model is left as `neurocollapse.collect` leaves it, and the options mean the same.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-    loader : iterable of batches
-    num_samples : int
-        Samples to keep at most; the pass ends when there are that many.
-    num_classes : int, optional
-        Labels must lie in [0, num_classes).
-
-    Returns
-    -------
-    Gathered
-
-    Raises
-    ------
-    ValueError
-        As `neurocollapse.collect`; also if the loader gives no samples.
-
-    Examples
-    --------
-    >>> batches = [(torch.eye(4), torch.tensor([0, 0, 1, 1]))] * 3
-    >>> gather(nn.Linear(4, 3), batches, num_samples=6, layers="leaves").labels.tolist()
-    [0, 0, 1, 1, 0, 0]
-    """
-    kept = _Kept(num_samples)
-    recorder = Recorder(model, layers, pool=pool, output=output, calls=calls, sink=kept.add)
-    callee, place = callee_of(model, recorder.model), device_of(model, device)
-    with undisturbed(recorder.model, mode, place), recorder, progress_bar(loader, progress, "probe") as bar:
-        for batch in bar:
-            parts = split_batch(batch, recorder.model, label_fn=label_fn)
-            labels = checked_labels(parts, num_classes)
-            if not len(labels):
-                continue
-            kept.begin(labels)
-            if include_input:
-                kept.add(INPUT, flat_input(parts, len(labels)), 1)
-            recorder.expect(len(labels))
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", CaptureWarning)  # the pass that collected moments has said it
-                callee(*moved(parts.args, place), **moved(parts.kwargs, place))
-            if kept.num_samples >= num_samples:
-                break
-    if not kept.num_samples:
-        raise ValueError("the loader gave no samples to probe; check that it is not empty or already used up")
-    return kept.finished({INPUT: "input"} | {key: site.name for key, site in recorder.sites.items()})
-
-
 def check_features_fit(moments: MomentCollection, num_samples: int, *, limit: float | None) -> None:
-    """Raise MemoryPlanError unless the features that `gather` would keep, and work on one layer, fit in memory.
+    """Raise MemoryPlanError unless the features that would be kept, and work on one layer, fit in memory.
 
     Parameters
     ----------
@@ -145,38 +133,3 @@ def check_features_fit(moments: MomentCollection, num_samples: int, *, limit: fl
             f"{allowed / GIB:.2f} GiB may be used (largest layer: {largest}, {sizes[largest] / GIB:.2f} GiB); pass a "
             'smaller probe_samples, select fewer layers, pool="mean", or raise max_memory'
         )
-
-
-class _Kept:
-    """Copies of the features of the first samples, layer by layer."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.num_samples = 0
-        self._labels: list[Tensor] = []
-        self._features: dict[SiteKey, list[Tensor]] = {}
-        self._samples: dict[SiteKey, list[Tensor]] = {}
-
-    def begin(self, labels: Tensor) -> None:
-        """Start a batch, of which only as many samples count as there is room for."""
-        self._labels.append(labels[: self.limit - self.num_samples])
-        self.num_samples += len(self._labels[-1])
-
-    def add(self, key: SiteKey, features: Tensor, positions: int) -> None:
-        """Keep one layer's features: called inside the hook."""
-        count = len(self._labels[-1])
-        rows = torch.arange(self.num_samples - count, self.num_samples).repeat_interleave(positions)
-        with torch.inference_mode(False):  # a copy, never a view of the model's memory or a tensor of inference mode
-            copy = features[: len(rows)].to("cpu", copy=True)
-        self._features.setdefault(key, []).append(copy)
-        self._samples.setdefault(key, []).append(rows)
-
-    def finished(self, names: dict[SiteKey, str]) -> Gathered:
-        """Everything by layer name; the parts of each layer are given up on the way."""
-        kept = [key for key in names if key in self._features]
-        with torch.inference_mode(False):
-            return Gathered(
-                {names[key]: torch.cat(self._features.pop(key)) for key in kept},
-                {names[key]: torch.cat(self._samples[key]) for key in kept},
-                torch.cat(self._labels),
-            )

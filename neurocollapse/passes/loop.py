@@ -1,123 +1,297 @@
-"""One pass of a model over a loader, with every batch counted once."""
+"""The one loop: a model over a loader, every batch counted once, before any number of sinks."""
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from os import PathLike
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from neurocollapse.data.batches import Batch, moved, split_batch
-from neurocollapse.hooks import CaptureError, CaptureWarning, Recorder, SiteKey
-from neurocollapse.passes.checkpoint import Checkpoint, batch_digest, deferred_interrupt
-from neurocollapse.passes.moments import MomentStream
-from neurocollapse.statistics import LayerRecord, check_labels, one_hot_columns
+from neurocollapse.hooks import Calls, CaptureError, CaptureWarning, Recorder, SiteKey
+from neurocollapse.hooks.eager import outside_autocast
+from neurocollapse.passes.checkpoint import Checkpoint, Progress
+from neurocollapse.passes.digest import batch_digest, option_text, weight_digest
+from neurocollapse.passes.interrupt import deferred_interrupt
+from neurocollapse.passes.loaders import (
+    check_loader,
+    checked_labels,
+    class_names,
+    flat_input,
+    float_input,
+    logits_of,
+    num_unrepeated,
+    progress_bar,
+)
+from neurocollapse.passes.options import Mode, PassOptions
+from neurocollapse.passes.sink import Sink
+from neurocollapse.statistics import ClassBatch, LayerRecord, one_hot_columns
 
 INPUT = SiteKey(-1, 0)
 """Key of the network's input, which comes from the loader and not from a hook."""
 
 
-class Run:
-    """One pass over a loader: batches through the recorder into the stream, and the stream into its file.
+def run_pass(
+    model: nn.Module,
+    loader: Iterable[Any],
+    sinks: Mapping[str, Sink],
+    *,
+    layers: Any = "leaves",
+    pool: Any = "auto",
+    num_classes: int | None = None,
+    device: torch.device | str | None = None,
+    mode: Mode = "eval",
+    progress: bool = True,
+    resume: str | PathLike[str] | None = None,
+    calls: Calls = "all",
+    output: Any = None,
+    label_fn: Callable[[Any], Any] | None = None,
+    include_input: bool = False,
+    distributed: bool = False,
+) -> dict[str, Any]:
+    """Run a model over a loader once, and hand the features of every chosen layer to all sinks.
+
+    The model is left as `neurocollapse.collect` leaves it, and the options mean the same.
 
     Parameters
     ----------
-    recorder, stream, checkpoint
-        What takes the features, what counts them, and where the finished part is kept.
-    callee : torch.nn.Module
-        What to call: the recorder's model, or what wraps it.
+    model : torch.nn.Module
+    loader : iterable of batches
+    sinks : mapping of str to Sink
+        What takes the features, by names of your own; see `Sink`.
+    layers, pool, num_classes, device, mode, progress, calls, output, label_fn, include_input
+        See `neurocollapse.collect`.
+    resume : path-like, optional
+        File in which the state of all sinks is kept; a run that finds it continues from there, to the last bit.
+    distributed : bool, default False
+        Samples that a DistributedSampler repeats to even out the ranks count once, and each rank has a resume file of
+        its own. Each rank has the results of its own samples.
+
+    Returns
+    -------
+    dict of str to what the sink's `result` gives
+
+    Raises
+    ------
+    ValueError
+        As `neurocollapse.collect`; also if the loader gives no samples.
+
+    Examples
+    --------
+    >>> from neurocollapse.passes import FeatureSink
+    >>> batches = [(torch.eye(4), torch.tensor([0, 0, 1, 1]))] * 3
+    >>> results = run_pass(nn.Linear(4, 3), batches, {"features": FeatureSink(num_samples=6)})
+    >>> results["features"].labels.tolist()
+    [0, 0, 1, 1, 0, 0]
+    """
+    options = PassOptions(
+        layers=layers,
+        pool=pool,
+        num_classes=num_classes,
+        device=device,
+        mode=mode,
+        progress=progress,
+        resume=resume,
+        calls=calls,
+        output=output,
+        label_fn=label_fn,
+        include_input=include_input,
+        distributed=distributed,
+    )
+    return Pass(model, loader, sinks, options, name="pass").run()
+
+
+class Pass:
+    """One pass of a model over a loader.
+
+    Parameters
+    ----------
+    model, loader, sinks
+        See `run_pass`.
+    options : PassOptions
+    name : str
+        What the progress bar and the file call it.
+    digests : bool
+        Whether batches are to be known again also where no file is kept.
+    settings : mapping
+        What must not change between the parts of one run, beside options and sinks.
+    announce : callable, optional
+        Gives what is shown on a terminal after the first batch.
+
+    Attributes
+    ----------
+    recorder : Recorder
     device : torch.device
         Where the inputs go.
-    label_fn : callable or None
-        Labels of a batch.
-    include_input : bool
-        Count the network's input as layer 0.
-    num_unrepeated : int or None
-        How many of the loader's samples count; those after them are repeats.
+    progress : Progress
+        How far the pass has come.
     """
 
     def __init__(
         self,
-        recorder: Recorder,
-        stream: MomentStream,
-        checkpoint: Checkpoint,
+        model: nn.Module,
+        loader: Iterable[Any],
+        sinks: Mapping[str, Sink],
+        options: PassOptions,
         *,
-        callee: nn.Module,
-        device: torch.device,
-        label_fn: Callable[[Any], Any] | None,
-        include_input: bool,
-        num_unrepeated: int | None,
+        name: str,
+        digests: bool = False,
+        settings: Mapping[str, Any] | None = None,
+        announce: Callable[[], object] | None = None,
     ) -> None:
-        self.recorder = recorder
-        self.stream = stream
-        self.checkpoint = checkpoint
-        self.callee = callee
-        self.device = device
-        self.label_fn = label_fn
-        self.include_input = include_input
-        self.num_unrepeated = num_unrepeated
-        self._settled = False
+        check_loader(loader)
+        _check_sinks(sinks)
+        self.name = name
+        self.loader = loader
+        self.sinks = sinks
+        self.options = options
+        self.device = options.device_of(model)
+        self.recorder = Recorder(
+            model,
+            options.layers,
+            pool=options.pool,
+            output=options.output,
+            calls=options.calls,
+            sink=self._hand_over,
+        )
+        self.fixed_classes = options.num_classes or len(class_names(loader)) or None
+        self.progress = Progress(num_classes=self.fixed_classes or 0)
+        path = options.rank_path()
+        self._keeps_digests = digests or path is not None
+        self._checkpoint = Checkpoint(path, self._settings() | dict(settings or {}) if path else {}, self.device)
+        self._callee = _callee_of(model, self.recorder.model)
+        self._num_unrepeated = num_unrepeated(loader) if options.distributed else None
+        self._announce = announce
+        self._sites: dict[SiteKey, str] = {}
+        self._batch: ClassBatch | None = None
+        self._settled = self._torn = False
 
-    def over(self, loader: Iterable[Any], *, progress: bool) -> None:
-        """Count every batch; save what is new however the pass ends."""
-        self.checkpoint.load(self.stream)
-        finished = self.stream.num_batches
-        try:
-            with progress_bar(loader, progress) as bar:
-                self._count_all(bar, finished)
-        finally:
-            if self.stream.num_batches > finished:
-                self.checkpoint.save(self.stream)
+    def run(self) -> dict[str, Any]:
+        """Hand every batch to the sinks, save what is new however the pass ends, and give the sinks' results."""
+        for sink in self.sinks.values():
+            sink.start(self.progress.layers, self.device)
+        self._checkpoint.load(self.progress, self.sinks)
+        finished = self.progress.num_batches
+        with _undisturbed(self.recorder.model, self.options.mode, self.device), self.recorder:
+            try:
+                with progress_bar(self.loader, self.options.progress, self.name) as bar:
+                    self._count_all(bar, finished)
+            finally:
+                if self.progress.num_batches > finished and not self._torn:
+                    self._checkpoint.save(self.progress, self.sinks)
+        if not self.progress.num_samples and not self.options.distributed:
+            raise ValueError("the loader gave no samples; check that it is not empty or already used up")
+        with torch.inference_mode(False):  # results made in inference mode could not be used with autograd outside it
+            return {name: sink.result() for name, sink in self.sinks.items()}
 
-    def ordered_records(self) -> dict[SiteKey, LayerRecord]:
-        """Records of the sites that were counted, by depth."""
-        records = self.checkpoint.records
-        return {key: records[key] for key in sorted(self.stream.accumulators, key=lambda key: records[key].depth)}
+    def _settings(self) -> dict[str, Any]:
+        """What a file must have in common with this run to be continued."""
+        options = self.options
+        common = {
+            "pass": self.name,
+            "model": type(self.recorder.model).__name__,
+            "weights": weight_digest(self.recorder.model, options.mode),
+            "layers": [[tap.name, tap.path, tap.at_input] for tap in self.recorder.taps],
+            "pool": option_text(options.pool),
+            "output": option_text(options.output),
+            "calls": options.calls,
+            "mode": options.mode,
+            "num_classes": options.num_classes,
+            "include_input": options.include_input,
+            "sinks": {name: type(sink).__qualname__ for name, sink in self.sinks.items()},
+        }
+        return common | {
+            f"{setting} of {name}": value
+            for name, sink in self.sinks.items()
+            for setting, value in sink.settings.items()
+        }
 
     def _count_all(self, bar: Any, finished: int) -> None:
         """Pass over the batches of an earlier run, once it is certain that they are the same, and count the others."""
         index, digest = 0, 0
         for batch in bar:
-            parts = split_batch(batch, self.recorder.model, label_fn=self.label_fn)
-            labels = checked_labels(parts, self.stream.num_classes if self.stream.fixed_classes else None)
+            parts = split_batch(batch, self.recorder.model, label_fn=self.options.label_fn)
+            labels = checked_labels(parts, self.fixed_classes)
             if not len(labels):
                 continue  # an empty batch holds nothing to count, and models may fail on it
-            if self.checkpoint.path:  # before the model runs, which may change its inputs in place
+            if self._keeps_digests:  # before the model runs, which may change its inputs in place
                 digest = batch_digest(parts.tensors, labels, digest)
             if index >= finished:
-                with deferred_interrupt() if self.checkpoint.path else nullcontext():
+                with deferred_interrupt() if self._checkpoint.path else nullcontext():
                     self._count(parts, labels)
-                    self.checkpoint.finish_batch(self.stream, digest)
-                if index == 0 and not bar.disable:
-                    bar.write(repr(self.stream.plan(self.checkpoint.records)), file=sys.stderr)
+                    self.progress.digest = digest
+                    self._checkpoint.finish_batch(self.progress, self.sinks)
+                if index == 0 and self._announce is not None and not bar.disable:
+                    bar.write(repr(self._announce()), file=sys.stderr)
             index += 1
             if index == finished:
-                self.checkpoint.go_on_after(digest)
+                self._checkpoint.check_repeated(digest, self.progress)
+            if index >= finished and all(sink.full for sink in self.sinks.values()):
+                return
         if index < finished:
-            self.checkpoint.go_on_after(digest)
+            self._checkpoint.check_repeated(digest, self.progress)
 
     def _count(self, parts: Batch, labels: Tensor) -> None:
-        """Run the model on one batch, with every chosen layer counted from inside its hook."""
+        """Run the model on one batch, with every chosen layer handed over from inside its hook."""
         args, kwargs = moved(parts.args, self.device), moved(parts.kwargs, self.device)
-        left = len(labels) if self.num_unrepeated is None else self.num_unrepeated - self.stream.num_samples
-        columns = one_hot_columns(parts.labels)
-        self.stream.begin(labels[:left], self.checkpoint.records, num_classes=columns)
-        if self.include_input:
-            self.stream.add(INPUT, flat_input(parts, len(labels)).to(self.device), 1)
+        left = len(labels) if self._num_unrepeated is None else self._num_unrepeated - self.progress.num_samples
+        batch = self._batch = self._begun(labels[:left], one_hot_columns(parts.labels))
+        if self.options.include_input:
+            features = flat_input(parts, len(labels)).to(self.device)
+            with outside_autocast(features):
+                self._hand_over(INPUT, features, 1)
         self.recorder.expect(len(labels))
-        self.callee(*args, **kwargs)
+        output = self._callee(*args, **kwargs)
         if not self._settled:
             self._settle(parts)
         self._warn_of_padding(parts)
-        self.stream.end(self.checkpoint.records)
+        if batch is not None:
+            logits = logits_of(output, len(labels), count=len(batch.labels))
+            with outside_autocast(batch.labels if logits is None else logits):
+                for sink in self.sinks.values():
+                    sink.end(logits)
+            self.progress.num_samples += len(batch.labels)
+            self.progress.num_classes = batch.num_classes
+        self.progress.num_batches += 1
+        self._batch, self._torn = None, False
+
+    def _begun(self, labels: Tensor, num_classes: int) -> ClassBatch | None:
+        """The labels that count, once every sink has agreed to them; None where there are none.
+
+        `num_classes` is what the batch says of their number beside the labels that occur.
+        """
+        if not len(labels):
+            return None
+        if self.fixed_classes is None:
+            num_classes = max(self.progress.num_classes, num_classes, int(labels.max()) + 1)
+        batch = ClassBatch(labels, self.fixed_classes or num_classes)
+        for sink in self.sinks.values():
+            sink.begin(batch)
+        return batch
+
+    def _hand_over(self, key: SiteKey, features: Tensor, positions: int) -> None:
+        """Give one layer's features to every sink: called inside the hook, before the model's next operation."""
+        if self._batch is None:
+            return
+        rows = self._batch.repeated(positions)
+        if len(features) > len(rows.labels):  # what a padding sampler repeats comes last and has no label here
+            features = features[: len(rows.labels)]
+        site = self._sites.get(key) or self._sites.setdefault(key, _site(key))
+        self._torn = True
+        for sink in self.sinks.values():
+            sink.add(site, features, rows)
 
     def _settle(self, parts: Batch) -> None:
         """After the first forward pass: what is known of each layer."""
-        records = {
-            key: LayerRecord(
+        layers = {}
+        if self.options.include_input:
+            dtype = str(float_input(parts).dtype).removeprefix("torch.")
+            layers[_site(INPUT)] = LayerRecord("input", 0, "Input", pooling="flatten", feature_dtype=dtype)
+        for key, site in self.recorder.sites.items():
+            layers[_site(key)] = LayerRecord(
                 name=site.name,
                 depth=site.depth + 1,
                 module_type=site.module_type,
@@ -126,45 +300,52 @@ class Run:
                 feature_dtype=str(site.dtype).removeprefix("torch."),
                 positions=site.positions,
             )
-            for key, site in self.recorder.sites.items()
-        }
-        if self.include_input:
-            dtype = str(_float_input(parts).dtype).removeprefix("torch.")
-            records[INPUT] = LayerRecord("input", 0, "Input", pooling="flatten", feature_dtype=dtype)
-        names = [record.name for record in records.values()]
+        names = [record.name for record in layers.values()]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise CaptureError(f"there are two layers named {twice!r}; give one an alias: layers={{'alias': selector}}")
-        self.checkpoint.records, self.checkpoint.skipped = records, self.recorder.skipped
+        self.progress.layers.clear()
+        self.progress.layers.update(layers)
+        self.progress.skipped = self.recorder.skipped
         self._settled = True
 
     def _warn_of_padding(self, parts: Batch) -> None:
         """Say once that padded tokens are averaged with the others."""
-        mask, notes = parts.kwargs.get("attention_mask"), self.checkpoint.notes
+        mask, notes = parts.kwargs.get("attention_mask"), self.progress.notes
         if notes or not isinstance(mask, Tensor) or bool(mask.all()):
             return
-        records = self.checkpoint.records.values()
+        records = self.progress.layers.values()
         if any(record.layout == "tokens" and record.pooling in ("mean", "max") for record in records):
             notes.append("batches have padding, and padded tokens take part in pool='mean' and 'max'; pass a callable")
             warnings.warn(notes[0], CaptureWarning, stacklevel=2)
 
 
-def device_of(model: nn.Module, requested: torch.device | str | None) -> torch.device:
-    """Where inputs go: the requested device, which must be where the model is, or the model's own."""
-    first = next(iter(model.parameters()), None) if isinstance(model, nn.Module) else None
-    own = torch.device("cpu") if first is None else first.device
-    if requested is None:
-        return own
-    try:
-        device = torch.device(requested)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f'`device` must name a device such as "cpu" or "cuda:0", got {requested!r}') from error
-    if first is not None and (device.type != own.type or device.index not in (None, own.index)):
-        raise ValueError(f"`device` is {device}, but the model is on {own}; call model.to({str(device)!r}) first")
-    return device
+def _check_sinks(sinks: Any) -> None:
+    """Raise unless there are sinks, under names that a file can tell apart."""
+    if not isinstance(sinks, Mapping):
+        raise TypeError(f"`sinks` must map names to sinks, got {type(sinks).__name__}")
+    if not sinks:
+        raise ValueError("`sinks` must hold at least one sink, got none")
+    for name, sink in sinks.items():
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ValueError(f"`sinks` must have names of letters, digits and underscores, got {name!r}")
+        missing = [member for member in _MEMBERS if not hasattr(sink, member)]
+        if missing:
+            raise TypeError(
+                f"`sinks` must hold sinks, got {type(sink).__name__} for {name!r}, which has no `{missing[0]}`; "
+                "inherit from neurocollapse.passes.Sink"
+            )
 
 
-def callee_of(model: nn.Module, inner: nn.Module) -> nn.Module:
+_MEMBERS = ("settings", "full", "start", "begin", "add", "end", "state", "load_state", "result")
+
+
+def _site(key: SiteKey) -> str:
+    """What sinks and files call a site: the same in every process, unlike names, which the first batch settles."""
+    return "input" if key == INPUT else f"{key.tap}.{key.call}"
+
+
+def _callee_of(model: nn.Module, inner: nn.Module) -> nn.Module:
     """What to call: FSDP gathers weights in its own forward; that of DDP would wait for ranks with no batch left."""
     fsdp = sys.modules.get("torch.distributed.fsdp.fully_sharded_data_parallel")
     sharded = fsdp is not None and any(isinstance(part, fsdp.FullyShardedDataParallel) for part in model.modules())
@@ -172,7 +353,7 @@ def callee_of(model: nn.Module, inner: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def undisturbed(model: nn.Module, mode: str, device: torch.device) -> Iterator[None]:
+def _undisturbed(model: nn.Module, mode: Mode, device: torch.device) -> Iterator[None]:
     """Run the model in a mode and without gradients; put back every module's own mode and the random state."""
     modes = [(module, module.training) for module in model.modules()]
     with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
@@ -183,33 +364,3 @@ def undisturbed(model: nn.Module, mode: str, device: torch.device) -> Iterator[N
         finally:
             for module, training in modes:
                 module.training = training
-
-
-def checked_labels(parts: Batch, num_classes: int | None) -> Tensor:
-    """The checked labels of a batch, as many as one of the inputs has samples (in axis 1 where sequences lead)."""
-    labels = check_labels(parts.labels, num_classes=num_classes)
-    shapes = [tensor.shape for tensor in parts.tensors if tensor.dim()]
-    fits = any(len(labels) in (shape[0], *(shape[1:2] if len(shape) > 2 else ())) for shape in shapes)
-    return labels if fits or not shapes else check_labels(labels, num_samples=shapes[0][0])
-
-
-def flat_input(parts: Batch, num_samples: int) -> Tensor:
-    """The input as (samples, features), at least float32."""
-    tensor = _float_input(parts)
-    if tensor.shape[:1] != (num_samples,):
-        raise ValueError(f"`include_input` needs samples first, got an input of shape {tuple(tensor.shape)}")
-    return tensor.reshape(num_samples, -1).to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def progress_bar(loader: Iterable[Any], progress: bool, description: str = "collect") -> Any:
-    """A progress bar over batches: on a terminal or in a notebook only."""
-    visible = progress and (sys.stderr.isatty() or "ipykernel" in sys.modules)
-    return tqdm(loader, desc=description, unit="batch", disable=not visible)
-
-
-def _float_input(parts: Batch) -> Tensor:
-    """The first floating-point tensor that the model receives."""
-    for tensor in parts.tensors:
-        if tensor.is_floating_point():
-            return tensor
-    raise ValueError("`include_input` needs a floating-point input; this model's inputs are integers or not tensors")

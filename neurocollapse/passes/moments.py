@@ -1,23 +1,29 @@
 """Features of many layers into class moments, one batch at a time."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from neurocollapse.hooks import SiteKey
+from neurocollapse.passes.sink import Sink
 from neurocollapse.statistics import (
     ClassBatch,
-    ClassMoments,
     LayerRecord,
     MemoryPlan,
     MomentAccumulator,
+    MomentCollection,
+    Precision,
+    memory_limit,
     state_bytes,
     working_dtype,
 )
+from neurocollapse.support.choices import check_choice
 
-NON_FINITE = ("raise", "skip")
+NonFinite = Literal["raise", "skip"]
+"""Features that are NaN or infinite end the run, or are left out of that layer and counted."""
 
 _NON_FINITE = (
     'NaN, infinite, or too large to square; pass non_finite="skip" to leave such samples out, or precision="double" if '
@@ -30,177 +36,162 @@ class NonFiniteError(ValueError):
     """Features that are NaN or infinite, with the layer, batch and sample where they first appear."""
 
 
-class StreamOptions(NamedTuple):
-    """How features are accumulated; see `neurocollapse.collect`."""
-
-    precision: str
-    covariance: bool
-    non_finite: str
-    limit: int
-
-
-class MomentStream:
-    """One accumulator a layer, fed from inside the hooks.
+class MomentSink(Sink):
+    """Class moments of every layer: one accumulator a layer.
 
     The first batch settles how much memory the layers need: state is allocated only as long as it fits, and once the
-    forward pass has shown all layers the run is refused with the whole sum if it does not.
+    forward pass has shown all layers the run is refused with the whole sum if it does not. A batch with new classes is
+    refused if the room that they need does not fit.
 
-    Attributes
+    Parameters
     ----------
-    num_batches : int
-        Batches of which every layer has been counted.
-    torn : bool
-        Whether some layers may have counted a batch, or made room for a class, that others have not.
+    precision : {"single", "double"}, default "single"
+        "double" keeps the whole state in float64.
+    covariance : bool, default False
+        Keep the pooled within-class scatter matrix (features × features) of every layer.
+    non_finite : {"raise", "skip"}, default "raise"
+        Features that are NaN or infinite end the run, or are left out of that layer and counted.
+    max_memory : float, optional
+        Bytes that the running state may take. Default: 90 % of the free memory.
     """
 
-    def __init__(self, num_classes: int | None, options: StreamOptions) -> None:
-        self.fixed_classes = num_classes is not None
-        self.num_classes = num_classes or 0
-        self.options = options
-        self.num_batches = 0
-        self.num_samples = 0
-        self.accumulators: dict[SiteKey, MomentAccumulator] = {}
-        self.torn = False
-        self._planned: dict[SiteKey, int] = {}
-        self._batch: ClassBatch | None = None
-        self._norms: dict[SiteKey, tuple[Tensor, int]] = {}
+    def __init__(
+        self,
+        *,
+        precision: Precision = "single",
+        covariance: bool = False,
+        non_finite: NonFinite = "raise",
+        max_memory: float | None = None,
+    ) -> None:
+        check_choice("precision", precision, Precision)
+        check_choice("non_finite", non_finite, NonFinite)
+        if max_memory is not None and (not isinstance(max_memory, int | float) or not 0 < max_memory < math.inf):
+            raise ValueError(f"`max_memory` must be a positive number of bytes, got {max_memory!r}")
+        self.settings = {"precision": precision, "covariance": covariance, "non_finite": non_finite}
+        self.precision: Precision = precision
+        self.covariance = covariance
+        self.skips = non_finite == "skip"
+        self.max_memory = max_memory
+        self.accumulators: dict[str, MomentAccumulator] = {}
+        self.num_classes = 0
+        self._planned: dict[str, int] = {}
+        self._norms: dict[str, Tensor] = {}
 
-    def begin(self, labels: Tensor, records: dict[SiteKey, LayerRecord], *, num_classes: int = 0) -> None:
-        """Start a batch with these labels (checked, on the CPU); refuse new classes that do not fit in memory.
+    def start(self, layers: Mapping[str, LayerRecord], device: torch.device) -> None:
+        """Learn where the model runs, and how much memory is free there."""
+        super().start(layers, device)
+        self.limit = memory_limit(device, self.max_memory)
 
-        `num_classes` is what the batch says of their number beside the labels that occur.
-        """
-        needed = max(num_classes, int(labels.max()) + 1 if labels.numel() else 0)
-        if not self.fixed_classes and needed > self.num_classes:
-            self._grow(needed, records)
-        self._batch = ClassBatch(labels, self.num_classes)
-        self._norms = {}
+    def begin(self, batch: ClassBatch) -> None:
+        """Refuse new classes that do not fit in memory."""
+        if batch.num_classes > self.num_classes:
+            planned = {
+                site: self._bytes(batch.num_classes, accumulator.num_features, accumulator.reference.dtype)
+                for site, accumulator in self.accumulators.items()
+            }
+            self._plan(planned, batch.num_classes).check()
+            self.num_classes, self._planned = batch.num_classes, planned
+        self._batch, self._norms = batch, {}
 
-    def add(self, key: SiteKey, features: Tensor, positions: int) -> None:
-        """Count one layer's features: called inside the hook, before the model's next operation."""
-        if self._batch is None or not self._batch.labels.numel():
-            return
-        batch = self._batch.repeated(positions)
-        if len(features) > len(batch.labels):  # what a padding sampler repeats comes last and has no label here
-            features = features[: len(batch.labels)]
-        accumulator = self.accumulators.get(key) or self._allocate(key, features)
+    def add(self, site: str, features: Tensor, rows: ClassBatch) -> None:
+        """Count one layer's features."""
+        accumulator = self.accumulators.get(site) or self._allocated(site, features)
         if accumulator is None:
             return  # does not fit
-        self.torn = True
-        self._norms[key] = (accumulator.update(features, batch), positions)
+        if accumulator.num_classes < rows.num_classes:
+            accumulator.grow(rows.num_classes)
+        self._norms[site] = accumulator.update(features, rows)
 
-    def end(self, records: dict[SiteKey, LayerRecord]) -> None:
-        """Finish the batch: refuse what does not fit in memory, and features that are not finite."""
-        if self.num_batches == 0:
-            self.plan(records).check()
-        self._check_finite(records)
-        self.torn = False
-        self.num_batches += 1
-        self.num_samples += 0 if self._batch is None else self._batch.labels.numel()
-        self._batch = None
+    def end(self, logits: Tensor | None) -> None:
+        """Refuse what does not fit in memory, and features that are not finite."""
+        if len(self._planned) > len(self.accumulators):
+            self.plan.check()
+        self._check_finite()
 
-    def plan(self, records: dict[SiteKey, LayerRecord]) -> MemoryPlan:
+    @property
+    def plan(self) -> MemoryPlan:
         """How much memory each layer's state takes."""
-        entries = tuple((_name(records, key), size) for key, size in self._planned.items())
-        return MemoryPlan(entries, self.num_classes, self.options.limit)
-
-    def finished(self, records: dict[SiteKey, LayerRecord]) -> tuple[dict[str, ClassMoments], dict[str, LayerRecord]]:
-        """Moments and records by layer name, in the order of `records`; the running state is given up on the way."""
-        moments, layers = {}, {}
-        for key, record in records.items():
-            accumulator = self.accumulators.pop(key)
-            moments[record.name] = accumulator.moments()
-            layers[record.name] = replace(record, num_skipped=int(accumulator.dropped.sum()))
-        return moments, layers
+        return self._plan(self._planned, self.num_classes)
 
     def state(self) -> dict[str, Tensor]:
-        """The raw state of all layers, for a file."""
+        """The raw state of all layers."""
         return {
-            f"{key.tap}.{key.call}/{name}": tensor
-            for key, accumulator in self.accumulators.items()
+            f"{site}/{name}": tensor
+            for site, accumulator in self.accumulators.items()
             for name, tensor in accumulator.state().items()
         }
 
-    def load_state(
-        self,
-        header: dict[str, Any],
-        tensors: dict[str, Tensor],
-        device: torch.device,
-        records: dict[SiteKey, LayerRecord],
-    ) -> None:
-        """Take up a state that `state` returned, with the sizes in the file's header, if the memory allows."""
-        self.num_classes = int(header["num_classes"])
-        self.num_batches, self.num_samples = int(header["num_batches"]), int(header["num_samples"])
-        sizes = {
-            SiteKey(*site["key"]): (int(site["num_features"]), getattr(torch, site["dtype"]))
-            for site in header["sites"]
-        }
-        self._planned = {key: self._bytes(self.num_classes, *size) for key, size in sizes.items()}
-        self.plan(records).check()
-        for key, size in sizes.items():
-            accumulator = self._accumulator(*size, device)
-            prefix = f"{key.tap}.{key.call}/"
-            own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-            accumulator.load_state(own)
-            self.accumulators[key] = accumulator
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up a state, if the memory allows."""
+        states: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            site, _, part = name.partition("/")
+            states.setdefault(site, {})[part] = tensor
+        sizes = {site: (*state["reference"].shape, state["reference"].dtype) for site, state in states.items()}
+        self.num_classes = max((size[0] for size in sizes.values()), default=0)
+        self._planned = {site: self._bytes(*size) for site, size in sizes.items()}
+        self.plan.check()
+        for site, state in states.items():
+            self.accumulators[site] = self._accumulator(*sizes[site], self.device)
+            self.accumulators[site].load_state(state)
 
-    def _allocate(self, key: SiteKey, features: Tensor) -> MomentAccumulator | None:
+    def result(self) -> MomentCollection:
+        """The moments of all layers in order of depth; the running state is given up on the way."""
+        moments, layers = {}, {}
+        for site, record in self.layers.items():
+            if site in self.accumulators:
+                accumulator = self.accumulators.pop(site)
+                moments[record.name] = accumulator.moments().padded(self.num_classes)
+                layers[record.name] = replace(record, num_skipped=int(accumulator.dropped.sum()))
+        return MomentCollection(moments, layers)
+
+    def _allocated(self, site: str, features: Tensor) -> MomentAccumulator | None:
         """A new layer's state, or None where all that has been asked for no longer fits."""
-        self._planned[key] = self._bytes(self.num_classes, features.shape[1], features.dtype)
-        if sum(self._planned.values()) > self.options.limit:
+        self._planned[site] = self._bytes(self.num_classes, features.shape[1], features.dtype)
+        if sum(self._planned.values()) > self.limit:
             return None
-        accumulator = self._accumulator(features.shape[1], features.dtype, features.device)
-        self.accumulators[key] = accumulator
+        accumulator = self._accumulator(self.num_classes, features.shape[1], features.dtype, features.device)
+        self.accumulators[site] = accumulator
         return accumulator
 
-    def _accumulator(self, num_features: int, dtype: torch.dtype, device: torch.device) -> MomentAccumulator:
+    def _accumulator(self, num_classes: int, num_features: int, dtype: torch.dtype, device: Any) -> MomentAccumulator:
         """An empty accumulator with this run's options."""
         return MomentAccumulator(
-            self.num_classes,
+            num_classes,
             num_features,
-            precision=self.options.precision,
+            precision=self.precision,
             dtype=dtype,
             device=device,
-            covariance=self.options.covariance,
-            skip_non_finite=self.options.non_finite == "skip",
+            covariance=self.covariance,
+            skip_non_finite=self.skips,
         )
 
     def _bytes(self, num_classes: int, num_features: int, dtype: torch.dtype) -> int:
         """Bytes of one layer's state."""
-        working = working_dtype(num_features, precision=self.options.precision, dtype=dtype)
-        return state_bytes(num_classes, num_features, working=working, covariance=self.options.covariance)
+        working = working_dtype(num_features, precision=self.precision, dtype=dtype)
+        return state_bytes(num_classes, num_features, working=working, covariance=self.covariance)
 
-    def _grow(self, num_classes: int, records: dict[SiteKey, LayerRecord]) -> None:
-        """Make room for classes that no batch has shown before; what does not fit is refused with nothing changed."""
-        planned = {
-            key: self._bytes(num_classes, accumulator.num_features, accumulator.reference.dtype)
-            for key, accumulator in self.accumulators.items()
-        }
-        entries = tuple((_name(records, key), size) for key, size in planned.items())
-        MemoryPlan(entries, num_classes, self.options.limit).check()
-        self.torn = True
-        for accumulator in self.accumulators.values():
-            accumulator.grow(num_classes)
-        self.torn = False
-        self.num_classes, self._planned = num_classes, planned
+    def _plan(self, planned: dict[str, int], num_classes: int) -> MemoryPlan:
+        """The memory of some layers, by name."""
+        entries = tuple((self._name(site), size) for site, size in planned.items())
+        return MemoryPlan(entries, num_classes, self.limit)
 
-    def _check_finite(self, records: dict[SiteKey, LayerRecord]) -> None:
+    def _check_finite(self) -> None:
         """Raise for the first layer whose features were not finite: one look at the device for all layers."""
         if not self._norms:
             return
-        first = next(iter(self._norms.values()))[0].device
-        together = torch.cat([norms.to(first, non_blocking=True) for norms, _ in self._norms.values()])
+        first = next(iter(self._norms.values())).device
+        together = torch.cat([norms.to(first, non_blocking=True) for norms in self._norms.values()])
         if bool(together.sum().isfinite()):
             return
-        key, (norms, positions) = next(item for item in self._norms.items() if not item[1][0].isfinite().all())
-        problem = _TOO_LARGE if self.options.non_finite == "skip" else _NON_FINITE
-        sample = int((~norms.isfinite()).nonzero()[0]) // positions
+        site, norms = next(item for item in self._norms.items() if not item[1].isfinite().all())
+        sample = int((~norms.isfinite()).nonzero()[0]) // (len(norms) // len(self._batch.labels))
+        batch = self.accumulators[site].num_batches - 1
         raise NonFiniteError(
-            f"layer {_name(records, key)!r}: the features of sample {sample} in batch {self.num_batches} (counted "
-            f"from 0) are {problem}"
+            f"layer {self._name(site)!r}: the features of sample {sample} in batch {batch} (counted from 0) are "
+            f"{_TOO_LARGE if self.skips else _NON_FINITE}"
         )
 
-
-def _name(records: dict[SiteKey, LayerRecord], key: SiteKey) -> str:
-    """A layer's name for a message."""
-    return records[key].name if key in records else f"#{key.tap}"
+    def _name(self, site: str) -> str:
+        """A layer's name for a message."""
+        return self.layers[site].name if site in self.layers else site

@@ -2,7 +2,7 @@
 
 from neurocollapse.statistics.accumulator import MomentAccumulator
 from neurocollapse.statistics.collection import LayerRecord, MomentCollection
-from neurocollapse.statistics.distributed import all_reduce, process_group
+from neurocollapse.statistics.distributed import all_reduce, process_group, sum_over_processes
 from neurocollapse.statistics.labels import ClassBatch, LabelError, check_labels, one_hot_columns
 from neurocollapse.statistics.memory import (
     MemoryPlan,
@@ -35,6 +35,7 @@ __all__ = [
     "process_group",
     "read_state",
     "state_bytes",
+    "sum_over_processes",
     "working_dtype",
     "write_state",
 ]

@@ -3,7 +3,7 @@
 import datetime
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
@@ -15,6 +15,8 @@ from torch import Tensor
 from neurocollapse.statistics.collection import LayerRecord, MomentCollection
 from neurocollapse.statistics.kernels import mirrored
 from neurocollapse.statistics.moments import ClassMoments
+
+_DIFFERENT = "the processes have collected different layers; give every rank the same model and options"
 
 
 def all_reduce(collection: MomentCollection, *, group: Any = None) -> MomentCollection:
@@ -40,7 +42,9 @@ def all_reduce(collection: MomentCollection, *, group: Any = None) -> MomentColl
     """
     if not (dist.is_available() and dist.is_initialized()):
         raise RuntimeError("all_reduce needs torch.distributed; call init_process_group first or start with torchrun")
-    shape = _agreed_shape(collection, group)
+    shape = _agreed(_shape(collection), group, _DIFFERENT)
+    if shape is None:
+        raise ValueError("no process has collected a single sample; check the loader")
     records = [LayerRecord(**record) for record in shape["layers"]]
     own_classes = max((value.num_classes for value in collection.values()), default=0)
     num_classes = _reduced_number(own_classes, dist.ReduceOp.MAX, group)
@@ -52,6 +56,20 @@ def all_reduce(collection: MomentCollection, *, group: Any = None) -> MomentColl
         layers[record.name] = replace(record, num_skipped=_reduced_number(skipped, dist.ReduceOp.SUM, group))
     num_samples = _reduced_number(collection.num_samples, dist.ReduceOp.SUM, group)
     return MomentCollection(moments, layers, collection.attributes | {"num_samples": num_samples})
+
+
+def sum_over_processes(tensors: Mapping[str, Tensor], *, group: Any = None) -> dict[str, Tensor]:
+    """The sums over all processes of float64 tensors on the CPU; a process that has none takes part.
+
+    Raises
+    ------
+    ValueError
+        If the ranks that have any have others, or of other shapes.
+    """
+    own = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    agreed = _agreed(own, group, "the processes have added up different quantities; give every rank the same ones")
+    zeros = {name: torch.zeros(shape, dtype=torch.float64, device="cpu") for name, shape in (agreed or {}).items()}
+    return {name: _reduced(tensors.get(name, zero), dist.ReduceOp.SUM, group) for name, zero in zeros.items()}
 
 
 @contextmanager
@@ -100,14 +118,13 @@ def _reduced_scatter(local: ClassMoments, count: Tensor, offset_sum: Tensor, gro
     return mirrored(_reduced(local.within_scatter + distance.T @ weighted, dist.ReduceOp.SUM, group))
 
 
-def _agreed_shape(collection: MomentCollection, group: Any) -> dict[str, Any]:
-    """Layers, sizes and options of the lowest rank that has any; every rank with layers must have the same ones."""
-    own = _shape(collection)
-    text = json.dumps(own, sort_keys=True).encode() if len(collection) else b""
+def _agreed(own: dict[str, Any], group: Any, refusal: str) -> dict[str, Any] | None:
+    """What the lowest rank says that says anything, None if none does; every other one that does must say the same."""
+    text = json.dumps(own).encode() if own else b""
     rank, world = dist.get_rank(group), dist.get_world_size(group)
     source = _reduced_number(rank if text else world, dist.ReduceOp.MIN, group)
     if source == world:
-        raise ValueError("no process has collected a single sample; check the loader")
+        return None
     length = _reduced_number(len(text) if rank == source else 0, dist.ReduceOp.SUM, group)
     payload = torch.zeros(length, dtype=torch.uint8, device="cpu")
     if rank == source:
@@ -116,12 +133,14 @@ def _agreed_shape(collection: MomentCollection, group: Any) -> dict[str, Any]:
     agreed: dict[str, Any] = json.loads(bytes(payload.tolist()))
     differs = bool(text) and own != agreed
     if _reduced_number(int(differs), dist.ReduceOp.MAX, group):
-        raise ValueError("the processes have collected different layers; give every rank the same model and options")
+        raise ValueError(refusal)
     return agreed
 
 
 def _shape(collection: MomentCollection) -> dict[str, Any]:
     """What an empty process needs to know in order to take part; the number of classes may differ between ranks."""
+    if not len(collection):
+        return {}
     moments = list(collection.values())
     return {
         "layers": [asdict(replace(collection.record(name), num_skipped=0)) for name in collection],

@@ -176,6 +176,11 @@ class ClassMoments:
             within_scatter=self.within_scatter,
         )
 
+    def to(self, device: torch.device) -> "ClassMoments":
+        """The same moments on a device."""
+        tensors = {name: value if value is None else value.to(device) for name, value in vars(self).items()}
+        return ClassMoments(**tensors)
+
     def __repr__(self) -> str:
         covariance = ", with within-class scatter matrix" if self.within_scatter is not None else ""
         return (

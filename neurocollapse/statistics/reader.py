@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -28,6 +29,10 @@ class Reader:
     def num_features(self) -> int:
         """Columns of the weight."""
         return self.weight.shape[1]
+
+    def to(self, device: torch.device) -> "Reader":
+        """The same layer on a device."""
+        return Reader(self.weight.to(device), None if self.bias is None else self.bias.to(device))
 
     def __repr__(self) -> str:
         bias = "" if self.bias is None else ", with bias"

@@ -202,7 +202,11 @@ BAD: dict[str, tuple[Callable[[SimpleNamespace], Any], type[BaseException], str]
         ValueError,
         r'`weighting` must be "equal" or "frequency", got \'sum\'',
     ),
-    "option misspelt": (analyze(layer="head"), TypeError, r"unexpected keyword argument 'layer'"),
+    "option misspelt": (
+        analyze(layer="head"),
+        TypeError,
+        r"analyze\(\) got an unexpected keyword argument 'layer'; did you mean 'layers'",
+    ),
     "max_memory negative": (analyze(max_memory=-1), ValueError, r"`max_memory` must be a positive number of bytes"),
     "max_memory a text": (analyze(max_memory="8GB"), ValueError, r"`max_memory` must be .* got '8GB'"),
     "max_memory too small": (analyze(max_memory=10), nc.MemoryPlanError, r"2 layers and 3 classes need 0.00 GiB"),

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -49,10 +50,22 @@ def test_row_11_two_ranks_count_each_sample_once(folder: Path, name: str) -> Non
         torch.testing.assert_close(found[layer].scatter, expected[layer].scatter, rtol=tolerance, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", driver.CASES)
+def test_row_11_a_second_pass_in_parts_adds_up_to_that_of_one_process(folder: Path, name: str) -> None:
+    case = driver.CASES[name]
+    options = {key: case[key] for key in ("precision", "covariance") if key in case}
+    loader = [driver.samples(case["num_samples"])]
+    expected = nc.analyze(driver.build(), loader, quantities=driver.quantities(), num_classes=4, **options)
+    found = nc.open(folder / f"{name}.nc")
+    np.testing.assert_allclose(found["distances"], expected["distances"], rtol=1e-6)  # as above
+    assert found["hits"].equals(expected["hits"])
+
+
 @pytest.mark.parametrize("precision", ["single", "double"])
 def test_row_11_each_rank_has_a_resume_file_of_its_own(folder: Path, precision: str) -> None:
     name = "padded" if precision == "single" else "double"
     assert sorted(path.name for path in folder.glob(f"{name}.state*")) == [f"{name}.state.rank{r}" for r in range(2)]
+    assert len(list(folder.glob(f"{name}.sums.second.rank?"))) == 2
 
 
 @pytest.mark.parametrize("name", driver.WRAPPERS)

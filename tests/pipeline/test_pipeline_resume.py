@@ -53,7 +53,7 @@ def start(*arguments: Any) -> subprocess.Popen[str]:
 
 def num_batches(path: Path) -> int:
     """Whole batches in a resume file."""
-    return int(read_state(path, "run")[0]["num_batches"])
+    return int(read_state(path, "pass")[0]["num_batches"])
 
 
 def test_a_killed_run_goes_on_in_a_new_process_to_the_last_bit(
@@ -360,7 +360,7 @@ def test_a_damaged_or_foreign_file_is_refused_and_left_alone(slow: SimpleNamespa
         case "moments":
             moments.save(state)
         case "half a header":
-            save_file({}, state, metadata={"neurocollapse": '{"kind": "run", "version": 1}'})
+            save_file({}, state, metadata={"neurocollapse": '{"kind": "pass", "version": 1}'})
         case "a folder":
             state.unlink()
             state.mkdir()

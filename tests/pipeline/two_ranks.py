@@ -25,6 +25,16 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+def hits(layer: Any, rows: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """How often the logits are right, class by class."""
+    return lambda logits: torch.bincount(rows.labels[logits.argmax(1) == rows.labels], minlength=4)
+
+
+def distances(layer: Any, rows: Any) -> torch.Tensor:
+    """Σ‖z − μ_k‖ with the means of all ranks."""
+    return (rows.features - layer.moments.mean[rows.labels]).norm(dim=1).sum()
+
+
 def fully_sharded(model: nn.Module) -> nn.Module:
     """The model with its weights divided among the ranks."""
     with warnings.catch_warnings():
@@ -38,6 +48,16 @@ WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "DistributedDataParallel": nn.parallel.DistributedDataParallel,
     "FullyShardedDataParallel": fully_sharded,
 }
+
+
+def quantities() -> list[Any]:
+    """What a second pass adds up."""
+    from neurocollapse.metrics import Quantity
+
+    return [
+        Quantity(name="distances", of=lambda layer: layer.total(distances), gather=distances),
+        Quantity(name="hits", of=lambda layer: layer.total(hits), gather=hits, needs="logits", dims=("layer", "class")),
+    ]
 
 
 def build() -> nn.Module:
@@ -73,8 +93,19 @@ def main(rank: int, world_size: int, folder: Path) -> None:
         for _ in range(2):  # the second time from the file of this rank
             state = folder / f"{name}.state"
             moments = nc.collect(build(), loader, distributed=True, resume=state, progress=False, **options)
+            dataset = nc.analyze(
+                build(),
+                loader,
+                distributed=True,
+                resume=state.with_suffix(".sums"),
+                progress=False,
+                quantities=quantities(),
+                num_classes=4,
+                **options,
+            )
         if rank == 0:
             moments.save(folder / name)
+            nc.save(dataset, folder / f"{name}.nc")
     for name, wrap in WRAPPERS.items():
         moments = nc.collect(wrap(build()), [samples(12)], progress=False)
         if rank == 0:

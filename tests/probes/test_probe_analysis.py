@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import neurocollapse as nc
-from neurocollapse.passes.features import gather
+from neurocollapse.passes import FeatureSink, run_pass
 from neurocollapse.probes import (
     accuracy,
     effective_rank,
@@ -175,7 +175,7 @@ def test_features_are_copies_in_their_own_dtype_also_in_inference_mode(loader: A
     batches = [(inputs.to(dtype, copy=True), labels) for inputs, labels in loader]
     expected = torch.cat([inputs.flatten(1) for inputs, _ in batches])
     with torch.inference_mode():
-        kept = gather(in_place, batches, num_samples=100)
+        kept = run_pass(in_place, batches, {"features": FeatureSink(100)})["features"]
     assert torch.equal(kept.features["0"], expected)
     assert (kept.features["1"] >= 0).all()
     assert kept.features["0"].dtype == dtype
@@ -183,7 +183,8 @@ def test_features_are_copies_in_their_own_dtype_also_in_inference_mode(loader: A
 
 
 def test_the_rows_of_a_sample_stay_on_one_side(model: nn.Module, loader: Any) -> None:
-    kept = gather(model, loader, num_samples=20, layers=["0", "4"], pool={"0": "positions"})
+    sinks = {"features": FeatureSink(20)}
+    kept = run_pass(model, loader, sinks, layers=["0", "4"], pool={"0": "positions"})["features"]
     assert kept.features["0"].shape == (20 * 16, 4)
     assert kept.samples["0"].tolist() == [sample for sample in range(20) for _ in range(16)]
     chosen = held_out(kept.labels)
@@ -281,7 +282,7 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         r"`probes` must be False, True or one of 'logistic', 'mse', got",
     ),
     "probes is a number": ({"probes": 1}, ValueError, r"`probes` must be False, True or one of"),
-    "test loader is empty": ({"test_loader": []}, ValueError, r"no samples to probe"),
+    "test loader is empty": ({"test_loader": []}, ValueError, r"`test_loader`: the loader gave no samples"),
     "several processes": ({"distributed": True}, ValueError, r"`probes` work in one process"),
 }
 

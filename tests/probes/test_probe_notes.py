@@ -117,7 +117,7 @@ def test_seeds_of_other_kinds_become_integers(tmp_path: Any, seed: Any) -> None:
 @pytest.mark.parametrize(
     ("batches", "message"),
     [
-        ([], r"`test_loader`: the loader gave no samples to probe"),
+        ([], r"`test_loader`: the loader gave no samples"),
         ([(INPUTS, LABELS + 1)], r"`test_loader`: `labels` must hold integers in \[0, 3\)"),
         ([INPUTS], r"`test_loader`: a batch must be a pair"),
     ],

@@ -1,0 +1,70 @@
+"""Checksums by which a file knows its run again: of batches, weights and functions."""
+
+import functools
+import zlib
+from collections.abc import Iterable
+from types import CodeType, FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+DIGEST_ELEMENTS = 2**14
+"""Numbers of each input, spread over all its samples, by which a batch is known again: reading all would take time."""
+
+
+def batch_digest(inputs: Iterable[Tensor], labels: Tensor, before: int) -> int:
+    """Checksum of the batches seen so far, this one included: their labels and a sample of the inputs' numbers."""
+    digest = zlib.crc32(labels.numpy().tobytes(), before)
+    for tensor in inputs:
+        if tensor.layout == torch.strided and not tensor.is_nested:
+            step = (tensor.numel() // DIGEST_ELEMENTS) | 1  # odd, lest it keep to a few columns of a matrix
+            digest = _digest(tensor.flatten()[::step], digest)
+    return digest
+
+
+def weight_digest(model: nn.Module, mode: str) -> int:
+    """Checksum of the model's parameters and of the buffers that stay put: those of modules not in train mode."""
+    resting = [module for module in model.modules() if mode == "eval" or (mode == "unchanged" and not module.training)]
+    digest = 0
+    for tensor in (*model.parameters(), *(buffer for module in resting for buffer in module.buffers(recurse=False))):
+        digest = _digest(tensor, digest)
+    return digest
+
+
+def option_text(option: Any) -> str:
+    """An option in words that are the same in the next process: functions by name and code, other callables by name."""
+    if isinstance(option, dict):
+        return str({str(name): option_text(value) for name, value in option.items()})
+    if isinstance(option, functools.partial):
+        return f"{option_text(option.func)}{option.args}{option.keywords}"
+    if isinstance(option, FunctionType):
+        return f"{option.__qualname__} {zlib.crc32(_function_text(option).encode()):08x}"
+    return str(getattr(option, "__qualname__", type(option).__qualname__ if callable(option) else option))
+
+
+def _digest(tensor: Tensor, before: int) -> int:
+    """Checksum of a tensor's numbers, after others."""
+    values = tensor.detach().cpu().contiguous().flatten()
+    return zlib.crc32(values.view(torch.uint8).numpy().data, before) if values.numel() else before
+
+
+def _function_text(function: FunctionType) -> str:
+    """The code of a function, and the numbers and strings among its defaults and the variables that it encloses."""
+    defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+    enclosed = (cell.cell_contents for cell in function.__closure__ or ())
+    plain = [value for value in (*defaults, *enclosed) if isinstance(value, int | float | str)]
+    return f"{_code_text(function.__code__)}{plain}"
+
+
+def _code_text(code: CodeType) -> str:
+    """Instructions, names and constants of compiled code, without the file and the line that it comes from."""
+    constants = [_constant_text(value) for value in code.co_consts]
+    return f"{code.co_code.hex()}{code.co_names}{constants}"
+
+
+def _constant_text(value: Any) -> str:
+    """A constant of compiled code; the order of a set of strings differs from process to process."""
+    if isinstance(value, CodeType):
+        return _code_text(value)
+    return repr(sorted(map(repr, value)) if isinstance(value, frozenset) else value)

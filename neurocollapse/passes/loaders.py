@@ -1,0 +1,82 @@
+"""What a loader gives: how many of its samples count, under which labels, and what the model makes of a batch."""
+
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, DistributedSampler, IterableDataset
+from tqdm import tqdm
+
+from neurocollapse.data.batches import Batch
+from neurocollapse.statistics import check_labels
+
+
+def check_loader(loader: Any) -> None:
+    """Raise unless `loader` can be iterated and is not a dataset, which yields samples."""
+    if isinstance(loader, Dataset) and not isinstance(loader, IterableDataset):
+        raise TypeError(
+            f"`loader` must yield batches, got the dataset {type(loader).__name__}; wrap it in a "
+            "torch.utils.data.DataLoader"
+        )
+    if not isinstance(loader, Iterable):
+        raise TypeError(f"`loader` must be an iterable of batches, got {type(loader).__name__}")
+
+
+def class_names(loader: Any) -> list[str]:
+    """The class names that the loader's dataset knows, if it does."""
+    classes = getattr(getattr(loader, "dataset", None), "classes", None)
+    return [str(name) for name in classes] if isinstance(classes, list | tuple) else []
+
+
+def num_unrepeated(loader: Any) -> int | None:
+    """Samples of this rank before a DistributedSampler repeats some to even out the ranks; None for all."""
+    sampler = getattr(loader, "sampler", None)
+    if not isinstance(sampler, DistributedSampler):
+        return None
+    total = len(sampler.dataset)  # type: ignore[arg-type]  # a DistributedSampler has checked that it has a length
+    return min(sampler.num_samples, len(range(sampler.rank, total, sampler.num_replicas)))
+
+
+def progress_bar(loader: Iterable[Any], progress: bool, description: str) -> Any:
+    """A progress bar over batches: on a terminal or in a notebook only."""
+    visible = progress and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+    return tqdm(loader, desc=description, unit="batch", disable=not visible)
+
+
+def checked_labels(parts: Batch, num_classes: int | None) -> Tensor:
+    """The checked labels of a batch, as many as one of the inputs has samples (in axis 1 where sequences lead)."""
+    labels = check_labels(parts.labels, num_classes=num_classes)
+    shapes = [tensor.shape for tensor in parts.tensors if tensor.dim()]
+    fits = any(len(labels) in (shape[0], *(shape[1:2] if len(shape) > 2 else ())) for shape in shapes)
+    return labels if fits or not shapes else check_labels(labels, num_samples=shapes[0][0])
+
+
+def float_input(parts: Batch) -> Tensor:
+    """The first floating-point tensor that the model receives."""
+    for tensor in parts.tensors:
+        if tensor.is_floating_point():
+            return tensor
+    raise ValueError("`include_input` needs a floating-point input; this model's inputs are integers or not tensors")
+
+
+def flat_input(parts: Batch, num_samples: int) -> Tensor:
+    """The input as (samples, features), at least float32."""
+    tensor = float_input(parts)
+    if tensor.shape[:1] != (num_samples,):
+        raise ValueError(f"`include_input` needs samples first, got an input of shape {tuple(tensor.shape)}")
+    return tensor.reshape(num_samples, -1).to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def logits_of(output: Any, num_samples: int, *, count: int) -> Tensor | None:
+    """The model's output as a matrix (samples, outputs): itself, its `logits`, or the first tensor of a tuple.
+
+    Of `num_samples` rows the first `count` are meant. None where there is no such matrix of floating-point numbers.
+    """
+    found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
+    if isinstance(found, tuple | list):
+        found = next((part for part in found if isinstance(part, Tensor)), None)
+    if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != num_samples or not found.is_floating_point():
+        return None
+    return found.detach()[:count]

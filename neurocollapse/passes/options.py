@@ -1,0 +1,81 @@
+"""How a pass runs the model: the options that every pass takes, checked once."""
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any, Literal
+
+import torch
+from torch import distributed as dist
+from torch import nn
+
+from neurocollapse.hooks import Calls
+from neurocollapse.support.choices import check_choice
+
+Mode = Literal["eval", "train", "unchanged"]
+"""Mode of the model while it is measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassOptions:
+    """How a pass runs the model, and what it takes of it; see `neurocollapse.collect` for each option.
+
+    Raises
+    ------
+    ValueError, TypeError, RuntimeError
+        If an option cannot be used; those of single layers are checked with the model.
+    """
+
+    layers: Any = "leaves"
+    pool: Any = "auto"
+    num_classes: int | None = None
+    device: torch.device | str | None = None
+    mode: Mode = "eval"
+    progress: bool = True
+    resume: str | PathLike[str] | None = None
+    calls: Calls = "all"
+    output: Any = None
+    label_fn: Callable[[Any], Any] | None = None
+    include_input: bool = False
+    distributed: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("mode", self.mode, Mode)
+        if self.label_fn is not None and not callable(self.label_fn):
+            found = type(self.label_fn).__name__
+            raise TypeError(f"`label_fn` must be a function from a batch to its labels, got {found}")
+        if self.distributed and not (dist.is_available() and dist.is_initialized()):
+            raise RuntimeError("`distributed` needs torch.distributed; call init_process_group or start with torchrun")
+        object.__setattr__(self, "num_classes", _checked_num_classes(self.num_classes))
+
+    def rank_path(self) -> str | PathLike[str] | None:
+        """The resume file of this process: each rank has its own."""
+        return f"{self.resume}.rank{dist.get_rank()}" if self.resume is not None and self.distributed else self.resume
+
+    def device_of(self, model: nn.Module) -> torch.device:
+        """Where inputs go: the requested device, which must be where the model is, or the model's own."""
+        first = next(iter(model.parameters()), None) if isinstance(model, nn.Module) else None
+        own = torch.device("cpu") if first is None else first.device
+        if self.device is None:
+            return own
+        try:
+            device = torch.device(self.device)
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(f'`device` must name a device such as "cpu" or "cuda:0", got {self.device!r}') from error
+        if first is not None and (device.type != own.type or device.index not in (None, own.index)):
+            raise ValueError(f"`device` is {device}, but the model is on {own}; call model.to({str(device)!r}) first")
+        return device
+
+
+def _checked_num_classes(num_classes: Any) -> int | None:
+    """`num_classes` as a plain integer; raise unless it is a positive one or None."""
+    if num_classes is None:
+        return None
+    try:
+        value = operator.index(num_classes)
+    except TypeError:
+        value = 0
+    if value < 1 or isinstance(num_classes, bool):
+        raise ValueError(f"`num_classes` must be a positive integer, got {num_classes!r}")
+    return value

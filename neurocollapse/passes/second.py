@@ -1,0 +1,197 @@
+"""The second pass over a loader: planned once for everything that needs one, and left out where nothing does."""
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from neurocollapse.hooks import CaptureWarning
+from neurocollapse.metrics import Layer, Quantity, Weighting
+from neurocollapse.metrics.catalogue import Chosen
+from neurocollapse.metrics.layer import Gather
+from neurocollapse.metrics.measure import Extra
+from neurocollapse.passes.features import FeatureSink, KeptFeatures
+from neurocollapse.passes.loop import Pass
+from neurocollapse.passes.options import PassOptions
+from neurocollapse.passes.probing import Probing
+from neurocollapse.passes.sink import Sink
+from neurocollapse.passes.totals import TotalSink, can_use
+from neurocollapse.statistics import MomentCollection, sum_over_processes
+from neurocollapse.support.text import listed
+
+Totals = Mapping[str, Mapping[Gather, Tensor]]
+"""Layer name → gather function → what it has added up."""
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What a second pass has gathered for quantities, and what a dataset should say about it."""
+
+    extra: Extra = field(default_factory=Extra)
+    notes: list[str] = field(default_factory=list)
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SecondPass:
+    """Everything that a second pass over a loader is needed for.
+
+    Attributes
+    ----------
+    chosen : Chosen
+        The quantities, of which those with a gather function need it.
+    probing : Probing or None
+        How many samples are kept for probes.
+    weighting : {"equal", "frequency"}
+    skips_non_finite : bool
+    max_memory : float or None
+    """
+
+    chosen: Chosen
+    probing: Probing | None
+    weighting: Weighting
+    skips_non_finite: bool = False
+    max_memory: float | None = None
+
+    @property
+    def summed(self) -> tuple[Quantity, ...]:
+        """The quantities that add something up."""
+        return tuple(one for one in self.chosen.quantities if one.gather is not None)
+
+    def check(self, loader: Any, *, distributed: bool) -> None:
+        """Raise for what a second pass cannot work with, before the first one begins."""
+        if (self.summed or self.probing) and isinstance(loader, Iterator):
+            who = "probes go" if self.probing else f"quantity {self.summed[0].name!r} goes"
+            raise TypeError(
+                f"{who} through `loader` a second time, but a {type(loader).__name__} gives its batches once; pass a "
+                "DataLoader or a list of batches"
+            )
+        if self.probing and distributed:
+            raise ValueError("`probes` work in one process; pass distributed=False, or probe on one rank only")
+
+    def run(self, model: nn.Module, first: Pass, moments: MomentCollection) -> Gathered:
+        """Go over the loader of the first pass again, and over the test loader, with the options of the first pass."""
+        layers = {
+            name: Layer(value, self.weighting, moments.readers.get(name), moments.record(name))
+            for name, value in moments.items()
+        }
+        summed = [one for one in self.summed if any(can_use(one, layer) for layer in layers.values())]
+        sinks: dict[str, Sink] = {}
+        if self.probing is not None:
+            self.probing.check_memory(moments, self.max_memory)
+            sinks["features"] = FeatureSink(self.probing.num_samples)
+        if summed:
+            sinks["totals"] = self._total_sink(summed, first, layers)
+        if not sinks:
+            return Gathered()
+        options = replace(first.options, num_classes=next(iter(moments.values())).num_classes)
+        second = _named_pass("second", model, first.loader, sinks, options, first if summed else None)
+        results = _run_quietly(second)
+        totals, notes = None, []
+        if summed:
+            totals = _over_processes(results["totals"], summed) if options.distributed else results["totals"]
+            notes = [*_notes_on_batches(first, second), *_notes_on_gaps(summed, layers, totals)]
+        if self.probing is None:
+            return Gathered(Extra(totals), notes)
+        kept = {"loader": results["features"], **self._kept_for_tests(model, options)}
+        extra = Extra(totals, self.probing.splits(moments, kept), self.probing.probe)
+        return Gathered(extra, notes + self.probing.notes(moments, kept), self.probing.attributes(kept))
+
+    def _total_sink(self, summed: list[Quantity], first: Pass, layers: Mapping[str, Layer]) -> TotalSink:
+        """What adds up: the layers are known by their sites, as names are settled only after a batch."""
+        names = {site: record.name for site, record in first.progress.layers.items() if record.name in layers}
+        return TotalSink(
+            {site: layers[name] for site, name in names.items()},
+            summed,
+            named=self.chosen.named,
+            skips_non_finite=self.skips_non_finite,
+            max_memory=self.max_memory,
+        )
+
+    def _kept_for_tests(self, model: nn.Module, options: PassOptions) -> dict[str, KeptFeatures]:
+        """The features of the test loader, if there is one."""
+        if self.probing is None or self.probing.test_loader is None:
+            return {}
+        sinks: dict[str, Sink] = {"features": FeatureSink(self.probing.num_samples)}
+        tests = _named_pass("test_loader", model, self.probing.test_loader, sinks, options)
+        return {"test_loader": _run_quietly(tests)["features"]}
+
+
+def _named_pass(
+    name: str,
+    model: nn.Module,
+    loader: Iterable[Any],
+    sinks: dict[str, Sink],
+    options: PassOptions,
+    first: Pass | None = None,
+) -> Pass:
+    """A later pass, with a file of its own beside that of the first, whose batches it must repeat if it is given."""
+    resume = None if options.resume is None else f"{options.resume}.{name}"
+    settings = {} if first is None else {"first pass": [first.progress.digest, first.progress.num_samples]}
+    return Pass(
+        model,
+        loader,
+        sinks,
+        replace(options, resume=resume),
+        name=name,
+        digests=first is not None,
+        settings=settings,
+    )
+
+
+def _run_quietly(run: Pass) -> dict[str, Any]:
+    """The results of a later pass: what it could warn of, the first one has said. Errors name a `test_loader`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CaptureWarning)
+            return run.run()
+    except ValueError as error:
+        if run.name == "test_loader":
+            error.args = (f"`test_loader`: {error}",)
+        raise
+
+
+def _over_processes(totals: Totals, summed: list[Quantity]) -> Totals:
+    """The sums of all processes together, on each of them."""
+    gathers = list(dict.fromkeys(one.gather for one in summed if one.gather is not None))
+    flat = {f"{gathers.index(gather)}/{name}": total for name, row in totals.items() for gather, total in row.items()}
+    together: dict[str, dict[Gather, Tensor]] = {}
+    for key, total in sum_over_processes(flat).items():
+        index, _, name = key.partition("/")
+        together.setdefault(name, {})[gathers[int(index)]] = total
+    return together
+
+
+def _notes_on_batches(first: Pass, second: Pass) -> list[str]:
+    """Raise if the second pass met other samples than the first; a note if it met them in another order or changed."""
+    counts = first.progress.num_samples, second.progress.num_samples
+    if counts[0] != counts[1]:
+        raise ValueError(
+            f"`loader` gave {counts[0]} samples in the first pass and {counts[1]} in the second; give it the same ones "
+            "each time"
+        )
+    if first.progress.digest == second.progress.digest:
+        return []
+    return ["the loader gave other samples, changed ones or another order in the second pass than in the first"]
+
+
+def _notes_on_gaps(summed: list[Quantity], layers: Mapping[str, Layer], totals: Totals) -> list[str]:
+    """Which quantities or layers the second pass could add nothing up for."""
+    without = [
+        one.name for one in summed if "logits" in one.needs and not any(one.gather in row for row in totals.values())
+    ]
+    gaps = [
+        name
+        for name, layer in layers.items()
+        if any(
+            can_use(one, layer) and one.gather not in totals.get(name, {}) for one in summed if one.name not in without
+        )
+    ]
+    notes = []
+    if without:
+        notes.append(f"{listed(without)}: undefined, as the model returns no logits, a matrix (samples, outputs)")
+    if gaps:
+        notes.append(f"the model gave no features of {listed(gaps)} in the second pass: what it adds up is undefined")
+    return notes

@@ -1,0 +1,99 @@
+"""What takes the features of a pass: one protocol for class moments, kept features, sums, and sinks of your own."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from neurocollapse.statistics import ClassBatch, LayerRecord
+
+
+class Sink(Protocol):
+    """Takes the features of every chosen layer, batch by batch, and makes something of them.
+
+    A pass owns the loader, labels, devices, progress and the resume file; a sink owns its arithmetic. It is called in
+    this order::
+
+        start(layers, device)                  once
+        load_state(tensors)                    where a file holds the finished part
+        begin(batch)                           for every batch:
+            add(site, features, rows)              once a layer, from inside the model's forward pass
+        end(logits)
+        state()                                about once a second, between batches, where there is a resume file
+        result()                               once
+
+    Inherit from this class and write `add`, `state`, `load_state` and `result`; the rest has a default.
+
+    Attributes
+    ----------
+    settings : mapping of str to plain values
+        What must not change between the parts of one run: a resume file with other settings is refused. Default: none.
+    full : bool
+        Whether the sink needs no further batch. A pass ends early when all of its sinks are full. Default: False.
+    layers : mapping of site to LayerRecord
+        What is known of each layer, in order of depth; complete from the first `end` on.
+    device : torch.device
+        Where the model runs.
+
+    Examples
+    --------
+    >>> class LargestNorm(Sink):
+    ...     def __init__(self):
+    ...         self.largest = {}
+    ...     def add(self, site, features, rows):
+    ...         norm = features.norm(dim=1).max()
+    ...         self.largest[site] = torch.maximum(norm, self.largest.get(site, norm))
+    ...     def state(self):
+    ...         return self.largest
+    ...     def load_state(self, tensors):
+    ...         self.largest = {site: norm.to(self.device) for site, norm in tensors.items()}
+    ...     def result(self):
+    ...         return {record.name: float(self.largest[site]) for site, record in self.layers.items()}
+    >>> from neurocollapse.passes import run_pass
+    >>> batches = [(3 * torch.eye(4), torch.tensor([0, 0, 1, 1]))]
+    >>> run_pass(torch.nn.Identity(), batches, {"norms": LargestNorm()})["norms"]
+    {'(root)': 3.0}
+    """
+
+    settings: Mapping[str, Any] = MappingProxyType({})
+    full: bool = False
+    layers: Mapping[str, LayerRecord]
+    device: torch.device
+
+    def start(self, layers: Mapping[str, LayerRecord], device: torch.device) -> None:
+        """Learn where the model runs, and what will be known of its layers after the first forward pass."""
+        self.layers, self.device = layers, device
+
+    def begin(self, batch: ClassBatch) -> None:
+        """Start a batch with these labels (one a sample, on the CPU); raise to refuse it, but change nothing yet."""
+
+    def add(self, site: str, features: Tensor, rows: ClassBatch) -> None:
+        """Count the features of one layer, before the model's next operation runs.
+
+        Parameters
+        ----------
+        site : str
+            Which layer, and which of its calls: the same in every batch and process; its name is in `layers`.
+        features : Tensor of shape (rows, features)
+            Float32 or float64, detached. It may share memory with the model, so copy what you keep and change nothing.
+        rows : ClassBatch
+            The label of each row: `labels` on the CPU, `on(device)` elsewhere. There are as many rows as samples, or
+            the same number of consecutive rows for each sample.
+        """
+
+    def end(self, logits: Tensor | None) -> None:
+        """Finish the batch, of which every layer has now been added.
+
+        `logits` is the model's output of shape (samples, outputs); None where the model returns no such matrix.
+        """
+
+    def state(self) -> Mapping[str, Tensor]:
+        """All that was made of the batches so far, as tensors by names of your own."""
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up what `state` returned, on the CPU, as if those batches had just ended."""
+
+    def result(self) -> Any:
+        """What the pass gives to its caller."""

@@ -1,0 +1,187 @@
+"""What quantities add up over all rows of a second pass."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from neurocollapse.metrics import Layer, Quantity, QuantityError, Rows
+from neurocollapse.metrics.layer import Finish, Gather
+from neurocollapse.metrics.quantity import REMEDIES
+from neurocollapse.passes.digest import option_text
+from neurocollapse.passes.sink import Sink
+from neurocollapse.statistics import ClassBatch, LayerRecord, MemoryPlan, memory_limit
+
+
+class TotalSink(Sink):
+    """The float64 sum of what each gather function returns, layer by layer.
+
+    Parameters
+    ----------
+    sites : mapping of site to Layer
+        The layers, with the moments of a whole first pass.
+    quantities : sequence of Quantity
+        Each has a gather function; several may share one, which is then called once.
+    named : set of str
+        Quantities whose lack of logits is an error.
+    skips_non_finite : bool
+        Leave out rows with NaN or infinite features.
+    max_memory : float, optional
+        Bytes that the sums may take. Default: 90 % of the free memory.
+    """
+
+    def __init__(
+        self,
+        sites: Mapping[str, Layer],
+        quantities: Sequence[Quantity],
+        *,
+        named: frozenset[str] = frozenset(),
+        skips_non_finite: bool = False,
+        max_memory: float | None = None,
+    ) -> None:
+        self.sites = dict(sites)
+        self.named = named
+        self.skips_non_finite = skips_non_finite
+        self.max_memory = max_memory
+        self.gathers = list(dict.fromkeys(one.gather for one in quantities if one.gather is not None))
+        self.users = [[one for one in quantities if one.gather is gather] for gather in self.gathers]
+        self.settings = {
+            "quantities": [[one.name for one in users] for users in self.users],
+            "gather": [option_text(gather) for gather in self.gathers],
+        }
+        self.totals: dict[str, Tensor] = {}
+        self._waiting: list[_Waiting] = []
+
+    def start(self, layers: Mapping[str, LayerRecord], device: torch.device) -> None:
+        """Learn where the model runs, and how much memory is free there."""
+        super().start(layers, device)
+        self.limit = memory_limit(device, self.max_memory)
+
+    def begin(self, batch: ClassBatch) -> None:
+        """Start a batch."""
+        self._batch = batch
+        self._waiting = []
+
+    def add(self, site: str, features: Tensor, rows: ClassBatch) -> None:
+        """Add up what every gather function makes of some rows, or keep what waits for the logits."""
+        layer = self._layer(site, features.device)
+        if layer is None:
+            return
+        keep = None
+        if self.skips_non_finite:  # the one wait for the device in each layer, and only where it was asked for
+            finite = features.isfinite().all(dim=1)
+            keep = None if bool(finite.all()) else finite
+        labels = rows.on(features.device)
+        part = Rows(features, labels) if keep is None else Rows(features[keep], labels[keep])
+        if not len(part.labels):
+            return
+        for index, gather in enumerate(self.gathers):
+            users = [one for one in self.users[index] if can_use(one, layer)]
+            if not users:
+                continue
+            needs_logits = any("logits" in one.needs for one in users)
+            if needs_logits:  # the model may overwrite its own features before the logits come
+                part = replace(part, features=part.features.clone())
+            value = self._called(site, index, gather, layer, part)
+            if needs_logits and callable(value):
+                self._waiting.append(_Waiting(site, index, value, len(labels), keep, features.device))
+            else:
+                self._add(site, index, value)
+
+    def end(self, logits: Tensor | None) -> None:
+        """Give the logits to what waits for them, one row of logits for each row of features."""
+        waiting, self._waiting = self._waiting, []
+        if logits is None:
+            self._refuse_named(waiting)
+            return
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        repeated: dict[tuple[torch.device, int], Tensor] = {}
+        for site, index, finish, num_rows, keep, device in waiting:
+            if (device, num_rows) not in repeated:
+                repeated[device, num_rows] = wide.to(device).repeat_interleave(num_rows // len(wide), dim=0)
+            rows = repeated[device, num_rows]
+            self._add(site, index, self._called(site, index, finish, rows if keep is None else rows[keep]))
+
+    def state(self) -> dict[str, Tensor]:
+        """The sums."""
+        return dict(self.totals)
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up the sums of some batches."""
+        self.totals = {name: total.to(self.device) for name, total in tensors.items()}
+
+    def result(self) -> dict[str, dict[Gather, Tensor]]:
+        """The sums on the CPU, by layer name and gather function."""
+        totals: dict[str, dict[Gather, Tensor]] = {layer.record.name: {} for layer in self.sites.values()}
+        for key, total in self.totals.items():
+            site, _, index = key.rpartition("/")
+            totals[self.sites[site].record.name][self.gathers[int(index)]] = total.cpu()
+        return totals
+
+    def _layer(self, site: str, device: torch.device) -> Layer | None:
+        """A layer of the first pass, with its tensors on the device of the features."""
+        layer = self.sites.get(site)
+        if layer is None or layer.moments.count.device == device:
+            return layer
+        reader = None if layer.reader is None else layer.reader.to(device)
+        self.sites[site] = replace(layer, moments=layer.moments.to(device), reader=reader)
+        return self.sites[site]
+
+    def _called(self, site: str, index: int, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What a user's function returns; an error in it says which quantity, and where."""
+        try:
+            return function(*arguments)
+        except Exception as error:
+            raise self._error(site, index, f"{type(error).__name__}: {error}") from error
+
+    def _add(self, site: str, index: int, value: Any) -> None:
+        """Add a tensor to its sum."""
+        if not isinstance(value, Tensor):
+            problem = "must return a Tensor, or a function of the logits where it says needs=('logits',)"
+            raise self._error(site, index, f"`gather` {problem}; got {type(value).__name__}")
+        key = f"{site}/{index}"
+        total = self.totals.get(key)
+        if total is None:
+            sizes = {name: 8 * one.numel() for name, one in self.totals.items()} | {key: 8 * value.numel()}
+            entries = tuple((self.sites[name.rpartition("/")[0]].record.name, size) for name, size in sizes.items())
+            MemoryPlan(entries, self._batch.num_classes, self.limit).check()
+            with torch.inference_mode(False):  # sums made in inference mode could not be updated outside it
+                total = self.totals[key] = torch.zeros(value.shape, dtype=torch.float64, device=value.device)
+        if value.shape != total.shape:
+            raise self._error(
+                site, index, f"`gather` must return one shape, got {tuple(value.shape)} after {tuple(total.shape)}"
+            )
+        total += value.detach().to(total.device)
+
+    def _refuse_named(self, waiting: "list[_Waiting]") -> None:
+        """Raise if a quantity that was asked for itself waits in vain for logits."""
+        for one in (one for item in waiting for one in self.users[item.index]):
+            if one.name in self.named:
+                raise QuantityError(f"quantity {one.name!r} {REMEDIES['logits']}")
+
+    def _error(self, site: str, index: int, problem: str) -> QuantityError:
+        """An error that says which quantity, and where."""
+        return QuantityError(
+            f"quantity {self.users[index][0].name!r} at layer {self.sites[site].record.name!r}: {problem}"
+        )
+
+
+class _Waiting(NamedTuple):
+    """A function that waits for the logits of the batch, and the rows of one layer that it stands for."""
+
+    site: str
+    index: int
+    finish: Finish
+    num_rows: int
+    keep: Tensor | None
+    device: torch.device
+
+
+def can_use(quantity: Quantity, layer: Layer) -> bool:
+    """Whether the layer has what the quantity needs beside the second pass."""
+    return not (
+        ("reader" in quantity.needs and layer.reader is None)
+        or ("covariance" in quantity.needs and layer.moments.within_scatter is None)
+    )

@@ -1,0 +1,391 @@
+"""What quantities add up in a second pass: the right sums, in as few passes as possible, refused where it cannot be."""
+
+import json
+import math
+import runpy
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+import neurocollapse as nc
+from neurocollapse.metrics import Layer, Quantity, QuantityError, Rows, catalogue
+from neurocollapse.passes import checkpoint as saving
+from neurocollapse.statistics import read_state
+
+DRIVER = Path(__file__).with_name("slow_analysis.py")
+
+
+def squared_distances(layer: Layer, rows: Rows) -> Tensor:
+    """Σ‖z − μ_k‖² of each class, from differences to the means of the whole first pass."""
+    distances = (rows.features - layer.moments.mean[rows.labels]).square().sum(dim=1)
+    return torch.zeros(layer.moments.num_classes, dtype=torch.float64).index_add_(0, rows.labels, distances)
+
+
+def hits(layer: Layer, rows: Rows) -> Callable[[Tensor], Tensor]:
+    """How often the logits are right, and the sum of the features where they are."""
+    features, labels = rows.features, rows.labels
+    return lambda logits: torch.stack([(right := logits.argmax(1) == labels).sum(), features[right].sum()])
+
+
+SPREAD = Quantity(name="spread", of=lambda layer: layer.total(squared_distances).sum(), gather=squared_distances)
+LARGEST = Quantity(name="largest", of=lambda layer: layer.total(squared_distances).max(), gather=squared_distances)
+HITS = Quantity(name="hits", of=lambda layer: layer.total(hits)[0], gather=hits, needs=("logits",))
+HIT_SUM = Quantity(name="hit_sum", of=lambda layer: layer.total(hits)[1], gather=hits, needs=("logits",))
+
+
+def build() -> nn.Module:
+    """A map, a module that is called twice, dropout, and logits."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        act = nn.ReLU()
+        layers = nn.Conv2d(1, 4, 3), act, nn.Flatten(), nn.Linear(64, 16), act, nn.Dropout(), nn.Linear(16, 3)
+        return nn.Sequential(*layers)
+
+
+def batches(num_samples: int = 60, size: int = 16) -> list[tuple[Tensor, Tensor]]:
+    """Images around one centre a class."""
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.randint(3, (num_samples,), generator=generator)
+    inputs = torch.randn(3, 1, 6, 6, generator=generator)[labels] + torch.randn(
+        num_samples, 1, 6, 6, generator=generator
+    )
+    return list(zip(inputs.split(size), labels.split(size), strict=True))
+
+
+def watched(model: nn.Module) -> list[int]:
+    """A list that gets longer with every forward pass."""
+    calls: list[int] = []
+    model[0].register_forward_hook(lambda *_: calls.append(1))
+    return calls
+
+
+def notes_of(dataset: xr.Dataset) -> list[str]:
+    return json.loads(dataset.attrs["warnings"])
+
+
+def test_sums_are_those_of_a_naive_loop_about_the_means_of_the_whole_pass() -> None:
+    model = build().eval()
+    dataset = nc.analyze(
+        model, batches(), layers=["0", "3"], pool={"0": "positions"}, quantities=[SPREAD, HITS, HIT_SUM]
+    )
+    inputs, labels = (torch.cat(parts) for parts in zip(*batches(), strict=True))
+    with torch.no_grad():
+        conv, logits = model[0](inputs), model(inputs)
+        fc = model[:4](inputs)
+    right = logits.argmax(1) == labels
+    for name, features in {"0": conv.flatten(2).movedim(1, 2).double(), "3": fc.unsqueeze(1).double()}.items():
+        means = torch.stack([features[labels == k].flatten(0, 1).mean(0) for k in range(3)])
+        spread = sum((z - means[y]).square().sum() for z, y in zip(features, labels, strict=True))
+        layer = dataset.sel(layer=name)
+        assert layer["spread"].item() == pytest.approx(
+            float(spread), rel=1e-6
+        )  # float32 products, batches of 16 and 60
+        assert layer["hits"].item() == int(right.sum()) * features.shape[1]
+        assert layer["hit_sum"].item() == pytest.approx(float(features[right].sum()), rel=1e-5)
+    assert not notes_of(dataset)
+
+
+def test_one_second_pass_serves_probes_and_sums_and_shared_functions_are_called_once() -> None:
+    counted: list[int] = []
+
+    def gather(layer: Layer, rows: Rows) -> Tensor:
+        counted.append(len(rows.labels))
+        return rows.features.sum()
+
+    pair = [Quantity(name=name, of=lambda layer: layer.total(gather), gather=gather) for name in ("a", "b")]
+    model = build()
+    calls = watched(model)
+    dataset = nc.analyze(model, batches(), layers=["0", "3"], quantities=pair, probes=True, probe_samples=20)
+    assert len(calls) == 2 * len(batches())
+    assert len(counted) == 2 * len(batches())
+    assert dataset["a"].equals(dataset["b"])
+    alone = nc.analyze(model, batches(), layers=["0", "3"], probes=True, probe_samples=20)
+    assert dataset["probe_accuracy_test"].equals(alone["probe_accuracy_test"])
+    assert dataset["a"].equals(nc.analyze(model, batches(), layers=["0", "3"], quantities=pair)["a"])
+
+
+def test_features_that_a_quantity_needs_are_kept_without_asking_for_probes() -> None:
+    dataset = nc.analyze(build(), batches(), layers="3", quantities="effective_rank")
+    alone = nc.analyze(build(), batches(), layers="3", probes=True)
+    assert list(dataset) == ["effective_rank"]
+    assert dataset["effective_rank"].equals(alone["effective_rank"])
+
+
+def test_without_need_there_is_one_pass() -> None:
+    model = build()
+    calls = watched(model)
+    nc.analyze(model, batches(), quantities="compression, geometry", covariance=True)
+    assert len(calls) == len(batches())
+
+
+def test_all_layers_and_calls_have_sums_and_the_dataset_says_what_they_are(tmp_path: Path) -> None:
+    quantity = Quantity(
+        name="spread",
+        of=lambda layer: layer.total(squared_distances),
+        gather=squared_distances,
+        dims=("layer", "class"),
+        symbol="s",
+        heading="spread",
+        convention="Σ over samples",
+        at_collapse=0.0,
+    )
+    dataset = nc.analyze(build(), batches(), quantities=[quantity, "class_scatter", "class_count"])
+    assert dataset["layer"].values.tolist() == ["0", "1#0", "2", "3", "1#1", "5", "6"]
+    expected = dataset["class_scatter"] * dataset["class_count"]
+    np.testing.assert_allclose(dataset["spread"], expected, rtol=1e-6)
+    assert dataset["spread"].attrs["heading"] == "spread"
+    assert nc.open(nc.save(dataset, tmp_path / "a.nc")).identical(dataset)
+
+
+def test_rows_that_are_not_finite_are_left_out() -> None:
+    loader = batches()
+    clean = [(inputs.clone(), labels) for inputs, labels in loader]
+    clean[1] = (loader[1][0][2:], loader[1][1][2:])
+    loader[1][0][:2] = torch.nan
+    for quantities in ([SPREAD], [HITS, HIT_SUM]):
+        spoilt = nc.analyze(nn.Flatten(), loader, quantities=quantities, non_finite="skip")
+        good = nc.analyze(nn.Flatten(), clean, quantities=quantities)
+        np.testing.assert_allclose([spoilt[q.name] for q in quantities], [good[q.name] for q in quantities], rtol=1e-6)
+
+
+class WithoutLogits(nn.Module):
+    """Returns nothing that could be logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = build()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.model(inputs).sum()
+
+
+def test_without_logits_a_named_quantity_is_an_error_and_one_of_a_family_is_nan(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(QuantityError, match=r"quantity 'hits' needs the model's logits.*has none") as caught:
+        nc.analyze(WithoutLogits(), batches(), quantities=[SPREAD, HITS])
+    assert "\n" not in str(caught.value)
+    family = [Quantity(**{**vars(q), "family": "trial"}) for q in (HITS, SPREAD)]
+    monkeypatch.setattr(catalogue, "QUANTITIES", (*catalogue.QUANTITIES, *family))
+    dataset = nc.analyze(WithoutLogits(), batches(), quantities="trial")
+    assert dataset["hits"].isnull().all()
+    assert dataset["spread"].notnull().all()
+    assert notes_of(dataset) == ["hits: undefined, as the model returns no logits, a matrix (samples, outputs)"]
+
+
+def untouched(loader: Any) -> tuple[Iterator[Any], Callable[[], bool]]:
+    """A loader that can be read once, and whether it has been left alone."""
+    once = iter(loader)
+    return once, lambda: len(list(once)) == len(loader)
+
+
+COVARIANCE = Quantity(name="trace", of=lambda layer: layer.moments.within_scatter.trace(), needs=("covariance",))
+READER = Quantity(name="weight", of=lambda layer: layer.reader.weight.norm(), needs=("reader",))
+REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "a loader that is read once": (
+        {"quantities": SPREAD},
+        TypeError,
+        "quantity 'spread' goes through `loader` a second",
+    ),
+    "no covariance": ({"quantities": COVARIANCE}, QuantityError, "'trace' needs the within-class .*covariance=True"),
+    "no reader": (
+        {"quantities": READER, "layers": ["3"]},
+        QuantityError,
+        "'weight' needs the linear layer .*'penultimate'",
+    ),
+    "no reader at other inputs": (
+        {"quantities": READER, "layers": ["1@in"]},
+        QuantityError,
+        "'weight' needs the linear",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_measured_is_refused_before_the_loader_is_read(case: str) -> None:
+    options, error, message = REFUSED[case]
+    loader, is_untouched = untouched(batches())
+    with pytest.raises(error, match=message) as caught:
+        nc.analyze(build(), loader, **options)
+    assert "\n" not in str(caught.value)
+    assert is_untouched()
+
+
+class Changing:
+    """A loader that gives something else the second time."""
+
+    def __init__(self, *loaders: list[tuple[Tensor, Tensor]]) -> None:
+        self.loaders = iter(loaders)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(next(self.loaders))
+
+
+def test_a_second_pass_with_other_samples_is_an_error_and_with_another_order_a_note() -> None:
+    with pytest.raises(ValueError, match="`loader` gave 60 samples in the first pass and 48 in the second"):
+        nc.analyze(build(), Changing(batches(), batches()[:-1]), quantities=SPREAD)
+    dataset = nc.analyze(build(), Changing(batches(), batches()[::-1]), quantities=SPREAD)
+    assert notes_of(dataset) == [
+        "the loader gave other samples, changed ones or another order in the second pass than in the first"
+    ]
+    np.testing.assert_allclose(
+        dataset["spread"], nc.analyze(build(), batches(), quantities=SPREAD)["spread"], rtol=1e-9
+    )
+
+
+@pytest.mark.parametrize(
+    ("gather", "message"),
+    [
+        (lambda layer, rows: 1 / 0, "ZeroDivisionError: division by zero"),
+        (lambda layer, rows: 3.0, r"must return a Tensor, or a function of the logits where.*; got float"),
+        (lambda layer, rows: lambda logits: logits, r"where it says needs=\('logits',\); got function"),
+        (lambda layer, rows: rows.features, r"must return one shape, got \(12, 4\) after \(16, 4\)"),
+    ],
+)
+def test_a_function_that_fails_is_an_error_with_its_quantity_and_layer(gather: Any, message: str) -> None:
+    quantity = Quantity(name="own", of=lambda layer: 0.0, gather=gather)
+    model = build()
+    with pytest.raises(QuantityError, match=rf"^quantity 'own' at layer '0': .*{message}") as caught:
+        nc.analyze(model, batches(), layers="0", quantities=quantity)
+    assert "\n" not in str(caught.value)
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
+
+
+def test_features_that_wait_for_the_logits_are_safe_from_the_models_next_operation() -> None:
+    in_place = nn.Sequential(nn.Flatten(), nn.Identity(), nn.ReLU(inplace=True))
+    dataset = nc.analyze(in_place, batches(), layers="1", quantities=HIT_SUM)
+    inputs, labels = (torch.cat(parts) for parts in zip(*batches(), strict=True))
+    right = inputs.flatten(1).relu().argmax(1) == labels
+    assert dataset["hit_sum"].item() == pytest.approx(float(inputs[right].double().sum()), rel=1e-5)
+
+
+def test_sums_that_do_not_fit_in_memory_are_refused() -> None:
+    quantity = Quantity(name="own", of=lambda layer: 0.0, gather=lambda layer, rows: torch.zeros(10**7))
+    with pytest.raises(nc.MemoryPlanError, match=r"the statistics of 1 layers .*0\.07 GiB"):
+        nc.analyze(build(), batches(), layers="0", quantities=quantity, max_memory=10**6)
+
+
+def test_sums_of_float32_batches_are_kept_in_float64() -> None:
+    loader = [(torch.full((1, 1), 2.0**24), torch.tensor([0]))] + [(torch.ones(1, 1), torch.tensor([1]))] * 9
+    quantity = Quantity(
+        name="own", of=lambda layer: layer.total(total), gather=(total := lambda layer, rows: rows.features.sum())
+    )
+    assert nc.analyze(nn.Identity(), loader, quantities=quantity)["own"].item() == 2**24 + 9
+
+
+def test_sums_made_in_inference_mode_are_right() -> None:
+    expected = nc.analyze(build(), batches(), quantities=[SPREAD, HITS])
+    with torch.inference_mode():
+        found = nc.analyze(build(), batches(), quantities=[SPREAD, HITS])
+    assert found.drop_attrs().equals(expected.drop_attrs())
+
+
+# Resuming -----------------------------------------------------------------------------------------------------------
+
+
+class Stopping:
+    """A loader that fails in one of its rounds."""
+
+    def __init__(self, error: type[BaseException], when: int, stop: int) -> None:
+        self.error, self.when, self.stop = error, when, stop
+
+    def __iter__(self) -> Iterator[Any]:
+        self.when -= 1
+        yield from batches()[: self.stop if self.when == 0 else None]
+        if self.when == 0:
+            raise self.error("stop here")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_an_interrupted_second_pass_continues_to_the_last_bit(tmp_path: Path, error: type[BaseException]) -> None:
+    options: dict[str, Any] = {
+        "quantities": [SPREAD, HIT_SUM],
+        "probes": True,
+        "mode": "train",
+        "weighting": "frequency",
+    }
+    torch.manual_seed(3)
+    model = build()
+    unbroken = nc.analyze(model, batches(), test_loader=batches(30), **options)
+    calls = watched(model)
+    for when, stop, passed in ((1, 2, 2), (2, 1, 2 + 1), (2, 3, 2)):
+        calls.clear()
+        torch.manual_seed(3)
+        with pytest.raises(error, match="stop here"):
+            nc.analyze(
+                model, Stopping(error, when, stop), test_loader=batches(30), resume=tmp_path / "state", **options
+            )
+        assert len(calls) == passed  # what was finished is passed over
+    calls.clear()
+    torch.manual_seed(3)
+    found = nc.analyze(model, batches(), test_loader=batches(30), resume=tmp_path / "state", **options)
+    assert len(calls) == 1 + 2
+    assert found.drop_attrs().equals(unbroken.drop_attrs())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["state", "state.second", "state.test_loader"]
+    calls.clear()
+    torch.manual_seed(3)
+    again = nc.analyze(model, batches(), test_loader=batches(30), resume=tmp_path / "state", **options)
+    assert not calls
+    assert again.drop_attrs().equals(unbroken.drop_attrs())
+
+
+def test_a_failing_forward_in_the_second_pass_leaves_no_half_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saving, "SAVE_INTERVAL", 0.0)
+    monkeypatch.setattr(saving, "SAVE_SHARE", math.inf)
+    calls: list[int] = []
+
+    def fail(module: nn.Module, args: Any) -> None:
+        calls.append(1)
+        if len(calls) == len(batches()) + 3:
+            raise RuntimeError("stop here")
+
+    model = build()
+    model[3].register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="stop here"):
+        nc.analyze(model, batches(), quantities=SPREAD, resume=tmp_path / "state")
+    found = nc.analyze(model, batches(), quantities=SPREAD, resume=tmp_path / "state")
+    assert len(calls) == len(batches()) + 3 + 2
+    assert found.drop_attrs().equals(nc.analyze(build(), batches(), quantities=SPREAD).drop_attrs())
+
+
+def test_other_quantities_or_another_first_pass_are_refused_and_the_first_pass_kept(tmp_path: Path) -> None:
+    nc.analyze(build(), batches(), quantities=SPREAD, resume=tmp_path / "state")
+    with pytest.raises(nc.StateFileError, match=r"state\.second was written .*other settings \(quantities of totals"):
+        nc.analyze(build(), batches(), quantities=[SPREAD, HITS], resume=tmp_path / "state")
+    with pytest.raises(nc.StateFileError, match=r"state\.second was written .*other settings \(first pass"):
+        nc.analyze(build(), [*batches(), *batches()], quantities=SPREAD, resume=tmp_path / "state")
+    (tmp_path / "state.second").unlink()
+    model = build()
+    calls = watched(model)
+    nc.analyze(model, [*batches(), *batches()], quantities=[SPREAD, HITS], resume=tmp_path / "state")
+    assert len(calls) == 2 * len(batches())  # the first pass has them all already
+
+
+def test_an_analysis_killed_in_its_second_pass_continues_there_in_a_new_process(tmp_path: Path) -> None:
+    driver = SimpleNamespace(**runpy.run_path(str(DRIVER)))
+    state, result = tmp_path / "state", tmp_path / "result.nc"
+    command = [sys.executable, str(DRIVER), str(state), str(result)]
+    with subprocess.Popen([*command, "0.03"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for _ in range(driver.NUM_BATCHES + 6):
+            assert process.stdout.readline() == "batch\n"
+        process.send_signal(signal.SIGKILL)
+    header, tensors = read_state(tmp_path / "state.second", "pass")
+    assert header["settings"]["pass"] == "second"
+    assert {name.partition("/")[0] for name in tensors} == {"features", "totals", "random state"}
+    again = subprocess.run([*command, "0"], capture_output=True, text=True, check=True).stdout
+    assert again.count("batch\n") == driver.NUM_BATCHES - header["num_batches"]
+    unbroken = nc.analyze(driver.build(), driver.batches(), **driver.OPTIONS)
+    assert nc.open(result).drop_attrs().equals(unbroken.drop_attrs())
