@@ -15,6 +15,7 @@ from neurocollapse.passes.loaders import class_names
 from neurocollapse.passes.loop import Pass
 from neurocollapse.passes.moments import MomentSink, NonFinite
 from neurocollapse.passes.options import Mode, PassOptions
+from neurocollapse.passes.readers import readers_of
 from neurocollapse.statistics import MomentCollection, Precision, all_reduce
 from neurocollapse.support.provenance import describe_run
 
@@ -91,7 +92,8 @@ def collect(
     Returns
     -------
     MomentCollection
-        Mapping layer name → ClassMoments, in order of execution.
+        Mapping layer name → ClassMoments, in order of execution. Its `readers` hold weight and bias of the linear
+        layers whose inputs are tapped.
 
     Raises
     ------
@@ -138,14 +140,15 @@ def collected(moments: Pass) -> MomentCollection:
     start = time.monotonic()
     collection = moments.run()["moments"]
     model, progress = moments.recorder.model, moments.progress
+    readers, notes = readers_of(moments, collection)
     attributes = describe_run(model, moments.device) | {
         "mode": moments.options.mode,
         "precision": moments.sinks["moments"].settings["precision"],
         "num_samples": progress.num_samples,
         "class_names": json.dumps(class_names(moments.loader)),
         "skipped_layers": json.dumps(progress.skipped),
-        "warnings": json.dumps(progress.notes),
+        "warnings": json.dumps(progress.notes + notes),
         "elapsed_seconds": round(time.monotonic() - start, 3),
     }
-    collection = replace(collection, attributes=attributes)
+    collection = replace(collection, attributes=attributes, readers=readers)
     return all_reduce(collection) if moments.options.distributed else collection

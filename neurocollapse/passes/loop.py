@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from neurocollapse.data.batches import Batch, moved, split_batch
-from neurocollapse.hooks import Calls, CaptureError, CaptureWarning, Recorder, SiteKey
+from neurocollapse.hooks import Calls, CaptureError, CaptureWarning, Recorder, SiteKey, Tap
 from neurocollapse.hooks.eager import outside_autocast
 from neurocollapse.passes.checkpoint import Checkpoint, Progress
 from neurocollapse.passes.digest import batch_digest, option_text, weight_digest
@@ -186,6 +186,10 @@ class Pass:
             raise ValueError("the loader gave no samples; check that it is not empty or already used up")
         with torch.inference_mode(False):  # results made in inference mode could not be used with autograd outside it
             return {name: sink.result() for name, sink in self.sinks.items()}
+
+    def tap_of(self, site: str) -> Tap | None:
+        """The tap that a site belongs to; None for the network's input."""
+        return None if site == _site(INPUT) else self.recorder.taps[int(site.partition(".")[0])]
 
     def _settings(self) -> dict[str, Any]:
         """What a file must have in common with this run to be continued."""

@@ -89,7 +89,7 @@ class MomentCollection(Mapping[str, ClassMoments]):
         return self.layers.get(name) or LayerRecord(name, depth=list(self.moments).index(name) + 1)
 
     def merge(self, other: "MomentCollection") -> "MomentCollection":
-        """The moments of both sets of samples together, layer by layer.
+        """The moments of both sets of samples together, layer by layer; readers stay where both have the same.
 
         Raises
         ------
@@ -104,9 +104,8 @@ class MomentCollection(Mapping[str, ClassMoments]):
             for name, record in self.layers.items()
         }
         attributes = self.attributes | {"num_samples": self.num_samples + other.num_samples}
-        return MomentCollection(
-            {name: self[name].merge(other[name]) for name in self}, layers, attributes, self.readers
-        )
+        readers = {name: reader for name, reader in self.readers.items() if reader.equals(other.readers.get(name))}
+        return MomentCollection({name: self[name].merge(other[name]) for name in self}, layers, attributes, readers)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write everything to one safetensors file with a JSON header; an existing file is replaced in one step."""

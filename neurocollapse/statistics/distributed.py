@@ -1,6 +1,7 @@
 """Class moments of all processes together."""
 
 import datetime
+import functools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from torch import Tensor
 from neurocollapse.statistics.collection import LayerRecord, MomentCollection
 from neurocollapse.statistics.kernels import mirrored
 from neurocollapse.statistics.moments import ClassMoments
+from neurocollapse.statistics.reader import Reader
 
 _DIFFERENT = "the processes have collected different layers; give every rank the same model and options"
 
@@ -38,7 +40,7 @@ def all_reduce(collection: MomentCollection, *, group: Any = None) -> MomentColl
     RuntimeError
         If torch.distributed is not initialised, or another rank dies or stays away longer than the group's timeout.
     ValueError
-        If the ranks have collected different layers.
+        If the ranks have collected different layers, or read them with different weights.
     """
     if not (dist.is_available() and dist.is_initialized()):
         raise RuntimeError("all_reduce needs torch.distributed; call init_process_group first or start with torchrun")
@@ -55,7 +57,13 @@ def all_reduce(collection: MomentCollection, *, group: Any = None) -> MomentColl
         skipped = collection.record(record.name).num_skipped if record.name in collection else 0
         layers[record.name] = replace(record, num_skipped=_reduced_number(skipped, dist.ReduceOp.SUM, group))
     num_samples = _reduced_number(collection.num_samples, dist.ReduceOp.SUM, group)
-    return MomentCollection(moments, layers, collection.attributes | {"num_samples": num_samples})
+    readers = {name: _shared_reader(collection.readers.get(name), *sizes, group) for name, sizes in shape["readers"]}
+    different = [name for name, reader in collection.readers.items() if not reader.equals(readers[name])]
+    if _reduced_number(len(different), dist.ReduceOp.MAX, group):
+        raise ValueError(
+            "the processes read the features with linear layers of different weights; give every rank the same model"
+        )
+    return MomentCollection(moments, layers, collection.attributes | {"num_samples": num_samples}, readers)
 
 
 def sum_over_processes(tensors: Mapping[str, Tensor], *, group: Any = None) -> dict[str, Tensor]:
@@ -108,6 +116,19 @@ def reduce_moments(moments: ClassMoments, *, group: Any = None) -> ClassMoments:
     )
 
 
+def _shared_reader(own: Reader | None, outputs: int, features: int, has_bias: bool, group: Any) -> Reader:
+    """The reader of the lowest rank that has one."""
+    rank, world = dist.get_rank(group), dist.get_world_size(group)
+    mine = _reduced_number(world if own is None else rank, dist.ReduceOp.MIN, group) == rank
+    zeros = functools.partial(torch.zeros, dtype=torch.float64, device="cpu")
+    weight = own.weight if own is not None and mine else zeros(outputs, features)
+    weight = _reduced(weight, dist.ReduceOp.SUM, group)
+    if not has_bias:
+        return Reader(weight)
+    bias = own.bias if own is not None and own.bias is not None and mine else zeros(outputs)
+    return Reader(weight, _reduced(bias, dist.ReduceOp.SUM, group))
+
+
 def _reduced_scatter(local: ClassMoments, count: Tensor, offset_sum: Tensor, group: Any) -> Tensor | None:
     """Pooled scatter about the means of all: each rank adds n_k Δ_k Δ_kᵀ for its distance Δ_k from them."""
     if local.within_scatter is None:
@@ -145,6 +166,10 @@ def _shape(collection: MomentCollection) -> dict[str, Any]:
     return {
         "layers": [asdict(replace(collection.record(name), num_skipped=0)) for name in collection],
         "num_features": [value.num_features for value in moments],
+        "readers": [
+            [name, [reader.num_outputs, reader.num_features, reader.bias is not None]]
+            for name, reader in collection.readers.items()
+        ],
         "covariance": any(value.within_scatter is not None for value in moments),
     }
 

@@ -30,6 +30,12 @@ class Reader:
         """Columns of the weight."""
         return self.weight.shape[1]
 
+    def equals(self, other: "Reader | None") -> bool:
+        """Whether both are the same map, to the last bit."""
+        if other is None or (self.bias is None) != (other.bias is None) or not torch.equal(self.weight, other.weight):
+            return False
+        return self.bias is None or other.bias is None or torch.equal(self.bias, other.bias)
+
     def to(self, device: torch.device) -> "Reader":
         """The same layer on a device."""
         return Reader(self.weight.to(device), None if self.bias is None else self.bias.to(device))

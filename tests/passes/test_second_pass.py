@@ -121,6 +121,20 @@ def test_features_that_a_quantity_needs_are_kept_without_asking_for_probes() -> 
     assert dataset["effective_rank"].equals(alone["effective_rank"])
 
 
+def test_layers_that_lack_a_reader_are_passed_over_and_have_no_value() -> None:
+    def outputs(layer: Layer, rows: Rows) -> Tensor:
+        return (rows.features @ layer.reader.weight.to(rows.features.dtype).T).sum()
+
+    quantity = Quantity(name="own", of=lambda layer: layer.total(outputs), gather=outputs, needs="reader")
+    model = build().eval()
+    dataset = nc.analyze(model, batches(), layers=["0", "6@in"], quantities=quantity)
+    with torch.no_grad():
+        expected = sum((model(inputs) - model[6].bias).double().sum() for inputs, _ in batches())
+    assert dataset["own"].sel(layer="6@in").item() == pytest.approx(float(expected), rel=1e-5)
+    assert dataset["own"].isnull().values.tolist() == [True, False]
+    assert not notes_of(dataset)
+
+
 def test_without_need_there_is_one_pass() -> None:
     model = build()
     calls = watched(model)

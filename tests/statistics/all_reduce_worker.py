@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from neurocollapse.statistics import (
     LayerRecord,
     MomentAccumulator,
     MomentCollection,
+    Reader,
     all_reduce,
 )
 
@@ -53,6 +55,13 @@ def collection(rows: Tensor, num_classes: int = NUM_CLASSES, **options: Any) -> 
         moments[name] = accumulator.moments()
     layers = {name: LayerRecord(name, depth, num_skipped=len(rows)) for depth, name in enumerate(moments)}
     return MomentCollection(moments, layers, {"source": "test"})
+
+
+def with_reader(moments: MomentCollection, seed: int, *, bias: bool = True) -> MomentCollection:
+    """The same moments, of which one layer is read by a linear layer."""
+    generator = torch.Generator().manual_seed(seed)
+    weight, offset = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((4, 150), (4,)))
+    return replace(moments, readers={"wide": Reader(weight, offset if bias else None)})
 
 
 def split(rank: int, scheme: str) -> Tensor:
@@ -95,6 +104,9 @@ def reduce_everything(rank: int, folder: Path) -> None:
     all_reduce(own).save(folder / f"classes.{rank}")
     nothing = MomentCollection({}) if rank == 0 else collection(split(rank, "one rank has nothing"), covariance=True)
     all_reduce(nothing).save(folder / f"layers.{rank}")
+    for bias in (True, False):
+        own = MomentCollection({}) if rank == 0 else with_reader(collection(split(rank, "interleaved")), 0, bias=bias)
+        all_reduce(own).save(folder / f"reader {bias}.{rank}")
 
 
 def refuse_everything(rank: int) -> dict[str, Any]:
@@ -105,6 +117,7 @@ def refuse_everything(rank: int) -> dict[str, Any]:
         "other layers": outcome(lambda: all_reduce(other)),
         "other widths": outcome(lambda: all_reduce(MomentCollection({"fc": ClassMoments.empty(2, 3 + rank)}))),
         "covariance on one rank": outcome(lambda: all_reduce(collection(rows, covariance=rank == 2))),
+        "other readers": outcome(lambda: all_reduce(with_reader(collection(rows), rank))),
         "no samples at all": outcome(lambda: all_reduce(MomentCollection({}))),
     }
 

@@ -114,6 +114,23 @@ def test_a_process_without_layers_takes_part(folder: Path) -> None:
         assert reduced[name].within_scatter is not None
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_process_without_samples_gets_the_readers_of_the_others(folder: Path, bias: bool) -> None:
+    expected = worker.with_reader(MomentCollection({}), 0, bias=bias).readers["wide"]
+    for rank in range(worker.WORLD):
+        readers = load(folder, f"reader {bias}", rank).readers
+        assert list(readers) == ["wide"]
+        assert readers["wide"].equals(expected)
+
+
+def test_processes_that_read_the_features_differently_all_get_the_error(results: list[dict[str, Any]]) -> None:
+    for result in results:
+        assert result["other readers"]["error"] == "ValueError"
+        assert result["other readers"]["message"] == (
+            "the processes read the features with linear layers of different weights; give every rank the same model"
+        )
+
+
 def test_a_group_of_two_reduces_by_itself(folder: Path) -> None:
     alone = worker.collection(torch.arange(301))
     for rank in (0, 1):

@@ -1,0 +1,43 @@
+"""The linear layers behind taps at their inputs."""
+
+import torch
+from torch import Tensor
+
+from neurocollapse.hooks import weight_and_bias
+from neurocollapse.passes.loop import Pass
+from neurocollapse.statistics import MomentCollection, Reader, memory_limit
+from neurocollapse.support.text import first_line, listed
+
+
+def readers_of(run: Pass, moments: MomentCollection) -> tuple[dict[str, Reader], list[str]]:
+    """The readers of all layers that have one, by layer name, and a note on those that cannot be read.
+
+    A layer has one where the weight takes its features as they are: not where these are flattened or projected.
+    """
+    readers: dict[str, Reader] = {}
+    problems: dict[str, str] = {}
+    for site, record in run.progress.layers.items():
+        tap = run.tap_of(site)
+        if tap is None or not tap.at_input or record.name not in moments:
+            continue
+        try:
+            pair = weight_and_bias(tap.module)
+            if pair is not None and pair[0].shape[1] == moments[record.name].num_features:
+                readers[record.name] = _reader(*pair)
+        except Exception as error:  # of any kind of module: a pass must not be lost for an extra
+            problems[record.name] = first_line(error)
+    if not problems:
+        return readers, []
+    reason = next(iter(problems.values()))
+    return readers, [f"the weights behind {listed(problems)} cannot be read ({reason}): what needs them is undefined"]
+
+
+def _reader(weight: Tensor, bias: Tensor | None) -> Reader:
+    """Copies in float64 on the CPU, which later changes of the model do not reach."""
+    if weight.is_meta or hasattr(weight, "full_tensor"):
+        raise ValueError("they are not in the memory of this process")
+    if 8 * weight.numel() > memory_limit(torch.device("cpu")):
+        raise ValueError("they do not fit in memory")
+    with torch.inference_mode(False):
+        copies = [None if one is None else one.detach().to("cpu", torch.float64, copy=True) for one in (weight, bias)]
+    return Reader(*copies)
