@@ -143,6 +143,8 @@ def _chosen_probe(probes: bool, probe: Probe | None) -> bool | str:
 def _finish(named: dict[str, xr.Dataset], dataset: xr.Dataset, output: Path, report_path: Path | None) -> None:
     """Write the results and say where they are."""
     nc.save(dataset, output)
+    if report_path is not None:
+        nc.report(named, report_path)
     print(f"{summary(dataset)}\n\nanalysis: {output.resolve()}")
     if report_path is not None:
-        print(f"report:   {nc.report(named, report_path).resolve()}")
+        print(f"report:   {report_path.resolve()}")

@@ -61,13 +61,13 @@ def experiment(
     check_folders(output, figure, report)
     _check_format(figure)
     outcome = chosen(setting, workplace=Workplace(data_root=data_root, folder=resume, progress=progress))
-    print(outcome)
     nc.save(outcome.to_dataset(), output)
-    print(f"\ndataset: {output.resolve()}")
     outcome.save_figure(figure)
-    print(f"figure:  {figure.resolve()}")
     if report is not None:
-        print(f"report:  {nc.report({chosen.name: outcome}, report).resolve()}")
+        nc.report({chosen.name: outcome}, report)
+    print(f"{outcome}\n\ndataset: {output.resolve()}\nfigure:  {figure.resolve()}")
+    if report is not None:
+        print(f"report:  {report.resolve()}")
     raise typer.Exit(exit_code(outcome.status))
 
 

@@ -1,12 +1,13 @@
 """What several commands share: inputs before the work starts, and the exit code after it."""
 
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 import torch
 
 from neurocollapse import data
 from neurocollapse.cli.options import Split
+from neurocollapse.support.atomic import check_writable
+from neurocollapse.support.text import first_line
 
 EXIT_CODES = {"holds": 0, "violated": 1, "assumptions unmet": 3}
 
@@ -34,31 +35,12 @@ def check_folders(*paths: Path | None) -> None:
     seen: set[Path] = set()
     for path in paths:
         if path is not None:
-            _check_writable(path)
+            check_writable(path)
             if path.resolve() in seen:
                 raise ValueError(f"two results cannot both be written to {path}; name a file for each")
             seen.add(path.resolve())
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__
-
-
 def exit_code(status: str) -> int:
     """The exit code of a verdict."""
     return EXIT_CODES[status]
-
-
-def _check_writable(path: Path) -> None:
-    """Raise unless a file can be created beside the target, as results are before they take its place."""
-    folder = path.absolute().parent
-    if path.is_dir() or not folder.is_dir():
-        raise ValueError(f"cannot write {path}: it must be a file in a folder that exists")
-    if path.exists() and not path.is_file():  # a stream such as /dev/stdout, which is written to as it is
-        return
-    try:
-        with NamedTemporaryFile(dir=folder, prefix=f".{path.name}.", suffix=".part"):
-            pass
-    except OSError as error:
-        raise ValueError(f"cannot write {path}: {error.strerror}; name a file in another folder") from error

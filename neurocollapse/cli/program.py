@@ -1,5 +1,6 @@
 """The program: its commands, and how mistakes, warnings and interruptions end."""
 
+import errno
 import os
 import sys
 import warnings
@@ -10,11 +11,12 @@ import typer
 import neurocollapse as nc
 from neurocollapse.cli.analyze import analyze, list_layers
 from neurocollapse.cli.experiment import experiment
-from neurocollapse.cli.inputs import first_line
 from neurocollapse.cli.report import report
 from neurocollapse.cli.verify import verify
+from neurocollapse.support.text import first_line
 
 EXIT_DONE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 2, 130
+_SAVED = "what has a file of its own is saved"
 
 _UsageError: Any = typer.BadParameter.__mro__[1]  # typer does not export its own base classes
 _CommandError: Any = typer.BadParameter.__mro__[2]
@@ -51,12 +53,15 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             code = app(args=arguments, prog_name="neurocollapse", standalone_mode=False)
+            _flush()
     except _UsageError as error:
         code = _fail(f"{error.format_message()} (see neurocollapse --help)")
     except _CommandError as error:
         code = _fail(error.format_message())
     except (KeyboardInterrupt, typer.Abort):
         code = EXIT_INTERRUPTED
+    except SystemExit:  # how typer answers when the reader of the output has gone
+        code = _fail(f"cannot print: {os.strerror(errno.EPIPE)}; {_SAVED}")
     except Exception as error:
         if os.environ.get("NEUROCOLLAPSE_TRACEBACK"):
             raise
@@ -64,6 +69,16 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     if code == EXIT_INTERRUPTED:  # typer itself turns Ctrl-C in a command into this code
         print("neurocollapse: interrupted; what --resume FILE has kept is safe", file=sys.stderr)
     sys.exit(code or EXIT_DONE)
+
+
+def _flush() -> None:
+    """Print what waits; what cannot be printed is forgotten, or it would fail again when the process ends."""
+    try:
+        if sys.stdout is not None:  # as it is in a process that was started without one
+            sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OSError(f"cannot print: {error.strerror}; {_SAVED}") from error
 
 
 def _fail(message: str) -> int:
@@ -75,7 +90,7 @@ def _fail(message: str) -> int:
 def _one_line(error: Exception) -> str:
     """An error as one line; those that are not ours carry their type and how to see more."""
     ours = isinstance(error, ValueError | TypeError | OSError | MemoryError)
-    text = first_line(error)
+    text = first_line(error, most=500)
     return text if ours else f"{type(error).__name__}: {text} (NEUROCOLLAPSE_TRACEBACK=1 shows where)"
 
 

@@ -16,6 +16,7 @@ from neurocollapse.cli.options import (
     Split,
     SplitOption,
 )
+from neurocollapse.support.atomic import write
 
 
 def verify(
@@ -55,11 +56,11 @@ def verify(
         inputs, labels = next(iter(samples.loader(len(samples))))
         verification = nc.verify(network, inputs, labels, tolerance=tolerance, output_scale=output_scale)
         name = model
-    print(verification)
     if json is not None:
-        json.write_text(verification.to_json(indent=1), encoding="utf-8")
+        write(json, verification.to_json(indent=1))
     if output is not None:
         nc.save(verification.to_dataset(), output)
     if report is not None:
         nc.report({name: verification}, report)
+    print(verification)
     raise typer.Exit(exit_code(verification.status))

@@ -1,25 +1,23 @@
 """Where a tracker's rows are kept: in memory, or in a NetCDF file that grows along `step`."""
 
-import json
-import shutil
+import io
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 import h5netcdf
 import numpy as np
 import xarray as xr
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from neurocollapse.dynamics.analysis import Memory, Rows
 from neurocollapse.dynamics.errors import TrackerError
 from neurocollapse.dynamics.layout import SIDES, VARIABLES, Layout
 from neurocollapse.dynamics.reference import frame_of
 from neurocollapse.support import files
-from neurocollapse.support.atomic import replacing
+from neurocollapse.support.atomic import replacing, write
+from neurocollapse.support.state import read_state, write_state
 
 SECONDS_BETWEEN_WRITES = 5.0
 """How much of a run is lost when its process is killed."""
@@ -29,6 +27,8 @@ MOST_WAITING_BYTES = 2**26
 """Rows wait for their writing in at most 64 MiB."""
 CHUNK_VALUES = 8192
 """Numbers in one chunk of a file, 64 KiB: few enough to read a row, many enough to compress."""
+
+START_KIND = "tracker start"
 
 
 class Store(Protocol):
@@ -177,17 +177,12 @@ class RowFile:
 
     def keep(self, memory: Memory) -> None:
         """Write what a continued run compares to."""
-        tensors = {f"start/{layer}": matrix.cpu().contiguous() for layer, matrix in enumerate(memory.start)}
+        tensors = {f"start/{layer}": matrix for layer, matrix in enumerate(memory.start)}
         for layer, (left, right) in enumerate(memory.frames):
-            tensors[f"left/{layer}"] = left.vectors.cpu().contiguous()
-            tensors[f"right/{layer}"] = right.vectors.cpu().contiguous()
+            tensors[f"left/{layer}"] = left.vectors
+            tensors[f"right/{layer}"] = right.vectors
         about = {name: getattr(memory, name) for name in ("reference_step", "start_is_given", "first_step")}
-        target = start_file(self.path)
-        try:
-            with replacing(target, _part(target)) as part:
-                save_file(tensors, part, metadata={"about": json.dumps(about)})
-        except (OSError, SafetensorError) as error:
-            raise TrackerError(f"cannot write {target}: {getattr(error, 'strerror', None) or error}") from error
+        write_state(start_file(self.path), START_KIND, {"about": about}, tensors, error=TrackerError)
         self._kept = _kind(memory)
 
     def _create(self) -> None:
@@ -198,23 +193,19 @@ class RowFile:
         }
         encoding = {**chunks, "step": {"chunksizes": (1024,)}}
         empty = self.layout.dataset([], self.layout.rows(0))
-        try:
-            start_file(self.path).unlink(missing_ok=True)  # of a run that was deleted
-            with replacing(self.path, _part(self.path)) as part:
-                empty.to_netcdf(part, engine="h5netcdf", unlimited_dims=["step"], encoding=encoding)
-        except OSError as error:
-            raise TrackerError(f"cannot write {self.path}: {error.strerror or error}") from error
+        image = files.netcdf(empty, unlimited_dims=["step"], encoding=encoding)
+        with suppress(OSError):
+            start_file(self.path).unlink()  # of a run that was deleted
+        write(self.path, image, error=TrackerError)
 
     @contextmanager
     def _edited(self) -> Iterator[Any]:
-        """A copy of the file, open; it takes the file's place when it is closed without an error."""
-        try:
-            with replacing(self.path, _part(self.path)) as part:
-                shutil.copyfile(self.path, part)
-                with h5netcdf.File(part, "a") as file:
-                    yield file
-        except OSError as error:
-            raise TrackerError(f"cannot write {self.path}: {error.strerror or error}") from error
+        """A copy of the file in memory, open (see `files.netcdf`); it takes the file's place if all goes well."""
+        with replacing(self.path, error=TrackerError) as part:
+            copy = io.BytesIO(self.path.read_bytes())
+            with h5netcdf.File(copy, "a") as file:
+                yield file
+            part.write_bytes(copy.getbuffer())
 
     def _check_is_ours(self, steps: np.ndarray) -> None:
         """Two trackers that append to one file would mix their rows."""
@@ -255,17 +246,17 @@ def stored_memory(path: Path, layout: Layout) -> Memory:
     if last is None and not start_file(path).exists():
         return Memory()
     try:
-        with safe_open(start_file(path), framework="pt") as file:
-            memory = Memory(**json.loads(file.metadata()["about"]))
-            layers, names = range(len(layout.names)), set(file.keys())
-            if "start/0" in names and (memory.start_is_given or last is not None):
-                memory.start = [file.get_tensor(f"start/{layer}") for layer in layers]
-            if memory.reference_step is not None and (last is None or memory.reference_step > last):
-                memory.reference_step = None
-            for layer in layers if memory.reference_step is not None else ():
-                left, right = (frame_of(file.get_tensor(f"{side}/{layer}"), layer, layout) for side in SIDES)
-                memory.frames.append((left, right))
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        header, tensors = read_state(start_file(path), START_KIND)
+        memory = Memory(**header["about"])
+        layers = range(len(layout.names))
+        if "start/0" in tensors and (memory.start_is_given or last is not None):
+            memory.start = [tensors[f"start/{layer}"] for layer in layers]
+        if memory.reference_step is not None and (last is None or memory.reference_step > last):
+            memory.reference_step = None
+        for layer in layers if memory.reference_step is not None else ():
+            left, right = (frame_of(tensors[f"{side}/{layer}"], layer, layout) for side in SIDES)
+            memory.frames.append((left, right))
+    except (KeyError, TypeError, ValueError) as error:
         raise TrackerError(
             f"{start_file(path)} is missing or damaged, and {path.name} cannot go on without; delete both"
         ) from error
@@ -292,11 +283,6 @@ def _last(steps: np.ndarray) -> int | None:
 def _kind(memory: Memory) -> tuple[bool, int | None]:
     """What changes when the memory does: whether there is a start, and the reference."""
     return bool(memory.start), memory.reference_step
-
-
-def _part(path: Path) -> Path:
-    """Where a file is written before it takes its place; one name, so that a killed run leaves no second one."""
-    return path.with_name(f".{path.name}.part")
 
 
 def _chunk(sizes: Sequence[int]) -> tuple[int, ...]:

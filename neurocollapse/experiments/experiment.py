@@ -13,6 +13,7 @@ from neurocollapse import plots
 from neurocollapse.experiments.display import as_html, as_text
 from neurocollapse.experiments.settings import checked, read
 from neurocollapse.experiments.workplace import Workplace
+from neurocollapse.support.atomic import replacing
 from neurocollapse.support.provenance import describe_process
 from neurocollapse.theory import Verdict, Verification
 
@@ -150,13 +151,14 @@ class Outcome:
         Raises
         ------
         ValueError
-            If the ending is of no format that matplotlib knows, or the file cannot be written.
+            If the ending is of no format that matplotlib knows.
+        ResultFileError
+            If the file cannot be written.
         """
         figure = self.figure()
         try:
-            figure.savefig(path, dpi=PIXELS_PER_INCH)
-        except OSError as error:
-            raise ValueError(f"cannot write {path}: {error.strerror or error}") from error
+            with replacing(path) as part:
+                figure.savefig(part, dpi=PIXELS_PER_INCH)
         finally:
             plots.close(figure)
 

@@ -11,6 +11,7 @@ import xarray as xr
 from neurocollapse import data
 from neurocollapse.data import DataError, Labelled
 from neurocollapse.support import files
+from neurocollapse.support.atomic import write
 
 SETTING_FILE = "setting.json"
 PART_OF = "part_of"
@@ -110,7 +111,7 @@ class Workplace:
 def _claim(path: Path, claim: str) -> None:
     """Write a claim, or raise unless the one that is there is the same."""
     if not path.exists():
-        path.write_text(claim, encoding="utf-8")
+        write(path, claim)
         return
     try:
         same = json.loads(path.read_bytes()) == json.loads(claim)

@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from neurocollapse.models.errors import ModelError, one_line
+from neurocollapse.support.state import read_tensors
+from neurocollapse.support.text import listed
 
 STATE_KEYS = ("state_dict", "model", "model_state_dict")
 WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 OPTIMIZER_PREFIX = "optimizer/"  # of this package's own training checkpoints
-NUM_NAMED = 3
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
@@ -55,7 +54,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     missing, unexpected = _mismatched(own, state)
     if missing or unexpected:
         parts = [
-            f"{_first(names)} {word}" for names, word in ((missing, "missing"), (unexpected, "unexpected")) if names
+            f"{listed(names)} {word}" for names, word in ((missing, "missing"), (unexpected, "unexpected")) if names
         ]
         raise ModelError(
             f"{path} does not fit {type(model).__name__}: {'; '.join(parts)}; give the checkpoint's own model"
@@ -92,10 +91,8 @@ def _read_as_stored(path: Path) -> dict[str, Tensor]:
 
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
     """Read the weights of a safetensors file."""
-    try:
-        return {name: value for name, value in load_file(path).items() if not name.startswith(OPTIMIZER_PREFIX)}
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is not a readable safetensors file ({one_line(error)})") from error
+    _, tensors = read_tensors(path, error=ModelError)
+    return {name: value for name, value in tensors.items() if not name.startswith(OPTIMIZER_PREFIX)}
 
 
 def _load_torch(path: Path) -> Any:
@@ -131,9 +128,3 @@ def _dispensable(name: str, own: Mapping[str, Tensor], state: Mapping[str, Tenso
     if name.endswith("num_batches_tracked"):
         return True
     return any(own[other].data_ptr() == own[name].data_ptr() and other in state for other in own if other != name)
-
-
-def _first(names: list[str]) -> str:
-    """Return the first few names, and how many more there are."""
-    more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
-    return ", ".join(names[:NUM_NAMED]) + more

@@ -16,7 +16,7 @@ from neurocollapse.report.results import Results, sort_results
 from neurocollapse.report.summary import comparison, glance, sentences
 from neurocollapse.report.tables import PROBED, layer_rows, probe_rows, provenance_rows, skipped_rows, warning_rows
 from neurocollapse.report.verification import has_bounds, is_experiment, section
-from neurocollapse.support.atomic import replacing
+from neurocollapse.support.atomic import write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,6 +95,8 @@ def report(
         If ``results`` holds something else, or nothing, or ``figures`` is not a mapping of captions to figures.
     FileNotFoundError, IsADirectoryError
         If the folder of ``path`` does not exist, or ``path`` is a folder.
+    ResultFileError
+        If the system refuses to write the page.
 
     Examples
     --------
@@ -127,9 +129,7 @@ def report(
         skipped=skipped_rows(found.analyses),
         provenance=provenance_rows(found.analyses),
     )
-    with replacing(target) as part:
-        part.write_text(page, encoding="utf-8")
-    return target
+    return write(target, page)
 
 
 def _title(found: Results) -> str:

@@ -14,7 +14,7 @@ from neurocollapse.statistics.memory import (
 )
 from neurocollapse.statistics.moments import ClassMoments
 from neurocollapse.statistics.reader import Reader
-from neurocollapse.statistics.storage import StateFileError, read_state, write_state
+from neurocollapse.support.state import StateFileError, read_state, write_state
 
 __all__ = [
     "ClassBatch",

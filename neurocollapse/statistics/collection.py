@@ -9,7 +9,7 @@ from torch import Tensor
 
 from neurocollapse.statistics.moments import ClassMoments
 from neurocollapse.statistics.reader import Reader
-from neurocollapse.statistics.storage import StateFileError, read_state, write_state
+from neurocollapse.support.state import StateFileError, read_state, write_state
 
 FILE_KIND = "moments"
 

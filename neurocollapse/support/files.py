@@ -8,13 +8,10 @@ import h5py
 import numpy as np
 import xarray as xr
 
-from neurocollapse.support.atomic import replacing
+from neurocollapse.support.atomic import ResultFileError, write
+from neurocollapse.support.text import first_line, visible
 
 ENGINE: Final = "h5netcdf"
-
-
-class ResultFileError(ValueError):
-    """A result file that is missing, damaged, or cannot be written."""
 
 
 def save(results: xr.Dataset | xr.DataTree, path: str | PathLike[str]) -> Path:
@@ -29,15 +26,13 @@ def save(results: xr.Dataset | xr.DataTree, path: str | PathLike[str]) -> Path:
     """
     if not isinstance(results, xr.Dataset | xr.DataTree):
         raise TypeError(f"`results` must be an xarray Dataset or DataTree, got {type(results).__name__}")
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise ResultFileError(f"cannot write {target}: there is no such folder; name a folder that exists")
-    try:
-        with replacing(target) as part:
-            results.to_netcdf(part, engine=ENGINE)
-    except OSError as error:
-        raise ResultFileError(f"cannot write {target}: {error.strerror or _first_line(error)}") from error
-    return target
+    return write(path, netcdf(results))
+
+
+def netcdf(results: xr.Dataset | xr.DataTree, **options: Any) -> memoryview:
+    """The bytes of a NetCDF file, made in memory: HDF5 crashes at the end of the process if it fills a disk."""
+    image: memoryview = results.to_netcdf(engine=ENGINE, **options)
+    return image
 
 
 def open(path: str | PathLike[str]) -> xr.Dataset | xr.DataTree:
@@ -52,14 +47,14 @@ def open(path: str | PathLike[str]) -> xr.Dataset | xr.DataTree:
     """
     target = Path(path)
     if not target.is_file():
-        raise ResultFileError(f"{target} does not exist or is not a file")
+        raise ResultFileError(f"{visible(target)} does not exist or is not a file")
     try:
         with h5py.File(target) as file:
             file.attrs.get("title")  # h5netcdf would print a stray traceback where this fails
         with xr.open_datatree(target, engine=ENGINE) as tree:
             loaded = tree.load()
     except Exception as error:  # a damaged file makes HDF5 raise nearly anything
-        raise ResultFileError(f"{target} is not a NetCDF file of results: {_first_line(error)}") from error
+        raise ResultFileError(f"{visible(target)} is not a NetCDF file of results: {first_line(error)}") from error
     for node in loaded.subtree:
         node.dataset = node.to_dataset(inherit=False).drop_encoding()
         node.attrs = {key: _plain(value) for key, value in node.attrs.items()}
@@ -69,8 +64,3 @@ def open(path: str | PathLike[str]) -> xr.Dataset | xr.DataTree:
 def _plain(value: Any) -> Any:
     """A number as Python's own, as it was before it was saved."""
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _first_line(error: Exception) -> str:
-    """What an error says, on one line of at most 150 characters."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:150]

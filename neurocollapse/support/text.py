@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable
 
 
-def visible(text: object, *, most: int = 160) -> str:
+def visible(text: object, *, most: int = 140) -> str:
     r"""A name or path with its control characters written out, and its middle left out if it is longer than `most`.
 
     Examples
@@ -31,12 +31,12 @@ def listed(names: Iterable[object], *, most: int = 3) -> str:
     return f"{shown} and {len(found) - most} more" if len(found) > most else shown
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says, on one line of at most 160 characters; the name of its type if it says nothing.
+def first_line(error: BaseException, *, most: int = 90) -> str:
+    """What an error says, on one line of at most `most` characters; the name of its type if it says nothing.
 
     Examples
     --------
     >>> first_line(ValueError("no such layer\\nTraceback")), first_line(KeyError())
     ('no such layer', 'KeyError')
     """
-    return visible(str(error).strip().partition("\n")[0]) or type(error).__name__
+    return visible(str(error).strip().partition("\n")[0], most=most) or type(error).__name__

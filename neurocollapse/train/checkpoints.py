@@ -1,20 +1,17 @@
 """A training run on disk: weights under their own names, the optimizer's tensors, and a JSON header. Never pickle."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from neurocollapse.support.atomic import replacing
+from neurocollapse.support.state import read_state, write_state
 from neurocollapse.train.settings import TrainingError
 
-HEADER = "neurocollapse_training"
+KIND = "training"
 OPTIMIZER_PREFIX = "optimizer/"  # no module or parameter name of the weights can begin so by accident: theirs use dots
 
 
@@ -87,18 +84,12 @@ def save_checkpoint(
     >>> load_checkpoint(file).epoch
     7
     """
-    path = Path(path)
     tensors = {name: _detached(name, value) for name, value in model.state_dict().items()}
     for number, quantities in (optimizer.state_dict()["state"] if optimizer else {}).items():
         for quantity, value in quantities.items():
             if value is not None:
                 tensors[f"{OPTIMIZER_PREFIX}{number}/{quantity}"] = _detached(quantity, value)
-    header = json.dumps({"epoch": epoch, "record": dict(record or {})})
-    try:
-        with replacing(path) as part:
-            save_file(tensors, part, metadata={HEADER: header})
-    except (OSError, SafetensorError) as error:
-        raise TrainingError(f"cannot write the checkpoint {path}: {error}") from error
+    write_state(path, KIND, {"epoch": epoch, "record": dict(record or {})}, tensors, error=TrainingError)
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -109,33 +100,19 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     TrainingError
         If there is no such file, or it is damaged or of another kind.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise TrainingError(f"there is no checkpoint {path}")
-    weights: dict[str, Tensor] = {}
+    header, weights = read_state(path, KIND, error=TrainingError)
     optimizer: dict[tuple[int, str], Tensor] = {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[HEADER])
-            # cloned, because a tensor as read lives in the mapped file, which may be overwritten
-            for name in file.keys():  # noqa: SIM118  # not a mapping: iterating the file itself fails
-                if name.startswith(OPTIMIZER_PREFIX):
-                    number, quantity = name.removeprefix(OPTIMIZER_PREFIX).split("/")
-                    optimizer[int(number), quantity] = file.get_tensor(name).clone()
-                else:
-                    weights[name] = file.get_tensor(name).clone()
-        return Checkpoint(int(header["epoch"]), weights, optimizer, header["record"])
-    except (SafetensorError, OSError) as error:
-        raise TrainingError(f"{path} is not a readable safetensors file ({error}); delete it to start anew") from error
-    except (KeyError, ValueError, TypeError) as error:
-        raise TrainingError(f"{path} does not hold a training run of neurocollapse; choose another file") from error
+    for name in [name for name in weights if name.startswith(OPTIMIZER_PREFIX)]:
+        number, quantity = name.removeprefix(OPTIMIZER_PREFIX).split("/")
+        optimizer[int(number), quantity] = weights.pop(name)
+    return Checkpoint(header["epoch"], weights, optimizer, header["record"])
 
 
 def _detached(name: str, value: Any) -> Tensor:
-    """Return a copy on the CPU, so that tied weights are stored as often as they are named."""
+    """A tensor of the state, or say what else it is."""
     if not isinstance(value, Tensor):
         raise TrainingError(f"only tensors can be stored, but the state {name!r} is a {type(value).__name__}")
-    return value.detach().cpu().contiguous().clone()
+    return value
 
 
 def _check_same_names(weights: Mapping[str, Tensor], model: nn.Module) -> None:

@@ -1,6 +1,5 @@
 """A run of gradient descent on disk: weights, losses and learning rates, and what the run was made of."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from neurocollapse.support.atomic import replacing
+from neurocollapse.support.state import read_state, write_state
 from neurocollapse.train.settings import TrainingError
 
-HEADER = "neurocollapse_descent"
+KIND = "descent"
 
 
 @dataclass(frozen=True)
@@ -35,21 +32,16 @@ class DescentFile:
 
     def save(self, weights: Sequence[Tensor], course: Course) -> None:
         """Write everything in one step, so that no reader finds half a file."""
-        tensors = {f"weight/{layer:04d}": weight.detach().cpu().contiguous() for layer, weight in enumerate(weights)}
+        tensors = {f"weight/{layer:04d}": weight for layer, weight in enumerate(weights)}
         tensors["losses"] = torch.tensor(course.losses, dtype=torch.float64)
         tensors["rates"] = torch.tensor(course.rates, dtype=torch.float64)
-        header = json.dumps({"num_weights": len(weights), "settings": dict(self.settings)})
-        try:
-            with replacing(self.path) as part:
-                save_file(tensors, part, metadata={HEADER: header})
-        except (OSError, SafetensorError) as error:
-            raise TrainingError(f"cannot write the checkpoint {self.path}: {error}") from error
+        write_state(self.path, KIND, {"settings": dict(self.settings)}, tensors, error=TrainingError)
 
     def restore(
         self, weights: Sequence[Tensor], rate: Callable[[int], float], *, num_steps: int, tolerance: float
     ) -> Course:
         """Copy saved weights into place and return the course so far, or say why this run cannot go on from them."""
-        settings, tensors = self._read()
+        header, tensors = read_state(self.path, KIND, error=TrainingError)
         saved = [tensors[name] for name in sorted(tensors) if name.startswith("weight/")]
         losses = tensors["losses"].tolist()
         rates = [float(rate(step)) for step in range(len(losses))]
@@ -60,7 +52,7 @@ class DescentFile:
         difference = (
             _beyond(losses, num_steps, tolerance)
             or _other_dtype(saved, weights)
-            or self._other_settings(settings)
+            or self._other_settings(header["settings"])
             or _other_rate(tensors, rates)
         )
         if difference:
@@ -84,25 +76,13 @@ class DescentFile:
                         weight.copy_(value)
             raise
 
-    def _read(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Return the settings, empty in files of earlier versions, and the tensors."""
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if HEADER not in metadata:
-                    raise TrainingError(f"{self.path} does not hold a run of gradient descent; choose another file")
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
-        except (OSError, SafetensorError) as error:
-            raise TrainingError(
-                f"{self.path} is not a readable safetensors file ({error}); delete it to start anew"
-            ) from error
-        return json.loads(metadata[HEADER]).get("settings", {}), tensors
-
     def _other_settings(self, saved: Mapping[str, Any]) -> str | None:
-        """Say in which of the settings that the file knows it differs."""
+        """Say in which of the settings it differs."""
         for name, value in self.settings.items():
-            if name in saved and saved[name] != value:
-                return f"other {name}" if name in ("inputs", "targets") else f"{name}={saved[name]!r}, not {value!r}"
+            if saved.get(name) != value:
+                return (
+                    f"other {name}" if name in ("inputs", "targets") else f"{name}={saved.get(name)!r}, not {value!r}"
+                )
         return None
 
 
@@ -125,8 +105,7 @@ def _other_dtype(saved: Sequence[Tensor], weights: Sequence[Tensor]) -> str | No
 
 def _other_rate(tensors: Mapping[str, Tensor], rates: Sequence[float]) -> str | None:
     """Say at which step the learning rate differs."""
-    saved = tensors["rates"].tolist() if "rates" in tensors else rates
-    for step, (before, rate) in enumerate(zip(saved, rates, strict=True)):
+    for step, (before, rate) in enumerate(zip(tensors["rates"].tolist(), rates, strict=True)):
         if before != rate:
             return f"learning rate {before!r} at step {step}, not {rate!r}"
     return None

@@ -78,7 +78,7 @@ def test_the_setting_can_be_read_before_it_is_run(run: Run, tmp_path: Path) -> N
         (["svd-evolution", "--set", "widht=3"], "there is no setting 'widht'; did you mean 'width'?"),
         (["svd-evolution", "--set", "width=wide"], "setting 'width' must be an integer, got 'wide'"),
         (["svd-evolution", "--scale", "huge"], "'huge' is not one of 'small', 'paper'"),
-        (["svd-evolution", "--output", "nowhere/x.nc"], "it must be a file in a folder that exists"),
+        (["svd-evolution", "--output", "nowhere/x.nc"], "there is no such folder; name a folder that exists"),
         (["depth-role", "--set", "data=mnist"], "--data-root"),
         (["svd-evolution", "--set", "num_steps=-1"], "`num_steps` must be at least 0, got -1"),
         (["svd-evolution", "--output", "/proc/x.nc"], "cannot write /proc/x.nc: "),

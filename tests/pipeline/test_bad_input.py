@@ -226,7 +226,7 @@ BAD: dict[str, tuple[Callable[[SimpleNamespace], Any], type[BaseException], str]
     "resume from notes": (
         lambda c: nc.analyze(c.model, c.loader, resume=c.tmp / "notes.txt"),
         nc.StateFileError,
-        r"notes.txt is not a readable state file",
+        r"notes.txt is not a readable safetensors file",
     ),
     "resume from a folder": (
         lambda c: nc.analyze(c.model, c.loader, resume=c.tmp / "empty"),

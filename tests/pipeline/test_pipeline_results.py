@@ -275,11 +275,11 @@ def test_a_full_disk_is_an_error_of_ours_and_leaves_the_old_file(
     path = nc.save(dataset, tmp_path / "analysis.nc")
     contents = path.read_bytes()
 
-    def full(self: xr.Dataset, target: Any, **options: Any) -> None:
-        Path(target).write_bytes(contents[:100])
+    def full(handle: int) -> None:
+        os.truncate(handle, 100)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(xr.Dataset, "to_netcdf", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(nc.ResultFileError, match="No space left on device"):
         nc.save(dataset, path)
     assert path.read_bytes() == contents

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import xarray as xr
 
 from neurocollapse import plots
 from neurocollapse.report import report
+from neurocollapse.support.atomic import ResultFileError
 
 EVIL = "<script>alert('x')</script> \"'&$"
 
@@ -243,9 +245,8 @@ def test_a_failed_write_leaves_no_part(tmp_path, make_analysis, monkeypatch):
     def refuse(*_):
         raise OSError("disk full")
 
-    page = importlib.import_module("neurocollapse.report.page")  # `neurocollapse.report` itself names the function
-    monkeypatch.setattr(page.os, "replace", refuse)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(ResultFileError, match="disk full"):
         report(make_analysis(), tmp_path / "r.html")
     assert list(tmp_path.iterdir()) == []
 

@@ -7,12 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from neurocollapse.train import Descent, DescentProgress, TrainingError, cosine, descend
-from neurocollapse.train.descent_file import HEADER
 
 TARGETS = torch.eye(4, dtype=torch.float64)
 
@@ -92,14 +89,6 @@ def test_a_run_stopped_before_its_file_starts_anew_on_the_same_module(tmp_path: 
     assert all(map(torch.equal, stopped.parameters(), module().parameters()))
     assert torch.equal(run(stopped, resume=tmp_path / "run").losses, run(unbroken).losses)
     assert all(map(torch.equal, stopped.parameters(), unbroken.parameters()))
-
-
-def test_a_file_that_knows_no_settings_is_resumed(tmp_path: Path) -> None:
-    run(resume=tmp_path / "run", num_steps=5)
-    with safe_open(tmp_path / "run", framework="pt") as file:
-        tensors = {name: file.get_tensor(name).clone() for name in file.keys() if name != "rates"}  # noqa: SIM118
-    save_file(tensors, tmp_path / "old", metadata={HEADER: '{"num_weights": 2}'})
-    assert torch.equal(run(resume=tmp_path / "old").losses, run().losses)
 
 
 @pytest.mark.parametrize("decay", [-1.0, float("nan"), float("inf")])

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
@@ -17,11 +16,13 @@ from tqdm import tqdm
 from neurocollapse.experiments.adapters.sentences import CONCEPT_OF, graded_pairs, vocabulary
 from neurocollapse.experiments.adapters.sts import Words
 from neurocollapse.models import ModelError
+from neurocollapse.support.state import read_state, write_state
 from neurocollapse.train.random_state import forked_random_state, seed_random_state
 
 Encode = Callable[[Sequence[tuple[str, str]]], dict[str, Tensor]]
 """Sentence pairs → the model's inputs."""
 
+FILE_KIND = "small bert"
 WIDTH, NUM_LAYERS, NUM_HEADS = 64, 2, 4
 LONGEST = 32
 """Words of the longest pair, with room; the grammar's pairs have 21."""
@@ -75,12 +76,12 @@ def pretrained_small_bert(
         Read the weights from there, or keep them there.
     """
     if file is not None and file.exists():
-        return load_file(file)
+        return read_state(file, FILE_KIND, error=ModelError)[1]
     with forked_random_state(torch.device("cpu")):
         seed_random_state(seed, torch.device("cpu"))
         weights = _pretrain(num_steps, progress)
     if file is not None:
-        save_file(weights, file)
+        write_state(file, FILE_KIND, {}, weights, error=ModelError)
     return weights
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from neurocollapse.data import DataError
 from neurocollapse.experiments.adapters.sentences import LARGEST_SCORE, graded_pairs
+from neurocollapse.support.atomic import write
 
 SHIPPED = Path(__file__).with_name("sentence_pairs")
 """Folder of the small task that comes with the package, in the same format."""
@@ -88,7 +89,7 @@ def write_shipped_task(folder: str | PathLike[str] = SHIPPED) -> None:
             for index, ((first, second), score) in enumerate(zip(pairs.sentences, pairs.scores, strict=True))
         ]
         text = "".join("\t".join(row) + "\n" for row in [tuple(HEADER), *rows])
-        (Path(folder) / SPLITS[split]).write_text(text, encoding="utf-8")
+        write(Path(folder) / SPLITS[split], text)
 
 
 class Words:

@@ -31,6 +31,7 @@ from neurocollapse.lowrank import (
 )
 from neurocollapse.models.linear import chain_product, linear_weights
 from neurocollapse.plots.experiments import recovery as drawn
+from neurocollapse.support.atomic import write
 from neurocollapse.theory import Verdict
 
 SOURCE = "Kwon et al., arXiv 2311.05061, experiment on MovieLens"
@@ -143,8 +144,7 @@ def write_ratings(path: Path, *, users: int = 150, items: int = 200, rank: int =
     lines = [
         f"{user + 1}\t{item + 1}\t{stars[user, item]}\t{881250949 + place}" for place, (user, item) in enumerate(rated)
     ]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
+    return write(path, "\n".join(lines) + "\n")
 
 
 @dataclass(frozen=True, eq=False)

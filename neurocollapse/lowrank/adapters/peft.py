@@ -8,7 +8,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from neurocollapse.dynamics.matrices import keeps_inputs_first
@@ -16,7 +15,8 @@ from neurocollapse.lowrank.adapters.chain import Chain
 from neurocollapse.lowrank.adapters.injection import Adapters, inject_factors
 from neurocollapse.lowrank.adapters.kinds import LoRA
 from neurocollapse.lowrank.adapters.selection import AdapterError, few
-from neurocollapse.lowrank.adapters.storage import read_safetensors, written
+from neurocollapse.support.atomic import replacing
+from neurocollapse.support.state import read_tensors, write_tensors
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -57,9 +57,9 @@ def save_peft(adapters: Adapters, folder: str | PathLike[str]) -> Path:
         for side, factor in zip(SIDES, _two_factors(chain), strict=True)
     }
     text = json.dumps(_config(adapters), indent=2, sort_keys=True)
-    with written(target / WEIGHTS) as weights:
-        save_file(state, weights, {"format": "pt"})
-        with written(target / CONFIG) as config:
+    with replacing(target / WEIGHTS, error=AdapterError) as weights:
+        write_tensors(weights, state, {"format": "pt"})
+        with replacing(target / CONFIG, error=AdapterError) as config:  # both complete before either takes its place
             config.write_text(text + "\n", encoding="utf-8")
     return target
 
@@ -75,7 +75,7 @@ def load_peft(model: nn.Module, folder: str | PathLike[str]) -> Adapters:
     """
     source = Path(folder)
     config = _read_config(source / CONFIG)
-    state, _ = read_safetensors(source / WEIGHTS)
+    _, state = read_tensors(source / WEIGHTS, error=AdapterError)
     pairs: dict[str, list[Tensor]] = {}
     for key in sorted(state):  # A before B
         side = next((side for side in SIDES if key.endswith(side)), None)
@@ -94,7 +94,7 @@ def _two_factors(chain: Chain) -> tuple[Tensor, Tensor]:
     for factor in reversed(others):
         second = second @ factor
     dtype = chain.factors[0].dtype
-    return first.to(dtype).cpu().contiguous(), second.to(dtype).cpu().contiguous()
+    return first.to(dtype), second.to(dtype)
 
 
 def _config(adapters: Adapters) -> dict[str, Any]:
