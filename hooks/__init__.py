@@ -1,6 +1,7 @@
 """Features of any PyTorch model, taken at its modules by forward hooks."""
 
 from neurocollapse.hooks.capture import Features, capture
+from neurocollapse.hooks.choice import choose
 from neurocollapse.hooks.errors import (
     AmbiguousOutputError,
     CallCountError,
@@ -34,6 +35,7 @@ __all__ = [
     "SiteKey",
     "Tap",
     "capture",
+    "choose",
     "inspect_layers",
     "is_linear",
     "select",

@@ -66,18 +66,22 @@ def weight_and_bias(module: nn.Module) -> tuple[Tensor, Tensor | None] | None:
     >>> weight.shape, bias
     (torch.Size([2, 4]), None)
     """
+    weight = module._parameters.get("weight")
+    if type(module) is nn.Linear and type(weight) is nn.Parameter and not module._modules:  # trackers read many of them
+        bias = module._parameters.get("bias")
+        return weight.detach(), None if bias is None else bias.detach()
     if not is_linear(module):
         return None
     with torch.no_grad():
         pair = _of_layer(module)
         if pair is None:
             return None
-        weight, bias = pair
+        effective, bias = pair
         for child in module._modules.values():
             if callable(getattr(child, "weight_change", None)):
                 change = child.weight_change()  # type: ignore[union-attr, operator]
-                weight = (weight + change).to(torch.promote_types(weight.dtype, torch.float32))
-        return weight.detach(), None if bias is None else bias.detach()
+                effective = (effective + change).to(torch.promote_types(effective.dtype, torch.float32))
+        return effective.detach(), None if bias is None else bias.detach()
 
 
 def _of_layer(module: nn.Module) -> tuple[Tensor, Tensor | None] | None:

@@ -91,7 +91,7 @@ def select(model: nn.Module, layers: Any) -> tuple[Tap, ...]:
     ['2@in', '2']
     """
     modules = dict(named_modules(model))
-    items = _as_list(layers)
+    items = as_list(layers)
     excluded = [item[1:] for item in items if isinstance(item, str) and item.startswith("!")]
     included = [item for item in items if not (isinstance(item, str) and item.startswith("!"))]
     if excluded and not included:
@@ -100,13 +100,13 @@ def select(model: nn.Module, layers: Any) -> tuple[Tap, ...]:
     found = [tap for item in included for tap in _match(modules, item)]
     taps = _merge(tap for tap in found if (tap.path, tap.at_input) not in taken_away)
     if not taps:
-        raise NoMatchError(f"`layers` = {layers!r} leaves no module of {type(modules['']).__name__} to capture")
+        raise NoMatchError(f"`layers` = {layers!r} leaves no module of {type(modules['']).__name__}")
     _check_names(taps)
     position = {path: index for index, path in enumerate(modules)}
     return tuple(sorted(taps, key=lambda tap: (position[tap.path], not tap.at_input)))
 
 
-def _as_list(layers: Any) -> list[Any]:
+def as_list(layers: Any) -> list[Any]:
     """A list of single selectors from what the user passed."""
     if isinstance(layers, Sequence) and not isinstance(layers, str | nn.Module):
         return list(layers)
@@ -137,7 +137,7 @@ def _match_alias(modules: dict[str, nn.Module], alias: Any, item: Any) -> list[T
     """The taps of `item`, renamed to the user's alias."""
     if not isinstance(alias, str) or not alias:
         raise TypeError(f"an alias in `layers` must be a non-empty string, got {alias!r}")
-    taps = _merge(tap for part in _as_list(item) for tap in _match(modules, part))
+    taps = _merge(tap for part in as_list(item) for tap in _match(modules, part))
     if len(taps) == 1:
         return [replace(taps[0], name=alias)]
     return [replace(tap, name=f"{alias}:{tap.name}") for tap in taps]

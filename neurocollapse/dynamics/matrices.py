@@ -1,15 +1,18 @@
-"""The weight matrices of a model: chosen by name, read as out × (everything else)."""
+"""The weight matrices of a model: chosen by name, read as out × (everything else), as they are at every moment."""
 
-import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import is_lazy
 
-from neurocollapse.dynamics.reading import reader
+from neurocollapse.dynamics.errors import TrackerError
+from neurocollapse.hooks import NoMatchError, choose, is_linear, weight_and_bias
+from neurocollapse.hooks.select import ROOT, as_list
 from neurocollapse.hooks.weights import current
+from neurocollapse.hooks.wrappers import named_modules
 from neurocollapse.support.names import did_you_mean, matching
 
 Weights = nn.Module | Sequence[Tensor]
@@ -18,44 +21,48 @@ Weights = nn.Module | Sequence[Tensor]
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
-    """A matrix that could be tracked; holding the weight keeps its identity from going to another one.
+    """A matrix that could be tracked.
 
     Attributes
     ----------
     name
         Of the module, or of the parameter.
+    module
+        The module whose weight it is; None for another parameter.
+    parts
+        The parameters that it is computed from, by which a shared weight is known.
     by_default
         Whether it is tracked unless the caller names others.
-    weight
-        The tensor as it is now.
     read
         Reads it as a matrix.
     """
 
     name: str
+    module: nn.Module | None
+    parts: tuple[object, ...]
     by_default: bool
-    weight: Tensor
     read: Callable[[], Tensor]
 
 
-def named_matrices(weights: Weights, layers: str | Iterable[str] | None = None) -> dict[str, Callable[[], Tensor]]:
+def named_matrices(model: Weights, layers: Any = None) -> dict[str, Callable[[], Tensor]]:
     """Find weight matrices by name, each as a function that reads it at the time of the call.
 
-    A weight of more than two axes is read as a matrix of its first axis by all others: out × (in · height · width) for
-    a convolution. What keeps its inputs first is turned to that: transposed convolutions, and the Conv1D of
-    transformers. A weight that modules share appears once, under the first name that was asked for; by default, under
-    that of a linear or convolutional layer.
+    The weight of a linear layer is the one that it computes with, adapters, factors and masks worked in (see
+    `neurocollapse.hooks.weight_and_bias`). A weight of more than two axes is read as a matrix of its first axis by all
+    others: out × (in · height · width) for a convolution, transposed or not. A weight that modules share appears once,
+    under the first name that was asked for; by default, under that of a linear or convolutional layer.
 
     Parametrised weights are computed in eval mode, and pruned ones from their mask, so that reading changes nothing.
 
     Parameters
     ----------
-    weights
-        A module; or a sequence of tensors, whose matrices are called W_1, W_2, …; its vectors (biases) are left out.
+    model : torch.nn.Module or sequence of Tensors
+        A model, whose wrappers do not appear in names; or tensors, whose matrices are called W_1, W_2, …; its vectors
+        (biases) are left out.
     layers
-        Names or globs (``*`` inside one dotted segment, ``**`` across segments) of modules that have a `weight`, or of
-        parameters such as "attention.in_proj_weight"; default: every linear (Conv1D of transformers included) and
-        convolutional layer.
+        Modules that have a `weight`, as `neurocollapse.hooks.select` takes them: names, globs, presets, types, …
+        Names and globs can also mean parameters such as "attention.in_proj_weight"; of tensors there are only names and
+        globs. Default: every linear and convolutional layer.
 
     Returns
     -------
@@ -65,7 +72,7 @@ def named_matrices(weights: Weights, layers: str | Iterable[str] | None = None) 
     Raises
     ------
     ValueError
-        If a name or glob matches no matrix, or there is none, with the nearest name; if a lazy layer has no weight yet.
+        If a selector matches no matrix, or there is none, with the nearest name; if a lazy layer has no weight yet.
 
     Examples
     --------
@@ -73,31 +80,20 @@ def named_matrices(weights: Weights, layers: str | Iterable[str] | None = None) 
     >>> {name: tuple(read().shape) for name, read in named_matrices(model).items()}
     {'0': (8, 75), '2': (2, 8)}
     """
-    patterns = _patterns(layers)
-    if not isinstance(weights, nn.Module):
-        return {name: _reader(weights[place]) for name, place in _places(weights, patterns).items()}
-    candidates = _of_module(weights)
-    if patterns is None:
-        chosen = [candidate for candidate in candidates if candidate.by_default]
-        if not chosen:
-            raise ValueError(
-                f"{type(weights).__name__} has no linear or convolutional layer; name parameters with `layers`"
-            )
-    else:
-        names = _matching(patterns, [candidate.name for candidate in candidates], type(weights).__name__)
-        chosen = [candidate for candidate in candidates if candidate.name in names]
+    if not isinstance(model, nn.Module):
+        return {name: _reader(model[place]) for name, place in _places(model, layers).items()}
+    candidates = _candidates(model)
+    chosen = [candidate for candidate in candidates if candidate.by_default]
+    if layers is not None:
+        chosen = _chosen(model, layers, candidates)
+    elif not chosen:
+        raise ValueError(f"{type(model).__name__} has no linear or convolutional layer; name parameters with `layers`")
     return {candidate.name: candidate.read for candidate in _once(chosen)}
 
 
-def matrix_places(weights: Sequence[Tensor], layers: str | Iterable[str] | None = None) -> list[int]:
+def matrix_places(weights: Sequence[Tensor], layers: Any = None) -> list[int]:
     """Where in a list the matrices lie that `named_matrices` finds."""
-    return list(_places(weights, _patterns(layers)).values())
-
-
-def keeps_inputs_first(module: nn.Module) -> bool:
-    """Tell whether a module is the Conv1D of transformers, a dense layer whose weight is in × out."""
-    package = sys.modules.get("transformers.pytorch_utils")  # a model that has one has imported it
-    return package is not None and isinstance(module, package.Conv1D)
+    return list(_places(weights, layers).values())
 
 
 def as_matrix(weight: Tensor) -> Tensor:
@@ -105,81 +101,153 @@ def as_matrix(weight: Tensor) -> Tensor:
     return weight if weight.ndim == 2 else weight.flatten(1)
 
 
-def _patterns(layers: str | Iterable[str] | None) -> list[str] | None:
-    """A list of names and globs."""
-    return [layers] if isinstance(layers, str) else None if layers is None else list(layers)
-
-
-def _places(weights: Sequence[Tensor], patterns: Sequence[str] | None) -> dict[str, int]:
+def _places(weights: Sequence[Tensor], layers: Any) -> dict[str, int]:
     """Name → place of the matrices of a list, W_1 first."""
     if isinstance(weights, Tensor) or not isinstance(weights, Sequence):
         raise TypeError(
-            f"`model_or_weights` must be a module or a list of tensors, got {type(weights).__name__}; hand over the "
-            "module, or put the tensors in a list"
+            f"`model` must be a module or a list of tensors, got {type(weights).__name__}; hand over the module, or "
+            "put the tensors in a list"
         )
     matrices = [place for place, weight in enumerate(weights) if weight.ndim >= 2]
     if not matrices:
-        raise ValueError("`model_or_weights` must hold at least one matrix, got none")
+        raise ValueError("`model` must hold at least one matrix, got none")
     found = {f"W_{index}": place for index, place in enumerate(matrices, start=1)}
-    return found if patterns is None else {name: found[name] for name in _matching(patterns, list(found), "the list")}
+    if layers is None:
+        return found
+    chosen = _selected(as_list(layers), list(found), lambda item: _listed(item, list(found)))
+    return {name: place for name, place in found.items() if name in chosen}
 
 
-def _of_module(model: nn.Module) -> list[_Candidate]:
-    """Every matrix of a model; one that is shared comes once for each module that has it."""
-    found: list[_Candidate] = []
-    for path, module in model.named_modules():
-        by_default = isinstance(module, nn.Linear | _ConvNd) or keeps_inputs_first(module)
-        weight = _weight(module)
-        if weight is not None and (by_default if is_lazy(weight) else weight.ndim >= 2):
-            read = reader(model, path, "weight", _turn(module))
-            found.append(_Candidate(path or "weight", by_default, weight, read))
-    seen = {id(candidate.weight) for candidate in found}
-    for name, parameter in model.named_parameters():
-        if not is_lazy(parameter) and parameter.ndim >= 2 and id(parameter) not in seen:
-            path, _, attribute = name.rpartition(".")
-            found.append(_Candidate(name, False, parameter, reader(model, path, attribute, as_matrix)))
+def _selected(items: Sequence[Any], default: Iterable[str], names: Callable[[Any], Iterable[str]]) -> set[str]:
+    """What all items choose but those with "!" take away; these alone take from the default."""
+    taken_away = [item[1:] for item in items if isinstance(item, str) and item.startswith("!")]
+    wanted = [item for item in items if not (isinstance(item, str) and item.startswith("!"))]
+    chosen = {name for item in wanted for name in names(item)} if wanted else set(default)
+    return chosen - {name for item in taken_away for name in names(item)}
+
+
+def _listed(pattern: Any, names: list[str]) -> list[str]:
+    """The matrices of a list that a name or glob means."""
+    if not isinstance(pattern, str):
+        raise TypeError(f"`layers` of a list of tensors must hold names or globs, got {pattern!r}")
+    found = matching(pattern, names)
+    if not found:
+        hint = did_you_mean(pattern, names, otherwise=f"it has {', '.join(names[:6])}")
+        raise ValueError(f"`layers` names {pattern!r}, which matches no weight matrix of the list{hint}")
     return found
 
 
-def _weight(module: nn.Module) -> Tensor | None:
-    """The weight of a module that has one."""
+def _candidates(model: nn.Module) -> list[_Candidate]:
+    """Every matrix of a model; one that is shared comes once for each module that has it."""
+    raw = {id(module): path for path, module in model.named_modules()}
+    modules = dict(named_modules(model))
+    composed = [module for module in modules.values() if is_linear(module)]
+    inside = {id(part) for module in composed for part in module.modules() if part is not module}
+    found = [
+        _Candidate(
+            path or ROOT,
+            module,
+            _parts(module),
+            (is_linear(module) or isinstance(module, _ConvNd)) and id(module) not in inside,
+            _follow(model, raw[id(module)], path, "weight", _matrix_of),
+        )
+        for path, module in modules.items()
+        if _has_matrix(module)
+    ]
+    weights = {id(candidate.module._parameters.get("weight")) for candidate in found if candidate.module is not None}
+    for path, module in modules.items():
+        for key, parameter in module._parameters.items():
+            if (
+                parameter is not None
+                and not is_lazy(parameter)
+                and parameter.ndim >= 2
+                and id(parameter) not in weights
+            ):
+                read = _follow(
+                    model, raw[id(module)], path, key, lambda module, key=key: as_matrix(current(module, key))
+                )
+                found.append(_Candidate(f"{path}.{key}".lstrip("."), None, (parameter,), False, read))
+    return found
+
+
+def _has_matrix(module: nn.Module) -> bool:
+    """Whether a module has a weight of at least two axes, or will have one."""
+    if is_linear(module) or isinstance(module, _ConvNd):
+        return True
     try:
         weight = current(module, "weight")
     except AttributeError:
-        return None
-    return weight if isinstance(weight, Tensor) else None
+        return False
+    return isinstance(weight, Tensor) and not is_lazy(weight) and weight.ndim >= 2
 
 
-def _turn(module: nn.Module) -> Callable[[Tensor], Tensor]:
-    """How the weight of a module becomes a matrix, outputs first."""
-    if keeps_inputs_first(module):
-        return lambda weight: weight.T
+def _parts(module: nn.Module) -> tuple[object, ...]:
+    """The parameters of a module but its biases, or the module itself where it keeps its weight otherwise."""
+    return tuple(value for name, value in module.named_parameters() if not name.endswith("bias")) or (module,)
+
+
+def _matrix_of(module: nn.Module) -> Tensor:
+    """The weight of a module as a matrix, outputs first."""
+    pair = weight_and_bias(module)
+    if pair is not None:
+        return pair[0]
+    weight = current(module, "weight")
     if isinstance(module, _ConvTransposeNd):
-        groups = module.groups
-        return lambda weight: weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).flatten(1)
-    return as_matrix
+        return weight.unflatten(0, (module.groups, -1)).transpose(1, 2).flatten(0, 1).flatten(1)
+    return as_matrix(weight)
+
+
+def _follow(
+    model: nn.Module, raw: str, path: str, attribute: str, read: Callable[[nn.Module], Tensor]
+) -> Callable[[], Tensor]:
+    """A function that finds a module by name at every call, because it may be swapped, and reads a matrix of it."""
+    segments = raw.split(".") if raw else []
+
+    def follow() -> Tensor:
+        try:
+            module = model
+            for segment in segments:  # `get_submodule` would take longer than the copy
+                module = module._modules[segment]  # type: ignore[assignment]
+            return read(module)
+        except (KeyError, AttributeError) as error:
+            name = f"{path}.{attribute}".lstrip(".")
+            raise TrackerError(f"the model has no {name} any more; use a new tracker for another network") from error
+
+    return follow
+
+
+def _chosen(model: nn.Module, layers: Any, candidates: Sequence[_Candidate]) -> list[_Candidate]:
+    """The candidates that `layers` means, in the model's order, under the caller's aliases."""
+    of_module = {id(candidate.module): candidate for candidate in candidates if candidate.module is not None}
+    parameters = [candidate.name for candidate in candidates if candidate.module is None]
+    names: dict[str, str] = {}
+
+    def meant(item: Any) -> list[str]:
+        found = matching(item, parameters) if isinstance(item, str) else []
+        try:
+            modules = choose(model, item, fits=lambda module: id(module) in of_module, kind="weight matrix")
+        except NoMatchError:
+            if not found:
+                raise
+            modules = {}
+        names.update({of_module[id(module)].name: name for name, module in modules.items()})
+        return [*found, *(of_module[id(module)].name for module in modules.values())]
+
+    default = [candidate.name for candidate in candidates if candidate.by_default]
+    chosen = _selected(as_list(layers), default, meant)
+    if not chosen:
+        raise NoMatchError(f"`layers` = {layers!r} leaves no weight matrix of {type(model).__name__}")
+    return [replace(one, name=names.get(one.name, one.name)) for one in candidates if one.name in chosen]
 
 
 def _once(chosen: Iterable[_Candidate]) -> list[_Candidate]:
     """The first of those that share a weight."""
-    kept: dict[int, _Candidate] = {}
+    kept: dict[tuple[int, ...], _Candidate] = {}
     for candidate in chosen:
-        if is_lazy(candidate.weight):
+        if any(isinstance(part, Tensor) and is_lazy(part) for part in candidate.parts):
             raise ValueError(f"{candidate.name} has no weight yet; run one batch through the model first")
-        kept.setdefault(id(candidate.weight), candidate)
+        kept.setdefault(tuple(map(id, candidate.parts)), candidate)
     return list(kept.values())
-
-
-def _matching(patterns: Sequence[str], names: Sequence[str], owner: str) -> list[str]:
-    """The names that a pattern matches, in their own order; every pattern must match one."""
-    chosen: set[str] = set()
-    for pattern in patterns:
-        found = matching(pattern, names)
-        if not found:
-            hint = did_you_mean(pattern, names, otherwise=f"it has {', '.join(names[:6])}")
-            raise ValueError(f"`layers` names {pattern!r}, which matches no weight matrix of {owner}{hint}")
-        chosen.update(found)
-    return [name for name in names if name in chosen]
 
 
 def _reader(weight: Tensor) -> Callable[[], Tensor]:

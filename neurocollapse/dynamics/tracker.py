@@ -26,13 +26,14 @@ class WeightTracker:
 
     Parameters
     ----------
-    model_or_weights
+    model
         The network at its start, W(0), from which the drift counts. Without it, the first weights recorded are the
         start; the event "after_batch" first comes after an update. Of a run that goes on in its file, the file's W(0)
         counts, whatever is handed over.
     layers
-        Names or globs of modules (or parameters); default all linear and convolutional layers. A convolution's weight,
-        transposed or not, is read as a matrix out × (in · height · width). Matrices of a list are called W_1, W_2, …
+        Names, globs, types, presets of modules (or names of parameters), as `named_matrices` takes them; default all
+        linear and convolutional layers. A convolution's weight, transposed or not, is read as a matrix
+        out × (in · height · width). Matrices of a list are called W_1, W_2, …
     every
         Record steps 0, every, 2·every, …
     steps
@@ -83,9 +84,9 @@ class WeightTracker:
 
     def __init__(
         self,
-        model_or_weights: Weights | None = None,
+        model: Weights | None = None,
         *,
-        layers: str | Iterable[str] | None = None,
+        layers: Any = None,
         every: int = 1,
         steps: Iterable[int] | None = None,
         components: int | None = None,
@@ -96,7 +97,7 @@ class WeightTracker:
     ) -> None:
         self.every = _integer("every", every, least=1)
         self.steps = None if steps is None else frozenset(_integer("steps", step) for step in steps)
-        self.layers = [layers] if isinstance(layers, str) else None if layers is None else list(layers)
+        self.layers = layers
         self.options = Options(
             None if components is None else _integer("components", components, least=1),
             _integer("edge", edge, least=1),
@@ -104,32 +105,32 @@ class WeightTracker:
             _integer("seed", seed),
         )
         self.path = None if path is None else Path(path)
-        self._model = model_or_weights if isinstance(model_or_weights, nn.Module) else None
+        self._model = model if isinstance(model, nn.Module) else None
         self._readers: tuple[nn.Module, list[Callable[[], Tensor]]] | None = None
         self._places: tuple[int, list[int]] | None = None
         self._run: _Run | None = None
-        if model_or_weights is not None:
+        if model is not None:
             with torch.no_grad():
-                given = [matrix.detach().clone() for matrix in self._matrices(model_or_weights)]
-                self._run = self._open(model_or_weights, given)
+                given = [matrix.detach().clone() for matrix in self._matrices(model)]
+                self._run = self._open(model, given)
 
     def __call__(self, progress: Any) -> None:
         """Record as an event: of anything with `step` and either `model` or `weights`."""
         weights = getattr(progress, "model", self._model)
         self.record(progress.step, progress.weights if weights is None else weights)
 
-    def record(self, step: int, model_or_weights: Weights) -> None:
+    def record(self, step: int, model: Weights) -> None:
         """Record the weights at a step, if it is one of those wanted; the first call tells where the run begins."""
         run = self._run
         if run is None or not run.has_begun:
-            run = self._begin(step, model_or_weights)
+            run = self._begin(step, model)
         if step % self.every if self.steps is None else step not in self.steps:
             return
         if torch.is_grad_enabled():
             with torch.no_grad():  # entering it twice would cost a tenth of the copy
-                run.add(int(step), self._matrices(model_or_weights))
+                run.add(int(step), self._matrices(model))
         else:
-            run.add(int(step), self._matrices(model_or_weights))
+            run.add(int(step), self._matrices(model))
 
     def flush(self) -> None:
         """Analyse what has been copied, and write it where there is a file."""

@@ -2,15 +2,17 @@
 
 import copy
 import operator
-from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.parameter import is_lazy
 
+from neurocollapse.hooks import choose, weight_and_bias
+from neurocollapse.hooks.linear import is_transposed
+from neurocollapse.hooks.wrappers import named_modules, unwrap
 from neurocollapse.lowrank.factors import gradient_subspace
-from neurocollapse.lowrank.targets import linear_layers
 
 STARTS = ("svd", "gradient", "random")
 
@@ -68,13 +70,13 @@ class LowRankLinear(nn.Module):
         self.register_parameter("bias", nn.Parameter(torch.zeros(out_features)) if bias else None)
 
     @classmethod
-    def from_linear(cls, linear: nn.Linear, rank: int, *, start: str = "svd", seed: int = 0) -> "LowRankLinear":
+    def from_linear(cls, linear: nn.Module, rank: int, *, start: str = "svd", seed: int = 0) -> "LowRankLinear":
         """Start from a dense layer, of which device, dtype, bias and what is frozen are kept; copies, nothing shared.
 
         Parameters
         ----------
         linear
-            The dense layer, which is not changed.
+            An `nn.Linear` or a Conv1D of transformers, which is not changed.
         rank
             r, from 1 to min(in, out).
         start
@@ -91,17 +93,21 @@ class LowRankLinear(nn.Module):
         """
         if start not in STARTS:
             raise ValueError(f"`start` must be one of {', '.join(map(repr, STARTS))}, got {start!r}")
-        _check_rank(rank, tuple(linear.weight.shape), "the layer")
-        layer = cls(linear.in_features, linear.out_features, rank, bias=linear.bias is not None, seed=seed)
+        weight, bias = _plain(linear)
+        outputs, inputs = weight.shape
+        _check_rank(rank, (outputs, inputs), "the layer")
+        layer = cls(inputs, outputs, rank, bias=bias is not None, seed=seed)
         if start != "random":
+            gradient = _gradient(linear) if start == "gradient" else None
             with torch.no_grad():
-                for factor, value in zip((layer.left, layer.right), _started(linear, rank, start), strict=True):
+                for factor, value in zip((layer.left, layer.right), _started(weight, gradient, rank), strict=True):
                     factor.copy_(value)
-        layer.to(linear.weight.device, linear.weight.dtype)
-        layer.left.requires_grad_(linear.weight.requires_grad)
-        layer.right.requires_grad_(linear.weight.requires_grad)
-        if linear.bias is not None:
-            layer.bias = nn.Parameter(linear.bias.detach().clone(), requires_grad=linear.bias.requires_grad)
+        layer.to(weight.device, weight.dtype)
+        trained = {name: own.requires_grad for name, own in linear.named_parameters(recurse=False)}
+        layer.left.requires_grad_(trained["weight"])
+        layer.right.requires_grad_(trained["weight"])
+        if bias is not None:
+            layer.bias = nn.Parameter(bias.clone(), requires_grad=trained["bias"])
         return layer.train(linear.training)
 
     @property
@@ -153,10 +159,8 @@ class LowRankLinear(nn.Module):
         )
 
 
-def factorize(
-    model: Model, layers: str | Iterable[str], rank: int, *, start: str = "svd", seed: int = 0
-) -> Model | LowRankLinear:
-    """A copy of a model in which some dense layers have rank r; the model itself is not changed.
+def factorize(model: Model, layers: Any, rank: int, *, start: str = "svd", seed: int = 0) -> Model | LowRankLinear:
+    """A copy of a model in which some linear layers have rank r; the model itself is not changed.
 
     A layer that is used in several places is replaced by one layer in all of them, and layers that share one weight or
     bias share its factors, or the bias, afterwards. Hooks on replaced layers are not taken over.
@@ -164,9 +168,10 @@ def factorize(
     Parameters
     ----------
     model
-        Any module.
+        Any module; what wraps it is not copied and does not appear in names.
     layers
-        Dotted names or globs of `nn.Linear` layers; ``*`` stays inside a segment, ``**`` crosses the dots.
+        `nn.Linear` layers, and Conv1D ones of transformers, as `neurocollapse.hooks.select` takes them: names, globs
+        (``*`` stays inside a segment, ``**`` crosses the dots), types, ``"linear"`` for all, ``["linear", "!head"]``.
     rank
         r, from 1 to the smallest size of any of them.
     start
@@ -182,8 +187,8 @@ def factorize(
     Raises
     ------
     ValueError
-        If a name is unknown or no plain `nn.Linear`, the rank is out of range, or a weight is also used outside the
-        chosen layers, from which it would come apart.
+        If a selector matches no such layer, the rank is out of range, or a weight is also used outside the chosen
+        layers, from which it would come apart.
 
     Examples
     --------
@@ -192,9 +197,10 @@ def factorize(
     >>> [sum(parameter.numel() for parameter in each.parameters()) for each in (model, small)]
     [55210, 16810]
     """
-    targets = linear_layers(model, layers)
+    model = unwrap(model)  # type: ignore[assignment]
+    targets = choose(model, layers, fits=_is_plain, kind="plain linear layer with a weight of its own")
     for name, linear in targets.items():
-        _check_rank(rank, tuple(linear.weight.shape), repr(name))
+        _check_rank(rank, tuple(_plain(linear)[0].shape), repr(name))
     _check_ties(model, targets)
     replaced: dict[int, nn.Module] = {}
     factors: dict[int, LowRankLinear] = {}
@@ -241,27 +247,47 @@ def merge_factors(model: Model) -> Model | nn.Linear:
     return _with(model, replaced)
 
 
-def _started(linear: nn.Linear, rank: int, start: str) -> tuple[Tensor, Tensor]:
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a linear layer is no more than a weight, of its own and there already, and perhaps a bias."""
+    own = module._parameters.get("weight")
+    return (type(module) is nn.Linear or is_transposed(module)) and own is not None and not is_lazy(own)
+
+
+def _plain(linear: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of a plain linear layer."""
+    pair = weight_and_bias(linear)
+    if pair is None or "weight" not in linear._parameters:
+        raise TypeError(f"`linear` must be an nn.Linear or a Conv1D with a weight, got {type(linear).__name__}")
+    return pair
+
+
+def _started(weight: Tensor, gradient: Tensor | None, rank: int) -> tuple[Tensor, Tensor]:
     """Factors of the weight, or of its part on the gradient's subspace, with the singular values shared evenly."""
-    weight = linear.weight.detach().cpu().double()
-    if start == "gradient":
-        weight = _restricted(weight, linear.weight.grad, rank)
+    weight = weight.cpu().double()
+    if gradient is not None:
+        weight = _restricted(weight, gradient.detach().cpu().double(), rank)
     left, values, right = torch.linalg.svd(weight, full_matrices=False)
     root = values[:rank].sqrt()
     return left[:, :rank] * root, right[:rank].T * root
 
 
-def _restricted(weight: Tensor, gradient: Tensor | None, rank: int) -> Tensor:
-    """The weight on the input directions that its first gradient says it will move in."""
-    if gradient is None:
+def _gradient(linear: nn.Module) -> Tensor:
+    """The gradient that a backward pass has left on the weight, (outputs, inputs)."""
+    gradient = linear.weight.grad
+    if not isinstance(gradient, Tensor):
         raise ValueError("start='gradient' needs the weight's .grad; run one backward pass before")
+    return gradient.T if is_transposed(linear) else gradient
+
+
+def _restricted(weight: Tensor, gradient: Tensor, rank: int) -> Tensor:
+    """The weight on the input directions that its first gradient says it will move in."""
     if rank % 2:
         raise ValueError(f"`rank` must be even with start='gradient', which takes directions in pairs, got {rank}")
-    basis = gradient_subspace(gradient.detach().cpu().double(), weight, rank // 2).right
+    basis = gradient_subspace(gradient, weight, rank // 2).right
     return weight @ basis @ basis.T
 
 
-def _named_start(name: str, linear: nn.Linear, rank: int, start: str, seed: int) -> LowRankLinear:
+def _named_start(name: str, linear: nn.Module, rank: int, start: str, seed: int) -> LowRankLinear:
     """Start from a dense layer, with the layer's name in what goes wrong."""
     try:
         return LowRankLinear.from_linear(linear, rank, start=start, seed=seed)
@@ -282,12 +308,12 @@ def _check_rank(rank: int, shape: tuple[int, ...], name: str) -> None:
         )
 
 
-def _check_ties(model: nn.Module, targets: dict[str, nn.Linear]) -> None:
+def _check_ties(model: nn.Module, targets: dict[str, nn.Module]) -> None:
     """Raise if a weight or bias that is to be replaced has another owner that is not."""
     chosen = {id(linear) for linear in targets.values()}
     weights = {id(linear.weight): (name, "weight") for name, linear in targets.items()}
     biases = {id(linear.bias): (name, "bias") for name, linear in targets.items() if linear.bias is not None}
-    for path, module in model.named_modules():
+    for path, module in named_modules(model):
         for key, parameter in module.named_parameters(recurse=False):
             name, part = (weights | biases).get(id(parameter), ("", ""))
             if part and id(module) not in chosen:

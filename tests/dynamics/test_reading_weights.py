@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 from neurocollapse.dynamics import TrackerError, WeightTracker, named_matrices
+from neurocollapse.hooks import NoMatchError
 
 
 class TiedLanguageModel(nn.Module):
@@ -98,6 +99,84 @@ def test_a_layer_that_is_swapped_is_followed_by_its_name() -> None:
         tracker.record(2, model)
 
 
+def conv1d() -> nn.Module:
+    pytorch_utils = pytest.importorskip("transformers.pytorch_utils", reason="transformers is an optional dependency")
+    return pytorch_utils.Conv1D(5, 6)
+
+
+def adapted() -> nn.Module:
+    peft = pytest.importorskip("peft", reason="peft is an optional dependency")
+    config = peft.LoraConfig(target_modules=["0"], r=2, init_lora_weights=False)
+    return peft.get_peft_model(nn.Sequential(nn.Linear(6, 5)), config).base_model.model[0]
+
+
+class LowRank(nn.Module):
+    """A product of two factors, which says what it computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Parameter(torch.randn(5, 2)), nn.Parameter(torch.randn(2, 6))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs @ self.right.T @ self.left.T
+
+    def effective_weight(self) -> tuple[Tensor, None]:
+        return self.left @ self.right, None
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:torch.quantize_per_tensor:UserWarning")
+@pytest.mark.parametrize("kind", ["Conv1D", "LoRA", "low rank", "quantised"])
+def test_a_linear_layer_is_tracked_as_what_it_computes(kind: str) -> None:
+    layer = {"Conv1D": conv1d, "LoRA": adapted, "low rank": LowRank, "quantised": lambda: nn.Linear(6, 5)}[kind]()
+    model = nn.Sequential(layer, nn.ReLU(), nn.Linear(5, 4)).eval()
+    if kind == "quantised":
+        model = torch.ao.quantization.quantize_dynamic(model, {nn.Linear})
+    found = named_matrices(model)
+    assert list(found) == ["0", "2"]
+    with torch.no_grad():
+        computed = (model[0](torch.eye(6)) - model[0](torch.zeros(1, 6))).T
+    torch.testing.assert_close(found["0"]().detach(), computed, atol=5e-3 if kind == "quantised" else 1e-5, rtol=0)
+    tracker = WeightTracker(model)
+    tracker.record(0, model)
+    assert tracker.to_dataset()["layer"].values.tolist() == ["0", "2"]
+
+
+def test_names_are_those_of_the_model_without_its_wrappers() -> None:
+    model = nn.Sequential(nn.Sequential(nn.Linear(6, 5)), nn.Linear(5, 4))
+    for wrapped in (torch.compile(model, backend="eager"), nn.DataParallel(model)):
+        tracker = WeightTracker(wrapped, layers="0.*")
+        tracker.record(0, wrapped)
+        tracker.record(1, model)  # a run may be compiled, or unwrapped, on the way
+        assert tracker.to_dataset()["layer"].values.tolist() == ["0.0"]
+        assert list(named_matrices(wrapped)) == ["0.0", "1"]
+    model[0] = torch.compile(model[0], backend="eager")
+    assert list(named_matrices(model)) == ["0.0", "1"]
+    assert torch.equal(named_matrices(model)["0.0"](), next(model[0].parameters()))
+
+
+def test_parameters_are_chosen_by_name_beside_modules() -> None:
+    model = nn.ModuleDict({"attention": nn.MultiheadAttention(4, 2), "head": nn.Linear(4, 2)})
+    assert list(named_matrices(model)) == ["attention.out_proj", "head"]
+    assert set(named_matrices(model, ["**.in_proj_weight", "head"])) == {"attention.in_proj_weight", "head"}
+    assert set(named_matrices(model, ["**", "!**.in_proj_weight"])) == {"attention.out_proj", "head"}
+    assert set(named_matrices(model, ["**.in_proj_weight", {"scores": "head"}])) == {
+        "attention.in_proj_weight",
+        "scores",
+    }
+    with pytest.raises(NoMatchError, match="leaves no weight matrix"):
+        named_matrices(model, ["head", "!head"])
+
+
+def test_matrices_of_a_list_are_chosen_and_taken_away_by_name() -> None:
+    weights = [torch.eye(2), torch.zeros(2), torch.eye(2), torch.eye(2)]
+    assert list(named_matrices(weights, ["W_*", "!W_2"])) == ["W_1", "W_3"]
+    assert list(named_matrices(weights, "!W_1")) == ["W_2", "W_3"]
+    with pytest.raises(ValueError, match="'W_4', which matches no weight matrix of the list; did you mean"):
+        named_matrices(weights, "W_4")
+    with pytest.raises(TypeError, match="must hold names or globs"):
+        named_matrices(weights, nn.Linear)
+
+
 def test_a_tied_layer_is_tracked_once_and_under_its_own_name() -> None:
     model = TiedLanguageModel()
     assert list(named_matrices(model)) == ["body", "head"]
@@ -118,7 +197,7 @@ def test_a_lazy_layer_is_refused_until_it_has_a_weight() -> None:
 @pytest.mark.parametrize("groups", [1, 2])
 def test_transposed_convolutions_are_out_by_everything_else(groups: int) -> None:
     layer = nn.ConvTranspose2d(4, 6, 3, groups=groups, bias=False)
-    matrix = named_matrices(layer)["weight"]()
+    matrix = named_matrices(layer)["(root)"]()
     assert matrix.shape == (6, 4 // groups * 9)
     pixel = torch.randn(1, 4, 1, 1)  # of one pixel, the kernel paints a patch a pair of channels
     patch = layer(pixel)[0].reshape(6, 9)

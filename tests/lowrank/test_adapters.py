@@ -13,6 +13,7 @@ from neurocollapse.lowrank import (
     CompressedDeepLoRA,
     DeepLoRA,
     LoRA,
+    factorize,
     gradient_subspace,
     inject,
 )
@@ -208,11 +209,13 @@ def test_globs_choose_layers_and_stay_inside_a_part_of_a_name() -> None:
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ("5", "'5' matches no Linear layer; there are 0, 2, 4"),
-        ("1", "names '1', a Tanh and no Linear layer"),
-        ("x.*", "matches no Linear layer"),
-        ([], "non-empty list"),
-        (nn.Linear, "name or glob"),
+        ("5", "names '5', which Sequential does not have"),
+        ("1", "names '1', a Tanh and no linear layer; there are 0, 2, 4"),
+        ("x.*", "matches no module"),
+        ("[13]", "matches no linear layer, only Tanh; there are 0, 2, 4"),
+        ([], "leaves no module"),
+        (nn.Conv2d, "= Conv2d matches no module"),
+        (7, "must hold names, globs"),
     ],
 )
 def test_layers_that_are_not_there_are_named(layers: object, message: str) -> None:
@@ -224,9 +227,9 @@ def test_the_nearest_name_and_the_layers_inside_a_block_are_suggested() -> None:
     model = nn.ModuleDict({"query": nn.Linear(4, 4), "block": network()})
     with pytest.raises(AdapterError, match="did you mean 'query'"):
         inject(model, "querry", kind=LoRA(rank=2))
-    with pytest.raises(AdapterError, match=r"its dense layers are block\.0, block\.2, block\.4"):
+    with pytest.raises(AdapterError, match=r"inside are block\.0, block\.2, block\.4"):
         inject(model, "block", kind=LoRA(rank=2))
-    with pytest.raises(AdapterError, match="ReLU has no Linear layer"):
+    with pytest.raises(AdapterError, match="matches no module of ReLU"):
         inject(nn.ReLU(), "**", kind=LoRA(rank=2))
 
 
@@ -403,3 +406,47 @@ def test_the_representation_says_how_large_they_are() -> None:
     adapters = inject(network(), "**", kind=DeepLoRA(rank=2))
     assert repr(adapters) == "Adapters(DeepLoRA(rank=2, init_scale=0.001), 3 layers, 116 parameters)"
     assert "10×2 · 2×2 · 2×7" in repr(adapters["0"])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:torch.quantize_per_tensor:UserWarning")
+@pytest.mark.parametrize("kind", ["low rank", "quantised", "parametrised"])
+def test_any_linear_layer_can_be_adapted_and_only_plain_ones_merged(kind: str) -> None:
+    model, inputs = network().float().eval(), batch().float()
+    if kind == "low rank":
+        model = factorize(model, "2", rank=4)
+    elif kind == "quantised":
+        model = torch.ao.quantization.quantize_dynamic(model, {nn.Linear})
+    else:
+        nn.utils.parametrizations.weight_norm(model[2])
+    before = model(inputs)
+    adapters = inject(model, "2", kind=LoRA(rank=2))
+    assert torch.equal(model(inputs), before)
+    nn.init.ones_(adapters["2"].factors[1])
+    assert not torch.equal(model(inputs), before)
+    with pytest.raises(AdapterError, match=r"'2', a .*, has no plain weight"):
+        adapters.merge()
+    adapters.remove()
+    assert torch.equal(model(inputs), before)
+
+
+def test_adapters_act_in_a_model_that_was_compiled_and_run_before() -> None:
+    model, inputs = network(), batch()
+    compiled = torch.compile(model, backend="eager")
+    before = compiled(inputs)
+    adapters = inject(compiled, "**.0", kind=LoRA(rank=2))
+    assert list(adapters) == ["0"]
+    nn.init.ones_(adapters["0"].factors[1])
+    assert not torch.equal(compiled(inputs), before)
+    assert torch.equal(compiled(inputs), model(inputs))
+    adapters.remove()
+    assert torch.equal(compiled(inputs), before)
+
+
+def test_the_parts_of_a_linear_layer_get_no_adapters_of_their_own() -> None:
+    peft = pytest.importorskip("peft", reason="peft is an optional dependency")
+    config = peft.LoraConfig(target_modules=["0"], r=2, init_lora_weights=False)
+    theirs = peft.get_peft_model(network(), config).base_model.model
+    for layers in ("**", "linear", nn.Module):
+        adapters = inject(theirs, layers, kind=LoRA(rank=1))
+        assert list(adapters) == ["0", "2", "4"]
+        adapters.remove()

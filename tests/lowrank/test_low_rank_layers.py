@@ -172,9 +172,39 @@ def test_other_ties_survive() -> None:
     assert small["head"].weight is not model["words"].weight
 
 
+def test_a_transposed_layer_is_factorised_as_its_dense_double() -> None:
+    pytorch_utils = pytest.importorskip("transformers.pytorch_utils", reason="transformers is an optional dependency")
+    conv, inputs = pytorch_utils.Conv1D(5, 8), samples(20, 8)
+    nn.init.normal_(conv.bias)
+    dense = nn.Linear(8, 5)
+    with torch.no_grad():
+        dense.weight.copy_(conv.weight.T)
+        dense.bias.copy_(conv.bias)
+    for layer in (conv, dense):
+        layer(inputs).square().sum().backward()
+    for start in ("svd", "gradient"):
+        low, double = (LowRankLinear.from_linear(layer, 2, start=start) for layer in (conv, dense))
+        assert close(low(inputs), double(inputs))
+    model = factorize(nn.Sequential(conv, nn.ReLU()), "linear", 5)
+    assert isinstance(model[0], LowRankLinear)
+    assert close(model(inputs), conv(inputs).relu())
+
+
+def test_a_wrapped_model_is_factorised_under_its_own_names() -> None:
+    model = perceptron()
+    for wrapped in (
+        torch.compile(model, backend="eager"),
+        nn.DataParallel(model),
+        torch.optim.swa_utils.AveragedModel(model),
+    ):
+        small = factorize(wrapped, "2", 2)
+        assert type(small) is nn.Sequential
+        assert isinstance(small[2], LowRankLinear)
+
+
 def test_a_single_layer_is_a_model_too() -> None:
     linear = perceptron()[0]
-    small = factorize(linear, "**", 12)
+    small = factorize(linear, "(root)", 12)
     assert isinstance(small, LowRankLinear)
     assert close(merge_factors(small)(samples()), linear(samples()))
 
@@ -196,13 +226,13 @@ def test_the_factors_are_trained() -> None:
 @pytest.mark.parametrize(
     ("layers", "rank", "message"),
     [
-        ("body", 2, r"names 'body', which Sequential does not have; its linear layers are '0', '2', '4'"),
+        ("body", 2, r"names 'body', which Sequential does not have"),
         ("22", 2, r"names '22', which Sequential does not have; did you mean '2'"),
-        ("1", 2, r"names '1', a ReLU; only plain nn.Linear"),
-        ("", 2, r"names '', a Sequential; only plain nn.Linear"),
-        ("[13]", 2, r"'\[13\]' matches no nn.Linear of Sequential, only ReLU"),
-        ("*.x", 2, r"'\*\.x' matches no nn.Linear of Sequential, nothing"),
-        ([], 2, r"at least one linear layer, got none"),
+        ("1", 2, r"names '1', a ReLU and no plain linear layer .*; there are 0, 2, 4"),
+        ("", 2, r"names '\(root\)', a Sequential and no plain linear layer .*; inside are 0, 2, 4"),
+        ("[13]", 2, r"'\[13\]' matches no plain linear layer .*, only ReLU; there are 0, 2, 4"),
+        ("*.x", 2, r"'\*\.x' matches no module of Sequential"),
+        ([], 2, r"leaves no module of Sequential"),
         ("2", 0, r"`rank` must be an integer from 1 to 16 for '2' of 20 inputs and 16 outputs, got 0"),
         ("2", 17, r"from 1 to 16 for '2' of 20 inputs and 16 outputs, got 17"),
         ("*", 4, r"from 1 to 3 for '4'"),
@@ -219,8 +249,8 @@ def test_a_wrong_target_or_rank_is_one_clear_line(layers: str | list[str], rank:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda: weight_norm(nn.Linear(4, 4)), "parametrized"),
-        (lambda: nn.LazyLinear(4), "run the model once"),
+        (lambda: weight_norm(nn.Linear(4, 4)), "a ParametrizedLinear and no plain linear layer"),
+        (lambda: nn.LazyLinear(4), "a LazyLinear and no plain linear layer"),
         (lambda: nn.MultiheadAttention(4, 2).out_proj, "NonDynamicallyQuantizableLinear"),
     ],
 )
@@ -240,7 +270,7 @@ def test_a_wrong_start_is_one_clear_line() -> None:
         factorize(model, "0", 3, start="gradient")
     with pytest.raises(ValueError, match="Sequential has none"):
         merge_factors(perceptron())
-    with pytest.raises(TypeError, match="names or globs, got a int"):
+    with pytest.raises(TypeError, match=r"must hold names, globs, .*, got 0 of type int"):
         factorize(perceptron(), [0], 2)
 
 

@@ -1,16 +1,20 @@
 """Globs over dotted names against a naive double, the same everywhere, and the suggestions for mistyped names."""
 
+import copy
+import re
+from collections import OrderedDict
 from fnmatch import fnmatchcase
+from functools import partial
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from neurocollapse.dynamics.matrices import named_matrices
 from neurocollapse.hooks.select import select
-from neurocollapse.lowrank.adapters.selection import choose
-from neurocollapse.lowrank.targets import linear_layers
+from neurocollapse.lowrank import LoRA, LowRankLinear, factorize, inject
 from neurocollapse.support.names import did_you_mean, glob, is_glob, matching
 
 SEGMENTS = st.sampled_from(["a", "b", "aa", "ab"])
@@ -76,15 +80,55 @@ def test_a_glob_chooses_the_same_layers_everywhere(pattern: str) -> None:
     model = nn.ModuleDict({"body": body, "query": nn.Linear(4, 4), "head": nn.Linear(4, 2)})
     dense = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     expected = {name for name in dense if glob(pattern).fullmatch(name)}
-    if not expected:
-        for finder in (named_matrices, linear_layers, choose):
+    finders = {
+        "capture": lambda: {tap.path for tap in select(model, pattern)} & dense,
+        "tracker": lambda: set(named_matrices(model, pattern)),
+        "adapters": lambda: set(inject(copy.deepcopy(model), pattern, kind=LoRA(rank=1))),
+        "factorize": lambda: low_rank(factorize(model, pattern, 1)),
+    }
+    for finder in finders.values():
+        if expected:
+            assert finder() == expected
+        else:
             with pytest.raises(ValueError, match="matches no"):
-                finder(model, pattern)
-        return
-    assert {tap.path for tap in select(model, pattern)} & dense == expected
-    assert set(named_matrices(model, pattern)) == expected
-    assert set(linear_layers(model, pattern)) == expected
-    assert set(choose(model, pattern)) == expected
+                finder()
+
+
+def low_rank(model: nn.Module) -> set[str]:
+    return {name for name, module in model.named_modules() if isinstance(module, LowRankLinear)}
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ("linear", {"body.0", "body.2", "head"}),
+        (["linear", "!body.*"], {"head"}),
+        ("!head", {"body.0", "body.2"}),
+        (nn.Linear, {"body.0", "body.2", "head"}),
+        ([re.compile("body.*"), "head", "!body.0"], {"body.2", "head"}),
+        (lambda name, module: name.endswith("2"), {"body.2"}),
+    ],
+    ids=["preset", "but", "all but", "type", "mixed", "predicate"],
+)
+def test_layers_have_one_grammar_everywhere(layers: object, expected: set[str]) -> None:
+    body = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    model = nn.Sequential(OrderedDict(body=body, head=nn.Linear(4, 2)))
+    wrapped = torch.compile(model, backend="eager")
+    for one in (model, wrapped):
+        assert {tap.path for tap in select(one, layers)} & {"body.0", "body.2", "head"} == expected
+        assert set(named_matrices(one, layers)) == expected
+        assert low_rank(factorize(one, layers, 1)) == expected
+        adapters = inject(one, layers, kind=LoRA(rank=1))
+        assert set(adapters) == expected
+        adapters.remove()
+
+
+@pytest.mark.parametrize("layers", ["penultimate", "head@in", "linear@in"])
+def test_a_weight_has_no_input(layers: str) -> None:
+    model = nn.Sequential(OrderedDict(body=nn.Linear(4, 4), head=nn.Linear(4, 2)))
+    for finder in (named_matrices, partial(factorize, rank=1), partial(inject, kind=LoRA(rank=1))):
+        with pytest.raises(ValueError, match="is the input of"):
+            finder(model, layers)
 
 
 @pytest.mark.parametrize("pattern", ["a[3-1]", "a[!]", "a.[^].b"])

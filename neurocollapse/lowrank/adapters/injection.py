@@ -7,17 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from neurocollapse.dynamics.matrices import keeps_inputs_first
+from neurocollapse.hooks.choice import few
+from neurocollapse.hooks.linear import is_transposed
+from neurocollapse.hooks.wrappers import is_compiled, named_modules
 from neurocollapse.lowrank.adapters.chain import Chain
 from neurocollapse.lowrank.adapters.kinds import CompressedDeepLoRA, DeepLoRA, Kind, LoRA
-from neurocollapse.lowrank.adapters.selection import (
-    CHILD,
-    AdapterError,
-    choose,
-    few,
-    weight_of,
-    weight_shape,
-)
+from neurocollapse.lowrank.adapters.selection import CHILD, AdapterError, adaptable, linear_layer, weight_of
 
 
 class Adapters(Mapping[str, Chain]):
@@ -31,17 +26,21 @@ class Adapters(Mapping[str, Chain]):
     ----------
     model : torch.nn.Module
     kind : LoRA, DeepLoRA or CompressedDeepLoRA
+    layers : dict of str to torch.nn.Module
+        The adapted layers, by the same names.
     """
 
     def __init__(self, model: nn.Module, kind: Kind, chains: Mapping[str, Chain]) -> None:
         """Put finished chains on a model's layers; `inject` makes them."""
         self.model = model
         self.kind = kind
+        self.layers = {name: module for name, module in named_modules(model) if name in chains}
         self._chains = dict(chains)
         self._trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         for parameter in self._trainable:
             parameter.requires_grad_(False)
-        self._handles = [_attach(model.get_submodule(name), chain) for name, chain in self._chains.items()]
+        self._handles = [_attach(self.layers[name], chain) for name, chain in self._chains.items()]
+        _forget_compiled(model)
 
     def __getitem__(self, name: str) -> Chain:
         return self._chains[name]
@@ -97,14 +96,13 @@ class Adapters(Mapping[str, Chain]):
             by a parametrization. Then nothing has been changed.
         """
         self._check_on()
-        layers = {name: self.model.get_submodule(name) for name in self}
         changes = {name: chain.weight_change() for name, chain in self.items()}
-        shared = _shared(self.model, layers)
-        for name, layer in layers.items():
+        shared = _shared(self.model, self.layers)
+        for name, layer in self.layers.items():
             _check_mergeable(name, layer, changes[name], shared if not untie else {})
-        for name, layer in layers.items():
-            change = changes[name].T if keeps_inputs_first(layer) else changes[name]
-            weight = weight_of(layer)
+        for name, layer in self.layers.items():
+            change = changes[name].T if is_transposed(layer) else changes[name]
+            weight: Tensor = layer.weight  # type: ignore[assignment]
             merged = (weight.detach().double() + change.to(weight.device)).to(weight.dtype)
             if name in shared:
                 layer.weight = nn.Parameter(merged, requires_grad=weight.requires_grad)
@@ -124,10 +122,11 @@ class Adapters(Mapping[str, Chain]):
         self._check_on()
         for handle, name in zip(self._handles, self, strict=True):
             handle.remove()
-            delattr(self.model.get_submodule(name), CHILD)
+            delattr(self.layers[name], CHILD)
         for parameter in self._trainable:
             parameter.requires_grad_(True)
         self._handles = []
+        _forget_compiled(self.model)
 
     def _check_on(self) -> None:
         """Raise unless the adapters are on the model."""
@@ -141,21 +140,22 @@ class Adapters(Mapping[str, Chain]):
 
 def inject(
     model: nn.Module,
-    layers: str | Sequence[str],
+    layers: Any,
     *,
     kind: Kind,
     loss: Callable[[], Tensor] | None = None,
     seed: int = 0,
 ) -> Adapters:
-    """Freeze a model and put an adapter on each of the chosen dense layers.
+    """Freeze a model and put an adapter on each of the chosen linear layers.
 
     Parameters
     ----------
     model
-        Any model. Its own parameters are frozen until the adapters are merged or removed.
+        Any model; its wrappers do not appear in names. Its own parameters are frozen until the adapters are merged or
+        removed.
     layers
-        Names or globs of Linear layers, or of transformers' Conv1D: ``"encoder.layer.*.attention.self.query"``,
-        ``"**.query"``, ``"**"`` for all.
+        Linear layers (see `neurocollapse.hooks.is_linear`), as `neurocollapse.hooks.select` takes them:
+        ``"encoder.layer.*.attention.self.query"``, ``"**.query"``, ``"linear"`` for all, ``["linear", "!head"]``.
     kind
         LoRA, DeepLoRA or CompressedDeepLoRA.
     loss
@@ -170,8 +170,8 @@ def inject(
     Raises
     ------
     AdapterError
-        If a name or glob matches nothing, a layer has an attribute `adapter` of its own, a rank is too large, what the
-        loss returns has no gradient, or the model has adapters already. The model is then as it was.
+        If a selector matches no linear layer, a layer has an attribute `adapter` of its own, a rank is too large, what
+        the loss returns has no gradient, or the model has adapters already. The model is then as it was.
 
     Examples
     --------
@@ -184,7 +184,7 @@ def inject(
     if not isinstance(kind, Kind):
         raise TypeError(f"`kind` must be a LoRA, DeepLoRA or CompressedDeepLoRA, got {kind!r}")
     _check_free(model)
-    chosen = choose(model, layers)
+    chosen = adaptable(model, layers)
     check_ranks(kind, chosen)
     factors = _initial_factors(chosen, kind, loss, torch.Generator().manual_seed(seed))
     chains = {name: Chain(_placed(factors[name], weight_of(layer)), kind.scale) for name, layer in chosen.items()}
@@ -198,7 +198,7 @@ def _initial_factors(
     if not isinstance(kind, CompressedDeepLoRA):
         if loss is not None:
             raise ValueError(f"`loss` goes with CompressedDeepLoRA only, not with {type(kind).__name__}; leave it out")
-        return {name: kind.initial_factors(*weight_shape(layer), generator) for name, layer in layers.items()}
+        return {name: kind.initial_factors(*weight_of(layer).shape, generator) for name, layer in layers.items()}
     if loss is None:
         raise ValueError("`loss` must be given for CompressedDeepLoRA: its outer factors come from the first gradient")
     gradients = first_gradients(layers, loss)
@@ -208,20 +208,12 @@ def _initial_factors(
 def inject_factors(model: nn.Module, kind: Kind, factors: Mapping[str, Sequence[Tensor]], *, source: str) -> Adapters:
     """Put adapters on a model whose factors are known, after checking that each of them fits."""
     _check_free(model)
-    chosen = {name: _named(model, name, source) for name in factors}
+    chosen = {name: linear_layer(model, name, source) for name in factors}
     check_ranks(kind, chosen)
     for name, given in factors.items():
         _check_factors(name, given, _shapes(kind, chosen[name]), source)
     chains = {name: Chain(_placed(factors[name], weight_of(layer)), kind.scale) for name, layer in chosen.items()}
     return Adapters(model, kind, chains)
-
-
-def _named(model: nn.Module, name: str, source: str) -> nn.Module:
-    """The dense layer of exactly this name."""
-    found = choose(model, name)
-    if name not in found:  # it works as a glob
-        raise AdapterError(f"{source} does not fit: {type(model).__name__} has no layer {name!r}")
-    return found[name]
 
 
 def _check_factors(name: str, factors: Sequence[Tensor], shapes: list[tuple[int, int]], source: str) -> None:
@@ -238,10 +230,8 @@ def first_gradients(layers: Mapping[str, nn.Module], loss: Callable[[], Tensor])
 
     Taken with respect to a change of this layer alone, also where several layers share one weight.
     """
-    probes = {
-        name: Chain([torch.zeros(weight_shape(layer), dtype=_precision(layer), device=weight_of(layer).device)])
-        for name, layer in layers.items()
-    }
+    weights = {name: weight_of(layer) for name, layer in layers.items()}
+    probes = {name: Chain(_placed([torch.zeros(weight.shape)], weight)) for name, weight in weights.items()}
     handles = [_attach(layer, probes[name]) for name, layer in layers.items()]
     try:
         value = loss()
@@ -271,8 +261,8 @@ def _check_loss(value: object) -> None:
 def check_ranks(kind: Kind, layers: Mapping[str, nn.Module]) -> None:
     """Raise if the rank exceeds the smaller side of a layer."""
     for name, layer in layers.items():
-        if kind.rank > min(weight_shape(layer)):
-            outputs, inputs = weight_shape(layer)
+        outputs, inputs = weight_of(layer).shape
+        if kind.rank > min(outputs, inputs):
             raise AdapterError(
                 f"`rank` must be at most {min(outputs, inputs)} for {name!r} ({inputs} inputs, {outputs} outputs), "
                 f"got {kind.rank}"
@@ -281,7 +271,7 @@ def check_ranks(kind: Kind, layers: Mapping[str, nn.Module]) -> None:
 
 def _shapes(kind: Kind, layer: nn.Module) -> list[tuple[int, int]]:
     """The shapes of an adapter's factors on a layer, input side first."""
-    (outputs, inputs), rank = weight_shape(layer), kind.rank
+    (outputs, inputs), rank = weight_of(layer).shape, kind.rank
     num_cores = {LoRA: 0, DeepLoRA: 1, CompressedDeepLoRA: 3}[type(kind)]
     return [(rank, inputs), *[(rank, rank)] * num_cores, (outputs, rank)]
 
@@ -301,14 +291,9 @@ def _add_change(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any],
 
 def _check_free(model: nn.Module) -> None:
     """Raise if the model has adapters."""
-    adapted = [name for name, module in model.named_modules() if isinstance(getattr(module, CHILD, None), Chain)]
+    adapted = [name for name, module in named_modules(model) if isinstance(getattr(module, CHILD, None), Chain)]
     if adapted:
         raise AdapterError(f"the model has adapters already, on {few(adapted)}; merge or remove them first")
-
-
-def _precision(layer: nn.Module) -> torch.dtype:
-    """The precision of a layer's adapter: its own, but at least single."""
-    return torch.promote_types(weight_of(layer).dtype, torch.float32)
 
 
 def _placed(factors: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
@@ -321,14 +306,14 @@ def _shared(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, str]
     """Name of each adapted layer whose weight another module has too → that module's name."""
     owners = [
         (name, module, parameter)
-        for name, module in model.named_modules()
+        for name, module in named_modules(model)
         for parameter in module.parameters(recurse=False)
     ]
     return {
         name: other
         for name, layer in layers.items()
         for other, module, parameter in owners
-        if parameter is layer.weight and module is not layer
+        if parameter is layer._parameters.get("weight") and module is not layer
     }
 
 
@@ -336,10 +321,19 @@ def _check_mergeable(name: str, layer: nn.Module, change: Tensor, shared: Mappin
     """Raise unless a change can be added to a layer's weight."""
     if not bool(change.isfinite().all()):
         raise AdapterError(f"the adapter of {name!r} holds NaN or infinite numbers; train it anew")
-    if not isinstance(layer.weight, nn.Parameter):
-        raise AdapterError(f"the weight of {name!r} is computed by a parametrization; remove that before merging")
+    if not isinstance(layer._parameters.get("weight"), nn.Parameter):
+        raise AdapterError(
+            f"{name!r}, a {type(layer).__name__}, has no plain weight that a change could be added to: it is computed "
+            "(parametrised, factorised) or quantised; make it one before merging"
+        )
     if name in shared:
         raise AdapterError(
             f"{name!r} shares its weight with {shared[name]!r}, which merging would change too; pass untie=True to "
             f"give {name!r} a weight of its own"
         )
+
+
+def _forget_compiled(model: nn.Module) -> None:
+    """Let a compiled model be compiled again: the code it has would not notice that hooks have come or gone."""
+    if is_compiled(model):
+        torch.compiler.reset()

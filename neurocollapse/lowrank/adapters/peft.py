@@ -10,11 +10,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from neurocollapse.dynamics.matrices import keeps_inputs_first
+from neurocollapse.hooks.choice import few
+from neurocollapse.hooks.linear import is_transposed
+from neurocollapse.hooks.wrappers import named_modules
 from neurocollapse.lowrank.adapters.chain import Chain
 from neurocollapse.lowrank.adapters.injection import Adapters, inject_factors
 from neurocollapse.lowrank.adapters.kinds import LoRA
-from neurocollapse.lowrank.adapters.selection import AdapterError, few
+from neurocollapse.lowrank.adapters.selection import AdapterError
 from neurocollapse.support.atomic import replacing
 from neurocollapse.support.state import read_tensors, write_tensors
 
@@ -70,8 +72,8 @@ def load_peft(model: nn.Module, folder: str | PathLike[str]) -> Adapters:
     Raises
     ------
     AdapterError
-        If a file is missing or damaged, the adapter is of another kind than plain LoRA on dense layers, belongs to base
-        weights that its start changed (PiSSA, OLoRA), or does not fit the model. The model is then as it was.
+        If a file is missing or damaged, the adapter is of another kind than plain LoRA on linear layers, belongs to
+        base weights that its start changed (PiSSA, OLoRA), or does not fit the model. The model is then as it was.
     """
     source = Path(folder)
     config = _read_config(source / CONFIG)
@@ -99,14 +101,14 @@ def _two_factors(chain: Chain) -> tuple[Tensor, Tensor]:
 
 def _config(adapters: Adapters) -> dict[str, Any]:
     """What PEFT needs to rebuild the adapters."""
-    transposed = {keeps_inputs_first(adapters.model.get_submodule(name)) for name in adapters}
+    transposed = any(is_transposed(layer) for layer in adapters.layers.values())
     return {
         "peft_type": "LORA",
         "r": adapters.kind.rank,
         "lora_alpha": adapters.kind.scale * adapters.kind.rank,
         "lora_dropout": 0.0,
         "bias": "none",
-        "fan_in_fan_out": True in transposed,
+        "fan_in_fan_out": transposed,
         "target_modules": _targets(adapters),
         "base_model_name_or_path": getattr(adapters.model, "name_or_path", None) or None,
         "inference_mode": True,
@@ -116,7 +118,7 @@ def _config(adapters: Adapters) -> dict[str, Any]:
 
 def _targets(adapters: Adapters) -> list[str] | str:
     """The adapted layers: PEFT takes a list by the ends of names, and a text as a regular expression."""
-    others = [name for name, _ in adapters.model.named_modules() if name not in adapters]
+    others = [name for name, _ in named_modules(adapters.model) if name not in adapters]
     if any(other.endswith(f".{name}") for other in others for name in adapters):
         return "|".join(re.escape(name) for name in adapters)
     return list(adapters)

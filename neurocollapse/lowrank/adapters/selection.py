@@ -1,91 +1,62 @@
-"""Which layers of a model an adapter can be put on, chosen by names and globs."""
+"""Which layers of a model an adapter can be put on."""
 
-from collections.abc import Iterable, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
-from neurocollapse.dynamics.matrices import keeps_inputs_first
-from neurocollapse.support.names import did_you_mean, matching
+from neurocollapse.hooks import NoMatchError, choose, is_linear, weight_and_bias
+from neurocollapse.hooks.wrappers import named_modules
 
 CHILD = "adapter"
 """Name under which an adapter hangs on its layer."""
-NUM_NAMED = 3
 
 
 class AdapterError(ValueError):
     """Adapters that cannot be injected, stored, loaded or merged; the message is one line that says what to do."""
 
 
-def dense_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Name → every Linear of a model, and every Conv1D of transformers, in the order of definition."""
-    return {name: module for name, module in model.named_modules() if _is_dense(module)}
-
-
-def choose(model: nn.Module, layers: str | Sequence[str]) -> dict[str, nn.Module]:
-    """The dense layers that names and globs choose, in the order of definition.
+def adaptable(model: nn.Module, layers: Any) -> dict[str, nn.Module]:
+    """The linear layers that `layers` chooses, by their names without wrappers, in the order of definition.
 
     Parameters
     ----------
     layers
-        A name as `model.named_modules()` gives it, a glob, or a list of them. In a glob ``*`` stays inside one segment
-        of a dotted name and ``**`` crosses the dots: ``encoder.layer.*.attention.self.query``, ``**.query``.
+        As `neurocollapse.hooks.select` takes them. Parts of a linear layer, such as another library's adapters, are not
+        meant by globs and types.
 
     Raises
     ------
     AdapterError
-        If one of them chooses no dense layer; the message holds the nearest names.
+        If a selector chooses no linear layer, or one on which an adapter would have no effect or no place.
     """
-    patterns = [layers] if isinstance(layers, str) else list(layers) if isinstance(layers, list | tuple) else []
-    if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
-        raise TypeError(f"`layers` must be a name or glob, or a non-empty list of them, got {layers!r}")
-    known = dense_layers(model)
-    if not known:
-        raise AdapterError(f"{type(model).__name__} has no Linear layer to adapt")
-    chosen: set[str] = set()
-    for pattern in patterns:
-        found = matching(pattern, known)
-        if not found:
-            raise AdapterError(_no_match(pattern, known, dict(model.named_modules())))
-        chosen.update(found)
-    for name in chosen:
-        _check_usable(name, known[name])
-    return {name: module for name, module in known.items() if name in chosen}
+    modules = dict(named_modules(model))
+    inside = {id(part) for one in modules.values() if is_linear(one) for part in one.modules() if part is not one}
+    try:
+        found = choose(model, layers, fits=lambda module: is_linear(module) and id(module) not in inside)
+    except NoMatchError as error:
+        raise AdapterError(str(error)) from error
+    chosen = {id(module) for module in found.values()}
+    for name, module in modules.items():
+        if id(module) in chosen:
+            _check_usable(name, module)
+    return {name: module for name, module in modules.items() if id(module) in chosen}
 
 
-def weight_shape(layer: nn.Module) -> tuple[int, int]:
-    """Outputs and inputs of a dense layer."""
-    rows, columns = weight_of(layer).shape
-    return (columns, rows) if keeps_inputs_first(layer) else (rows, columns)
+def linear_layer(model: nn.Module, name: str, source: str) -> nn.Module:
+    """The linear layer of exactly this name, which a file gives."""
+    modules = dict(named_modules(model))
+    if name not in modules or not is_linear(modules[name]):
+        raise AdapterError(f"{source} does not fit: {type(model).__name__} has no linear layer {name!r}")
+    _check_usable(name, modules[name])
+    return modules[name]
 
 
 def weight_of(layer: nn.Module) -> Tensor:
-    """The weight of a dense layer, as the layer keeps it."""
-    weight = layer.weight
-    if not isinstance(weight, Tensor):
-        raise TypeError(f"the weight of a {type(layer).__name__} must be a tensor, got a {type(weight).__name__}")
-    return weight
-
-
-def few(names: Iterable[str]) -> str:
-    """The first few names, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
-    return ", ".join(names[:NUM_NAMED]) + more
-
-
-def _is_dense(module: nn.Module) -> bool:
-    """Tell whether a module is a Linear, or a Conv1D of transformers."""
-    return isinstance(module, nn.Linear) or keeps_inputs_first(module)
-
-
-def _no_match(pattern: str, known: dict[str, nn.Module], modules: dict[str, nn.Module]) -> str:
-    """The message for a pattern that chooses nothing."""
-    if pattern in modules:
-        inside = few(name for name in known if name.startswith(f"{pattern}."))
-        hint = f"; its dense layers are {inside}" if inside else ""
-        return f"`layers` names {pattern!r}, a {type(modules[pattern]).__name__} and no Linear layer{hint}"
-    hint = did_you_mean(pattern, known, otherwise=f"there are {few(known)}")
-    return f"`layers` = {pattern!r} matches no Linear layer{hint}"
+    """The weight that a linear layer computes with, (outputs, inputs)."""
+    pair = weight_and_bias(layer)
+    if pair is None:
+        raise AdapterError(f"a {type(layer).__name__} has no weight yet; run the model once before")
+    return pair[0]
 
 
 def _check_usable(name: str, layer: nn.Module) -> None:
@@ -100,7 +71,7 @@ def _check_usable(name: str, layer: nn.Module) -> None:
             f"{name!r}, a {type(layer).__name__}, has an attribute {CHILD!r} of its own, which the adapter would take "
             "the place of; choose other layers"
         )
-    if isinstance(layer.weight, nn.UninitializedParameter):
+    if weight_and_bias(layer) is None:
         raise AdapterError(f"{name!r} has no weight yet; run the model once before adapters are injected")
     if not weight_of(layer).is_floating_point():
         raise AdapterError(f"{name!r} holds {weight_of(layer).dtype} weights; adapters need floating-point ones")
