@@ -1,5 +1,6 @@
 """What a linear layer is, and the weight and bias that it computes with."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -40,6 +41,11 @@ def is_transposed(module: nn.Module) -> bool:
     """Tell whether a module is a linear layer that keeps its weight as in × out, known by its number of filters."""
     weight = getattr(module, "weight", None) if isinstance(getattr(module, "nf", None), int) else None
     return isinstance(weight, Tensor) and weight.dim() == 2
+
+
+def inside_linear(modules: Iterable[nn.Module]) -> set[int]:
+    """Return the identities of what lies inside linear layers: parts, such as adapters, that are no layers."""
+    return {id(part) for module in modules if is_linear(module) for part in module.modules() if part is not module}
 
 
 def weight_and_bias(module: nn.Module) -> tuple[Tensor, Tensor | None] | None:

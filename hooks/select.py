@@ -67,6 +67,7 @@ def select(model: nn.Module, layers: Any) -> tuple[Tap, ...]:
         * a compiled regular expression, which must match the whole name.
         * a module type, a module of the model, or a predicate ``f(name, module)``.
         * a dict from an alias to any of these; where several modules match, they are called "alias:name".
+        * a `Tap`, as this function returns them.
 
         A string ending in "@in" taps the input of what it names. A string starting with "!" takes away what it
         names from all the others; alone, it takes from "leaves". Only an exact name or the module itself selects
@@ -119,6 +120,8 @@ def _match(modules: dict[str, nn.Module], item: Any) -> list[Tap]:
         return [tap for alias, inner in item.items() for tap in _match_alias(modules, alias, inner)]
     if isinstance(item, str):
         return _match_text(modules, item)
+    if isinstance(item, Tap):
+        return [item]
     if isinstance(item, nn.Module):
         return [_match_module(modules, item)]
     if isinstance(item, re.Pattern):

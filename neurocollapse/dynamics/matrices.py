@@ -10,6 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from neurocollapse.dynamics.errors import TrackerError
 from neurocollapse.hooks import NoMatchError, choose, is_linear, weight_and_bias
+from neurocollapse.hooks.linear import inside_linear
 from neurocollapse.hooks.select import ROOT, as_list
 from neurocollapse.hooks.weights import current
 from neurocollapse.hooks.wrappers import named_modules
@@ -141,8 +142,7 @@ def _candidates(model: nn.Module) -> list[_Candidate]:
     """Every matrix of a model; one that is shared comes once for each module that has it."""
     raw = {id(module): path for path, module in model.named_modules()}
     modules = dict(named_modules(model))
-    composed = [module for module in modules.values() if is_linear(module)]
-    inside = {id(part) for module in composed for part in module.modules() if part is not module}
+    inside = inside_linear(modules.values())
     found = [
         _Candidate(
             path or ROOT,

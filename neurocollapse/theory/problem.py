@@ -55,7 +55,7 @@ class LinearProblem:
         """
         weights = [torch.as_tensor(weight).detach() for weight in weights]
         if not weights:
-            raise ValueError("`network_or_weights` must hold at least one weight matrix, got none")
+            raise ValueError("`model` must hold at least one weight matrix, got none")
         inputs, labels = torch.as_tensor(inputs).detach(), torch.as_tensor(labels).detach()
         check_inputs(inputs)
         inputs = inputs.flatten(1)

@@ -25,7 +25,7 @@ SEPARATION = "S_l is at least its bound"
 
 
 def verify(
-    network_or_weights: nn.Module | Sequence[Tensor],
+    model: nn.Module | Sequence[Tensor],
     inputs: Tensor,
     labels: Tensor,
     *,
@@ -41,7 +41,7 @@ def verify(
 
     Parameters
     ----------
-    network_or_weights
+    model
         The weights [W_1, …, W_L], each (out, in), bias-free. Or a module: the linear layers it ends with are taken as
         a deep linear network on the features that enter them; for the layers before, which no theorem covers, the
         empirical decay is reported.
@@ -85,14 +85,14 @@ def verify(
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise ValueError(f"`tolerance` must be a number ≥ 0, got {tolerance!r}")
     options = _Options(tolerance, exactness, separation_means == "centred")
-    if not isinstance(network_or_weights, nn.Module):
-        problem = LinearProblem.of(network_or_weights, inputs, labels, output_scale=output_scale)
+    if not isinstance(model, nn.Module):
+        problem = LinearProblem.of(model, inputs, labels, output_scale=output_scale)
         names = tuple(f"W_{layer}" for layer in range(1, problem.depth + 1))
         return _of_problem(problem, names, options)
     inputs, labels = torch.as_tensor(inputs), torch.as_tensor(labels)
     check_inputs(inputs)
     check_labels(labels, len(inputs))
-    tail = linear_tail(network_or_weights, inputs, labels)
+    tail = linear_tail(model, inputs, labels)
     if not tail.weights:
         return _without_tail(tail)
     problem = LinearProblem.of(tail.weights, tail.features, labels, output_scale=output_scale)

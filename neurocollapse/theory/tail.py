@@ -1,15 +1,17 @@
 """The trailing run of linear layers of any network, and the class moments on the way to it."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import warnings
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from neurocollapse.hooks import CaptureWarning, Recorder, SiteKey, is_linear, select, weight_and_bias
+from neurocollapse.hooks.weights import evaluation_mode
 from neurocollapse.statistics import ClassMoments
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -42,177 +44,154 @@ class LinearTail:
     moments: dict[str, ClassMoments]
 
 
+def linear_tail(model: nn.Module, inputs: Tensor, labels: Tensor, num_classes: int | None = None) -> LinearTail:
+    """Run the network once in evaluation mode and find the linear layers it ends with.
+
+    A layer belongs to the run if its output is its weight times its input, within rounding, and, value for value, what
+    the next layer receives; the last output is the network's. So what is verified is what the network computes on these
+    inputs, whatever its code looks like. What counts as a linear layer, and what its weight is, says
+    `neurocollapse.hooks.weight_and_bias`: adapters and factors are worked in.
+
+    Raises
+    ------
+    ValueError
+        If the network has no layer with a weight, or its output is no matrix with one row per sample, or not finite.
+    """
+    watch = _Watch(model, int(labels.max()) + 1 if num_classes is None else num_classes)
+    reference = next((one for one in model.parameters() if one.is_floating_point()), torch.empty(0))
+    with evaluation_mode(model), torch.no_grad(), warnings.catch_warnings():
+        # A layer that never runs, or gives no features, is no part of the run.
+        warnings.filterwarnings("ignore", "no features of", CaptureWarning)
+        with watch.recorder:
+            for chunk, expected in zip(inputs.split(CHUNK), labels.cpu().split(CHUNK), strict=True):
+                given = chunk.to(reference.device)
+                watch.run(given.to(reference.dtype) if given.is_floating_point() else given, expected)
+    return _trailing_run(watch.named_calls(), inputs)
+
+
 @dataclass(eq=False)
 class _Call:
-    """One call of a layer with weights, summed over the chunks of the data."""
+    """One call of a layer with a weight, summed over the chunks of the data."""
 
-    name: str
     module: nn.Module
+    key: SiteKey
+    dtype: torch.dtype
     joined: bool = True
     is_linear: bool = True
     features: list[Tensor] = field(default_factory=list)
     moments: ClassMoments | None = None
 
-
-def linear_tail(network: nn.Module, inputs: Tensor, labels: Tensor, num_classes: int | None = None) -> LinearTail:
-    """Run the network once in evaluation mode and find the linear layers it ends with.
-
-    A layer belongs to the run if its output is its weight times its input, within rounding, and, value for value, what
-    the next layer receives; the last output is the network's. So what is verified is what the network computes on these
-    inputs, whatever its code looks like.
-
-    Raises
-    ------
-    ValueError
-        If the network's output is no matrix with one row per sample, or not finite.
-    """
-    calls: list[_Call] = []
-    reference = next((parameter for parameter in network.parameters() if parameter.is_floating_point()), None)
-    if reference is None:
-        raise ValueError(f"`network_or_weights` has no parameters: {type(network).__name__} has no layer to verify")
-    present = int(labels.max()) + 1 if num_classes is None else num_classes
-    with _evaluating(network), torch.no_grad():
-        for start in range(0, len(inputs), CHUNK):
-            rows = slice(start, start + CHUNK)
-            recorder = _Recorder(network, labels[rows].cpu(), present, calls)
-            given = inputs[rows].to(device=reference.device, dtype=_input_dtype(inputs, reference))
-            recorder.run(given)
-    return _trailing_run(calls, inputs)
+    @cached_property
+    def pair(self) -> tuple[Tensor, Tensor | None] | None:
+        """Weight and bias; None for a convolution."""
+        return weight_and_bias(self.module)
 
 
-class _Recorder:
-    """Hooks on every linear and convolution layer for one forward pass."""
+class _Watch:
+    """Every call of a layer with a weight, beside the call before it."""
 
-    def __init__(self, network: nn.Module, labels: Tensor, num_classes: int, calls: list[_Call]) -> None:
-        self.network, self.labels, self.num_classes, self.calls = network, labels, num_classes, calls
-        self.position = 0
-        self.first_chunk = not calls
-        self.last: tuple[Tensor, int] | None = None
+    def __init__(self, model: nn.Module, num_classes: int) -> None:
+        leaves = [replace(tap, selectors=()) for tap in select(model, "leaves")]
+        exits = [tap for tap in leaves if is_linear(tap.module)]
+        weighted = [*exits, *(tap for tap in leaves if isinstance(tap.module, CONVOLUTIONS))]
+        if not weighted:
+            raise ValueError(f"`model` must have a linear or convolutional layer, {type(model).__name__} has none")
+        entries = [replace(tap, name=f"{tap.name}@in", at_input=True) for tap in weighted]
+        self.recorder = Recorder(model, [*entries, *exits], sink=self._take)
+        self.num_classes = num_classes
+        self.calls: dict[tuple[str, int], _Call] = {}
+        self._labels = torch.empty(0)
+        self._last: tuple[_Call, Tensor | None] | None = None
 
-    def run(self, inputs: Tensor) -> None:
-        """Run the network and record every call."""
-        handles = [
-            module.register_forward_hook(self._hook(name), with_kwargs=True)
-            for name, module in self.network.named_modules()
-            if isinstance(module, (nn.Linear, *CONVOLUTIONS))
-        ]
-        try:
-            output = _matrix(self.network(inputs), len(self.labels))
-        finally:
-            for handle in handles:
-                handle.remove()
-        if self.calls:
-            self.calls[-1].joined &= self._continues(output)
+    def run(self, inputs: Tensor, labels: Tensor) -> None:
+        """Run the network on a chunk of the data."""
+        self._labels, self._last = labels, None
+        self.recorder.expect(len(labels))
+        output = _matrix(self.recorder.model(inputs), len(labels))
+        self._join(output)
 
-    def _hook(self, name: str) -> Any:
-        """Record one call: its features, and whether the call before it led straight here."""
+    def named_calls(self) -> dict[str, _Call]:
+        """All calls in the order in which they began, numbered where a layer was called more than once."""
+        names = [self.recorder.sites[call.key].name for call in self.calls.values()]
+        return {name.replace("@in", "", 1): call for name, call in zip(names, self.calls.values(), strict=True)}
 
-        def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            features = args[0] if args else kwargs["input"]
-            if self.first_chunk:
-                self.calls.append(_Call(name or type(module).__name__, module))
-            if self.position:
-                self.calls[self.position - 1].joined &= self._continues(features)
-            call = self.calls[self.position]
-            self._store(call, features)
-            if isinstance(module, nn.Linear):
-                call.is_linear &= _is_linear(module, features, output)
-            self.position += 1
-            # In-place activations change the version: then nothing continues.
-            self.last = (output, output._version) if isinstance(output, Tensor) else None
+    def _take(self, key: SiteKey, features: Tensor, positions: int) -> None:
+        """What enters a layer, or leaves a linear one."""
+        tap, site = self.recorder.taps[key.tap], self.recorder.sites[key]
+        place = (tap.path, key.call)
+        is_row = len(site.shape) == 1 and len(features) == len(self._labels)
+        if tap.at_input:
+            self._join(features)
+            call = self.calls.setdefault(place, _Call(tap.module, key, site.dtype))
+            self._last = (call, None)
+            if is_row and call.pair is not None:
+                call.features.append(features.cpu().clone())
+            moments = ClassMoments.from_features(features.cpu(), self._labels, self.num_classes)
+            call.moments = moments if call.moments is None else call.moments.merge(moments)
+        elif place in self.calls:
+            call = self.calls[place]
+            call.is_linear &= is_row and _is_linear(call, features, site.dtype)
+            self._last = (call, features.clone() if is_row else None)  # the next operation may work in place
 
-        return record
-
-    def _continues(self, features: Tensor) -> bool:
-        """Whether these features are the last recorded output, untouched."""
-        if self.last is None:
-            return False
-        output, version = self.last
-        return output._version == version and output.shape == features.shape and torch.equal(output, features)
-
-    def _store(self, call: _Call, features: Tensor) -> None:
-        """Keep a linear layer's input rows, and the class moments of any layer's input."""
-        if features.shape[0] != len(self.labels) or not features.is_floating_point():
-            call.joined = False
-            return
-        if isinstance(call.module, nn.Linear) and features.ndim == 2:
-            call.features.append(features.detach().cpu().clone())
-        moments = ClassMoments.from_features(_pooled(call.module, features).cpu(), self.labels, self.num_classes)
-        call.moments = moments if call.moments is None else call.moments.merge(moments)
+    def _join(self, features: Tensor) -> None:
+        """Whether the last call's output is, value for value, what comes next."""
+        if self._last is not None:
+            call, output = self._last
+            call.joined &= output is not None and output.shape == features.shape and torch.equal(output, features)
 
 
-def _trailing_run(calls: list[_Call], inputs: Tensor) -> LinearTail:
+def _trailing_run(calls: dict[str, _Call], inputs: Tensor) -> LinearTail:
     """Walk back from the output as long as bias-free linear layers follow each other."""
-    run: list[_Call] = []
-    obstacle = "the network begins there"
-    for call in reversed(calls):
-        obstacle = _obstacle(call, is_last=call is calls[-1])
-        if obstacle:
+    run: list[tuple[str, _Call, Tensor]] = []
+    obstacle = ""
+    for name, call in reversed(calls.items()):
+        obstacle = _obstacle(name, call, is_last=not run)
+        if obstacle or call.pair is None:
             break
-        run.insert(0, call)
-    else:
-        obstacle = ""
-    names = _unique([call.name for call in calls])
-    moments = {name: call.moments for name, call in zip(names, calls, strict=True) if call.moments is not None}
-    weights = tuple(call.module.weight.detach() for call in run if isinstance(call.module, nn.Linear))
-    features = torch.cat(run[0].features) if run else inputs.detach().flatten(1)
-    whole = bool(run) and _same_values(features, inputs)
+        run.insert(0, (name, call, call.pair[0]))
+    features = torch.cat(run[0][1].features) if run else inputs.detach().flatten(1)
+    whole = bool(run) and _same_values(features, inputs.detach().flatten(1).cpu(), run[0][1].dtype)
     return LinearTail(
-        names=tuple(names[len(calls) - len(run) :]),
-        weights=weights,
+        names=tuple(name for name, _, _ in run),
+        weights=tuple(weight for _, _, weight in run),
         features=inputs.detach().flatten(1) if whole else features,
         is_whole=whole,
         obstacle=obstacle,
-        moments=moments,
+        moments={name: call.moments for name, call in calls.items() if call.moments is not None},
     )
 
 
-def _obstacle(call: _Call, *, is_last: bool) -> str:
+def _obstacle(name: str, call: _Call, *, is_last: bool) -> str:
     """Say why a call is not part of the run, or nothing."""
-    kind = type(call.module).__name__
-    if not isinstance(call.module, nn.Linear):
-        return f"layer {call.name!r} is a {kind}"
+    if call.pair is None:
+        return f"layer {name!r} is a {type(call.module).__name__}"
     if not call.joined:
         target = "the output" if is_last else "the next linear layer"
-        return f"something else happens between layer {call.name!r} and {target}"
+        return f"something else happens between layer {name!r} and {target}"
+    if not call.features:
+        return f"layer {name!r} does not receive one row per sample"
     if not call.is_linear:
-        return f"layer {call.name!r} does not compute Wx (a hook, an adapter or a forward of its own)"
-    bias = call.module.bias
+        return f"layer {name!r} does not compute Wx (a hook, quantisation or a forward of its own)"
+    bias = call.pair[1]
     if bias is not None and bool((bias != 0).any()):
-        return f"layer {call.name!r} has a bias (largest entry {float(bias.detach().abs().max()):.3g})"
-    return "" if call.features else f"layer {call.name!r} does not receive one row per sample"
+        return f"layer {name!r} has a bias (largest entry {float(bias.abs().max()):.3g})"
+    return ""
 
 
-def _is_linear(module: nn.Linear, features: Tensor, output: Any) -> bool:
+def _is_linear(call: _Call, output: Tensor, dtype: torch.dtype) -> bool:
     """Whether the output, after all hooks, is the weight times the features plus the bias, within rounding."""
-    weight = module.weight
-    if not weight.is_floating_point() or features.shape[-1:] != weight.shape[1:]:
+    if call.pair is None or not call.features or not call.pair[0].is_floating_point():
         return False
-    expected = linear(features.to(weight.dtype), weight, module.bias)
-    if not isinstance(output, Tensor) or not output.is_floating_point() or output.shape != expected.shape:
+    weight, bias = call.pair
+    features = call.features[-1].to(output.device)
+    if features.shape[1] != weight.shape[1] or output.shape[1] != weight.shape[0]:
         return False
+    wide = torch.promote_types(output.dtype, weight.dtype)
+    expected = linear(features.to(wide), weight.to(wide), None if bias is None else bias.to(wide))
     # Sums of `in_features` products in another order differ by about the root of their number, in rounding units.
-    unit = max(torch.finfo(kind).eps for kind in (output.dtype, expected.dtype))
-    wide = torch.promote_types(expected.dtype, torch.float32)
+    unit = max(torch.finfo(kind).eps for kind in (dtype, weight.dtype))
     room = unit * math.sqrt(weight.shape[1]) * features.norm(dtype=wide) * weight.norm(dtype=wide)
-    return bool((output.to(wide) - expected.to(wide)).norm() <= room)
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Put every module in evaluation mode and give each its own mode back."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-def _input_dtype(inputs: Tensor, reference: Tensor) -> torch.dtype:
-    """Float inputs in the network's dtype, token numbers as they are."""
-    return reference.dtype if inputs.is_floating_point() else inputs.dtype
+    return bool((output.to(wide) - expected).norm() <= room)
 
 
 def _matrix(output: Any, num_samples: int) -> Tensor:
@@ -224,28 +203,9 @@ def _matrix(output: Any, num_samples: int) -> Tensor:
         raise ValueError(f"the network must return a matrix with one row per sample ({num_samples}), got {found}")
     if not bool(torch.isfinite(tensor).all()):
         raise ValueError("the network's output holds NaN or infinite values; verify a network whose training converged")
-    return tensor
+    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))  # as features are
 
 
-def _pooled(module: nn.Module, features: Tensor) -> Tensor:
-    """One row per sample: the mean over positions, channels first for convolutions, last otherwise."""
-    if features.ndim == 2:
-        return features
-    return features.flatten(2).mean(2) if isinstance(module, CONVOLUTIONS) else features.flatten(1, -2).mean(1)
-
-
-def _same_values(features: Tensor, inputs: Tensor) -> bool:
-    """Whether the features are the inputs, as far as the features' dtype can tell."""
-    flat = inputs.detach().flatten(1).cpu()
-    return features.shape == flat.shape and torch.equal(features, flat.to(features.dtype))
-
-
-def _unique(names: list[str]) -> list[str]:
-    """Number the calls of modules that ran more than once."""
-    total = {name: names.count(name) for name in names}
-    seen: dict[str, int] = {}
-    unique = []
-    for name in names:
-        seen[name] = seen.get(name, -1) + 1
-        unique.append(f"{name}#{seen[name]}" if total[name] > 1 else name)
-    return unique
+def _same_values(features: Tensor, inputs: Tensor, dtype: torch.dtype) -> bool:
+    """Whether the features are the inputs, as far as the dtype in which they entered can tell."""
+    return features.shape == inputs.shape and torch.equal(features, inputs.to(dtype).to(features.dtype))

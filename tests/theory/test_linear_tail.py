@@ -1,13 +1,17 @@
 """Modules: the trailing run of linear layers is found by what the network computes, not by what it looks like."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import orthogonal
 
 from neurocollapse.data.synthetic import balanced_labels, one_hot
-from neurocollapse.lowrank import LoRA, inject
+from neurocollapse.hooks import CaptureWarning
+from neurocollapse.lowrank import LoRA, LowRankLinear, inject
 from neurocollapse.models.initialise import init_weights
 from neurocollapse.models.linear import DeepLinear
 from neurocollapse.models.mlp import HybridMLP
@@ -73,10 +77,6 @@ def bent(kind: str) -> nn.Sequential:
     network = nn.Sequential(linear(8, 7), linear(7, 6), linear(6, 3))
     if kind == "hook":
         network[1].register_forward_hook(lambda module, args, output: output.relu())
-    elif kind == "adapter":
-        chain = inject(network, "1", kind=LoRA(rank=2, init_scale=1.0))["1"]
-        with torch.no_grad():
-            chain.factors[1].normal_(std=0.01, generator=torch.Generator().manual_seed(0))
     elif kind == "subclass":
         network[1].__class__ = Cosine
     else:
@@ -84,7 +84,7 @@ def bent(kind: str) -> nn.Sequential:
     return network
 
 
-@pytest.mark.parametrize("kind", ["hook", "adapter", "subclass"])
+@pytest.mark.parametrize("kind", ["hook", "subclass"])
 def test_a_layer_that_does_not_multiply_by_its_weight_ends_the_run(kind: str) -> None:
     tail = linear_tail(bent(kind), INPUTS, LABELS)
     assert tail.names == ("2",)
@@ -96,7 +96,83 @@ def test_a_layer_that_does_not_multiply_by_its_weight_ends_the_run(kind: str) ->
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_another_order_of_summation_is_still_linear(dtype: torch.dtype) -> None:
-    assert linear_tail(bent("by hand").to(dtype), INPUTS, LABELS).names == ("0", "1", "2")
+    tail = linear_tail(bent("by hand").to(dtype), INPUTS, LABELS)
+    assert tail.names == ("0", "1", "2")
+    assert tail.is_whole
+
+
+def conv1d() -> nn.Module:
+    pytorch_utils = pytest.importorskip("transformers.pytorch_utils", reason="transformers is an optional dependency")
+    layer = pytorch_utils.Conv1D(6, 7)
+    with torch.no_grad():
+        layer.weight.normal_()
+    return layer
+
+
+def adapted() -> nn.Module:
+    model = nn.Sequential(linear(7, 6))
+    nn.init.normal_(inject(model, "0", kind=LoRA(rank=2))["0"].factors[1])
+    return model[0]
+
+
+def adapted_by_peft() -> nn.Module:
+    peft = pytest.importorskip("peft", reason="peft is an optional dependency")
+    config = peft.LoraConfig(target_modules=["0"], r=2, init_lora_weights=False)
+    return peft.get_peft_model(nn.Sequential(linear(7, 6)), config).base_model.model[0]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        conv1d,
+        adapted,
+        adapted_by_peft,
+        lambda: LowRankLinear(7, 6, rank=3, bias=False),
+        lambda: orthogonal(linear(7, 6)),
+    ],
+    ids=["Conv1D", "adapter", "PEFT", "low rank", "parametrised"],
+)
+def test_every_kind_of_linear_layer_belongs_to_the_run(make: Callable[[], nn.Module]) -> None:
+    layer = make()
+    for network in (
+        nn.Sequential(linear(8, 7), layer, linear(6, 3)),
+        nn.Sequential(linear(8, 7), nn.ReLU(), layer, linear(6, 3)),
+    ):
+        tail = linear_tail(network, INPUTS, LABELS)
+        outputs = tail.features
+        for weight in tail.weights:
+            outputs = outputs @ weight.T
+        torch.testing.assert_close(outputs, network(INPUTS).detach())
+        assert len(tail.names) == len(tail.weights) == (3 if tail.is_whole else 2)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:torch.quantize_per_tensor:UserWarning")
+def test_a_layer_that_rounds_its_input_does_not_compute_its_weight_times_that() -> None:
+    network = nn.Sequential(linear(8, 7), linear(7, 6), linear(6, 3)).eval()
+    quantised = torch.ao.quantization.quantize_dynamic(network, {"1"}, dtype=torch.qint8)
+    assert "layer '1' does not compute Wx" in linear_tail(quantised, INPUTS, LABELS).obstacle
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.optim.swa_utils.AveragedModel], ids=["parallel", "averaged"])
+def test_a_wrapped_network_is_the_network(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    network = nn.Sequential(linear(8, 7), nn.ReLU(), linear(7, 6), linear(6, 3))
+    tail = linear_tail(wrap(network), INPUTS, LABELS)
+    assert tail.names == ("2", "3")
+    assert list(tail.moments) == ["0", "2", "3"]
+
+
+def test_a_compiled_network_runs_eagerly_and_says_so() -> None:
+    compiled = torch.compile(nn.Sequential(linear(8, 7), nn.ReLU(), linear(7, 6), linear(6, 3)), backend="eager")
+    compiled(INPUTS)
+    with pytest.warns(CaptureWarning, match="runs eagerly"):
+        assert linear_tail(compiled, INPUTS, LABELS).names == ("2", "3")
+
+
+def test_a_layer_that_runs_twice_is_there_twice_and_a_network_of_one_layer_is_the_root() -> None:
+    same = linear(8, 8)
+    tail = linear_tail(nn.Sequential(same, same, linear(8, 3)), INPUTS, LABELS)
+    assert tail.names == ("0#0", "0#1", "2")
+    assert linear_tail(linear(8, 3), INPUTS, LABELS).names == ("(root)",)
 
 
 def test_a_hook_on_the_last_layer_leaves_no_run(trained_case) -> None:
@@ -241,7 +317,7 @@ def test_a_network_that_did_not_converge_is_one_clear_line() -> None:
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (nn.ReLU(), "no parameters"),
+        (nn.ReLU(), "ReLU has none"),
         (nn.Sequential(nn.Unflatten(1, (2, 4)), linear(4, 3)), "a matrix with one row per sample"),
     ],
 )

@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from neurocollapse.hooks import NoMatchError, choose, is_linear, weight_and_bias
+from neurocollapse.hooks.linear import inside_linear
 from neurocollapse.hooks.wrappers import named_modules
 
 CHILD = "adapter"
@@ -30,7 +31,7 @@ def adaptable(model: nn.Module, layers: Any) -> dict[str, nn.Module]:
         If a selector chooses no linear layer, or one on which an adapter would have no effect or no place.
     """
     modules = dict(named_modules(model))
-    inside = {id(part) for one in modules.values() if is_linear(one) for part in one.modules() if part is not one}
+    inside = inside_linear(modules.values())
     try:
         found = choose(model, layers, fits=lambda module: is_linear(module) and id(module) not in inside)
     except NoMatchError as error:
