@@ -72,28 +72,28 @@ def weight_and_bias(module: nn.Module) -> tuple[Tensor, Tensor | None] | None:
     >>> weight.shape, bias
     (torch.Size([2, 4]), None)
     """
-    weight = module._parameters.get("weight")
-    if type(module) is nn.Linear and type(weight) is nn.Parameter and not module._modules:  # trackers read many of them
-        bias = module._parameters.get("bias")
-        return weight.detach(), None if bias is None else bias.detach()
+    own = module._parameters.get("weight")
+    if type(module) is nn.Linear and type(own) is nn.Parameter and not module._modules:  # trackers read many of them
+        own_bias = module._parameters.get("bias")
+        return own.detach(), None if own_bias is None else own_bias.detach()
     if not is_linear(module):
         return None
     with torch.no_grad():
         pair = _of_layer(module)
         if pair is None:
             return None
-        effective, bias = pair
+        weight, bias = pair
         for child in module._modules.values():
             if callable(getattr(child, "weight_change", None)):
                 change = child.weight_change()  # type: ignore[union-attr, operator]
-                effective = (effective + change).to(torch.promote_types(effective.dtype, torch.float32))
-        return effective.detach(), None if bias is None else bias.detach()
+                weight = (weight + change).to(torch.promote_types(weight.dtype, torch.float32))
+        return weight.detach(), None if bias is None else bias.detach()
 
 
 def _of_layer(module: nn.Module) -> tuple[Tensor, Tensor | None] | None:
     """Weight and bias, without what hooks add."""
     if callable(getattr(module, "effective_weight", None)):
-        return module.effective_weight()  # type: ignore[operator, no-any-return]
+        return module.effective_weight()  # type: ignore[operator]
     if _is_adapted(module):
         return _of_lora(module) or _as_run(module)
     weight, bias = _tensor(module, "weight"), _tensor(module, "bias")

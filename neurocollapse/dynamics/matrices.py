@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -163,9 +164,7 @@ def _candidates(model: nn.Module) -> list[_Candidate]:
                 and parameter.ndim >= 2
                 and id(parameter) not in weights
             ):
-                read = _follow(
-                    model, raw[id(module)], path, key, lambda module, key=key: as_matrix(current(module, key))
-                )
+                read = _follow(model, raw[id(module)], path, key, partial(_parameter, key=key))
                 found.append(_Candidate(f"{path}.{key}".lstrip("."), None, (parameter,), False, read))
     return found
 
@@ -195,6 +194,11 @@ def _matrix_of(module: nn.Module) -> Tensor:
     if isinstance(module, _ConvTransposeNd):
         return weight.unflatten(0, (module.groups, -1)).transpose(1, 2).flatten(0, 1).flatten(1)
     return as_matrix(weight)
+
+
+def _parameter(module: nn.Module, *, key: str) -> Tensor:
+    """Another parameter of a module as a matrix."""
+    return as_matrix(current(module, key))
 
 
 def _follow(

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import xarray as xr
 
 from neurocollapse import plots
-from neurocollapse.experiments.display import as_html, as_text
 from neurocollapse.experiments.settings import checked, read
 from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.support.atomic import replacing
@@ -181,10 +180,10 @@ class Outcome:
         return Verification(self.title, self.assumptions, self.verdicts, dataset=self.dataset)
 
     def __repr__(self) -> str:
-        return as_text(self.title, self.experiment.source, self.status, self.verdicts)
+        return repr(replace(self._verification, title=f"{self.title} [{self.experiment.source}]"))
 
     def _repr_html_(self) -> str:
-        return as_html(self.title, self.experiment.source, self.status, self.verdicts)
+        return replace(self._verification, title=f"{self.title} [{self.experiment.source}]")._repr_html_()
 
 
 def near(

@@ -15,7 +15,7 @@ from neurocollapse.report.figures import Picture, picture
 from neurocollapse.report.results import Results, sort_results
 from neurocollapse.report.summary import comparison, glance, sentences
 from neurocollapse.report.tables import PROBED, layer_rows, probe_rows, provenance_rows, skipped_rows, warning_rows
-from neurocollapse.report.verification import has_bounds, is_experiment, section
+from neurocollapse.report.verification import bound_tables, is_experiment, section
 from neurocollapse.support.atomic import write
 
 if TYPE_CHECKING:
@@ -163,17 +163,13 @@ def _verification_pictures(result: Any, dataset: Any, index: int) -> list[Pictur
         drawn = picture(figure, title=str(result.experiment.name), caption="", prefix=f"experiment{index}")
         plots.close(figure)
         return [drawn]
-    if not has_bounds(dataset):
-        return []
-    wanted = [("decay_ratio", "Decay ratios and what the theorems allow", "Dots inside a bracket agree with it.")]
-    if "separation_uncentred" in dataset.data_vars:
-        caption = "Dots above a lower bound agree with it; a bound below zero says nothing."
-        wanted.append(("separation", "Separation and its lower bounds", caption))
     pictures = []
-    for quantity, heading, caption in wanted:
-        axes: Any = plots.bounds(dataset, quantity=quantity, ax=plots.offscreen_axes())
-        prefix = f"verification{index}-{quantity}"
-        pictures.append(picture(axes.figure, title=heading, caption=caption, prefix=prefix))
+    for table in bound_tables(dataset):
+        axes: Any = plots.bounds(dataset, quantity=table["quantity"], ax=plots.offscreen_axes())
+        title = f"{table['heading'].capitalize()} and what the theorems allow"
+        caption = "Dots inside a bracket agree with it; a lower bound below zero says nothing."
+        prefix = f"verification{index}-{table['quantity']}"
+        pictures.append(picture(axes.figure, title=title, caption=caption, prefix=prefix))
     return pictures
 
 

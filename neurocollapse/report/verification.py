@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from neurocollapse.report.numbers import number
+from neurocollapse.support.bounds import Bound, bounds_in
 
 _OUTCOMES = {
     "holds": ("holds", "✓", "The assumptions are met and the measurement lies inside the bounds."),
@@ -18,7 +19,6 @@ _OUTCOMES = {
         "Where an assumption is not met its theorem says nothing; that is neither a pass nor a failure.",
     ),
 }
-_BOUNDS = (("a posteriori", "posterior"), ("a priori", "prior"), ("printed", "printed"))
 
 
 def outcome(status: Any) -> dict[str, str]:
@@ -45,7 +45,7 @@ def section(name: str, verification: Any) -> dict[str, Any]:
         "verdicts": verdicts,
         "comparisons": _verdict_rows(_field(verification, "comparisons", ()), keys),
         "notes": [str(note) for note in _field(verification, "notes", ())],
-        "bounds": None if of_experiment or not isinstance(dataset, xr.Dataset) else _bound_rows(dataset),
+        "bounds": [] if of_experiment else bound_tables(dataset),
         "dataset": dataset,
     }
 
@@ -167,35 +167,53 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def has_bounds(dataset: Any) -> bool:
-    """Whether the dataset compares decay ratios with bounds along `layer`."""
-    return isinstance(dataset, xr.Dataset) and "decay_ratio" in dataset.data_vars and "layer" in dataset.sizes
+def bound_tables(dataset: Any) -> list[dict[str, Any]]:
+    """A table for each measured variable that has bounds: one row a layer, with each bracket and how tight it is."""
+    if not isinstance(dataset, xr.Dataset):
+        return []
+    tables = []
+    for quantity, bounds in bounds_in(dataset).items():
+        known = [bound for bound in bounds if any(_is_known(dataset, side) for side in (bound.lower, bound.upper))]
+        if known:
+            tables.append(_bound_table(dataset, quantity, known))
+    return tables
 
 
 def _is_known(dataset: xr.Dataset, name: str) -> bool:
-    """Whether a variable exists and is defined somewhere."""
+    """Whether a side of a bound exists and is defined somewhere."""
     return name in dataset.data_vars and bool(dataset[name].notnull().any())
 
 
-def _bound_rows(dataset: xr.Dataset) -> dict[str, Any] | None:
-    """One row a layer: the ratio, each bracket, and how tight its upper end is."""
-    if not has_bounds(dataset):
-        return None
-    kinds = [(word, key) for word, key in _BOUNDS if _is_known(dataset, f"{key}_upper")]
-    if not kinds:
-        return None
-    measured = dataset["decay_ratio"].values.astype(np.float64)
+def _bound_table(dataset: xr.Dataset, quantity: str, bounds: list[Bound]) -> dict[str, Any]:
+    """The table of one measured variable."""
+    measured = dataset[quantity].values.astype(np.float64)
     names = [str(name) for name in (dataset["layer"].values if "layer" in dataset.coords else range(measured.size))]
     if "layer_name" in dataset.coords:
         names = [f"{name}, {word}" for name, word in zip(names, dataset["layer_name"].values, strict=True)]
-    rows = []
-    for index in np.flatnonzero(~np.isnan(measured)):
-        brackets = []
-        for _, key in kinds:
-            ends = [float(dataset[f"{key}_{side}"].values[index]) for side in ("lower", "upper")]
-            tight = number(ends[1] / measured[index]) if measured[index] > 0 else "–"
-            brackets.append(
-                {"text": "–" if np.isnan(ends).all() else f"{number(ends[0])} … {number(ends[1])}", "tight": tight}
-            )
-        rows.append({"name": names[index], "measured": number(measured[index], 4), "brackets": brackets})
-    return {"kinds": [word for word, _ in kinds], "rows": rows}
+    side = "upper" if any(bound.upper for bound in bounds) else "lower"
+    return {
+        "quantity": quantity,
+        "heading": str(dataset[quantity].attrs.get("long_name", quantity.replace("_", " "))),
+        "kinds": [bound.label for bound in bounds],
+        "tight": f"{side} ÷ measured",
+        "about": [f"{bound.label.capitalize()}: {bound.about}" for bound in bounds if bound.about],
+        "rows": [
+            {
+                "name": names[index],
+                "measured": number(measured[index], 4),
+                "brackets": [_bracket(dataset, bound, side, int(index), measured[index]) for bound in bounds],
+            }
+            for index in np.flatnonzero(~np.isnan(measured))
+        ],
+    }
+
+
+def _bracket(dataset: xr.Dataset, bound: Bound, side: str, index: int, measured: float) -> dict[str, str]:
+    """The cells of one bracket at one layer."""
+    low, high = (float(dataset[name].values[index]) if name else np.nan for name in (bound.lower, bound.upper))
+    end = high if side == "upper" else low
+    text = f"{number(low)} … {number(high)}" if side == "upper" else number(low)
+    return {
+        "text": "–" if np.isnan([low, high]).all() else text,
+        "tight": number(end / measured) if measured > 0 else "–",
+    }

@@ -3,6 +3,7 @@
 from neurocollapse.statistics.accumulator import MomentAccumulator
 from neurocollapse.statistics.collection import LayerRecord, MomentCollection
 from neurocollapse.statistics.distributed import all_reduce, process_group, sum_over_processes
+from neurocollapse.statistics.in_memory import ClassMoments  # which gets its from_features there
 from neurocollapse.statistics.labels import ClassBatch, LabelError, check_labels, one_hot_columns
 from neurocollapse.statistics.memory import (
     MemoryPlan,
@@ -12,7 +13,6 @@ from neurocollapse.statistics.memory import (
     state_bytes,
     working_dtype,
 )
-from neurocollapse.statistics.moments import ClassMoments
 from neurocollapse.statistics.reader import Reader
 from neurocollapse.support.state import StateFileError, read_state, write_state
 

@@ -11,8 +11,20 @@ from neurocollapse.statistics.labels import ClassBatch, check_labels, one_hot_co
 from neurocollapse.statistics.moments import ClassMoments
 
 
-def moments_of(features: Any, labels: Any, num_classes: int | None, *, covariance: bool) -> ClassMoments:
-    """Moments of features in memory, in float64: what `ClassMoments.from_features` does."""
+def from_features(
+    features: Any, labels: Any, num_classes: int | None = None, *, covariance: bool = False
+) -> ClassMoments:
+    """Moments of features that are in memory, accumulated in float64; called as ``ClassMoments.from_features``.
+
+    Parameters
+    ----------
+    features : array-like of shape (samples, features)
+    labels : array-like of shape (samples,) or one-hot of shape (samples, classes)
+    num_classes : int, optional
+        Default: the number of one-hot columns, or the largest label plus one.
+    covariance : bool
+        Keep the pooled within-class scatter matrix as well.
+    """
     if not isinstance(features, Tensor):  # numpy arrays may be read-only or reversed, which torch does not take
         features = torch.from_numpy(np.require(features, np.float64, ["C_CONTIGUOUS", "WRITEABLE"]))
     values = features.detach().double()
@@ -27,3 +39,6 @@ def moments_of(features: Any, labels: Any, num_classes: int | None, *, covarianc
     if checked.numel():
         accumulator.update(values, ClassBatch(checked, classes))
     return accumulator.moments()
+
+
+ClassMoments.from_features = staticmethod(from_features)

@@ -1,9 +1,9 @@
 """Class moments of one layer: a value that merges exactly."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -48,6 +48,8 @@ class ClassMoments:
     offset_sum: Tensor
     offset_square: Tensor
     within_scatter: Tensor | None = None
+    from_features: ClassVar[Callable[..., "ClassMoments"]]
+    """Moments of features in memory; `statistics.in_memory`, which knows the accumulator too, puts it here."""
 
     @classmethod
     def empty(
@@ -62,25 +64,6 @@ class ClassMoments:
             offset_square=zeros(num_classes),
             within_scatter=zeros(num_features, num_features) if covariance else None,
         )
-
-    @classmethod
-    def from_features(
-        cls, features: Any, labels: Any, num_classes: int | None = None, *, covariance: bool = False
-    ) -> "ClassMoments":
-        """Moments of features that are in memory, accumulated in float64.
-
-        Parameters
-        ----------
-        features : array-like of shape (samples, features)
-        labels : array-like of shape (samples,) or one-hot of shape (samples, classes)
-        num_classes : int, optional
-            Default: the number of one-hot columns, or the largest label plus one.
-        covariance : bool
-            Keep the pooled within-class scatter matrix as well.
-        """
-        from neurocollapse.statistics.in_memory import moments_of  # the accumulator is built on this value
-
-        return moments_of(features, labels, num_classes, covariance=covariance)
 
     @property
     def num_classes(self) -> int:

@@ -1,6 +1,7 @@
 """Theorems about deep linear networks: assumptions measured, bounds evaluated, verdicts given."""
 
 from neurocollapse.theory.assumptions import Assumption
+from neurocollapse.theory.conditions import EXACT, PRACTICAL, Exactness
 from neurocollapse.theory.invariant import InvariantSubspaces, invariant_subspaces, predicted_scale
 from neurocollapse.theory.parsimony import verify_parsimony
 from neurocollapse.theory.posterior import PosteriorCertificate, posterior_certificate
@@ -8,15 +9,19 @@ from neurocollapse.theory.prediction import predicted_compression
 from neurocollapse.theory.printed import PrintedBounds, printed_bounds
 from neurocollapse.theory.prior import PriorCertificate, prior_certificate
 from neurocollapse.theory.problem import LinearProblem
-from neurocollapse.theory.progressive import EXACT, PRACTICAL, Exactness, verify
+from neurocollapse.theory.progressive import THEOREMS, verify
 from neurocollapse.theory.smooth_mlp import ACTIVATIONS, SmoothSubspaces, smooth_subspaces
+from neurocollapse.theory.theorem import Bracket, Case, Theorem
 from neurocollapse.theory.verdict import Verdict, Verification
 
 __all__ = [
     "ACTIVATIONS",
     "EXACT",
     "PRACTICAL",
+    "THEOREMS",
     "Assumption",
+    "Bracket",
+    "Case",
     "Exactness",
     "InvariantSubspaces",
     "LinearProblem",
@@ -24,6 +29,7 @@ __all__ = [
     "PrintedBounds",
     "PriorCertificate",
     "SmoothSubspaces",
+    "Theorem",
     "Verdict",
     "Verification",
     "invariant_subspaces",

@@ -1,83 +1,52 @@
-"""A verification as text for the terminal and as HTML for notebooks."""
+"""Tables of words as text for the terminal and as HTML for notebooks."""
 
 import html
-import math
+import textwrap
 from collections.abc import Iterable, Sequence
-from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from neurocollapse.theory.assumptions import Assumption
-    from neurocollapse.theory.verdict import Verdict, Verification
+from neurocollapse.support.table import aligned
 
-ASSUMPTION_HEADS = ("assumption", "value", "residual", "tolerance", "", "meaning")
-VERDICT_HEADS = ("layer", "measured", "lower", "upper", "outcome")
 COLOURS = {"holds": "#1a7f37", "violated": "#cf222e", "assumptions unmet": "#9a6700"}
+WIDTH = 100
+"""Characters of a line of prose on the terminal."""
 
 
-def as_text(verification: "Verification") -> str:
-    """Lay the verification out for the terminal."""
-    lines = [f"{verification.title}: {verification.status}", "", "Assumptions"]
-    lines += _columns([_assumption_row(entry) for entry in verification.assumptions.values()])
-    for heading, verdicts in _sections(verification):
-        lines += ["", heading, *_columns([VERDICT_HEADS, *map(_verdict_row, verdicts)])]
-        lines += sorted({f"  unmet: {verdict.reason}" for verdict in verdicts if verdict.reason})
-    if verification.notes:
-        lines += ["", *verification.notes]
-    return "\n".join(lines)
+class Table(NamedTuple):
+    """Rows under a heading, and remarks below them; `numbers` are the columns of numbers."""
+
+    heading: str
+    columns: tuple[str, ...]
+    rows: Sequence[Sequence[str]]
+    remarks: tuple[str, ...] = ()
+    numbers: tuple[int, ...] = ()
 
 
-def as_html(verification: "Verification") -> str:
-    """Lay the verification out for a notebook; everything is escaped."""
-    colour = COLOURS[verification.status]
-    parts = [
-        f"<h4>{html.escape(verification.title)}: "
-        f'<span style="color:{colour}">{html.escape(verification.status)}</span></h4>',
-        _table(ASSUMPTION_HEADS, map(_assumption_row, verification.assumptions.values())),
-    ]
-    for heading, verdicts in _sections(verification):
-        parts += [f"<p><b>{html.escape(heading)}</b></p>", _table(VERDICT_HEADS, map(_verdict_row, verdicts))]
-        reasons = sorted({verdict.reason for verdict in verdicts if verdict.reason})
-        parts += [f"<p>unmet: {html.escape(reason)}</p>" for reason in reasons]
-    parts += [f"<p>{html.escape(note)}</p>" for note in verification.notes]
-    return "<div>" + "".join(parts) + "</div>"
+def as_text(title: str, status: str, tables: Iterable[Table], notes: Sequence[str] = ()) -> str:
+    """Lay tables out for the terminal, the status below all else."""
+    lines = [textwrap.fill(title, WIDTH)]
+    for table in tables:
+        rows = aligned(table.columns, table.rows, numbers=set(table.numbers))
+        lines += ["", table.heading, textwrap.indent(rows, "  ")]
+        lines += [
+            textwrap.fill(remark, WIDTH, initial_indent="  ", subsequent_indent="    ") for remark in table.remarks
+        ]
+    lines += ["", *(textwrap.fill(note, WIDTH) for note in notes)] if notes else []
+    return "\n".join([*lines, "", f"Outcome: {status}"])
 
 
-def _sections(verification: "Verification") -> Iterable[tuple[str, list["Verdict"]]]:
-    """Group the verdicts by claim, comparisons last."""
-    for verdicts, suffix in ((verification.verdicts, ""), (verification.comparisons, " (for comparison)")):
-        for (claim, reference), group in groupby(verdicts, key=lambda verdict: (verdict.claim, verdict.reference)):
-            yield f"{claim}  [{reference}]{suffix}", list(group)
+def as_html(title: str, status: str, tables: Iterable[Table], notes: Sequence[str] = ()) -> str:
+    """Lay tables out for a notebook; everything is escaped."""
+    parts = [f'<h4>{html.escape(title)}: <span style="color:{COLOURS[status]}">{html.escape(status)}</span></h4>']
+    for table in tables:
+        parts += [f"<p><b>{html.escape(table.heading)}</b></p>", _table(table)]
+        parts += [f"<p>{html.escape(remark)}</p>" for remark in table.remarks]
+    return "<div>" + "".join([*parts, *(f"<p>{html.escape(note)}</p>" for note in notes)]) + "</div>"
 
 
-def _assumption_row(assumption: "Assumption") -> Sequence[str]:
-    """The cells of one assumption."""
-    met = "met" if assumption.met else "NOT MET"
-    numbers = [_number(value) for value in (assumption.value, assumption.residual, assumption.tolerance)]
-    return (assumption.name, *numbers, met, assumption.meaning)
-
-
-def _verdict_row(verdict: "Verdict") -> Sequence[str]:
-    """The cells of one verdict."""
-    numbers = [_number(value) for value in (verdict.measured, verdict.lower, verdict.upper)]
-    return ("" if verdict.layer is None else str(verdict.layer), *numbers, verdict.outcome)
-
-
-def _number(value: float) -> str:
-    """Four digits; an absent side of a bracket stays empty."""
-    return "" if math.isinf(value) else f"{value:.4g}"
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Align cells under each other."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return [
-        "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _table(table: Table) -> str:
     """A plain HTML table."""
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in heads)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    style = ' style="text-align:left"'
+    head = "".join(f"<th{style}>{html.escape(cell)}</th>" for cell in table.columns)
+    rows = ("".join(f"<td{style}>{html.escape(cell)}</td>" for cell in row) for row in table.rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in rows)}</tbody></table>"

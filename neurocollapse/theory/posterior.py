@@ -8,7 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from neurocollapse.theory.assumptions import Assumption
+from neurocollapse.theory.conditions import SHAPE, below_one, readout
 from neurocollapse.theory.problem import SVD, LinearProblem
+from neurocollapse.theory.theorem import Bracket, Case, Theorem, after_first
 
 Array = NDArray[np.float64]
 
@@ -65,7 +68,7 @@ def posterior_certificate(problem: LinearProblem) -> PosteriorCertificate:
     if min(problem.widths) <= K:
         raise ValueError(f"the certificate needs every width to exceed the {K} outputs, got {list(problem.widths)}")
     misalignment = _misalignments(problem.decompositions, K)
-    mixing, residual = _readout(problem)
+    mixing, residual = readout(problem)
     within = _within_leading(problem, misalignment, mixing, residual)
     trailing, gains = _means_trailing(problem, misalignment)
     share = _middle_share(problem)
@@ -100,19 +103,6 @@ def _misalignments(decompositions: tuple[SVD, ...], K: int) -> list[float]:
     for before, after in pairwise(decompositions):
         sines.append(min(float(torch.linalg.matrix_norm(after.right[:, :K].T @ before.left[:, K:], 2)), 1.0))
     return sines
-
-
-def _readout(problem: LinearProblem) -> tuple[float, float]:
-    """α and e of the last layer; NaN when A₁ is singular or the last features do not vary within the classes."""
-    K = problem.num_classes
-    A = problem.weights[-1] @ problem.decompositions[-1].left
-    spread = problem.spreads[-1]
-    size = float(spread.norm())
-    if size == 0 or float(torch.linalg.svdvals(A[:, :K])[-1]) == 0:
-        return math.nan, math.nan
-    mixing = torch.linalg.solve(A[:, :K], A[:, K:])
-    residual = torch.linalg.solve(A[:, :K], problem.weights[-1] @ spread)
-    return float(torch.linalg.matrix_norm(mixing, 2)), float(residual.norm()) / size
 
 
 def _within_leading(problem: LinearProblem, sines: list[float], mixing: float, residual: float) -> list[float]:
@@ -168,3 +158,68 @@ def _missing(layer: int, residual: float, within: list[float], trailing: list[fl
 def _quotient(numerator: float, denominator: float) -> float:
     """Divide; anything by zero gives NaN, since no bound follows from it."""
     return numerator / denominator if denominator > 0 else math.nan
+
+
+def _certify(case: Case) -> PosteriorCertificate | None:
+    """The certificate, where there is a hidden layer and every layer is wide enough."""
+    return None if case.measured.balance is None else posterior_certificate(case.problem)
+
+
+def _brackets(case: Case, certificate: PosteriorCertificate | None) -> list[Bracket]:
+    """Of every decay ratio."""
+    depth, claim = case.problem.depth, "D_l/D_{l−1} lies in its bracket"
+    if certificate is None:
+        nothing = np.full(depth, math.nan)
+        return [Bracket(of="decay_ratio", claim=claim, prefix="posterior", lower=nothing, upper=nothing)]
+    return [
+        Bracket(
+            of="decay_ratio",
+            claim=claim,
+            prefix="posterior",
+            lower=after_first(certificate.ratio_lower),
+            upper=after_first(certificate.ratio_upper),
+            layers=range(1, depth),
+            reasons=dict(enumerate(certificate.reasons, start=1)),
+        )
+    ]
+
+
+def _assume(case: Case, certificate: PosteriorCertificate | None) -> list[Assumption]:
+    """What the certificate needs of the weights; its verdicts ask step by step."""
+    if certificate is None:
+        return []
+    missing = sum(bool(reason) for reason in certificate.reasons)
+    e, sine = certificate.readout_residual, float(certificate.misalignment.max())
+    words = f"{missing} of {case.problem.depth - 1} ratios lack a certificate"
+    return [
+        below_one("readout", e, e, "e = ‖A₁⁻¹W_{L:1}R‖/‖W_{L−1:1}R‖: the last layer removes the within-class spread"),
+        Assumption(
+            "alignment",
+            sine,
+            float(missing),
+            0.0,
+            missing == 0,
+            f"largest misalignment s_l between neighbours; {words}",
+        ),
+    ]
+
+
+def _remarks(case: Case, certificate: PosteriorCertificate | None) -> list[str]:
+    """Where the bound is empty."""
+    empty = 0 if certificate is None else int((certificate.ratio_upper >= 1).sum())
+    return [f"The a-posteriori upper bound is 1 or more, so says nothing of compression, at {empty} layers."] * bool(
+        empty
+    )
+
+
+POSTERIOR = Theorem(
+    name="posterior",
+    label="a posteriori certificate",
+    about="From the measured spectra and misalignments of the very weights.",
+    reference="docs/theory.md, Theorem 2 (a posteriori)",
+    needs=SHAPE,
+    certify=_certify,
+    brackets=_brackets,
+    assume=_assume,
+    remarks=_remarks,
+)

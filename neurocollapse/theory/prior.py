@@ -7,6 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 
+from neurocollapse.theory.assumptions import Assumption
+from neurocollapse.theory.conditions import EXACT, SHAPE, below_one, readout
+from neurocollapse.theory.theorem import Bracket, Case, Theorem, after_first
+
 Array = NDArray[np.float64]
 
 
@@ -148,3 +152,112 @@ def _middle_share(
         return np.zeros_like(layers)
     growth = (epsilon / (epsilon - rho)) ** (2 * layers)
     return energy / (energy + growth * unknown * (1 + theta))
+
+
+def _certify(case: Case) -> PriorCertificate | None:
+    """The certificate at the measured numbers; the spectral norms enter."""
+    problem, measured = case.problem, case.measured
+    if measured.balance is None or measured.split is None:
+        return None
+    return prior_certificate(
+        num_classes=problem.num_classes,
+        samples_per_class=problem.samples_per_class,
+        depth=problem.depth,
+        theta=measured.gram.theta_spectral,
+        delta=measured.balance.last_spectral,
+        epsilon=measured.split.epsilon,
+        rho=measured.split.rho,
+        num_unknown=problem.widths[0] - min(problem.widths) + problem.num_classes,
+        output_scale=problem.output_scale,
+    )
+
+
+def _brackets(case: Case, certificate: PriorCertificate | None) -> list[Bracket]:
+    """Of every decay ratio, and of every separation from below."""
+    depth = case.problem.depth
+    nothing = np.full(depth, math.nan)
+    return [
+        Bracket(
+            of="decay_ratio",
+            claim="D_l/D_{l−1} lies in its bracket",
+            prefix="prior",
+            lower=nothing if certificate is None else after_first(certificate.ratio_lower),
+            upper=nothing if certificate is None else after_first(certificate.ratio_upper),
+            layers=range(1, depth),
+        ),
+        Bracket(
+            of="separation_uncentred",
+            claim="S_l is at least its bound",
+            prefix="separation_prior",
+            lower=nothing if certificate is None else certificate.separation_lower,
+            layers=range(depth),
+        ),
+    ]
+
+
+def _assume(case: Case, certificate: PriorCertificate | None) -> list[Assumption]:
+    """A4, the last layer's part of A2 and A3, and the inequalities between their constants."""
+    balance, split = case.measured.balance, case.measured.split
+    if balance is None or split is None or certificate is None:
+        return []
+    small, delta, e = certificate.s_minus, balance.last_spectral, readout(case.problem)[1]
+    most = max(case.exactness.fit, float(case.problem.resolution[-1]))
+    undefined = " (s₋ is undefined: it needs balanced classes and θ₂ < 1)" if math.isnan(small) else ""
+    return [
+        Assumption(
+            "zero_loss_within_classes",
+            e,
+            e,
+            most,
+            e <= most,
+            "e = ‖A₁⁻¹W_{L:1}R‖ / ‖W_{L−1:1}R‖: samples of a class differ in the features but not in the output (A2)",
+        ),
+        below_one(
+            "last_layer_balance",
+            balance.last_frobenius,
+            delta / small,
+            f"δ = {balance.last_frobenius:.4g} (Frobenius), δ₂ = {delta:.4g} (spectral); needs δ₂ < s₋ (A3){undefined}",
+        ),
+        below_one(
+            "low_rank",
+            split.epsilon,
+            split.epsilon**2 / small,
+            f"all but K singular values at most ε = {split.epsilon:.4g}, the middle ones at least ε − ρ, "
+            f"ρ = {split.rho:.4g}; needs ε² < s₋ (A4){undefined}",
+        ),
+        below_one(
+            "trailing_leak",
+            certificate.leak,
+            certificate.leak,
+            "t, what the class means send through the trailing block",
+        ),
+    ]
+
+
+PRIOR = Theorem(
+    name="prior",
+    label="a priori certificate",
+    about="Explicit constants, from a few numbers of the data and the weights alone.",
+    reference="docs/theory.md, Theorem 1 (a priori)",
+    needs=(
+        *SHAPE,
+        "balanced_classes",
+        "near_orthonormal_data",
+        "zero_loss",
+        "zero_loss_within_classes",
+        "minimum_norm",
+        "interior_balance",
+        "last_layer_balance",
+        "low_rank",
+        "trailing_leak",
+    ),
+    certify=_certify,
+    brackets=_brackets,
+    assume=_assume,
+    taken_as_exact={
+        "zero_loss": EXACT.fit,
+        "zero_loss_within_classes": EXACT.fit,
+        "minimum_norm": EXACT.fit,
+        "interior_balance": EXACT.interior_balance,
+    },
+)

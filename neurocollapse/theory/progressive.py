@@ -1,27 +1,36 @@
 """Progressive compression and separation: assumptions measured, three levels of bounds, verdicts."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neurocollapse.theory import conditions
 from neurocollapse.theory.assumptions import Assumption
-from neurocollapse.theory.conditions import EXACT, PRACTICAL, Exactness, progressive_assumptions
-from neurocollapse.theory.measured import Measured, measure_problem
+from neurocollapse.theory.conditions import PRACTICAL, Exactness, shared_assumptions
+from neurocollapse.theory.measured import measure_problem
+from neurocollapse.theory.posterior import POSTERIOR
+from neurocollapse.theory.printed import PRINTED
+from neurocollapse.theory.prior import PRIOR
 from neurocollapse.theory.problem import LinearProblem, check_inputs, check_labels
-from neurocollapse.theory.table import PRINTED, THEOREM_1, THEOREM_2, progressive_dataset, whole_network_dataset
+from neurocollapse.theory.table import progressive_dataset, whole_network_dataset
 from neurocollapse.theory.tail import LinearTail, linear_tail
-from neurocollapse.theory.verdict import UNMET, VIOLATED, Verdict, Verification
-
-__all__ = ["EXACT", "PRACTICAL", "Exactness", "verify"]
+from neurocollapse.theory.theorem import Applied, Case, Theorem
+from neurocollapse.theory.verdict import Verdict, Verification
 
 TITLE = "Progressive compression and separation"
-RATIO = "D_{l+1}/D_l lies in its bracket"
-SEPARATION = "S_l is at least its bound"
+THEOREMS: tuple[Theorem, ...] = (PRIOR, POSTERIOR, PRINTED)
+"""What `verify` holds against a network."""
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What the caller chose."""
+
+    tolerance: float
+    exactness: Exactness
+    centred: bool
 
 
 def verify(
@@ -99,34 +108,28 @@ def verify(
     return _of_problem(problem, tail.names, options, tail)
 
 
-@dataclass(frozen=True)
-class _Options:
-    """What the caller chose."""
-
-    tolerance: float
-    exactness: Exactness
-    centred: bool
-
-
 def _of_problem(
     problem: LinearProblem, names: tuple[str, ...], options: _Options, tail: LinearTail | None = None
 ) -> Verification:
     """Measure, judge and collect."""
     measured = measure_problem(problem)
-    assumptions = progressive_assumptions(problem, measured, options.exactness, options.tolerance)
-    dataset = progressive_dataset(problem, measured, names)
-    notes = _notes(problem, measured)
+    case = Case(problem, measured, options.exactness, options.tolerance)
+    applied = [theorem.applied(case) for theorem in THEOREMS]
+    found = shared_assumptions(*case)
+    assumptions = {one.name: one for one in [*found, *(own for each in applied for own in each.assumptions)]}
+    dataset = progressive_dataset(problem, measured, applied, names)
+    dtype = str(problem.dtype).removeprefix("torch.")
+    notes = [f"The weights came in {dtype}; everything was computed in float64."]
+    notes += [remark for one in applied for remark in one.remarks]
     if tail is not None and not tail.is_whole:
         assumptions = {"linear_tail": _tail_assumption(tail), **assumptions}
         dataset, notes = dataset.merge(whole_network_dataset(tail.moments)), [*notes, *_tail_notes(tail)]
-    resolved = problem.resolution.numpy() ** 2 <= options.tolerance
-    verdicts = [
-        *_prior_ratios(measured, assumptions, resolved, options),
-        *_prior_separations(measured, assumptions, options),
-        *_posterior_ratios(measured, assumptions, resolved, options),
-    ]
-    comparisons = tuple(_printed(measured, assumptions, options))
-    return Verification(TITLE, assumptions, tuple(verdicts), comparisons, tuple(notes), dataset)
+    if options.centred:
+        applied = [one if one.theorem.is_open else _about_centred_means(one) for one in applied]
+    verdicts: dict[bool, list[Verdict]] = {False: [], True: []}
+    for one in applied:
+        verdicts[one.theorem.is_open] += one.verdicts(case, assumptions)
+    return Verification(TITLE, assumptions, tuple(verdicts[False]), tuple(verdicts[True]), tuple(notes), dataset)
 
 
 def _without_tail(tail: LinearTail) -> Verification:
@@ -135,111 +138,19 @@ def _without_tail(tail: LinearTail) -> Verification:
     return Verification(TITLE, {"linear_tail": _tail_assumption(tail)}, (), (), tuple(_tail_notes(tail)), dataset)
 
 
-def _prior_ratios(
-    measured: Measured, assumptions: Mapping[str, Assumption], resolved: np.ndarray, options: _Options
-) -> list[Verdict]:
-    """The a-priori bracket of every decay ratio."""
-    unmet = _unmet(assumptions, conditions.PRIOR)
-    lower, upper = (None, None) if measured.prior is None else (measured.prior.ratio_lower, measured.prior.ratio_upper)
-    verdicts = [
-        Verdict.judge(
-            RATIO,
-            THEOREM_1,
-            float(measured.decay_ratio[layer]),
-            math.nan if lower is None else float(lower[layer]),
-            math.nan if upper is None else float(upper[layer]),
-            tolerance=options.tolerance,
-            unmet=[*unmet, *_unresolved(resolved, layer)],
-            layer=layer,
+def _about_centred_means(applied: Applied) -> Applied:
+    """The theorem with bounds of S_l held against centred means, of which it is not."""
+    brackets = [
+        replace(
+            bracket,
+            of="separation_centred",
+            claim=f"{bracket.claim} (centred means, which the theorem is not about)",
         )
-        for layer in range(max(len(measured.decay_ratio) - 1, 1))
+        if bracket.of == "separation_uncentred"
+        else bracket
+        for bracket in applied.brackets
     ]
-    return _within_exactness(verdicts, assumptions)
-
-
-def _prior_separations(measured: Measured, assumptions: Mapping[str, Assumption], options: _Options) -> list[Verdict]:
-    """The a-priori bound of every separation, fed with the means the caller asked for."""
-    unmet = _unmet(assumptions, conditions.PRIOR)
-    values = measured.separation_centred if options.centred else measured.separation
-    claim = f"{SEPARATION} (centred means, which the theorem is not about)" if options.centred else SEPARATION
-    verdicts = [
-        Verdict.judge(
-            claim,
-            THEOREM_1,
-            float(value),
-            math.nan if measured.prior is None else float(measured.prior.separation_lower[layer]),
-            tolerance=options.tolerance,
-            unmet=unmet,
-            layer=layer,
-        )
-        for layer, value in enumerate(values)
-    ]
-    return _within_exactness(verdicts, assumptions)
-
-
-def _within_exactness(verdicts: Sequence[Verdict], assumptions: Mapping[str, Assumption]) -> list[Verdict]:
-    """Call a bracket missed by no more than the least exact of A2 and A3 unmet instead of violated."""
-    inexact = conditions.least_exact(assumptions)
-    if inexact is None:
-        return list(verdicts)
-    met = f"while {inexact.name} is met to {100 * inexact.residual:.2g} % only"
-    return [
-        replace(verdict, outcome=UNMET, reason=f"outside by {-100 * verdict.slack:.2g} %, {met}")
-        if verdict.outcome == VIOLATED and -verdict.slack <= inexact.residual
-        else verdict
-        for verdict in verdicts
-    ]
-
-
-def _posterior_ratios(
-    measured: Measured, assumptions: Mapping[str, Assumption], resolved: np.ndarray, options: _Options
-) -> list[Verdict]:
-    """The a-posteriori bracket of every decay ratio."""
-    posterior = measured.posterior
-    if posterior is None:
-        return []
-    unmet = _unmet(assumptions, conditions.SHAPE)
-    return [
-        Verdict.judge(
-            RATIO,
-            THEOREM_2,
-            float(measured.decay_ratio[layer]),
-            float(posterior.ratio_lower[layer]),
-            float(posterior.ratio_upper[layer]),
-            tolerance=options.tolerance,
-            unmet=[*unmet, *([reason] if reason else []), *_unresolved(resolved, layer)],
-            layer=layer,
-        )
-        for layer, reason in enumerate(posterior.reasons)
-    ]
-
-
-def _printed(measured: Measured, assumptions: Mapping[str, Assumption], options: _Options) -> list[Verdict]:
-    """The printed bounds where they are claimed, 1 ≤ l ≤ L−2, compared at c = κ = 1 and o(1) = 0."""
-    printed = measured.printed
-    if printed is None:
-        return []
-    unmet, tolerance = _unmet(assumptions, conditions.PRIOR), options.tolerance
-    source = f"{PRINTED}, at c = κ = 1 and o(1) = 0"
-    ratios, separations = [], []
-    for layer in range(1, len(measured.decay_ratio) - 1):
-        ratio, lower, upper = float(measured.decay_ratio[layer]), printed.ratio_lower, printed.ratio_upper
-        value, least = float(measured.separation[layer]), float(printed.separation_lower[layer])
-        ratios.append(Verdict.judge(RATIO, source, ratio, lower, upper, tolerance=tolerance, unmet=unmet, layer=layer))
-        separations.append(
-            Verdict.judge(SEPARATION, source, value, least, tolerance=tolerance, unmet=unmet, layer=layer)
-        )
-    return ratios + separations
-
-
-def _unmet(assumptions: Mapping[str, Assumption], names: Sequence[str]) -> list[str]:
-    """Name the assumptions among these that fail."""
-    return [name for name in names if name in assumptions and not assumptions[name].met]
-
-
-def _unresolved(resolved: np.ndarray, layer: int) -> list[str]:
-    """Name the resolution if the ratio D_{l+1}/D_l is not resolved."""
-    return [] if resolved[min(layer + 1, len(resolved) - 1)] else [f"resolution at layer {layer + 1}"]
+    return replace(applied, brackets=tuple(brackets))
 
 
 def _tail_assumption(tail: LinearTail) -> Assumption:
@@ -259,21 +170,3 @@ def _tail_notes(tail: LinearTail) -> list[str]:
         f"(95 % interval {lower:.3g} … {upper:.3g}, R² {float(fit['decay_r_squared']):.3g}). "
         "No theorem covers the nonlinear layers.",
     ]
-
-
-def _notes(problem: LinearProblem, measured: Measured) -> list[str]:
-    """What the reader should know beside the verdicts."""
-    dtype = str(problem.dtype).removeprefix("torch.")
-    notes = [f"The weights came in {dtype}; everything was computed in float64."]
-    if measured.printed is not None and problem.depth > 2:
-        bounds = measured.printed.separation_lower[1:-1]
-        vacuous = int((bounds < 0).sum())
-        if vacuous:
-            notes.append(
-                f"The printed bound of S_l is vacuous (below 0, down to {bounds.min():.3g}) at {vacuous} of "
-                f"{len(bounds)} layers: it needs 32(θ + 4δ) ≪ L."
-            )
-    if measured.posterior is not None and (measured.posterior.ratio_upper >= 1).any():
-        empty = int((measured.posterior.ratio_upper >= 1).sum())
-        notes.append(f"The a-posteriori upper bound is 1 or more, so says nothing of compression, at {empty} layers.")
-    return notes

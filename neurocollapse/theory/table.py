@@ -1,31 +1,36 @@
 """Verifications as labelled datasets."""
 
 import json
-import math
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 
 from neurocollapse.metrics import compression, geometric_decay
 from neurocollapse.statistics import ClassMoments
+from neurocollapse.support.provenance import describe_process
 from neurocollapse.theory.measured import Measured
 from neurocollapse.theory.problem import LinearProblem
+from neurocollapse.theory.theorem import Applied, Bracket, Theorem
 
-THEOREM_1 = "docs/theory.md, Theorem 1 (a priori)"
-THEOREM_2 = "docs/theory.md, Theorem 2 (a posteriori)"
-PRINTED = "Qu, slides of 7 September 2023; Wang et al., JMLR 26(220), 2025, Theorem 4"
-
-Variable = tuple[str, np.ndarray, dict[str, str]]
+Variable = tuple[str, np.ndarray, dict[str, Any]]
 
 
-def progressive_dataset(problem: LinearProblem, measured: Measured, names: tuple[str, ...]) -> xr.Dataset:
-    """Measurements and bounds along `layer`: 0 is what enters, l the output of W_l, up to L−1."""
+def progressive_dataset(
+    problem: LinearProblem, measured: Measured, applied: Sequence[Applied], names: tuple[str, ...]
+) -> xr.Dataset:
+    """Measurements and bounds along `layer`: 0 is what enters, l the output of W_l, up to L−1.
+
+    Each variable tells in its attributes what plots and reports need: `role` ("measured", "lower", "upper" or "curve");
+    of a bound also what it is a bound `of`, the `theorem` with its `label` and its `place` among the others, and
+    whether it is `compared` only.
+    """
     depth = problem.depth
-    variables = {**_measurements(measured), **_ratio_bounds(measured, depth), **_separation_bounds(measured, depth)}
+    variables = _measurements(measured)
+    for place, one in enumerate(applied):
+        for bracket in one.brackets:
+            variables |= _bounds(bracket, one.theorem, place, str(variables[bracket.of][2]["long_name"]))
     dataset = xr.Dataset(
         variables,
         coords={
@@ -58,82 +63,48 @@ def whole_network_dataset(moments: Mapping[str, ClassMoments]) -> xr.Dataset:
 
 
 def provenance(title: str) -> dict[str, str]:
-    """Versions and time."""
-    try:
-        own = version("neurocollapse")
-    except PackageNotFoundError:
-        own = "not installed"
-    return {
-        "title": title,
-        "neurocollapse_version": own,
-        "torch_version": str(torch.__version__),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "precision": "float64",
-    }
+    """What was verified, by which versions, when."""
+    return {"title": title, **describe_process(), "precision": "float64"}
 
 
 def _measurements(measured: Measured) -> dict[str, Variable]:
     """What was measured, and what the spectrum predicts."""
     equal = "classes with equal weight, 1/N and 1/K"
     cosine = "1 − max |cos| over pairs of class means"
-    ratio = "entry l compares layer l + 1 with layer l"
-    return {
-        "compression": _variable(measured.compression, "within- over between-class variability", "D_\\ell", equal),
-        "decay_ratio": _variable(measured.decay_ratio, "decay ratio", "D_{\\ell+1}/D_\\ell", ratio),
-        "compression_predicted": _variable(
-            measured.predicted, "compression predicted from W_1 and the data", "\\hat D_\\ell", equal
-        ),
-        "separation_uncentred": _variable(measured.separation, "separation", "S_\\ell", f"{cosine}, uncentred"),
-        "separation_centred": _variable(
-            measured.separation_centred,
+    entries = {
+        "compression": ("within- over between-class variability", "D_\\ell", equal),
+        "decay_ratio": ("decay ratio", "D_\\ell / D_{\\ell-1}", "what layer l did; NaN at the first"),
+        "compression_predicted": ("compression predicted from W_1 and the data", "\\hat D_\\ell", equal),
+        "separation_uncentred": ("separation, uncentred means", "S_\\ell", f"{cosine}, uncentred"),
+        "separation_centred": (
             "separation of the slides",
             "S_\\ell^c",
-            f"{cosine}, centred; no bound is about it",
+            f"{cosine}, centred; no bound is about it; 0 at every layer for two classes",
         ),
     }
+    variables = {name: _variable(getattr(measured, name), *about) for name, about in entries.items()}
+    for name, (_, _, attributes) in variables.items():
+        attributes |= {"role": "measured", "valid_min": 0.0}
+        if name.startswith("separation"):
+            attributes["valid_max"] = 1.0
+    return variables
 
 
-def _ratio_bounds(measured: Measured, depth: int) -> dict[str, Variable]:
-    """Brackets of the decay ratio; NaN where they are undefined."""
-    prior, posterior, printed = measured.prior, measured.posterior, measured.printed
-    nothing = np.full(depth - 1, math.nan)
-    entries = {
-        "prior_lower": (nothing if prior is None else prior.ratio_lower, THEOREM_1),
-        "prior_upper": (nothing if prior is None else prior.ratio_upper, THEOREM_1),
-        "posterior_lower": (nothing if posterior is None else posterior.ratio_lower, THEOREM_2),
-        "posterior_upper": (nothing if posterior is None else posterior.ratio_upper, THEOREM_2),
-        "printed_lower": (nothing if printed is None else np.full(depth - 1, printed.ratio_lower), PRINTED),
-        "printed_upper": (nothing if printed is None else np.full(depth - 1, printed.ratio_upper), PRINTED),
-        "rate": (nothing if printed is None else np.full(depth - 1, printed.rate), PRINTED),
-    }
-    symbols = {"rate": "\\varepsilon^2 / n^{1/L}"}
-    return {
-        name: _variable(
-            np.append(values, math.nan), name.replace("_", " "), symbols.get(name, ""), "of D_{l+1}/D_l", reference
-        )
-        for name, (values, reference) in entries.items()
-    }
-
-
-def _separation_bounds(measured: Measured, depth: int) -> dict[str, Variable]:
-    """Lower bounds of the separation; NaN where nothing is claimed."""
-    prior, printed = measured.prior, measured.printed
-    nothing = np.full(depth, math.nan)
-    claimed = nothing.copy()
-    if printed is not None:
-        claimed[1:-1] = printed.separation_lower[1:-1]
-    return {
-        "separation_prior_lower": _variable(
-            nothing if prior is None else prior.separation_lower, "lower bound of S_l", "", "uncentred", THEOREM_1
-        ),
-        "separation_printed_lower": _variable(
-            claimed,
-            "printed lower bound of S_l",
-            "",
-            "o(1) taken as 0; claimed for 1 ≤ l ≤ L−2, NaN elsewhere; below 0 it says nothing",
-            PRINTED,
-        ),
-    }
+def _bounds(bracket: Bracket, theorem: Theorem, place: int, measured: str) -> dict[str, Variable]:
+    """The sides of a bracket, and the curve that goes with it."""
+    shown = {"of": bracket.of, "theorem": theorem.name, "label": theorem.label, "place": place}
+    shown |= {"compared": int(theorem.is_open), "about": theorem.about}
+    found = {}
+    for side, values in (("lower", bracket.lower), ("upper", bracket.upper)):
+        if values is not None:
+            about = (f"{side} bound of the {measured}, {theorem.label}", "", bracket.convention, theorem.reference)
+            found[f"{bracket.prefix}_{side}"] = _variable(values, *about)
+            found[f"{bracket.prefix}_{side}"][2].update(shown, role=side)
+    if bracket.curve is not None:
+        name, values, symbol = bracket.curve
+        found[name] = _variable(values, name.replace("_", " "), symbol, bracket.convention, theorem.reference)
+        found[name][2].update(shown, role="curve")
+    return found
 
 
 def _constants(problem: LinearProblem, measured: Measured) -> dict[str, float | int | str]:
@@ -164,6 +135,6 @@ def _variable(values: np.ndarray, name: str, symbol: str, convention: str, refer
     return ("layer", np.asarray(values, dtype=np.float64), _attributes(name, symbol, convention, reference))
 
 
-def _attributes(name: str, symbol: str, convention: str, reference: str = "") -> dict[str, str]:
+def _attributes(name: str, symbol: str, convention: str, reference: str = "") -> dict[str, Any]:
     """The attributes every variable has."""
     return {"long_name": name, "units": "1", "symbol": symbol, "convention": convention, "reference": reference}

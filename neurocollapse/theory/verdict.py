@@ -2,15 +2,16 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from types import MappingProxyType
 from typing import Any
 
 import xarray as xr
 
 from neurocollapse.theory.assumptions import Assumption
-from neurocollapse.theory.display import as_html, as_text
+from neurocollapse.theory.display import Table, as_html, as_text
 
 HOLDS = "holds"
 VIOLATED = "violated"
@@ -144,10 +145,52 @@ class Verification:
         return json.dumps(_finite(content), indent=indent, ensure_ascii=False, allow_nan=False)
 
     def __repr__(self) -> str:
-        return as_text(self)
+        return as_text(self.title, self.status, self._tables(), self.notes)
 
     def _repr_html_(self) -> str:
-        return as_html(self)
+        return as_html(self.title, self.status, self._tables(), self.notes)
+
+    def _tables(self) -> list[Table]:
+        """The assumptions, and the verdicts by where they are proved, comparisons last."""
+        columns = ("assumption", "value", "residual", "tolerance", "", "meaning")
+        rows = [_assumption_row(one) for one in self.assumptions.values()]
+        assumptions = [Table("Assumptions", columns, rows, numbers=(1, 2, 3))] if rows else []
+        return [*assumptions, *_verdict_tables(self.verdicts), *_verdict_tables(self.comparisons, " (for comparison)")]
+
+
+def _assumption_row(assumption: Assumption) -> tuple[str, ...]:
+    """The cells of one assumption."""
+    numbers = [f"{value:.4g}" for value in (assumption.value, assumption.residual, assumption.tolerance)]
+    return (assumption.name, *numbers, "met" if assumption.met else "NOT MET", assumption.meaning)
+
+
+def _verdict_tables(verdicts: Sequence[Verdict], suffix: str = "") -> Iterator[Table]:
+    """A table a source; a claim that is made of several layers stands at the first."""
+    for reference, group in groupby(verdicts, key=lambda verdict: verdict.reference):
+        found = list(group)
+        claims = ["", *(verdict.claim for verdict in found)]
+        rows = [
+            ("" if verdict.claim == before else verdict.claim, *_verdict_cells(verdict))
+            for before, verdict in zip(claims, found, strict=False)
+        ]
+        columns: tuple[str, ...] = ("claim", "layer", "measured", "allowed", "outcome")
+        if all(verdict.layer is None for verdict in found):
+            columns, rows = columns[:1] + columns[2:], [row[:1] + row[2:] for row in rows]
+        reasons = dict.fromkeys(f"unmet: {verdict.reason}" for verdict in found if verdict.reason)
+        measured = columns.index("measured")
+        yield Table(reference + suffix, columns, rows, tuple(reasons), tuple(range(1, measured + 1)))
+
+
+def _verdict_cells(verdict: Verdict) -> tuple[str, ...]:
+    """Layer, measurement, bracket and outcome; an absent side of the bracket is left out."""
+    lower, upper = verdict.lower, verdict.upper
+    allowed = f"{lower:.4g} to {upper:.4g}"
+    if math.isinf(lower):
+        allowed = "" if math.isinf(upper) else f"at most {upper:.4g}"
+    elif math.isinf(upper):
+        allowed = f"at least {lower:.4g}"
+    layer = "" if verdict.layer is None else str(verdict.layer)
+    return layer, f"{verdict.measured:.4g}", allowed, verdict.outcome
 
 
 def _quotient(numerator: float, denominator: float) -> float:

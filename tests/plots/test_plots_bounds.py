@@ -98,11 +98,50 @@ def test_all_undefined_bounds_draw_without_a_warning():
         plots.bounds(certificate(**nothing), quantity=quantity).figure.canvas.draw()
 
 
+def described(name: str, place: int, **about: object) -> dict[str, tuple]:
+    """Both sides of a theorem that no plot has heard of."""
+    attributes = {"of": "decay_ratio", "label": f"theorem {name}", "place": place, **about}
+    sides = {"lower": 0.9 * RATIO, "upper": 1.1 * RATIO}
+    return {f"{name}_{side}": ("layer", values, {**attributes, "role": side}) for side, values in sides.items()}
+
+
+def test_any_theorem_is_drawn_as_its_attributes_say():
+    curve = {"law": ("layer", RATIO, {"role": "curve", "of": "decay_ratio", "long_name": "law", "symbol": "x^2"})}
+    names = {name: described(name, place) for place, name in enumerate("abcdef")}
+    variables = {name: variable for pair in names.values() for name, variable in pair.items()} | curve
+    dataset = xr.Dataset({"decay_ratio": ("layer", RATIO), **variables}, {"layer": np.arange(5)})
+    ax = plots.bounds(dataset)
+    assert [text.get_text() for text in ax.get_legend().get_texts()][1:] == [
+        *(f"theorem {n}" for n in "abcdef"),
+        "law $x^2$",
+    ]
+    bars = [c for c in ax.collections if len(c.get_segments()) and len(set(c.get_segments()[0][:, 0])) == 1]
+    assert len({tuple(bar.get_color()[0]) for bar in bars}) == 6
+    starts = [bar.get_segments()[0][0, 0] for bar in bars]
+    assert starts == sorted(starts)
+    assert max(starts) - min(starts) < 1
+
+
+def test_a_theorem_keeps_its_colour_where_others_are_absent():
+    dataset = xr.Dataset({"decay_ratio": ("layer", RATIO), **described("b", 1)}, {"layer": np.arange(5)})
+    both = dataset.assign(xr.Dataset(described("a", 0)))
+    alone, beside = (plots.bounds(one).collections for one in (dataset, both))
+    assert tuple(alone[0].get_color()[0]) in {tuple(one.get_color()[0]) for one in beside}
+
+
+def test_what_is_compared_only_is_dashed():
+    proved, compared = (
+        plots.bounds(xr.Dataset({"decay_ratio": ("layer", RATIO), **described("a", 0, compared=flag)}))
+        for flag in (0, 1)
+    )
+    assert proved.collections[0].get_linestyle() != compared.collections[0].get_linestyle()
+
+
 @pytest.mark.parametrize(
     ("given", "options", "error", "message"),
     [
         ({"a": certificate()}, {}, TypeError, "verification.to_dataset"),
-        (certificate(), {"quantity": "ratio"}, ValueError, "'decay_ratio' or 'separation', got 'ratio'"),
+        (certificate(), {"quantity": "ratio"}, ValueError, "no variable 'ratio'.*did you mean 'rate' or 'decay_ratio'"),
         (certificate().drop_vars("decay_ratio"), {}, ValueError, "no variable 'decay_ratio'"),
         (certificate(), {"ax": "here"}, TypeError, "got str; make one with plt.subplots"),
     ],

@@ -46,8 +46,9 @@ def naive_certificate(weights: list[Tensor], inputs: Tensor, labels: Tensor) -> 
         w = max(0, (n - 1) * K * (1 - theta) - 2 * K * (1 + theta))
         c.append(w / (w + (eps / (eps - rho)) ** (2 * layer) * K * (1 + theta)))
     return {
-        "prior_lower": [c[i] * (eps - rho) ** 2 / (s_plus * (1 + tau[i] ** 2)) for i in range(L - 1)],
-        "prior_upper": [(1 + tau[i + 1] ** 2) * (1 + h[i] / g_low[i]) * eps**2 / s_minus for i in range(L - 1)],
+        "prior_lower": [math.nan] + [c[i] * (eps - rho) ** 2 / (s_plus * (1 + tau[i] ** 2)) for i in range(L - 1)],
+        "prior_upper": [math.nan]
+        + [(1 + tau[i + 1] ** 2) * (1 + h[i] / g_low[i]) * eps**2 / s_minus for i in range(L - 1)],
         "separation_prior_lower": [2 / (1 + (g_up[i] + h[i]) / g_low[i]) for i in range(L)],
     }
 

@@ -75,19 +75,20 @@ def test_a_verification_is_read_only(trained_case) -> None:
     with pytest.raises(TypeError):
         verification.assumptions["x"] = None
     verification.to_dataset()["rate"][:] = 0
-    assert float(verification.to_dataset()["rate"][0]) > 0
+    assert float(verification.to_dataset()["rate"][1]) > 0
 
 
 def test_the_dataset_has_every_variable_along_layer(trained_case, tmp_path) -> None:
     table = verify(trained_case.weights, trained_case.inputs, trained_case.labels).to_dataset()
     for name in LAYER_VARIABLES:
         assert table[name].dims == ("layer",)
-        assert set(table[name].attrs) == {"long_name", "units", "symbol", "convention", "reference"}
+        assert {"long_name", "units", "symbol", "convention", "reference", "role"} <= set(table[name].attrs)
     assert table["layer"].values.tolist() == [0, 1, 2, 3, 4]
     assert table.attrs["status"] == "holds"
-    assert math.isnan(table["decay_ratio"][-1])
+    for name in ("decay_ratio", "prior_lower", "posterior_upper", "printed_lower", "rate"):
+        assert math.isnan(table[name][0])
     expected = table["compression"].values[1:] / table["compression"].values[:-1]
-    np.testing.assert_array_equal(table["decay_ratio"].values[:-1], expected)
+    np.testing.assert_array_equal(table["decay_ratio"].values[1:], expected)
     table.to_netcdf(tmp_path / "verification.nc", engine="h5netcdf")
 
 
@@ -101,7 +102,7 @@ def test_text_html_and_json_say_the_same(trained_case) -> None:
     assert content["status"] == verification.status == "assumptions unmet"
     assert "NOT MET" in text
     assert len(content["verdicts"]) == len(verification.verdicts)
-    assert content["variables"]["prior_upper"]["data"][0] is None
+    assert content["variables"]["prior_upper"]["data"][1] is None
 
 
 def test_html_is_escaped() -> None:

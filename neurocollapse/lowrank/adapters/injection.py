@@ -198,7 +198,7 @@ def _initial_factors(
     if not isinstance(kind, CompressedDeepLoRA):
         if loss is not None:
             raise ValueError(f"`loss` goes with CompressedDeepLoRA only, not with {type(kind).__name__}; leave it out")
-        return {name: kind.initial_factors(*weight_of(layer).shape, generator) for name, layer in layers.items()}
+        return {name: kind.initial_factors(*_sides(layer), generator) for name, layer in layers.items()}
     if loss is None:
         raise ValueError("`loss` must be given for CompressedDeepLoRA: its outer factors come from the first gradient")
     gradients = first_gradients(layers, loss)
@@ -261,7 +261,7 @@ def _check_loss(value: object) -> None:
 def check_ranks(kind: Kind, layers: Mapping[str, nn.Module]) -> None:
     """Raise if the rank exceeds the smaller side of a layer."""
     for name, layer in layers.items():
-        outputs, inputs = weight_of(layer).shape
+        outputs, inputs = _sides(layer)
         if kind.rank > min(outputs, inputs):
             raise AdapterError(
                 f"`rank` must be at most {min(outputs, inputs)} for {name!r} ({inputs} inputs, {outputs} outputs), "
@@ -271,7 +271,7 @@ def check_ranks(kind: Kind, layers: Mapping[str, nn.Module]) -> None:
 
 def _shapes(kind: Kind, layer: nn.Module) -> list[tuple[int, int]]:
     """The shapes of an adapter's factors on a layer, input side first."""
-    (outputs, inputs), rank = weight_of(layer).shape, kind.rank
+    (outputs, inputs), rank = _sides(layer), kind.rank
     num_cores = {LoRA: 0, DeepLoRA: 1, CompressedDeepLoRA: 3}[type(kind)]
     return [(rank, inputs), *[(rank, rank)] * num_cores, (outputs, rank)]
 
@@ -294,6 +294,12 @@ def _check_free(model: nn.Module) -> None:
     adapted = [name for name, module in named_modules(model) if isinstance(getattr(module, CHILD, None), Chain)]
     if adapted:
         raise AdapterError(f"the model has adapters already, on {few(adapted)}; merge or remove them first")
+
+
+def _sides(layer: nn.Module) -> tuple[int, int]:
+    """Outputs and inputs of a linear layer."""
+    outputs, inputs = weight_of(layer).shape
+    return outputs, inputs
 
 
 def _placed(factors: Sequence[Tensor], weight: Tensor) -> list[Tensor]:

@@ -1,0 +1,182 @@
+"""A theorem as a value: what it assumes, what it bounds, and how its bounds are shown."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurocollapse.theory.assumptions import Assumption
+from neurocollapse.theory.conditions import Exactness
+from neurocollapse.theory.measured import Measured
+from neurocollapse.theory.problem import LinearProblem
+from neurocollapse.theory.verdict import UNMET, VIOLATED, Verdict
+
+Array = NDArray[np.float64]
+RESOLVED = ("compression", "decay_ratio")
+"""Measurements of the within-class spread, in which rounding may be all that is left."""
+
+
+class Case(NamedTuple):
+    """A network on its data, measured, and how strictly it is judged.
+
+    Attributes
+    ----------
+    problem, measured
+        The network, and what was measured of it.
+    exactness
+        When the assumptions count as met.
+    tolerance
+        How far outside its bracket a measurement may be, as a part of it.
+    """
+
+    problem: LinearProblem
+    measured: Measured
+    exactness: Exactness
+    tolerance: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Bracket:
+    """What a theorem allows for one measured number at each layer 0 … L−1.
+
+    Attributes
+    ----------
+    of
+        The measured variable, such as "decay_ratio"; at layer l it is about the step from l − 1 to l.
+    claim
+        The inequality in words and symbols.
+    prefix
+        The variables of a dataset are called `prefix`_lower and `prefix`_upper.
+    lower, upper : arrays of shape (L,), optional
+        NaN where the theorem says nothing; None for a side that it does not have.
+    layers
+        The layers about which a verdict is given.
+    reasons : mapping of int to str
+        Layer → why the theorem does not apply there.
+    convention
+        How the bound is normalised, or what is taken for open constants.
+    curve : (str, array of shape (L,), str), optional
+        Name, values and symbol of a line that the theorem draws through the measurements.
+    """
+
+    of: str
+    claim: str
+    prefix: str
+    lower: Array | None = None
+    upper: Array | None = None
+    layers: Sequence[int] = ()
+    reasons: Mapping[int, str] = field(default_factory=dict)
+    convention: str = ""
+    curve: tuple[str, Array, str] | None = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Theorem:
+    """A theorem about deep linear networks; an entry of `neurocollapse.theory.THEOREMS` makes it part of `verify`.
+
+    Attributes
+    ----------
+    name, label
+        As code says it ("prior"), and as a legend does ("a priori certificate").
+    about
+        What its bounds are made of, a sentence.
+    reference
+        Where it is proved.
+    needs
+        Names of the assumptions without which it says nothing.
+    certify : callable
+        `Case` → what its bounds are made of; None where the network is too shallow or too narrow.
+    brackets : callable
+        `Case`, what `certify` gave → the brackets, the same ones for every network, NaN where there are none.
+    assume : callable
+        The same → assumptions that it alone measures.
+    remarks : callable
+        The same → what the reader should know, one line each.
+    taken_as_exact : mapping of str to float
+        Assumptions that the proof takes as exact → up to which residual they are. A bracket that is missed by no more
+        than the largest residual beyond is unmet instead of violated.
+    is_open
+        Whether its source leaves constants open: its bounds are compared, and never part of the status.
+    """
+
+    name: str
+    label: str
+    about: str
+    reference: str
+    needs: tuple[str, ...]
+    certify: Callable[[Case], Any]
+    brackets: Callable[[Case, Any], Sequence[Bracket]]
+    assume: Callable[[Case, Any], Sequence[Assumption]] = lambda _case, _certificate: ()
+    remarks: Callable[[Case, Any], Sequence[str]] = lambda _case, _certificate: ()
+    taken_as_exact: Mapping[str, float] = field(default_factory=dict)
+    is_open: bool = False
+
+    def applied(self, case: Case) -> "Applied":
+        """Evaluate the theorem on a network."""
+        certificate = self.certify(case)
+        return Applied(
+            self,
+            tuple(self.brackets(case, certificate)),
+            tuple(self.assume(case, certificate)),
+            tuple(self.remarks(case, certificate)),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Applied:
+    """A theorem evaluated on one network."""
+
+    theorem: Theorem
+    brackets: tuple[Bracket, ...]
+    assumptions: tuple[Assumption, ...]
+    remarks: tuple[str, ...]
+
+    def verdicts(self, case: Case, assumptions: Mapping[str, Assumption]) -> list[Verdict]:
+        """One verdict for each claim and layer."""
+        unmet = [name for name in self.theorem.needs if name in assumptions and not assumptions[name].met]
+        inexact = self._least_exact(assumptions)
+        return [
+            _excused(_judged(bracket, layer, case, unmet, self.theorem.reference), inexact)
+            for bracket in self.brackets
+            for layer in bracket.layers
+        ]
+
+    def _least_exact(self, assumptions: Mapping[str, Assumption]) -> Assumption | None:
+        """Which of the assumptions that are taken as exact is furthest from it, if any is not."""
+        limits = self.theorem.taken_as_exact
+        inexact = [one for name, one in assumptions.items() if name in limits and one.residual > limits[name]]
+        return max(inexact, key=lambda one: one.residual, default=None)
+
+
+def after_first(values: Sequence[float] | Array) -> Array:
+    """Bounds of the steps l − 1 → l at the layer that the step leads to; NaN at layer 0."""
+    return np.concatenate([[np.nan], values])
+
+
+def _judged(bracket: Bracket, layer: int, case: Case, unmet: Sequence[str], reference: str) -> Verdict:
+    """A claim at one layer, beside the measurement."""
+    reasons = [*unmet]
+    if reason := bracket.reasons.get(layer, ""):
+        reasons.append(reason)
+    if bracket.of in RESOLVED and not case.problem.resolution[layer] ** 2 <= case.tolerance:
+        reasons.append(f"resolution at layer {layer}")
+    return Verdict.judge(
+        bracket.claim,
+        reference,
+        float(getattr(case.measured, bracket.of)[layer]),
+        -np.inf if bracket.lower is None else float(bracket.lower[layer]),
+        np.inf if bracket.upper is None else float(bracket.upper[layer]),
+        tolerance=case.tolerance,
+        unmet=reasons,
+        layer=layer,
+    )
+
+
+def _excused(verdict: Verdict, inexact: Assumption | None) -> Verdict:
+    """Call a bracket missed by no more than what is taken as exact misses exactness unmet instead of violated."""
+    if inexact is None or verdict.outcome != VIOLATED or -verdict.slack > inexact.residual:
+        return verdict
+    met = f"while {inexact.name} is met to {100 * inexact.residual:.2g} % only"
+    return replace(verdict, outcome=UNMET, reason=f"outside by {-100 * verdict.slack:.2g} %, {met}")
