@@ -7,9 +7,10 @@ from neurocollapse.metrics import QUANTITIES, Quantity
 _PAGE = """\
 # Quantities
 
-What `nc.analyze` and `nc.measure` can measure of a layer: {number} numbers, chosen with `quantities=` by name, by family,
-or with `"all"`. Without it, all that need neither a second pass, nor the covariance, nor kept features. Each is a variable
-of the dataset and says all of this in its attributes; [your own](../guides/own_quantities.md) join them in the same way.
+What `nc.analyze` and `nc.measure` can measure of a layer: {number} numbers, chosen with `quantities=` by name, by
+family, or with `"all"`. Without it, all that need neither a second pass, nor the covariance, nor kept features. Each is
+a variable of the dataset and says all of this in its attributes; [your own](../guides/own_quantities.md) join them in
+the same way.
 
 {sections}
 """

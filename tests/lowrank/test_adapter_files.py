@@ -91,7 +91,8 @@ def test_files_of_other_things_are_refused(tmp_path: Path) -> None:
 def test_the_name_of_a_layer_in_a_file_is_no_glob(glob: str, tmp_path: Path) -> None:
     path = saved(tmp_path)
     header, state = read_state(path, "adapters")
-    write_state(path, "adapters", header, {key.replace("0.factors", f"{glob}.factors"): value for key, value in state.items()})
+    renamed = {key.replace("0.factors", f"{glob}.factors"): value for key, value in state.items()}
+    write_state(path, "adapters", header, renamed)
     with pytest.raises(AdapterError, match=r"does not fit: Sequential has no linear layer '\*"):
         load_adapters(network(), path)
 
