@@ -80,7 +80,9 @@ def write_tensors(part: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     try:
         save_file(_unshared(tensors), part, metadata={**metadata, _CHECKSUM: _UNSEALED})
     except SafetensorError as error:
-        raise OSError(first_line(error)) from error
+        number = re.search(r"os error (\d+)", str(error))
+        words = (int(number[1]), os.strerror(int(number[1]))) if number else (first_line(error),)
+        raise OSError(*words) from error
     with part.open("r+b") as file:
         place, _, computed = _seal(file)
         file.seek(place)
