@@ -6,11 +6,12 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 
 from neurocollapse.probes.features import checked_parts, rounding
 from neurocollapse.statistics import ClassMoments
+from neurocollapse.statistics.nearest import NearestMean
 
 MAX_ITERATIONS = 2_000
 """Where the solver of the linear probe stops; hidden layers on the digits took 10 to 72 iterations."""
@@ -185,11 +186,12 @@ def nearest_class_mean_accuracy(features: Any, labels: Any, test_features: Any, 
         return Accuracy(np.nan, np.nan)
     moments = ClassMoments.from_features(train, train_labels)
     classes = moments.present.numpy()
-    means = moments.mean.numpy()[classes]
-    return Accuracy(
-        train=_share(classes[_nearest(train, means)] == train_labels),
-        test=_share(classes[_nearest(test, means)] == test_targets) if len(test) else np.nan,
-    )
+    nearest = NearestMean(moments.mean[moments.present], like=moments.mean)
+    hits = [
+        classes[nearest(torch.from_numpy(np.ascontiguousarray(part))).numpy()] == truth
+        for part, truth in ((train, train_labels), (test, test_targets))
+    ]
+    return Accuracy(train=_share(hits[0]), test=_share(hits[1]) if len(test) else np.nan)
 
 
 @contextmanager
@@ -216,12 +218,6 @@ def _least_norm_solution(
     rank = int((values > zero).sum())
     weights: NDArray[np.float64] = right[:rank].T @ ((left[:, :rank].T @ targets) / values[:rank, None])
     return weights
-
-
-def _nearest(features: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Row of the nearest mean for each sample, from differences: ‖μ‖² − 2 z·μ cancels far from the origin."""
-    nearest: NDArray[np.int64] = cdist(features, means, "sqeuclidean").argmin(axis=1)
-    return nearest
 
 
 def _share(hits: NDArray[np.bool_]) -> float:

@@ -1,0 +1,47 @@
+"""The nearest point is what float64 differences say, however close the call."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import cdist
+from torch import Tensor
+
+from neurocollapse.statistics import nearest
+from neurocollapse.statistics.nearest import NearestMean
+
+
+def expected(rows: Tensor, points: Tensor) -> list[int]:
+    return cdist(rows.double().numpy(), points.numpy(), "sqeuclidean").argmin(axis=1).tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("num_points", "num_features"), [(1, 3), (2, 1), (7, 40), (300, 5)])
+def test_rows_find_what_all_differences_find(num_points: int, num_features: int, dtype: torch.dtype) -> None:
+    generator = np.random.default_rng(0)
+    points = torch.from_numpy(generator.normal(size=(num_points, num_features)))
+    rows = torch.from_numpy(generator.normal(size=(200, num_features))).to(dtype)
+    assert NearestMean(points, like=rows)(rows).tolist() == expected(rows, points)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_close_calls_are_decided_by_differences(dtype: torch.dtype) -> None:
+    # The points differ in the sixth digit: float32 scores about their mean, which a far point moves, do not tell.
+    points = torch.tensor([[1.0, 0.0], [1.0, 1e-6], [1.0, 2e-6], [500.0, 500.0]], dtype=torch.float64)
+    rows = torch.stack([torch.ones(50), torch.linspace(-1e-6, 3e-6, 50)], dim=1).to(dtype)
+    assert NearestMean(points, like=rows)(rows).tolist() == expected(rows, points)
+
+
+def test_the_first_of_equally_near_points_is_taken() -> None:
+    grid = np.random.default_rng(0)
+    points = torch.from_numpy(grid.integers(0, 3, size=(9, 2)).astype(float)) + 2.0**30
+    rows = torch.from_numpy(grid.integers(0, 3, size=(60, 2)).astype(float)) + 2.0**30
+    assert NearestMean(points, like=rows)(rows).tolist() == expected(rows, points)
+
+
+def test_blocks_of_rows_and_of_close_calls_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = torch.eye(6, dtype=torch.float64)
+    rows = torch.ones(11, 6, dtype=torch.float64)
+    monkeypatch.setattr(nearest, "SCORE_ELEMENTS", 20)
+    monkeypatch.setattr(nearest, "PAIR_ELEMENTS", 30)
+    assert NearestMean(points, like=rows)(rows).tolist() == [0] * 11
+    assert NearestMean(points, like=rows)(rows[:0]).tolist() == []
