@@ -1,10 +1,10 @@
 """Angles between the class means of one layer."""
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from neurocollapse.metrics.means import ClassMeans
+from neurocollapse.metrics.pairs import pair_statistics
 from neurocollapse.metrics.quantity import Quantity
-from neurocollapse.metrics.weighting import centred_blocks, class_weights
 from neurocollapse.statistics import ClassMoments
 
 
@@ -46,20 +46,11 @@ def separation(moments: ClassMoments, *, centred: bool = True, absolute: bool = 
     Examples
     --------
     >>> moments = ClassMoments.from_features([[2.0, 0.0], [0.0, 3.0]], [0, 1])
-    >>> separation(moments, centred=False)
+    >>> round(separation(moments, centred=False), 12)
     1.0
     """
-    if moments.present.numel() < 2:
-        return float("nan")
-    gram = _mean_gram(moments, centred=centred)
-    lengths = gram.diagonal().sqrt()
-    if not bool((lengths > 0).all()):
-        return float("nan")
-    cosines = gram / lengths.unsqueeze(1) / lengths
-    if absolute:
-        cosines = cosines.abs()
-    cosines.fill_diagonal_(-torch.inf)
-    return 1.0 - max(-1.0, min(1.0, float(cosines.max())))
+    pairs = pair_statistics(ClassMeans(moments))
+    return _separation(pairs.cosine if centred else pairs.raw_cosine, absolute=absolute)
 
 
 def discrimination(moments: ClassMoments) -> float:
@@ -85,20 +76,16 @@ def discrimination(moments: ClassMoments) -> float:
     return separation(moments, centred=False, absolute=False)
 
 
-def _mean_gram(moments: ClassMoments, *, centred: bool) -> Tensor:
-    """Inner products of the means of the present classes, float64, summed over column blocks."""
-    classes = moments.present.numel()
-    weights = class_weights(moments, "equal")
-    gram = weights.new_zeros(classes, classes)
-    for block in centred_blocks(moments, weights) if centred else moments.mean_blocks():
-        gram.addmm_(block, block.T)
-    return gram
+def _separation(cosine: tuple[float, float], *, absolute: bool) -> float:
+    """One minus the largest cosine, given the largest and the smallest."""
+    largest, smallest = cosine
+    return 1.0 - float(np.clip(max(largest, -smallest) if absolute else largest, -1.0, 1.0))
 
 
 QUANTITIES = (
     Quantity(
         name="separation",
-        of=lambda layer: separation(layer.moments),
+        of=lambda layer: _separation(layer.pairs.cosine, absolute=True),
         symbol=r"S_\ell",
         convention="class means centred, absolute cosine",
         reference="Qu, slides of 7 September 2023",
@@ -109,7 +96,7 @@ QUANTITIES = (
     ),
     Quantity(
         name="separation_etf",
-        of=lambda layer: separation(layer.moments, absolute=False),
+        of=lambda layer: _separation(layer.pairs.cosine, absolute=False),
         long_name="separation, signed",
         symbol=r"S_\ell^{\pm}",
         convention="class means centred, signed cosine",
@@ -120,7 +107,7 @@ QUANTITIES = (
     ),
     Quantity(
         name="discrimination",
-        of=lambda layer: discrimination(layer.moments),
+        of=lambda layer: _separation(layer.pairs.raw_cosine, absolute=False),
         symbol=r"S_\ell^{\mathrm{unc}}",
         convention="class means uncentred, signed cosine",
         reference="Wang et al., JMLR 26(220), 2025",

@@ -1,0 +1,71 @@
+"""The class means of one layer about their centre: what every quantity of their geometry starts from."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from neurocollapse.statistics import ClassMoments
+
+HELD_ELEMENTS = 2**25
+"""Centred class means of up to so many elements (256 MiB) are kept; larger ones are formed block by block when used."""
+
+
+class ClassMeans:
+    """Means m_k of the classes that are present, their own mean m_G, and the centred μ_k = m_k − m_G; all in float64.
+
+    Attributes
+    ----------
+    present, count : Tensor of shape (present classes,)
+        Which classes these are, and how many samples each has.
+    spread : Tensor of shape (present classes,)
+        Mean squared distance of a class's samples to their mean.
+    centre : Tensor of shape (features,)
+        m_G, in which each class has equal weight.
+    square, raw_square, along_centre : Tensor of shape (present classes,)
+        ‖μ_k‖², ‖m_k‖² and ⟨μ_k, m_G⟩.
+    """
+
+    def __init__(self, moments: ClassMoments) -> None:
+        self.moments, self.present = moments, moments.present
+        self.num_classes, self.num_features = self.present.numel(), moments.num_features
+        self.count = moments.count[self.present]
+        self.spread = moments.scatter[self.present] / self.count
+        self.square, self.raw_square, self.along_centre = torch.zeros(3, self.num_classes, dtype=torch.float64)
+        origins, drifts, held = [], [], []
+        for block in moments.mean_blocks():
+            self.raw_square += block.square().sum(dim=1)
+            origins.append(block[:1].sum(dim=0))
+            block -= origins[-1]  # equal means become exactly zero, whatever their mean rounds to
+            drifts.append(block.mean(dim=0))
+            block -= drifts[-1]
+            self.square += block.square().sum(dim=1)
+            self.along_centre += block @ (origins[-1] + drifts[-1])
+            if self.num_classes * self.num_features <= HELD_ELEMENTS:
+                held.append(block)
+        self._held = held
+        self._origin, self._drift = torch.cat(origins), torch.cat(drifts)
+        self.centre = self._origin + self._drift
+
+    @property
+    def centred(self) -> Tensor:
+        """All μ_k, shape (present classes, features)."""
+        blocks = list(self.blocks())
+        return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
+
+    def blocks(self) -> Iterator[Tensor]:
+        """The μ_k in column blocks."""
+        if self._held:
+            yield from self._held
+            return
+        start = 0
+        for block in self.moments.mean_blocks():
+            columns = slice(start, start := start + block.shape[1])
+            yield block.sub_(self._origin[columns]).sub_(self._drift[columns])
+
+    def rows(self, rows: Tensor | slice, *, centred: bool, columns: slice = slice(None)) -> Tensor:
+        """Some of the μ_k, or of the m_k, at some of the features."""
+        chosen, moments = self.present[rows], self.moments
+        means = moments.offset_sum[chosen, columns] / moments.count[chosen].unsqueeze(1)
+        means += moments.reference[chosen, columns]
+        return means.sub_(self._origin[columns]).sub_(self._drift[columns]) if centred else means
