@@ -1,12 +1,29 @@
 """Numbers of a layer from its class moments: each a pure function, and an entry that knows itself."""
 
 from neurocollapse.metrics.catalogue import FAMILIES, QUANTITIES, chosen_quantities
+from neurocollapse.metrics.collapse import (
+    cdnv,
+    cdnv_max,
+    gnc2,
+    gnc2_variation,
+    minority_angle,
+    nc2_angles,
+    nc2_distance,
+    nc2_norms,
+    nc2_orthogonal,
+    nc2_simplex,
+    seli_distance,
+)
 from neurocollapse.metrics.decay import GeometricDecay, decay_ratio, geometric_decay
-from neurocollapse.metrics.fuzziness import Fuzziness, fuzziness
+from neurocollapse.metrics.decisions import nc4, ncm_error
+from neurocollapse.metrics.duality import nc3, nc3_product, nc3_raw, unc3
+from neurocollapse.metrics.fuzziness import Fuzziness, fuzziness, nc1
 from neurocollapse.metrics.geometry import discrimination, separation
 from neurocollapse.metrics.layer import Layer, Network, Rows
-from neurocollapse.metrics.measure import PrecisionWarning, layer_tree, measure
-from neurocollapse.metrics.quantity import Quantity, QuantityError
+from neurocollapse.metrics.margin import one_vs_rest_margin
+from neurocollapse.metrics.matrices import class_cdnv, class_cosine, class_distance
+from neurocollapse.metrics.measure import layer_tree, measure
+from neurocollapse.metrics.quantity import PrecisionWarning, Quantity, QuantityError
 from neurocollapse.metrics.variability import (
     between_class_covariance,
     between_trace,
@@ -31,16 +48,38 @@ __all__ = [
     "Weighting",
     "between_class_covariance",
     "between_trace",
+    "cdnv",
+    "cdnv_max",
     "chosen_quantities",
+    "class_cdnv",
+    "class_cosine",
+    "class_distance",
     "compression",
     "decay_ratio",
     "discrimination",
     "fuzziness",
     "geometric_decay",
+    "gnc2",
+    "gnc2_variation",
     "layer_tree",
     "measure",
+    "minority_angle",
+    "nc1",
+    "nc2_angles",
+    "nc2_distance",
+    "nc2_norms",
+    "nc2_orthogonal",
+    "nc2_simplex",
+    "nc3",
+    "nc3_product",
+    "nc3_raw",
+    "nc4",
+    "ncm_error",
+    "one_vs_rest_margin",
+    "seli_distance",
     "separation",
     "total_trace",
+    "unc3",
     "within_class_covariance",
     "within_trace",
 ]

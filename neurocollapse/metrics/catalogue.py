@@ -1,9 +1,20 @@
 """Every quantity there is, and which of them somebody asks for."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from neurocollapse.metrics import decay, geometry, probing, variability
+from neurocollapse.metrics import (
+    collapse,
+    decay,
+    decisions,
+    duality,
+    fuzziness,
+    geometry,
+    margin,
+    matrices,
+    probing,
+    variability,
+)
 from neurocollapse.metrics.quantity import REMEDIES, Need, Quantity, QuantityError
 from neurocollapse.support.names import did_you_mean
 
@@ -11,6 +22,12 @@ QUANTITIES: tuple[Quantity, ...] = (
     *variability.QUANTITIES,
     *decay.QUANTITIES,
     *geometry.QUANTITIES,
+    *fuzziness.QUANTITIES,
+    *collapse.QUANTITIES,
+    *duality.QUANTITIES,
+    *decisions.QUANTITIES,
+    *margin.QUANTITIES,
+    *matrices.QUANTITIES,
     *probing.QUANTITIES,
 )
 """All quantities, in the order in which tables show them."""
@@ -39,9 +56,9 @@ class Chosen(NamedTuple):
         more = chosen_quantities(families).quantities
         return self._replace(quantities=tuple(dict.fromkeys((*self.quantities, *more))))
 
-    def need(self, need: Need) -> bool:
-        """Whether any of them needs this."""
-        return any(need in quantity.needs for quantity in self.quantities)
+    def need(self, need: Need, given: Collection[Need] = ()) -> bool:
+        """Whether any of them needs this, beside what is given anyway."""
+        return any(need in quantity.lacks(given.__contains__) for quantity in self.quantities)
 
     def require(self, need: Need, met: bool) -> None:
         """Raise if a need of a quantity that was named itself will not be met."""
@@ -52,8 +69,8 @@ class Chosen(NamedTuple):
                 raise QuantityError(f"quantity {quantity.name!r} {REMEDIES[need]}")
 
 
-def chosen_quantities(choice: Choice) -> Chosen:
-    """What `quantities=` asks for.
+def chosen_quantities(choice: Choice, *, pairs: bool = False) -> Chosen:
+    """What `quantities=` asks for, and with `pairs` the matrices over pairs of classes.
 
     Raises
     ------
@@ -67,6 +84,9 @@ def chosen_quantities(choice: Choice) -> Chosen:
     >>> [quantity.name for quantity in chosen_quantities("compression, geometry").quantities]
     ['compression', 'separation', 'separation_etf', 'discrimination']
     """
+    if pairs:
+        chosen = chosen_quantities(choice)
+        return Chosen(tuple(dict.fromkeys((*chosen.quantities, *matrices.QUANTITIES))), chosen.named)
     if choice is None:
         return Chosen(tuple(quantity for quantity in QUANTITIES if quantity.default), frozenset())
     items = [choice] if isinstance(choice, str | Quantity) else list(_checked(choice))

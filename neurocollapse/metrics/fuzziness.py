@@ -1,12 +1,22 @@
-"""Within-class variability measured in the metric of the class means."""
+"""Within-class variability measured in the metric of the class means: NC1."""
 
-from typing import NamedTuple
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
-from neurocollapse.metrics.variability import within_class_covariance
-from neurocollapse.metrics.weighting import Weighting, centred_blocks, class_weights
+from neurocollapse.metrics.axes import BetweenAxes, between_axes
+from neurocollapse.metrics.layer import Layer, Rows
+from neurocollapse.metrics.quantity import Quantity
+from neurocollapse.metrics.variability import PRECISION_FLOOR, between_trace, within_class_covariance
+from neurocollapse.metrics.weighting import Weighting
 from neurocollapse.statistics import ClassMoments
+from neurocollapse.statistics.matmul import full_matmul_precision
+
+PROJECTED_ELEMENTS = 2**22
+"""Projections of rows on directions that are formed at once."""
 
 
 class Fuzziness(NamedTuple):
@@ -65,17 +75,128 @@ def fuzziness(moments: ClassMoments, *, weighting: Weighting = "equal") -> Fuzzi
     >>> round(fuzziness(moments).value, 12), fuzziness(moments).rank
     (0.055555555556, 1)
     """
-    within = within_class_covariance(moments).double()
-    if moments.present.numel() < 2:
-        return Fuzziness(float("nan"), 0, float("nan"))
-    weights = class_weights(moments, weighting)
-    centred = torch.cat(list(centred_blocks(moments, weights)), dim=1).double()
-    _, values, directions = torch.linalg.svd(centred * weights.sqrt().unsqueeze(1), full_matrices=False)
-    cutoff = max(centred.shape) * torch.finfo(torch.float64).eps * float(values[0])
-    kept = values > cutoff
-    rank = int(kept.sum())
-    if rank == 0:
-        return Fuzziness(float("nan"), 0, cutoff)
-    directions, values = directions[kept], values[kept]
-    spread = ((directions @ within) * directions).sum(dim=1)
-    return Fuzziness(float((spread / values.square()).sum()), rank, cutoff)
+    axes = between_axes(moments, weighting)
+    return Fuzziness(_from_covariance(moments, axes), len(axes.deviations), axes.cutoff)
+
+
+def nc1(moments: ClassMoments, *, weighting: Weighting = "equal") -> float:
+    r"""NC1, within-class variability per class: :math:`\operatorname{tr} (\Sigma_W \Sigma_B^+) / K`.
+
+    K counts the classes that are present. As a quantity of `analyze` it needs no covariance: a second pass adds up the
+    squares of :math:`v_j^\top (z - m_y)`, with which :math:`v_j^\top \Sigma_W v_j` is their sum over N.
+
+    Parameters
+    ----------
+    moments : ClassMoments
+        Collected with `covariance=True`.
+    weighting : {"equal", "frequency"}
+        Convention of :math:`\Sigma_B`, see `between_trace`.
+
+    Returns
+    -------
+    float
+        Non-negative, exactly 0 at full collapse; NaN where `fuzziness` is.
+
+    References
+    ----------
+    Papyan, Han, Donoho, PNAS 117(40), 2020.
+
+    Examples
+    --------
+    >>> round(nc1(ClassMoments.from_features([[0.0], [2.0], [7.0], [7.0]], [0, 0, 1, 1], covariance=True)), 12)
+    0.027777777778
+    """
+    return fuzziness(moments, weighting=weighting).value / max(1, moments.present.numel())
+
+
+def _from_covariance(moments: ClassMoments, axes: BetweenAxes) -> float:
+    """tr(Σ_W Σ_B⁺) with the within-class covariance at hand."""
+    within = within_class_covariance(moments)
+    return axes.inverted(((axes.directions @ within) * axes.directions).sum(dim=1))
+
+
+def _projected(layer: Layer, rows: Rows) -> Tensor:
+    """Squares of the centred rows along each direction, summed over the rows."""
+    directions = layer.placed(_directions, rows.features)
+    height = max(1, PROJECTED_ELEMENTS // max(1, directions.shape[1]))
+    total = torch.zeros(directions.shape[1], dtype=torch.float64, device=directions.device)
+    with full_matmul_precision():
+        for part in rows.centred(layer).to(directions.dtype).split(height):
+            total += (part @ directions).square_().sum(dim=0, dtype=torch.float64)
+    return total
+
+
+def _directions(layer: Layer, like: Tensor) -> Tensor:
+    """Directions as columns, where the rows are."""
+    return layer.axes.directions.T.to(like.device, like.dtype)
+
+
+def _nc1(layer: Layer) -> float:
+    """NC1 from the second pass, or else from the covariance."""
+    total, moments = layer.total(_projected), layer.moments
+    value = (
+        _from_covariance(moments, layer.axes)
+        if total is None
+        else layer.axes.inverted(total.cpu() / moments.num_samples)
+    )
+    return value / max(1, moments.present.numel())
+
+
+def _floor(layer: Layer) -> float:
+    """NC1 of rounding: of isotropic noise with as much of tr Σ_B as sets the floor of D."""
+    axes, moments = layer.axes, layer.moments
+    floor = PRECISION_FLOOR.get(layer.record.feature_dtype, PRECISION_FLOOR["float64"])
+    noise = floor * between_trace(moments, weighting=layer.weighting) / moments.num_features
+    return axes.inverted(torch.full_like(axes.deviations, noise)) / max(1, moments.present.numel())
+
+
+_CONVENTION = "tr(Σ_W Σ_B⁺)/K; Σ_B: {between}"
+
+
+def _of_nc1(name: str, of: Callable[[Layer], float], long_name: str, **more: Any) -> Quantity:
+    """NC1 or what comes with it."""
+    return Quantity(
+        name=name,
+        of=of,
+        long_name=long_name,
+        reference="Papyan, Han, Donoho, PNAS 117(40), 2020",
+        gather=_projected,
+        instead="covariance",
+        bounds=(0.0, math.inf),
+        family="collapse",
+        **more,
+    )
+
+
+QUANTITIES = (
+    _of_nc1(
+        "nc1",
+        _nc1,
+        "NC1, within-class variability",
+        symbol=r"\mathrm{tr}(\Sigma_W \Sigma_B^{+}) / K",
+        convention=_CONVENTION,
+        heading="NC1",
+        at_collapse=0.0,
+        better="lower",
+    ),
+    _of_nc1(
+        "nc1_rank",
+        lambda layer: len(layer.axes.deviations),
+        "rank of Σ_B in NC1",
+        symbol=r"\mathrm{rank}\,\Sigma_B",
+        convention="singular values of the centred, weighted class means above nc1_cutoff",
+    ),
+    _of_nc1(
+        "nc1_cutoff",
+        lambda layer: layer.axes.cutoff,
+        "cut-off of singular values in NC1",
+        units="feature units",
+        convention="largest singular value times float64's ε times the larger of K and the features",
+    ),
+    _of_nc1(
+        "nc1_floor",
+        _floor,
+        "precision floor of NC1",
+        convention="NC1 of isotropic noise as large as the rounding of the features may be",
+    ),
+)

@@ -3,24 +3,30 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from neurocollapse.metrics.axes import BetweenAxes, between_axes
+from neurocollapse.metrics.means import ClassMeans
+from neurocollapse.metrics.pairs import PairStatistics, pair_statistics
 from neurocollapse.metrics.weighting import Weighting
 from neurocollapse.probes import LayerSplit, Probe, Probed, probe_layer
 from neurocollapse.statistics import ClassMoments, LayerRecord, Reader
+from neurocollapse.statistics.nearest import NearestMean
 
 Finish = Callable[[Tensor], Tensor]
 """What waits for the logits of the batch, shape (rows, outputs), and then gives the tensor to be added up."""
 Gather = Callable[["Layer", "Rows"], "Tensor | Finish"]
 """What a second pass adds up over all rows of a layer, see `Quantity.gather`."""
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One layer as a quantity sees it.
+    """One layer as a quantity sees it; what several quantities derive from it, they share.
 
     Attributes
     ----------
@@ -52,9 +58,35 @@ class Layer:
         return self.totals.get(gather)
 
     @cached_property
+    def means(self) -> ClassMeans:
+        """The means of the classes that are present, about their own mean."""
+        return ClassMeans(self.moments)
+
+    @cached_property
+    def pairs(self) -> PairStatistics:
+        """What all pairs of class means say together."""
+        return pair_statistics(self.means)
+
+    @cached_property
+    def axes(self) -> BetweenAxes:
+        """The directions in which class means differ, with the standard deviation in each."""
+        return between_axes(self.moments, self.weighting)
+
+    @cached_property
     def probed(self) -> Probed:
         """Accuracy of simple classifiers on the kept features, and their rank; NaN where none were kept."""
         return Probed(*[float("nan")] * 6) if self.split is None else probe_layer(self.split(), probe=self.probe)
+
+    def placed(self, make: Callable[["Layer", Tensor], Made], like: Tensor) -> Made:
+        """What `make` makes of the layer for rows like these, on their device and in their dtype: made only once."""
+        place = (make, like.device, like.dtype)
+        if place not in self._placed:
+            self._placed[place] = make(self, like)
+        return self._placed[place]
+
+    @cached_property
+    def _placed(self) -> dict[Any, Any]:
+        return {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +103,22 @@ class Rows:
     features: Tensor
     labels: Tensor
 
+    def centred(self, layer: Layer) -> Tensor:
+        """Features minus the mean of their class, shape (rows, features)."""
+        if "_centred" not in vars(self):
+            reference, shift = layer.placed(_class_means, self.features)
+            # The reference is a sample of the class: subtracting it first leaves nothing but the spread to round.
+            offsets = self.features.to(reference.dtype) - reference.index_select(0, self.labels)
+            vars(self)["_centred"] = offsets.sub_(shift.index_select(0, self.labels))
+        return vars(self)["_centred"]
+
+    def nearest(self, layer: Layer) -> Tensor:
+        """The class whose mean is nearest to each row, shape (rows,), int64; the first of equally near ones."""
+        if "_nearest" not in vars(self):
+            nearest, present = layer.placed(_nearest_mean, self.features)
+            vars(self)["_nearest"] = present[nearest(self.features)]
+        return vars(self)["_nearest"]
+
 
 class Network(NamedTuple):
     """All layers in order of depth: what quantities over the layers see.
@@ -84,3 +132,17 @@ class Network(NamedTuple):
 
     layers: tuple[Layer, ...]
     values: Callable[[str], NDArray[Any]]
+
+
+def _class_means(layer: Layer, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Reference points of all classes, and how far their means are from them."""
+    moments = layer.moments
+    dtype = torch.promote_types(like.dtype, moments.reference.dtype)
+    shift = moments.offset_sum / moments.count.clamp(min=1).unsqueeze(1)
+    return moments.reference.to(like.device, dtype), shift.to(like.device, dtype)
+
+
+def _nearest_mean(layer: Layer, like: Tensor) -> tuple[NearestMean, Tensor]:
+    """What finds the nearest mean, and the classes that are present."""
+    present = layer.moments.present
+    return NearestMean(layer.moments.mean[present], like=like), present.to(like.device)

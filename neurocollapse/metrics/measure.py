@@ -7,25 +7,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 from numpy.typing import NDArray
 
 from neurocollapse.metrics.catalogue import QUANTITIES, Choice, Chosen, chosen_quantities
 from neurocollapse.metrics.layer import Gather, Layer, Network
-from neurocollapse.metrics.quantity import REMEDIES, Quantity, QuantityError
-from neurocollapse.metrics.variability import between_class_covariance, within_class_covariance
+from neurocollapse.metrics.quantity import REMEDIES, Need, PrecisionWarning, Quantity, QuantityError
+from neurocollapse.metrics.variability import PRECISION_FLOOR, between_class_covariance, within_class_covariance
 from neurocollapse.metrics.weighting import BETWEEN, Weighting, check_weighting
 from neurocollapse.probes import PROBE_WORDS, LayerSplit, Probe
-from neurocollapse.statistics import ClassMoments, LayerRecord, MomentCollection
+from neurocollapse.statistics import ClassMoments, LayerRecord, MemoryPlanError, MomentCollection, memory_limit
+from neurocollapse.statistics.memory import GIB
 
-PRECISION_FLOOR = {"bfloat16": 1e-4, "float16": 1e-6, "float32": 1e-12}
-"""D below which the rounding of the features themselves shows."""
 UNDERFLOW = 1e-28
 """tr Σ_B below which squares of single deviations, a millionth of it and less, may leave float32 (1e-38)."""
-
-
-class PrecisionWarning(UserWarning):
-    """A result that stands, but may show the rounding of the features rather than the network."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,11 @@ class Extra:
 
 
 def measure(
-    moments: Mapping[str, ClassMoments], *, quantities: Choice = None, weighting: Weighting = "equal"
+    moments: Mapping[str, ClassMoments],
+    *,
+    quantities: Choice = None,
+    weighting: Weighting = "equal",
+    pairs: bool = False,
 ) -> xr.Dataset:
     """Compression, separation, decay and the metrics of neural collapse of every layer, as a labelled dataset.
 
@@ -59,6 +59,8 @@ def measure(
         are enough for. Of a family or "all", what needs more is left out; a quantity named itself is then an error.
     weighting : {"equal", "frequency"}, default "equal"
         Convention of the between-class covariance.
+    pairs : bool, default False
+        Add `class_cosine`, `class_distance` and `class_cdnv` along `layer, class, class_`.
 
     Returns
     -------
@@ -70,6 +72,8 @@ def measure(
     ------
     QuantityError
         If there is no such quantity, or one lacks what it needs.
+    MemoryPlanError
+        If matrices over pairs of classes would not fit in memory.
 
     Examples
     --------
@@ -78,11 +82,12 @@ def measure(
     9.0
     """
     check_weighting(weighting)
-    return measured(_checked_collection(moments), chosen_quantities(quantities), weighting, Extra())
+    return measured(_checked_collection(moments), chosen_quantities(quantities, pairs=pairs), weighting, Extra())
 
 
 def measured(collection: MomentCollection, chosen: Chosen, weighting: Weighting, extra: Extra) -> xr.Dataset:
     """The dataset of the chosen quantities, from all that both passes gathered; warns of what may mislead."""
+    _check_fit(collection, chosen)
     table = _Table(collection, chosen, weighting, extra)
     words = {"between": BETWEEN[weighting], **PROBE_WORDS[extra.probe]}
     variables = {
@@ -96,9 +101,24 @@ def measured(collection: MomentCollection, chosen: Chosen, weighting: Weighting,
     notes += _underflow_notes(records, table.values("between_trace"), precision)
     for note in notes:
         warnings.warn(note, PrecisionWarning, stacklevel=3)
-    dataset = xr.Dataset(variables, coords=_coordinates(collection, records))
+    coordinates = _coordinates(collection, records)
+    if any("class_" in dims for dims, *_ in variables.values()):
+        coordinates["class_"] = coordinates["class"]
+    dataset = xr.Dataset(variables, coords=coordinates)
     dataset.attrs = _provenance(collection, weighting, notes + table.notes)
     return dataset
+
+
+def _check_fit(collection: MomentCollection, chosen: Chosen) -> None:
+    """Raise MemoryPlanError unless matrices over pairs of classes fit in memory twice: layer by layer, and stacked."""
+    names = [quantity.name for quantity in chosen.quantities if "class_" in quantity.dims]
+    classes = next(iter(collection.values())).num_classes
+    needed, allowed = 2 * 8 * classes**2 * len(names) * len(collection), memory_limit(torch.device("cpu"))
+    if names and needed > allowed:
+        raise MemoryPlanError(
+            f"{', '.join(names)} of {classes} classes at {len(collection)} layers need {needed / GIB:.1f} GiB, but "
+            f"only {allowed / GIB:.1f} GiB may be used; measure fewer layers, name one of them, or leave out pairs=True"
+        )
 
 
 class _Table:
@@ -160,22 +180,20 @@ class _Table:
 
     def _value(self, quantity: Quantity, layer: Layer) -> NDArray[Any]:
         """The value at one layer; NaN where the layer lacks what others have."""
-        if all(_HAS[need](layer, quantity) for need in quantity.needs):
+        if not quantity.lacks(lambda need: _HAS[need](layer, quantity)):
             return _array(quantity, f"layer {layer.record.name!r}", layer)
-        return np.full((layer.moments.num_classes,) * (len(quantity.dims) - 1), np.nan)
+        return np.full([_SIZES.get(dim, layer.moments.num_classes) for dim in quantity.dims[1:]], np.nan)
 
-    def _lacks(self, quantity: Quantity) -> list[str]:
+    def _lacks(self, quantity: Quantity) -> list[Need]:
         """What the quantity needs and no layer has."""
         summed = self._extra.totals is not None
         made = {"features": self._extra.splits is not None, "second_pass": summed, "logits": summed}
-        return [
-            need
-            for need in quantity.needs
-            if not made.get(need, any(_HAS[need](layer, quantity) for layer in self.layers))
-        ]
+        return quantity.lacks(lambda need: made.get(need, any(_HAS[need](layer, quantity) for layer in self.layers)))
 
 
-_HAS: dict[str, Callable[[Layer, Quantity], bool]] = {
+_SIZES = {"pair": 2}
+"""Lengths of the dimensions that are neither the layers nor the classes."""
+_HAS: dict[Need, Callable[[Layer, Quantity], bool]] = {
     "covariance": lambda layer, quantity: layer.moments.within_scatter is not None,
     "reader": lambda layer, quantity: layer.reader is not None,
     "second_pass": lambda layer, quantity: quantity.gather in layer.totals,

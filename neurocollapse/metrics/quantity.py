@@ -26,6 +26,10 @@ class QuantityError(ValueError):
     """A quantity that does not exist, is not well formed, or lacks what it needs."""
 
 
+class PrecisionWarning(UserWarning):
+    """A result that stands, but may show rounding or an approximation rather than the network."""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Quantity:
     r"""A number of every layer, known to dataset, tables, plots and reports by this one entry.
@@ -51,6 +55,8 @@ class Quantity:
         `Layer`, `Rows` → Tensor that is added up in float64 over all batches of a second pass, in which
         ``layer.moments`` are those of the whole first pass; `of` finds the sum in ``layer.total(gather)``. Where the
         model's logits are needed, it returns a function from them to that Tensor, called after the forward pass.
+    instead : {"covariance"}, optional
+        What makes the second pass needless where a layer has it.
     at_collapse : float, optional
         Its value at full collapse.
     better : {"lower", "higher"}, optional
@@ -90,6 +96,7 @@ class Quantity:
     heading: str = ""
     needs: tuple[Need, ...] = ()
     gather: Gather | None = None
+    instead: Need | None = None
     at_collapse: float | None = None
     better: Better | None = None
     bounds: tuple[float, float] = (-math.inf, math.inf)
@@ -119,6 +126,11 @@ class Quantity:
         set_field(self, "over_layers", self.over_layers or self.dims[:1] != ("layer",))
         if self.default is None:
             set_field(self, "default", not {"covariance", "second_pass", "logits", "features"} & set(needs))
+
+    def lacks(self, has: Callable[[Need], bool]) -> list[Need]:
+        """Which of its needs are not met, a second pass counting as needless where `instead` is there."""
+        replaced = self.instead is not None and has(self.instead)
+        return [need for need in self.needs if not (has(need) or (replaced and need == "second_pass"))]
 
     def attributes(self, **words: str) -> dict[str, Any]:
         """What its variable in a dataset says of itself: plain strings and numbers, so that NetCDF can hold them.

@@ -10,6 +10,9 @@ from neurocollapse.metrics.weighting import Weighting, centred_blocks, class_wei
 from neurocollapse.statistics import ClassMoments
 from neurocollapse.statistics.kernels import mirrored
 
+PRECISION_FLOOR = {"bfloat16": 1e-4, "float16": 1e-6, "float32": 1e-12, "float64": 1e-28}
+"""D below which the rounding of the features themselves shows."""
+
 
 def within_trace(moments: ClassMoments) -> float:
     r"""Within-class variability: the trace of the within-class covariance.

@@ -17,7 +17,7 @@ from neurocollapse.passes.loop import Pass
 from neurocollapse.passes.options import PassOptions
 from neurocollapse.passes.probing import Probing
 from neurocollapse.passes.sink import Sink
-from neurocollapse.passes.totals import TotalSink, can_use
+from neurocollapse.passes.totals import TotalSink, sums_up
 from neurocollapse.statistics import MomentCollection, sum_over_processes
 from neurocollapse.support.text import listed
 
@@ -77,7 +77,7 @@ class SecondPass:
             name: Layer(value, self.weighting, moments.readers.get(name), moments.record(name))
             for name, value in moments.items()
         }
-        summed = [one for one in self.summed if any(can_use(one, layer) for layer in layers.values())]
+        summed = [one for one in self.summed if any(sums_up(one, layer) for layer in layers.values())]
         sinks: dict[str, Sink] = {}
         if self.probing is not None:
             self.probing.check_memory(moments, self.max_memory)
@@ -186,7 +186,7 @@ def _notes_on_gaps(summed: list[Quantity], layers: Mapping[str, Layer], totals: 
         name
         for name, layer in layers.items()
         if any(
-            can_use(one, layer) and one.gather not in totals.get(name, {}) for one in summed if one.name not in without
+            sums_up(one, layer) and one.gather not in totals.get(name, {}) for one in summed if one.name not in without
         )
     ]
     notes = []

@@ -78,7 +78,7 @@ class TotalSink(Sink):
         if not len(part.labels):
             return
         for index, gather in enumerate(self.gathers):
-            users = [one for one in self.users[index] if can_use(one, layer)]
+            users = [one for one in self.users[index] if sums_up(one, layer)]
             if not users:
                 continue
             needs_logits = any("logits" in one.needs for one in users)
@@ -179,9 +179,8 @@ class _Waiting(NamedTuple):
     device: torch.device
 
 
-def can_use(quantity: Quantity, layer: Layer) -> bool:
-    """Whether the layer has what the quantity needs beside the second pass."""
-    return not (
-        ("reader" in quantity.needs and layer.reader is None)
-        or ("covariance" in quantity.needs and layer.moments.within_scatter is None)
-    )
+def sums_up(quantity: Quantity, layer: Layer) -> bool:
+    """Whether the quantity needs the second pass at this layer, and has there what else it needs."""
+    met = {"reader": layer.reader is not None, "covariance": layer.moments.within_scatter is not None}
+    lacks = set(quantity.lacks(lambda need: met.get(need, False)))
+    return "second_pass" in lacks and not lacks & met.keys()
