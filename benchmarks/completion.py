@@ -82,7 +82,7 @@ def large_problem(size: int, fraction: float) -> tuple[Completion, Compressed]:
 def seconds_per_step(problem: Completion, network: Any, num_steps: int) -> float:
     """CPU time of a step."""
     start = time.process_time()
-    settings = {"learning_rate": 1e-3, "outer_rate": OUTER_RATE, "check_every": num_steps}
+    settings = {"learning_rate": 1e-3, "outer_rate": OUTER_RATE, "every": num_steps}
     recover(problem, network, num_steps=num_steps, **settings)
     return (time.process_time() - start) / num_steps
 

@@ -3,7 +3,7 @@
 from neurocollapse.dynamics.errors import TrackerError
 from neurocollapse.dynamics.leading import LeadingSVD, leading_svd
 from neurocollapse.dynamics.matrices import named_matrices
-from neurocollapse.dynamics.spectra import effective_rank, imbalance, stable_rank
+from neurocollapse.dynamics.spectra import imbalance, stable_rank, weight_effective_rank
 from neurocollapse.dynamics.subspaces import orthonormal_range, principal_angles, vector_angles
 from neurocollapse.dynamics.tracker import WeightTracker
 
@@ -11,7 +11,6 @@ __all__ = [
     "LeadingSVD",
     "TrackerError",
     "WeightTracker",
-    "effective_rank",
     "imbalance",
     "leading_svd",
     "named_matrices",
@@ -19,4 +18,5 @@ __all__ = [
     "principal_angles",
     "stable_rank",
     "vector_angles",
+    "weight_effective_rank",
 ]

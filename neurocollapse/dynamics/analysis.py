@@ -12,7 +12,7 @@ from torch import Tensor
 from neurocollapse.dynamics.layout import Layout
 from neurocollapse.dynamics.leading import gaussian, leading_svd, leading_values
 from neurocollapse.dynamics.reference import Frame, frame_of
-from neurocollapse.dynamics.spectra import effective_rank, estimated_imbalance, imbalance, stable_rank
+from neurocollapse.dynamics.spectra import estimated_imbalance, imbalance, stable_rank, weight_effective_rank
 
 NUM_PROBES = 32
 """Random vectors that estimate the imbalance of large weights, to within a quarter (√(2/32)) of its square."""
@@ -126,7 +126,7 @@ def _full(
         "singular_value_error": torch.zeros_like(values[:, :kept]),
         "drift_singular_values": torch.linalg.svdvals(stack - start)[:, :kept],
         "range_error": values.new_zeros(len(steps)),
-        "effective_rank": effective_rank(values),
+        "weight_effective_rank": weight_effective_rank(values),
         "stable_rank": stable_rank(values),
     }
     return found, (left, right.mT) if vectors else None
@@ -146,7 +146,7 @@ def _sketched(
         "singular_value_error": torch.stack([one.value_error for one in own]),
         "drift_singular_values": torch.stack(drift),
         "range_error": torch.stack([one.range_error for one in own]),
-        "effective_rank": torch.full_like(values[:, 0], torch.nan),
+        "weight_effective_rank": torch.full_like(values[:, 0], torch.nan),
         "stable_rank": stable_rank(values, torch.linalg.matrix_norm(stack.to(dtype)).square()),
     }
     sides = torch.stack([one.left for one in own]), torch.stack([one.right for one in own])

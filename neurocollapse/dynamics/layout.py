@@ -43,8 +43,8 @@ VARIABLES: dict[str, tuple[tuple[str, ...], str, str, str, str, str]] = {
         _NUMBER, "what the random sketch misses", "\\|W-QQ^TW\\|_F", "1",
         "Q has ten more dimensions than components are kept; 0 where the decomposition is full", HALKO,
     ),
-    "effective_rank": (
-        _NUMBER, "effective rank", "\\exp H(\\sigma/\\Sigma\\sigma)", "1",
+    "weight_effective_rank": (
+        _NUMBER, "effective rank of the weight", "\\exp H(\\sigma/\\Sigma\\sigma)", "1",
         "exponential of the entropy of the normalised spectrum; NaN where only leading values are known", ROY,
     ),
     "stable_rank": (_NUMBER, "stable rank", "\\|W\\|_F^2/\\|W\\|_2^2", "1", "", RUDELSON),

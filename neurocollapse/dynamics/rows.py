@@ -226,9 +226,12 @@ def stored_layout(path: Path) -> Layout:
     """
     try:
         with h5netcdf.File(path, "r") as file:
-            return Layout.from_json(str(file.attrs["tracked"]))
+            layout, missing = Layout.from_json(str(file.attrs["tracked"])), set(VARIABLES) - set(file.variables)
     except Exception as error:  # a damaged file makes HDF5 raise nearly anything
         raise TrackerError(f"{path} holds no tracked weights; name another file") from error
+    if missing:
+        raise TrackerError(f"{path} has no {min(missing)}: another version wrote it; name another file")
+    return layout
 
 
 def stored_memory(path: Path, layout: Layout) -> Memory:

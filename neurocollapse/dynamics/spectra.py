@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def effective_rank(singular_values: Tensor) -> Tensor:
+def weight_effective_rank(singular_values: Tensor) -> Tensor:
     r"""Effective rank: the exponential of the entropy of the normalised spectrum.
 
     .. math:: \exp\Big(-\sum_i p_i \log p_i\Big), \qquad p_i = \sigma_i / \sum_j \sigma_j .
@@ -24,7 +24,7 @@ def effective_rank(singular_values: Tensor) -> Tensor:
 
     Examples
     --------
-    >>> effective_rank(torch.tensor([2.0, 2.0, 0.0])).item()
+    >>> weight_effective_rank(torch.tensor([2.0, 2.0, 0.0])).item()
     2.0
     """
     parts = singular_values / singular_values.sum(-1, keepdim=True)

@@ -49,7 +49,7 @@ class Compressed:
         return chain_product(self.weights)
 
 
-def compress(network: DeepLinear | Sequence[Tensor], rank: int, *, gradient: Tensor) -> Compressed:
+def compress(model: DeepLinear | Sequence[Tensor], rank: int, *, gradient: Tensor) -> Compressed:
     r"""Restrict a deep linear network, before training, to the 2r directions that training moves.
 
     With V from `gradient_subspace`, :math:`U_{l} = W_l \cdots W_1 V / \varepsilon^l` and the cores
@@ -59,7 +59,7 @@ def compress(network: DeepLinear | Sequence[Tensor], rank: int, *, gradient: Ten
 
     Parameters
     ----------
-    network
+    model
         The network or its weights [W_1, …, W_L], each (out, in), at the start: ε times (semi-)orthogonal. A last layer
         with fewer than 2r outputs stays whole, as the last core.
     rank
@@ -88,7 +88,7 @@ def compress(network: DeepLinear | Sequence[Tensor], rank: int, *, gradient: Ten
     >>> [tuple(weight.shape) for weight in small.weights]
     [(2, 6), (2, 2), (2, 2), (2, 2), (6, 2)]
     """
-    weights = _weights_of(network)
+    weights = _weights_of(model)
     right = gradient_subspace(gradient, weights[0], rank).right
     bases = _bases(weights, right)
     return Compressed(right, tuple(basis.T @ image for image, basis in bases), bases[-1][1])
@@ -125,14 +125,14 @@ def compress_spectral(surrogate: Tensor, rank: int, *, depth: int, scale: float)
     return Compressed(scale * right, cores, scale * left)
 
 
-def expand(compressed: Compressed, network: DeepLinear | Sequence[Tensor] | None = None) -> list[Tensor]:
+def expand(compressed: Compressed, model: DeepLinear | Sequence[Tensor] | None = None) -> list[Tensor]:
     r"""The weights of an ordinary deep linear network that computes what a compressed one does.
 
     Parameters
     ----------
     compressed
         Trained or not.
-    network
+    model
         The wide network from which it was compressed, at its start: then the result is as wide, with
         :math:`W_l = W_l(0) + U_l (C_l - C_l(0)) U_{l-1}^\top`, the compressed change on top of directions that keep
         their initial scale. Its product differs from the compressed one by those directions, ε^L in size. Needs outer
@@ -157,12 +157,12 @@ def expand(compressed: Compressed, network: DeepLinear | Sequence[Tensor] | None
     >>> all(torch.allclose(weight, start) for weight, start in zip(back, network.weights, strict=True))
     True
     """
-    if network is None:
+    if model is None:
         return _merged(compressed)
-    weights = _weights_of(network)
+    weights = _weights_of(model)
     if len(weights) != len(compressed.cores) or weights[0].shape[1] != len(compressed.right):
         raise ValueError(
-            f"`network` must be the one that was compressed, of {len(compressed.cores)} layers and "
+            f"`model` must be the one that was compressed, of {len(compressed.cores)} layers and "
             f"{len(compressed.right)} inputs, got {len(weights)} layers and {weights[0].shape[1]} inputs"
         )
     right = compressed.right.to(weights[0].dtype)
@@ -198,8 +198,8 @@ def _check_left(left: Tensor, expected: Tensor) -> None:
     else:
         reason = f"have shapes {tuple(left.shape)} and {tuple(expected.shape)}"
     raise ValueError(
-        "`network` must be the one that was compressed, at its start, and the outer factors frozen since: U and what "
-        f"`network` gives for it {reason}"
+        "`model` must be the one that was compressed, at its start, and the outer factors frozen since: U and what "
+        f"`model` gives for it {reason}"
     )
 
 
@@ -213,9 +213,9 @@ def _merged(compressed: Compressed) -> list[Tensor]:
     return [first @ compressed.right.T, *middle, compressed.left @ last]
 
 
-def _weights_of(network: DeepLinear | Sequence[Tensor]) -> list[Tensor]:
+def _weights_of(model: DeepLinear | Sequence[Tensor]) -> list[Tensor]:
     """The weights of a network or of a list, detached, checked, and in one precision, at least single."""
-    weights = [weight.detach() for weight in (network.weights if isinstance(network, DeepLinear) else network)]
+    weights = [weight.detach() for weight in (model.weights if isinstance(model, DeepLinear) else model)]
     check_chain(weights)
     precision = reduce(torch.promote_types, (weight.dtype for weight in weights), torch.float32)
     return [weight.to(precision) for weight in weights]

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor
 from neurocollapse.lowrank.network import Compressed
 from neurocollapse.lowrank.problem import Problem, relative_error
 from neurocollapse.models.linear import DeepLinear, check_chain
+from neurocollapse.train.descent import DescentProgress
+from neurocollapse.train.settings import check_choice
 
 
 class Diverged(ValueError):
@@ -59,15 +61,15 @@ class Recovery:
 
 def recover(
     problem: Problem,
-    network: Compressed | DeepLinear | Sequence[Tensor],
+    model: Compressed | DeepLinear | Sequence[Tensor],
     *,
     learning_rate: float,
     outer_rate: float = 1.0,
     num_steps: int,
     tolerance: float = 0.0,
-    check_every: int = 50,
+    every: int = 50,
     test: Problem | None = None,
-    watch: Callable[[int, list[Tensor]], object] | None = None,
+    events: Mapping[str, Callable[[DescentProgress], object]] | None = None,
 ) -> Recovery:
     r"""Recover a matrix by full-batch gradient descent on the factors of a deep linear network.
 
@@ -81,7 +83,7 @@ def recover(
     ----------
     problem
         A `Factorization`, `Completion` or `Sensing`; it names the reduction of the loss.
-    network
+    model
         The start: a `Compressed` network, or the weights of a wide or a narrow one. Not changed.
     learning_rate
         η, in the units of the problem's reduction.
@@ -91,12 +93,13 @@ def recover(
         The most updates to make.
     tolerance
         Stop when the loss is at most this at a check.
-    check_every
+    every
         Check loss and tolerance every so many updates, before the update, and at the end.
     test
         Another problem of the same shape whose relative error is measured at the checks, such as the hidden entries.
-    watch
-        Called with the step and the live weights [W_1, …, W_L] at the checks; clone what you keep.
+    events
+        "on_check" → function of a `DescentProgress`, called at the checks with the live weights [W_1, …, W_L]; clone
+        what you keep. A `WeightTracker` is such a function.
 
     Raises
     ------
@@ -117,24 +120,26 @@ def recover(
     for name, value in (("learning_rate", learning_rate), ("outer_rate", outer_rate)):
         if not (math.isfinite(value) and value >= 0) or (name == "learning_rate" and value == 0):
             raise ValueError(f"`{name}` must be a finite number {'>' if name[0] == 'l' else '≥'} 0, got {value!r}")
-    if num_steps < 0 or check_every < 1:
-        raise ValueError(f"need num_steps ≥ 0 and check_every ≥ 1, got {num_steps} and {check_every}")
+    if num_steps < 0 or every < 1:
+        raise ValueError(f"need num_steps ≥ 0 and every ≥ 1, got {num_steps} and {every}")
+    for name in events or {}:
+        check_choice("events", name, ("on_check",))
     if test is not None and test.shape != problem.shape:
         raise ValueError(f"`test` must have the problem's shape {problem.shape}, got {test.shape}")
     with torch.no_grad():
-        chain = _Chain(_fitting(network, problem))
-        record = _Record(chain, problem, test, watch)
+        chain = _Chain(_fitting(model, problem))
+        record = _Record(chain, problem, test, (events or {}).get("on_check"))
         rates = (learning_rate * problem.scale, outer_rate * learning_rate * problem.scale)
         for step in range(num_steps + 1):
             errors = problem.residual(chain.outer(), chain.right)
-            if (step % check_every == 0 or step == num_steps) and record.check(step, errors) <= tolerance:
+            if (step % every == 0 or step == num_steps) and record.check(step, errors) <= tolerance:
                 break
             if step < num_steps:
                 chain.update(problem, *rates)
         return record.recovery(tolerance)
 
 
-def first_gradient(problem: Problem, network: DeepLinear | Sequence[Tensor]) -> Tensor:
+def first_gradient(problem: Problem, model: DeepLinear | Sequence[Tensor]) -> Tensor:
     """The gradient of the loss with respect to W_1 at these weights, which `compress` needs.
 
     Returns
@@ -149,7 +154,7 @@ def first_gradient(problem: Problem, network: DeepLinear | Sequence[Tensor]) -> 
             [0., 6.]], dtype=torch.float64)
     """
     with torch.no_grad():
-        chain = _Chain(_fitting(network, problem))
+        chain = _Chain(_fitting(model, problem))
         outer = chain.outer()
         problem.residual(outer, chain.right)
         return problem.scale * problem.transposed_times(outer).T
@@ -210,9 +215,9 @@ class _Record:
         chain: _Chain,
         problem: Problem,
         test: Problem | None,
-        watch: Callable[[int, list[Tensor]], object] | None,
+        event: Callable[[DescentProgress], object] | None,
     ) -> None:
-        self.chain, self.problem, self.test, self.watch = chain, problem, test, watch
+        self.chain, self.problem, self.test, self.event = chain, problem, test, event
         self.rows: list[tuple[int, float, float]] = []
         self.seconds, self._since = 0.0, time.perf_counter()
 
@@ -226,8 +231,8 @@ class _Record:
         error = math.nan
         if self.test is not None:
             error = relative_error(self.test, self.chain.outer(), self.chain.right)
-        if self.watch is not None:
-            self.watch(step, self.chain.weights)
+        if self.event is not None:
+            self.event(DescentProgress(step, loss, self.chain.weights))
         self.rows.append((step, loss, error))
         self._since = time.perf_counter()
         return loss
@@ -246,14 +251,14 @@ class _Record:
         )
 
 
-def _fitting(network: Compressed | DeepLinear | Sequence[Tensor], problem: Problem) -> list[Tensor]:
+def _fitting(model: Compressed | DeepLinear | Sequence[Tensor], problem: Problem) -> list[Tensor]:
     """The weights of a network, checked against the problem's shape."""
-    weights = network.weights if isinstance(network, Compressed | DeepLinear) else list(network)
+    weights = model.weights if isinstance(model, Compressed | DeepLinear) else list(model)
     check_chain(weights)
     ends = (int(weights[-1].shape[0]), int(weights[0].shape[1]))
     if len(weights) < 2 or ends != problem.shape:
         raise ValueError(
-            f"`network` must have at least two weights and map {problem.shape[1]} inputs to {problem.shape[0]} outputs "
+            f"`model` must have at least two weights and map {problem.shape[1]} inputs to {problem.shape[0]} outputs "
             f"as the target's shape says, got {len(weights)} from {ends[1]} to {ends[0]}"
         )
     return weights

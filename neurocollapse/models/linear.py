@@ -69,7 +69,7 @@ class DeepLinear(nn.Module):
         return network
 
     @classmethod
-    def from_sequential(cls, network: nn.Sequential) -> "DeepLinear":
+    def from_sequential(cls, model: nn.Sequential) -> "DeepLinear":
         """Copy an `nn.Sequential` of bias-free `nn.Linear` layers.
 
         Raises
@@ -77,12 +77,12 @@ class DeepLinear(nn.Module):
         ValueError
             If a layer is something else or has a bias; the message names it.
         """
-        for name, module in network.named_children():
+        for name, module in model.named_children():
             if not isinstance(module, nn.Linear):
-                raise ValueError(f"`network` must hold nn.Linear layers only, layer {name!r} is a {_kind(module)}")
+                raise ValueError(f"`model` must hold nn.Linear layers only, layer {name!r} is a {_kind(module)}")
             if module.bias is not None:
                 raise ValueError(f"layer {name!r} has a bias; a deep linear network has none: build it with bias=False")
-        return cls.from_weights([module.weight for module in network if isinstance(module, nn.Linear)])
+        return cls.from_weights([module.weight for module in model if isinstance(module, nn.Linear)])
 
     def to_sequential(self) -> nn.Sequential:
         """Copy the layers into a plain `nn.Sequential` of bias-free `nn.Linear`."""

@@ -100,7 +100,7 @@ class Trajectory(dict[int, list[Tensor]]):
 
 
 def descend(
-    network: nn.Module | Sequence[Tensor],
+    model: nn.Module | Sequence[Tensor],
     inputs: Tensor,
     targets: Tensor,
     *,
@@ -122,7 +122,7 @@ def descend(
 
     Parameters
     ----------
-    network
+    model
         The weights [W_1, …, W_L] of a deep linear network, each (out, in): copied, computed in float64, with gradients
         in closed form. Or any module: its trainable parameters are updated in place through autograd, in their dtype.
     inputs : Tensor of shape (samples, features)
@@ -164,7 +164,7 @@ def descend(
         raise ValueError(f"need num_steps ≥ 0 and save_every ≥ 1, got {num_steps} and {save_every}")
     rate = learning_rate if callable(learning_rate) else _constant(learning_rate)
     decay = non_negative_number("weight_decay", weight_decay)
-    engine = _engine(network, inputs, targets, Objective.of(reduction, output_scale, targets))
+    engine = _engine(model, inputs, targets, Objective.of(reduction, output_scale, targets))
     settings = {"weight_decay": decay, "reduction": reduction, "output_scale": float(output_scale)}
     file = None if resume is None else _file(Path(resume), inputs, targets, settings)
     course = Course([], [])
@@ -242,16 +242,16 @@ def _file(path: Path, inputs: Tensor, targets: Tensor, settings: dict[str, Any])
     return DescentFile(path, {**settings, "inputs": tensor_digest(inputs), "targets": tensor_digest(targets)})
 
 
-def _engine(network: nn.Module | Sequence[Tensor], inputs: Tensor, targets: Tensor, objective: Objective) -> Engine:
+def _engine(model: nn.Module | Sequence[Tensor], inputs: Tensor, targets: Tensor, objective: Objective) -> Engine:
     """Choose closed form or autograd; check the shapes."""
     if inputs.ndim < 2 or targets.ndim != 2 or len(inputs) != len(targets):
         raise TrainingError(
             "`inputs` and `targets` must hold one row per sample, got shapes "
             f"{tuple(inputs.shape)} and {tuple(targets.shape)}"
         )
-    if isinstance(network, nn.Module):
-        return ModuleEngine(network, inputs, targets, objective)
-    weights = [weight.detach().double().clone() for weight in network]
+    if isinstance(model, nn.Module):
+        return ModuleEngine(model, inputs, targets, objective)
+    weights = [weight.detach().double().clone() for weight in model]
     widths = [inputs.shape[1], *(weight.shape[0] for weight in weights)]
     for layer, weight in enumerate(weights):
         if weight.ndim != 2 or weight.shape[1] != widths[layer]:

@@ -87,7 +87,7 @@ class ModuleEngine:
         trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
         if not trainable:
             raise TrainingError(
-                f"`network` has nothing to train: no parameter of {type(module).__name__} needs a gradient"
+                f"`model` has nothing to train: no parameter of {type(module).__name__} needs a gradient"
             )
         self.parameters: list[Tensor] = list(trainable)
         self.module = module

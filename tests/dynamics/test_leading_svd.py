@@ -87,7 +87,7 @@ def test_a_tracker_sketches_large_weights_and_says_so() -> None:
     exact = torch.linalg.svdvals(weight.double())
     np.testing.assert_allclose(dataset["singular_values"][0, 0, :8], exact[:8], rtol=1e-5)
     assert (dataset["range_error"] > 0).all()
-    assert np.isnan(dataset["effective_rank"]).all()
+    assert np.isnan(dataset["weight_effective_rank"]).all()
     expected = float(weight.double().square().sum()) / float(exact[0]) ** 2
     assert float(dataset["stable_rank"][0, 0]) == pytest.approx(expected, rel=1e-4)
     assert float(dataset["top_angle"].sel(step=1).min()) > 0.001

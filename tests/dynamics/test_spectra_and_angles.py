@@ -5,27 +5,27 @@ import math
 import pytest
 import torch
 
-from neurocollapse.dynamics import effective_rank, imbalance, principal_angles, stable_rank, vector_angles
+from neurocollapse.dynamics import imbalance, principal_angles, stable_rank, vector_angles, weight_effective_rank
 
 
 def test_equal_values_count_as_many_as_they_are() -> None:
     for count in (1, 3, 7):
         values = torch.cat([torch.full((count,), 0.3), torch.zeros(5)]).double()
-        assert float(effective_rank(values)) == pytest.approx(count)
+        assert float(weight_effective_rank(values)) == pytest.approx(count)
         assert float(stable_rank(values)) == pytest.approx(count)
 
 
 def test_ranks_do_not_depend_on_scale_and_are_ordered() -> None:
     values = torch.tensor([4.0, 2.0, 1.0, 0.5], dtype=torch.float64)
-    assert float(effective_rank(7 * values)) == pytest.approx(float(effective_rank(values)))
+    assert float(weight_effective_rank(7 * values)) == pytest.approx(float(weight_effective_rank(values)))
     assert float(stable_rank(7 * values)) == pytest.approx(float(stable_rank(values)))
     naive = math.exp(-sum(p * math.log(p) for p in (4 / 7.5, 2 / 7.5, 1 / 7.5, 0.5 / 7.5)))
-    assert float(effective_rank(values)) == pytest.approx(naive)
+    assert float(weight_effective_rank(values)) == pytest.approx(naive)
     assert float(stable_rank(values)) == pytest.approx((16 + 4 + 1 + 0.25) / 16)
 
 
 def test_a_zero_spectrum_has_no_rank() -> None:
-    assert math.isnan(effective_rank(torch.zeros(3)))
+    assert math.isnan(weight_effective_rank(torch.zeros(3)))
     assert math.isnan(stable_rank(torch.zeros(3)))
 
 

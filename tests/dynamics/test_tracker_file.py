@@ -244,6 +244,10 @@ def test_files_of_others_are_refused_in_one_line(tmp_path: Path) -> None:
         WeightTracker(weights_at(0), path=other)
     with pytest.raises(TrackerError, match="cannot write"):
         WeightTracker(weights_at(0), path=tmp_path / "missing" / "run.nc")
+    older = tmp_path / "older.nc"
+    xr.load_dataset(path).drop_vars("weight_effective_rank").to_netcdf(older, engine="h5netcdf")
+    with pytest.raises(TrackerError, match="has no weight_effective_rank: another version wrote it; name another file"):
+        WeightTracker(weights_at(0), path=older)
     start_file(path).unlink()
     with pytest.raises(TrackerError, match=r"start\.safetensors is missing or damaged"):
         WeightTracker(weights_at(0), path=path)

@@ -52,7 +52,7 @@ def test_spectra_are_those_of_every_weight(run: tuple[Trajectory, WeightTracker]
             np.testing.assert_allclose(here["drift_singular_values"].values[: len(drift)], drift, atol=1e-13)
             assert np.isnan(here["singular_values"].values[len(values) :]).all()
             parts = values / values.sum()
-            assert float(here["effective_rank"]) == pytest.approx(np.exp(-(parts * np.log(parts)).sum()))
+            assert float(here["weight_effective_rank"]) == pytest.approx(np.exp(-(parts * np.log(parts)).sum()))
             assert float(here["stable_rank"]) == pytest.approx(float(weight.square().sum()) / values[0] ** 2)
 
 

@@ -146,7 +146,7 @@ def test_only_the_network_that_was_compressed_is_expanded() -> None:
     }
     for name, other in others.items():
         reason = r"have shapes \(14, 6\) and \(5, 5\)" if name == "other outputs" else r"differ by [0-9.]+ of"
-        with pytest.raises(ValueError, match=f"`network` must be the one that was compressed.*{reason}"):
+        with pytest.raises(ValueError, match=f"`model` must be the one that was compressed.*{reason}"):
             expand(small, other)
     with pytest.raises(ValueError, match="the outer factors frozen since"):
         expand(Compressed(small.right, small.cores, 1.1 * small.left), weights)
@@ -197,5 +197,5 @@ def test_wrong_shapes_and_numbers_are_refused() -> None:
         compress(weights, RANK, gradient=gradient)
     with pytest.raises(ValueError, match="`depth` must be at least 2"):
         compress_spectral(target, 2, depth=1, scale=0.1)
-    with pytest.raises(ValueError, match="`network` must be the one that was compressed"):
+    with pytest.raises(ValueError, match="`model` must be the one that was compressed"):
         expand(compress(weights, RANK, gradient=first_gradient(weights, target)), weights[:2])

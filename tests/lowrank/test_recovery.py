@@ -72,7 +72,7 @@ def test_steps_are_those_of_autograd(reduction: str, widths: list[int], outer_ra
     for problem, entries in problems(reduction):
         rate = 0.02 / problem.scale
         expected, losses = autograd_steps(start, entries, rate, outer_rate, 5)
-        found = recover(problem, start, learning_rate=rate, outer_rate=outer_rate, num_steps=5, check_every=1)
+        found = recover(problem, start, learning_rate=rate, outer_rate=outer_rate, num_steps=5, every=1)
         for weight, other in zip(found.weights, expected, strict=True):
             torch.testing.assert_close(weight, other, rtol=1e-11, atol=1e-13)
         assert found.losses.tolist() == pytest.approx(losses, rel=1e-11)
@@ -126,12 +126,12 @@ def test_the_compressed_network_follows_the_wide_one_up_to_the_frozen_directions
     problem, wide = Factorization(target), linear_weights([size] * (depth + 1), "orth", scale, seed=4)
     small = compress(wide, rank, gradient=first_gradient(problem, wide))
     ends: dict[str, list[Tensor]] = {"wide": [], "small": []}
-    settings = {"learning_rate": 0.01, "num_steps": 2000, "check_every": 100}
+    settings = {"learning_rate": 0.01, "num_steps": 2000, "every": 100}
     trained = {
         name: recover(
             problem,
             network,
-            watch=lambda _, w, name=name: ends[name].append(chain_product(w)),
+            events={"on_check": lambda at, name=name: ends[name].append(chain_product(at.weights))},
             **settings,
             outer_rate=float(name == "wide"),
         )
@@ -176,7 +176,7 @@ def test_the_record_has_every_check_and_the_end() -> None:
     start, seen = linear_weights([N, 4, 4, M], "orth", 0.5), Completion(Observations.where(TARGET, MASK))
     watched: list[int] = []
     found = recover(
-        seen, start, learning_rate=0.01, num_steps=25, check_every=10, watch=lambda step, _: watched.append(step)
+        seen, start, learning_rate=0.01, num_steps=25, every=10, events={"on_check": lambda at: watched.append(at.step)}
     )
     assert found.steps.tolist() == watched == [0, 10, 20, 25]
     assert not found.converged
@@ -216,7 +216,7 @@ def test_compressed_completion_never_forms_the_matrix(fraction: float) -> None:
         seen, hidden = observe(target, fraction, max_hidden=1000)
         problem = Completion(seen)
         small = compress_spectral(problem.surrogate(), inner, depth=3, scale=0.1)
-        recover(problem, small, learning_rate=1e-4, num_steps=3, check_every=1, test=Completion(hidden))
+        recover(problem, small, learning_rate=1e-4, num_steps=3, every=1, test=Completion(hidden))
     entries_of_the_draw = size * size  # the shuffled positions of a small matrix
     assert largest.numel <= entries_of_the_draw
     with _Largest() as largest:
@@ -230,7 +230,7 @@ def test_bad_settings_are_refused_in_one_line() -> None:
         ({"learning_rate": 0.0}, "`learning_rate` must be a finite number > 0, got 0.0"),
         ({"learning_rate": math.inf}, "`learning_rate` must be a finite number > 0, got inf"),
         ({"outer_rate": -1.0}, "`outer_rate` must be a finite number ≥ 0, got -1.0"),
-        ({"check_every": 0}, "need num_steps ≥ 0 and check_every ≥ 1"),
+        ({"every": 0}, "need num_steps ≥ 0 and every ≥ 1"),
         ({"num_steps": -1}, "need num_steps ≥ 0"),
         ({"test": Factorization(TARGET.T)}, r"`test` must have the problem's shape \(13, 11\), got \(11, 13\)"),
         ({"learning_rate": 1e6}, r"the loss is (nan|inf) at step \d+; use a smaller learning_rate"),

@@ -15,6 +15,7 @@ from neurocollapse.lowrank import recover
 from neurocollapse.models.linear import linear_weights
 from neurocollapse.plots.experiments import recovery as drawn
 from neurocollapse.theory import Verdict
+from neurocollapse.train import DescentProgress
 
 SOURCE = "Kwon et al., arXiv 2311.05061, figure on the leading factors"
 
@@ -87,7 +88,8 @@ def _aligned(setting: Alignment, fraction: float) -> xr.Dataset:
     weights = linear_weights([setting.size] * (setting.depth + 1), "orth", setting.scale, seed=setting.seed + 2)
     found: dict[str, list[float]] = {"left_alignment": [], "right_alignment": []}
 
-    def measure(_: int, chain: list[Tensor]) -> None:
+    def measure(progress: DescentProgress) -> None:
+        chain = progress.weights
         found["left_alignment"].append(abs(float(torch.linalg.svd(chain[-1])[0][:, 0] @ left[:, 0])))
         found["right_alignment"].append(abs(float(torch.linalg.svd(chain[0])[2][0] @ right[0])))
 
@@ -97,8 +99,8 @@ def _aligned(setting: Alignment, fraction: float) -> xr.Dataset:
         learning_rate=setting.learning_rate,
         num_steps=setting.num_steps,
         tolerance=setting.tolerance,
-        check_every=setting.check_every,
-        watch=measure,
+        every=setting.check_every,
+        events={"on_check": measure},
     )
     values = {name: ("step", np.array(series)) for name, series in found.items()}
     return xr.Dataset({"loss": ("step", run.losses.numpy()), **values}, coords={"step": run.steps.numpy()})

@@ -92,7 +92,7 @@ def _widths(setting: DepthWidth, depth: int, trial: int, workplace: Workplace) -
                 learning_rate=rate,
                 num_steps=setting.num_steps,
                 tolerance=setting.tolerance,
-                check_every=setting.check_every,
+                every=setting.check_every,
                 test=hidden,
             ),
             weights,

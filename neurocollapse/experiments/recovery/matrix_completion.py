@@ -123,7 +123,7 @@ def _job(
             outer_rate=outer_rate,
             num_steps=setting.num_steps if outer_rate else setting.frozen_steps,
             tolerance=setting.tolerance,
-            check_every=setting.check_every,
+            every=setting.check_every,
             test=hidden,
         )
 

@@ -17,6 +17,7 @@ from neurocollapse.lowrank import Factorization, compress, first_gradient, recov
 from neurocollapse.models.linear import chain_product, linear_weights
 from neurocollapse.plots.experiments import recovery as drawn
 from neurocollapse.theory import Verdict
+from neurocollapse.train import DescentProgress
 
 SOURCE = "Yaras et al., arXiv 2306.01154, Section 4"
 PRINTED = {1e-2: 2.3e-7, 1e-3: 2.3e-10}
@@ -86,19 +87,22 @@ def _pair(setting: MatrixFactorization, scale: float) -> xr.Dataset:
         learning_rate=setting.learning_rate,
         num_steps=setting.num_steps,
         tolerance=setting.tolerance,
-        check_every=setting.check_every,
+        every=setting.check_every,
     )
     followed: list[Tensor] = []
     deviations: list[float] = []
 
-    def compare(step: int, weights: list[Tensor]) -> None:
-        place = step // setting.check_every
+    def follow(progress: DescentProgress) -> None:
+        followed.append(chain_product(progress.weights))
+
+    def compare(progress: DescentProgress) -> None:
+        place = progress.step // setting.check_every
         if place < len(followed):
-            deviations.append(float(torch.linalg.matrix_norm(chain_product(weights) - followed[place])))
+            deviations.append(float(torch.linalg.matrix_norm(chain_product(progress.weights) - followed[place])))
 
     runs = {
-        "compressed": train(small, outer_rate=0.0, watch=lambda _, weights: followed.append(chain_product(weights))),
-        "full": train(full, watch=compare),
+        "compressed": train(small, outer_rate=0.0, events={"on_check": follow}),
+        "full": train(full, events={"on_check": compare}),
     }
     networks = [
         xr.Dataset(

@@ -33,6 +33,7 @@ from neurocollapse.models.linear import chain_product, linear_weights
 from neurocollapse.plots.experiments import recovery as drawn
 from neurocollapse.support.atomic import write
 from neurocollapse.theory import Verdict
+from neurocollapse.train import DescentProgress
 
 SOURCE = "Kwon et al., arXiv 2311.05061, experiment on MovieLens"
 MADE_UP = "made up"
@@ -184,9 +185,9 @@ def _trained(
     steps: list[int] = []
     errors: list[tuple[float, float]] = []
 
-    def measure(step: int, weights: list[Tensor]) -> None:
-        ends = chain_product(weights[1:]), weights[0].T
-        steps.append(step)
+    def measure(progress: DescentProgress) -> None:
+        ends = chain_product(progress.weights[1:]), progress.weights[0].T
+        steps.append(progress.step)
         errors.append((_rmse(parts.validation, *ends), _rmse(parts.test, *ends)))
 
     try:
@@ -196,8 +197,8 @@ def _trained(
             learning_rate=setting.learning_rate,
             outer_rate=outer_rate,
             num_steps=setting.num_steps,
-            check_every=setting.check_every,
-            watch=measure,
+            every=setting.check_every,
+            events={"on_check": measure},
         )
         seconds = run.seconds
     except Diverged:

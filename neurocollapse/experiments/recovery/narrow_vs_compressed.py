@@ -69,7 +69,7 @@ def narrow_vs_compressed(setting: NarrowVsCompressed, workplace: Workplace) -> x
                 outer_rate=outer_rate,
                 num_steps=setting.num_steps,
                 tolerance=setting.tolerance,
-                check_every=setting.check_every,
+                every=setting.check_every,
                 test=hidden,
             ),
             weights,

@@ -120,7 +120,7 @@ def _problem(setting: SpectralInit, index: int, workplace: Workplace) -> xr.Data
     small = compress_spectral(problem.surrogate(), 2 * rank, depth=setting.depth, scale=setting.scale)
 
     def job(network: Compressed | Sequence[Tensor], outer_rate: float) -> Callable[[], xr.Dataset]:
-        train = partial(recover, problem, network, outer_rate=outer_rate, test=whole, check_every=setting.check_every)
+        train = partial(recover, problem, network, outer_rate=outer_rate, test=whole, every=setting.check_every)
         weights = network.weights if isinstance(network, Compressed) else network
         rate, steps = setting.learning_rates[index], setting.num_steps[index]
         train = partial(train, learning_rate=rate, num_steps=steps, tolerance=setting.tolerances[index])

@@ -37,7 +37,7 @@ PLAIN_STARTS = (True, False, None, "eva", "gaussian", "orthogonal")
 """Values of "init_lora_weights" that leave the base weights as they were; pissa, olora and others change them."""
 
 
-def save_peft(adapters: Adapters, folder: str | PathLike[str]) -> Path:
+def save_peft(adapters: Adapters, path: str | PathLike[str]) -> Path:
     """Write adapters of any kind as plain LoRA in PEFT's format.
 
     Deep adapters are multiplied out to two factors of the same rank, so that what PEFT loads computes the same to
@@ -48,7 +48,7 @@ def save_peft(adapters: Adapters, folder: str | PathLike[str]) -> Path:
     AdapterError
         If a file cannot be written.
     """
-    target = Path(folder)
+    target = Path(path)
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -66,7 +66,7 @@ def save_peft(adapters: Adapters, folder: str | PathLike[str]) -> Path:
     return target
 
 
-def load_peft(model: nn.Module, folder: str | PathLike[str]) -> Adapters:
+def load_peft(model: nn.Module, path: str | PathLike[str]) -> Adapters:
     """Put the plain LoRA adapters of a PEFT folder on a model, which is then frozen as by `inject`.
 
     Raises
@@ -75,7 +75,7 @@ def load_peft(model: nn.Module, folder: str | PathLike[str]) -> Adapters:
         If a file is missing or damaged, the adapter is of another kind than plain LoRA on linear layers, belongs to
         base weights that its start changed (PiSSA, OLoRA), or does not fit the model. The model is then as it was.
     """
-    source = Path(folder)
+    source = Path(path)
     config = _read_config(source / CONFIG)
     _, state = read_tensors(source / WEIGHTS, error=AdapterError)
     pairs: dict[str, list[Tensor]] = {}
