@@ -7,10 +7,12 @@ or pass `ax=offscreen_axes()` for a figure that pyplot never hears of.
 
 from neurocollapse.plots.certificates import bounds
 from neurocollapse.plots.classes import class_spread
+from neurocollapse.plots.collapse import collapse
 from neurocollapse.plots.layerwise import compression, decay, separation
 from neurocollapse.plots.overview import layers
 from neurocollapse.plots.pictures import features
 from neurocollapse.plots.probing import probes, ranks
+from neurocollapse.plots.quantities import quantities
 from neurocollapse.plots.spectra import spectra
 from neurocollapse.plots.style import close, context, offscreen_axes
 from neurocollapse.plots.svg import svg_text
@@ -21,6 +23,7 @@ __all__ = [
     "bounds",
     "class_spread",
     "close",
+    "collapse",
     "compression",
     "context",
     "decay",
@@ -28,6 +31,7 @@ __all__ = [
     "layers",
     "offscreen_axes",
     "probes",
+    "quantities",
     "ranks",
     "separation",
     "spectra",

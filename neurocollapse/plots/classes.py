@@ -2,13 +2,13 @@
 
 import numpy as np
 import xarray as xr
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
-from neurocollapse.plots.datasets import Datasets, class_names, per_layer, variable
-from neurocollapse.plots.networks import Network, finish, networks
-from neurocollapse.plots.scales import log_line, log_scale, mark_limits
-from neurocollapse.plots.style import BLUE, colour, literal, marker, panel, shortened
+from neurocollapse.plots.datasets import Datasets, per_layer, variable
+from neurocollapse.plots.networks import Network
+from neurocollapse.plots.panels import Panel, network_panel
+from neurocollapse.plots.style import BLUE, colour, literal, marker, shortened
+from neurocollapse.support.dataset import class_names
 
 _MAX_CLASS_LINES = 10
 
@@ -23,18 +23,19 @@ def class_spread(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     dataset
-        Result of `nc.measure` or `nc.analyze`, or a mapping of names to such results to compare networks.
+        Result of `nc.measure` or `nc.analyze`, of one or several steps, or a mapping of names to such results.
     ax
         Axes to draw in; a new figure by default.
 
     Returns
     -------
     matplotlib.axes.Axes
+        With a logarithmic vertical axis, and one curve a class or a network.
 
     Raises
     ------
     TypeError, ValueError
-        If ``dataset`` or ``ax`` is of another kind, or a variable is missing.
+        If ``dataset`` or ``ax`` is of another kind, or the spread of single classes was not measured.
 
     Examples
     --------
@@ -43,17 +44,16 @@ def class_spread(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
     >>> class_spread(xr.Dataset(spread)).get_ylabel()
     'class spread / between-class trace'
     """
-    with panel(ax) as ax:
-        drawn = networks(dataset, BLUE)
-        spreads = [_relative_spread(one.dataset) for one in drawn]
-        each = len(drawn) == 1 and spreads[0].shape[1] <= _MAX_CLASS_LINES
-        entries: list[tuple[Artist, str]] = []
-        for row, (one, spread) in enumerate(zip(drawn, spreads, strict=True)):
-            entries += _draw_each_class(ax, one, spread) if each else [_draw_range(ax, one, spread)]
+    with network_panel(dataset, ax, BLUE, log=True) as panel:
+        spreads = [_relative_spread(one.dataset) for one in panel.drawn]
+        each = panel.alone and spreads[0].shape[1] <= _MAX_CLASS_LINES
+        for one, spread in zip(panel.drawn, spreads, strict=True):
+            (_draw_each_class if each else _draw_range)(panel, one, spread)
             collapsed = np.where(((spread == 0) & _can_spread(one.dataset)).any(axis=1), 0.0, 1.0)
-            mark_limits(ax, one.where, collapsed, colour=one.colour, words=("a class collapsed", ""), row=row)
-        log_scale(ax, spreads)
-        return finish(ax, drawn, entries, "class spread / between-class trace", columns=5 if each else 1)
+            panel.mark(one, collapsed, ("a class collapsed", ""))
+        panel.label = "class spread / between-class trace"
+        panel.columns = 5 if each else 1
+    return panel.ax
 
 
 def _relative_spread(dataset: xr.Dataset) -> np.ndarray:
@@ -72,20 +72,18 @@ def _can_spread(dataset: xr.Dataset) -> np.ndarray:
     return np.asarray(variable(dataset, "class_count", "layer", "class").values) > 1
 
 
-def _draw_each_class(ax: Axes, one: Network, spread: np.ndarray) -> list[tuple[Artist, str]]:
+def _draw_each_class(panel: Panel, one: Network, spread: np.ndarray) -> None:
     """One thin line a class."""
-    entries: list[tuple[Artist, str]] = []
-    for index, name in enumerate(class_names(one.dataset)):
+    for index, name in enumerate(class_names(one.dataset) or map(str, range(spread.shape[1]))):
         style = {"color": colour(index), "marker": marker(index), "markersize": 4.0, "linewidth": 1.0}
-        entries.append((log_line(ax, one.where, spread[:, index], **style), literal(shortened(name, 9))))
-    return entries
+        panel.add(panel.curve(one, spread[:, index], **style), literal(shortened(name, 9)))
 
 
-def _draw_range(ax: Axes, one: Network, spread: np.ndarray) -> tuple[Artist, str]:
+def _draw_range(panel: Panel, one: Network, spread: np.ndarray) -> None:
     """The median class as a line, and the range from the tightest to the widest class as a band."""
     shown = np.ma.masked_where(~(np.isfinite(spread) & (spread > 0)), spread)
     low, middle, high = (np.ma.filled(edge, np.nan) for edge in (shown.min(1), np.ma.median(shown, 1), shown.max(1)))
-    ax.fill_between(one.where, low, high, color=one.colour, alpha=0.18, linewidth=0)
-    line = log_line(ax, one.where, np.asarray(middle), color=one.colour, marker=one.marker)
-    words = f"median and range of {spread.shape[1]} classes"
-    return line, f"{one.title('')}: {words}" if one.name else words
+    line = panel.curve(one, np.asarray(middle))
+    if one in panel.summarised:
+        panel.ax.fill_between(one.where, low, high, color=one.colour, alpha=0.18, linewidth=0)
+        panel.note(one, line, f"median and range of {spread.shape[1]} classes")

@@ -1,29 +1,38 @@
 """What the plots read from results: named datasets, their variables, and the labels their attributes carry."""
 
+import textwrap
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
 import xarray as xr
+from matplotlib.mathtext import MathTextParser
 
+from neurocollapse.support.dataset import class_names as class_names
+from neurocollapse.support.dataset import layer_names as layer_names
+from neurocollapse.support.dataset import layered, networks
 from neurocollapse.support.names import did_you_mean
 
 Datasets: TypeAlias = xr.Dataset | Mapping[str, xr.Dataset]
 
+_LONGEST_LABEL = 36
+"""Characters that fit beside one panel."""
+
 
 def named(dataset: Datasets) -> dict[str, xr.Dataset]:
-    """One dataset under the empty name, or several under their own.
+    """One dataset under the empty name, or several under their own, each with its dimension `layer`.
 
     Raises
     ------
     TypeError
         If ``dataset`` is neither a Dataset nor a mapping of names to Datasets.
     ValueError
-        If the mapping is empty.
+        If the mapping is empty, or a dataset has no layers or several dimensions in front of them.
     """
     if isinstance(dataset, xr.Dataset):  # a Dataset is a Mapping too, so it is asked first
-        return {"": dataset}
-    networks: dict[str, xr.Dataset] = {}
+        return networks(layered(dataset))
+    found: dict[str, xr.Dataset] = {}
     if not isinstance(dataset, Mapping):
         raise TypeError(
             f"`dataset` must be an xarray.Dataset or a mapping of names to Datasets, got {type(dataset).__name__}; "
@@ -34,8 +43,8 @@ def named(dataset: Datasets) -> dict[str, xr.Dataset]:
     for name, value in dataset.items():
         if not isinstance(value, xr.Dataset):
             raise TypeError(f"`dataset[{name!r}]` must be an xarray.Dataset, got {type(value).__name__}")
-        networks[str(name)] = value
-    return networks
+        found |= networks(layered(value, f"`dataset[{name!r}]`"), str(name))
+    return found
 
 
 def variable(dataset: xr.Dataset, name: str, *dims: str) -> xr.DataArray:
@@ -64,59 +73,36 @@ def per_layer(dataset: xr.Dataset, name: str) -> np.ndarray:
     return np.asarray(variable(dataset, name, "layer").values, dtype=np.float64)
 
 
-def scalar(dataset: xr.Dataset, name: str) -> float:
-    """A number of the dataset, NaN where it has none."""
-    if name in dataset.data_vars and dataset[name].ndim == 0:
-        return float(dataset[name])
-    return float("nan")
+def positions(dataset: xr.Dataset, dim: str = "layer") -> np.ndarray:
+    """Where the entries along a dimension stand on the axis: at their numbers, or one after the other.
 
-
-def attribute(dataset: xr.Dataset, name: str, default: Any = None) -> Any:
-    """One provenance entry of the dataset."""
-    return dataset.attrs.get(name, default)
-
-
-def num_classes(dataset: xr.Dataset) -> int | None:
-    """The number of classes, from the dimension or the provenance."""
-    if "class" in dataset.sizes:
-        return int(dataset.sizes["class"])
-    stated = attribute(dataset, "num_classes")
-    return None if stated is None else int(stated)
-
-
-def class_names(dataset: xr.Dataset) -> list[str]:
-    """Names of the classes, or their numbers."""
-    coordinate = "class_name" if "class_name" in dataset.coords else "class"
-    if coordinate in dataset.coords:
-        return [str(value) for value in dataset[coordinate].values]
-    return [str(index) for index in range(num_classes(dataset) or 0)]
-
-
-def layer_names(dataset: xr.Dataset) -> list[str]:
-    """Names of the layers, or their positions."""
-    if "layer" in dataset.coords:
-        return [str(value) for value in dataset["layer"].values]
-    return [str(index) for index in range(dataset.sizes.get("layer", 0))]
-
-
-def positions(dataset: xr.Dataset) -> np.ndarray:
-    """Where the layers stand on the axis: their depth, so that a selection of layers keeps its place and its fit."""
-    if "depth" in dataset.coords and dataset["depth"].dims == ("layer",):
-        depth = np.asarray(dataset["depth"].values, dtype=np.float64)
-        if np.unique(depth).size == depth.size:
-            return depth
-    return np.arange(dataset.sizes.get("layer", 0), dtype=np.float64)
+    Layers stand at their depth, so that a selection of them keeps its place and its fit.
+    """
+    found = dataset.coords.get("depth" if dim == "layer" else dim)
+    if found is not None and found.dims == (dim,) and np.issubdtype(found.dtype, np.number):
+        numbers = np.asarray(found.values, dtype=np.float64)
+        if np.isfinite(numbers).all() and np.unique(numbers).size == numbers.size:
+            return numbers
+    return np.arange(dataset.sizes.get(dim, 0), dtype=np.float64)
 
 
 def axis_label(dataset: xr.Dataset, name: str) -> str:
-    """Long name, symbol and unit of a variable, as its attributes give them."""
+    """Long name, symbol and unit of a variable, as its attributes give them, on two lines where one is too long."""
     attrs = dataset[name].attrs
-    long_name = str(attrs.get("long_name", name.replace("_", " ")))
-    label = long_name.replace("$", r"\$")
-    if symbol := attrs.get("symbol"):
-        label += f"  ${symbol}$"
-    units = attrs.get("units", "1")
-    return label if units in ("", "1") else f"{label}  [{units}]"
+    words = textwrap.fill(str(attrs.get("long_name", name.replace("_", " "))), _LONGEST_LABEL).replace("$", r"\$")
+    formula = f"${attrs['symbol']}$" if _can_be_set(str(attrs.get("symbol", ""))) else ""
+    units = str(attrs.get("units", "1"))
+    parts = [part for part in (words, formula, "" if units in ("", "1") else f"[{units}]") if part]
+    return ("  " if sum(map(len, parts)) <= _LONGEST_LABEL + len(formula) // 2 else "\n").join(parts)
+
+
+@cache
+def _can_be_set(formula: str) -> bool:
+    """Whether matplotlib knows all that is in a formula; what it does not know is left out of labels."""
+    try:
+        return bool(formula) and MathTextParser("path").parse(f"${formula}$") is not None
+    except ValueError:
+        return False
 
 
 def symbol(dataset: xr.Dataset, name: str, default: str) -> str:

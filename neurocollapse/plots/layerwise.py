@@ -1,16 +1,19 @@
 """Curves over the layers of one network, or of several in the same axes."""
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 
-from neurocollapse.plots.datasets import Datasets, axis_label, num_classes, per_layer, scalar
-from neurocollapse.plots.networks import Network, finish, networks
-from neurocollapse.plots.scales import linear_line, log_line, log_scale, mark_limits
-from neurocollapse.plots.style import BLACK, BLUE, GREEN, GREY, LINES, PURPLE, VERMILLION, panel
+from neurocollapse.plots.datasets import Datasets
+from neurocollapse.plots.networks import Network
+from neurocollapse.plots.panels import Panel, network_panel
+from neurocollapse.plots.scales import log_line
+from neurocollapse.plots.style import BLUE, GREEN, GREY, LINES, PURPLE, VERMILLION
+from neurocollapse.support.dataset import num_classes, scalar
 
-_WORDS = (r"$S_\ell$ (centred, absolute cosine)", "discrimination (uncentred, signed cosine)")
+_WORDS = {
+    "separation": r"$S_\ell$ (centred, absolute cosine)",
+    "discrimination": "discrimination (uncentred, signed cosine)",
+}
 
 
 def compression(dataset: Datasets, *, ax: Axes | None = None, fit: bool = True) -> Axes:
@@ -22,7 +25,9 @@ def compression(dataset: Datasets, *, ax: Axes | None = None, fit: bool = True) 
     Parameters
     ----------
     dataset
-        Result of `nc.measure` or `nc.analyze`, or a mapping of names to such results to compare networks.
+        Result of `nc.measure` or `nc.analyze`, also along a leading dimension: every step is a curve, from light to
+        dark, and along `model`, `run` or `network` every entry is a network. Or a mapping of names to such results, to
+        compare networks at their last steps.
     ax
         Axes to draw in; a new figure by default.
     fit
@@ -31,11 +36,12 @@ def compression(dataset: Datasets, *, ax: Axes | None = None, fit: bool = True) 
     Returns
     -------
     matplotlib.axes.Axes
+        With a logarithmic vertical axis.
 
     Raises
     ------
     TypeError, ValueError
-        If ``dataset`` or ``ax`` is of another kind, or a variable is missing.
+        If ``dataset`` or ``ax`` is of another kind, or D was not measured.
 
     References
     ----------
@@ -48,46 +54,34 @@ def compression(dataset: Datasets, *, ax: Axes | None = None, fit: bool = True) 
     >>> axes.get_yscale()
     'log'
     """
-    with panel(ax) as ax:
-        drawn = networks(dataset, BLUE)
-        entries: list[tuple[Artist, str]] = []
-        for row, one in enumerate(drawn):
-            values = per_layer(one.dataset, "compression")
-            entries.append(
-                (log_line(ax, one.where, values, color=one.colour, marker=one.marker), one.title("measured"))
-            )
-            if fit:
-                _draw_fit(ax, one, entries, alone=len(drawn) == 1)
-            mark_limits(ax, one.where, values, colour=one.colour, words=("exactly collapsed", "Σ_B = 0"), row=row)
-        log_scale(ax, [per_layer(one.dataset, "compression") for one in drawn])
-        return finish(ax, drawn, entries, axis_label(drawn[0].dataset, "compression"))
+    with network_panel(dataset, ax, BLUE, log=True) as panel:
+        panel.curves("compression", "measured", limits=("exactly collapsed", "Σ_B = 0"))
+        for one in panel.summarised if fit else ():
+            _draw_fit(panel, one)
+    return panel.ax
 
 
-def _draw_fit(ax: Axes, one: Network, entries: list[tuple[Artist, str]], *, alone: bool) -> None:
+def _draw_fit(panel: Panel, one: Network) -> None:
     """Draw exp(intercept + slope · depth), and say in the legend what the line is."""
     slope, intercept = scalar(one.dataset, "decay_slope"), scalar(one.dataset, "decay_intercept")
-    if not (np.isfinite(slope) and np.isfinite(intercept)):
+    if not (np.isfinite(slope) and np.isfinite(intercept)) or one.where.size < 2:
         return
     ends, steps = one.where[[0, -1]], _fitted_against(one, slope, intercept)[[0, -1]]
-    line = log_line(ax, ends, np.exp(intercept + slope * steps), color=one.colour, linestyle=LINES[1], linewidth=1.1)
+    fitted = np.exp(intercept + slope * steps)
+    line = log_line(panel.ax, ends, fitted, color=one.colour, linestyle=LINES[1], linewidth=1.1)
     low, high = scalar(one.dataset, "decay_slope_lower"), scalar(one.dataset, "decay_slope_upper")
-    interval = (
-        f" [95\N{NO-BREAK SPACE}%: {_signed(low)}, {_signed(high)}]" if np.isfinite(low) and np.isfinite(high) else ""
-    )
     r_squared = scalar(one.dataset, "decay_r_squared")
-    words = f"slope {_signed(slope)}{interval}" + (
-        f", R²\N{NO-BREAK SPACE}{r_squared:.2f}" if np.isfinite(r_squared) else ""
-    )
-    if alone:
-        entries.append((line, f"fit: {words}"))
-    else:
-        handle, name = entries.pop()
-        entries.append((handle, f"{name}: {words}"))
+    words = f"fit: slope {_signed(slope)}"
+    if np.isfinite(low) and np.isfinite(high):
+        words += f" [95\N{NO-BREAK SPACE}%: {_signed(low)}, {_signed(high)}]"
+    if np.isfinite(r_squared):
+        words += f", R²\N{NO-BREAK SPACE}{r_squared:.2f}"
+    panel.note(one, line, words)
 
 
 def _fitted_against(one: Network, slope: float, intercept: float) -> np.ndarray:
     """Abscissae of the fit: positions, which a least-squares line meets in the mean, or depths after a selection."""
-    values = per_layer(one.dataset, "compression")
+    values = one.values("compression")
     usable = np.isfinite(values) & (values > 0)
     counted = np.arange(values.size, dtype=np.float64)
     if usable.any() and np.isclose(np.log(values[usable]).mean(), intercept + slope * counted[usable].mean()):
@@ -108,18 +102,19 @@ def separation(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     dataset
-        Result of `nc.measure` or `nc.analyze`, or a mapping of names to such results to compare networks.
+        Result of `nc.measure` or `nc.analyze`, with or without steps, or a mapping of names to such results.
     ax
         Axes to draw in; a new figure by default.
 
     Returns
     -------
     matplotlib.axes.Axes
+        With both conventions in the legend.
 
     Raises
     ------
     TypeError, ValueError
-        If ``dataset`` or ``ax`` is of another kind, or a variable is missing.
+        If ``dataset`` or ``ax`` is of another kind, or either of the two was not measured.
 
     Examples
     --------
@@ -128,30 +123,14 @@ def separation(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
     >>> separation(xr.Dataset(both)).get_xlabel()
     'layer'
     """
-    with panel(ax) as ax:
-        drawn = networks(dataset, GREEN)
-        alone = len(drawn) == 1
-        entries: list[tuple[Artist, str]] = []
-        for one in drawn:
-            first = _draw_one(ax, one, "separation", one.colour)
-            second = _draw_one(ax, one, "discrimination", VERMILLION if alone else one.colour)
-            entries += [(first, _WORDS[0]), (second, _WORDS[1])] if alone else [(first, one.title(""))]
-        if not alone:  # colour and marker name the network, line and filling name the quantity
-            for words, line, fill in zip(_WORDS, LINES, (BLACK, "white"), strict=False):
-                key = Line2D([], [], color=BLACK, linestyle=line, marker="o", markerfacecolor=fill)
-                entries.append((key, words))
-        if (limit := _frame_limit(drawn)) is not None:
-            ideal = ax.axhline(limit, color=GREY, linestyle=LINES[3], linewidth=1.0)
-            entries.append((ideal, f"$S_\\ell$ at a simplex frame: {limit:.3f}"))
-        return finish(ax, drawn, entries, "separation of class means")
-
-
-def _draw_one(ax: Axes, one: Network, name: str, ink: str) -> Line2D:
-    """One of the two separations: solid and filled, or dashed and hollow."""
-    first = name == "separation"
-    values = per_layer(one.dataset, name)
-    fill, line = (ink, LINES[0]) if first else ("white", LINES[1])
-    return linear_line(ax, one.where, values, color=ink, marker=one.marker, markerfacecolor=fill, linestyle=line)
+    with network_panel(dataset, ax, GREEN) as panel:
+        for index, (name, words) in enumerate(_WORDS.items()):
+            panel.curves(name, words, index=index, ink=(GREEN, VERMILLION)[index])
+        if (limit := _frame_limit(panel.drawn)) is not None:
+            words = f"$S_\\ell$ at a simplex frame: {limit:.3f}"
+            panel.level(limit, words, color=GREY, linestyle=LINES[3], linewidth=1.0)
+        panel.label = "separation of class means"
+    return panel.ax
 
 
 def _frame_limit(drawn: list[Network]) -> float | None:
@@ -169,18 +148,19 @@ def decay(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     dataset
-        Result of `nc.measure` or `nc.analyze`, or a mapping of names to such results to compare networks.
+        Result of `nc.measure` or `nc.analyze`; steps and networks are drawn as by `compression`.
     ax
         Axes to draw in; a new figure by default.
 
     Returns
     -------
     matplotlib.axes.Axes
+        With a line at 1, and one at the fitted factor.
 
     Raises
     ------
     TypeError, ValueError
-        If ``dataset`` or ``ax`` is of another kind, or a variable is missing.
+        If ``dataset`` or ``ax`` is of another kind, or has no decay ratios.
 
     Examples
     --------
@@ -188,22 +168,11 @@ def decay(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
     >>> decay(xr.Dataset({"decay_ratio": ("layer", [float("nan"), 0.5, 0.4])})).get_yscale()
     'log'
     """
-    with panel(ax) as ax:
-        drawn = networks(dataset, PURPLE)
-        entries: list[tuple[Artist, str]] = []
-        for row, one in enumerate(drawn):
-            values = per_layer(one.dataset, "decay_ratio")
-            entries.append(
-                (log_line(ax, one.where, values, color=one.colour, marker=one.marker), one.title("measured"))
-            )
+    with network_panel(dataset, ax, PURPLE, log=True) as panel:
+        panel.curves("decay_ratio", "measured", limits=("collapses here", "infinite"))
+        for one in panel.summarised:
             if np.isfinite(slope := scalar(one.dataset, "decay_slope")):
-                line = ax.axhline(np.exp(slope), color=one.colour, linestyle=LINES[1], linewidth=1.1)
-                words = f"fitted factor {np.exp(slope):.3g} per layer"
-                if len(drawn) == 1:
-                    entries.append((line, words))
-                else:
-                    entries[-1] = (entries[-1][0], f"{one.title('')}; dashed: {words}")
-            mark_limits(ax, one.where, values, colour=one.colour, words=("collapses here", "infinite"), row=row)
-        ax.axhline(1.0, color=GREY, linewidth=1.0)
-        log_scale(ax, [np.array([1.0]), *(per_layer(one.dataset, "decay_ratio") for one in drawn)])
-        return finish(ax, drawn, entries, axis_label(drawn[0].dataset, "decay_ratio"))
+                line = panel.ax.axhline(np.exp(slope), color=one.colour, linestyle=LINES[1], linewidth=1.1)
+                panel.note(one, line, f"fitted factor {np.exp(slope):.3g} per layer")
+        panel.level(1.0, color=GREY, linewidth=1.0)
+    return panel.ax

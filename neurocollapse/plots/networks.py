@@ -1,51 +1,82 @@
-"""The networks of one axes: which are drawn, in which colour, under which name."""
+"""The networks of one axes, or the steps of one network: which are drawn, in which colour, under which name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
 
-from neurocollapse.plots.datasets import Datasets, named, positions
-from neurocollapse.plots.scales import layer_axis, legend_above
-from neurocollapse.plots.style import colour, literal, marker, shortened
+from neurocollapse.plots.datasets import Datasets, named, positions, variable
+from neurocollapse.plots.style import colour, literal, marker, ramp, shortened
+from neurocollapse.support.dataset import labels, last, leading
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Network:
-    """One network in an axes: its name, its data, and how it is drawn."""
+    """One curve of each variable: its name, its data along one dimension, and how it is drawn."""
 
     name: str
     dataset: xr.Dataset
     colour: str
     marker: str
+    over: str = "layer"
+    step: str | None = None
+    """Which step of a network it is, if it is one."""
 
     @property
     def where(self) -> np.ndarray:
-        """Positions of the layers, of shape (layers,)."""
-        return positions(self.dataset)
+        """Positions of the layers, or of the steps."""
+        return positions(self.dataset, self.over)
+
+    def values(self, name: str) -> np.ndarray:
+        """The values of a variable along the axis, as float64."""
+        return np.asarray(variable(self.dataset, name, self.over).values, dtype=np.float64)
 
     def title(self, unnamed: str) -> str:
         """The name for a legend, or the words for a network without one."""
         return literal(shortened(self.name, 32)) if self.name else unnamed
 
 
-def networks(dataset: Datasets, alone: str) -> list[Network]:
-    """What to draw: a network alone in the colour of the quantity, several each in a colour of their own."""
+def networks(dataset: Datasets, alone: str, over: str = "layer") -> list[Network]:
+    """What to draw against the layer: a network in the colour of the quantity, several each in a colour of their own.
+
+    Of a network with a leading dimension every step is drawn, in the colours of a ramp; of several networks the last.
+    Against another dimension than `layer`, it is the last layer that is drawn.
+    """
     given = named(dataset)
+    if over != "layer":
+        given = _last_layers(given, over)
+    elif len(given) == 1:
+        ((name, one),) = given.items()
+        dim = leading(one)
+        if dim is not None and one.sizes[dim] > 1:
+            return _steps(one, dim)
+        given = {name: last(one)[0]}
+    else:
+        steps = {name: last(one) for name, one in given.items()}
+        given = {", ".join(filter(None, (name, words))): one for name, (one, words) in steps.items()}
     return [
-        Network(name, one, alone if len(given) == 1 else colour(index), marker(index))
+        Network(name, one, alone if len(given) == 1 else colour(index), marker(index), over)
         for index, (name, one) in enumerate(given.items())
     ]
 
 
-def finish(
-    ax: Axes, drawn: Sequence[Network], entries: Sequence[tuple[Artist, str]], label: str, *, columns: int = 1
-) -> Axes:
-    """Axis labels, layer names and the legend."""
-    ax.set_ylabel(label)
-    layer_axis(ax, [one.dataset for one in drawn])
-    legend_above(ax, entries, columns=columns)
-    return ax
+def _steps(dataset: xr.Dataset, dim: str) -> list[Network]:
+    """Every step of one network, from light to dark."""
+    texts = labels(dataset, dim)
+    return [
+        Network(f"{dim} {text}", dataset.isel({dim: at}), ink, marker(0), step=text)
+        for at, (text, ink) in enumerate(zip(texts, ramp(len(texts)), strict=True))
+    ]
+
+
+def _last_layers(given: Mapping[str, xr.Dataset], over: str) -> dict[str, xr.Dataset]:
+    """The last layer of every network, which all must have the dimension."""
+    for name, one in given.items():
+        if over not in one.dims:
+            has = leading(one)
+            raise ValueError(
+                f"{f'`dataset[{name!r}]`' if name else '`dataset`'} has no dimension {over!r} in front of its layers "
+                f"(it has {has or 'none'}); draw it over 'layer', or join steps with xarray.concat(…, dim={over!r})"
+            )
+    return {name: one.isel(layer=-1) for name, one in given.items()}

@@ -1,14 +1,14 @@
 """The four curves of one network, or of several, on one page."""
 
+from functools import partial
 from typing import Any
 
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from neurocollapse.plots.classes import class_spread
 from neurocollapse.plots.datasets import Datasets
 from neurocollapse.plots.layerwise import compression, decay, separation
-from neurocollapse.plots.style import PANEL, axes_grid, context
+from neurocollapse.plots.panels import panel_grid
 
 PANELS = (compression, decay, separation, class_spread)
 
@@ -19,31 +19,18 @@ def layers(dataset: Datasets, *, ax: Any = None) -> Figure:
     Parameters
     ----------
     dataset
-        Result of `nc.measure` or `nc.analyze`, or a mapping of names to such results to compare networks.
+        Result of `nc.measure` or `nc.analyze`, with or without steps, or a mapping of names to such results.
     ax
         Four Axes to draw in, as of ``plt.subplots(2, 2)[1]``; a new figure by default.
 
     Returns
     -------
     matplotlib.figure.Figure
+        With four panels.
 
     Raises
     ------
     TypeError, ValueError
-        If ``dataset`` is of another kind, or a variable is missing.
+        If ``dataset`` is of another kind, or a variable is missing; no figure stays open.
     """
-    if ax is not None:
-        figure, panels = axes_grid(ax, len(PANELS))
-        with context():
-            for panel, one in zip(PANELS, panels, strict=True):
-                panel(dataset, ax=one)
-        return figure
-    with context():
-        figure, grid = plt.subplots(2, 2, figsize=(2 * PANEL[0], 2 * PANEL[1]))
-        try:
-            for panel, one in zip(PANELS, grid.flat, strict=True):
-                panel(dataset, ax=one)
-        except Exception:
-            plt.close(figure)  # a figure nobody gets must not stay in pyplot's registry
-            raise
-    return figure
+    return panel_grid([partial(draw, dataset) for draw in PANELS], ax)

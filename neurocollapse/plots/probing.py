@@ -1,14 +1,14 @@
 """How well the classes can be read from each layer, and how many directions its features use."""
 
-import numpy as np
-from matplotlib.artist import Artist
+from typing import Any
+
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from neurocollapse.plots.datasets import Datasets, num_classes, per_layer
-from neurocollapse.plots.networks import Network, finish, networks
-from neurocollapse.plots.scales import linear_line, log_line, log_scale, mark_limits
-from neurocollapse.plots.style import BLACK, BLUE, GREY, LINES, ORANGE, VERMILLION, panel
+from neurocollapse.plots.datasets import Datasets
+from neurocollapse.plots.panels import network_panel
+from neurocollapse.plots.style import BLACK, BLUE, GREY, LINES, ORANGE, VERMILLION
+from neurocollapse.support.dataset import num_classes
 
 _READERS = {"probe_accuracy": "linear probe", "ncm_accuracy": "nearest mean"}
 _RANKS = {"numerical_rank": "numerical rank (95 %)", "effective_rank": "effective rank"}
@@ -23,18 +23,20 @@ def probes(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     dataset
-        Result of `nc.analyze` with ``probes``, or a mapping of names to such results to compare networks.
+        Result of `nc.analyze` with ``probes``, or a mapping of names to such results. Of several steps only the
+        accuracy on held-out samples is drawn.
     ax
         Axes to draw in; a new figure by default.
 
     Returns
     -------
     matplotlib.axes.Axes
+        With a vertical axis that ends at 1.
 
     Raises
     ------
     TypeError, ValueError
-        If ``dataset`` or ``ax`` is of another kind, or a variable is missing.
+        If ``dataset`` or ``ax`` is of another kind, or no probes were asked for.
 
     Examples
     --------
@@ -43,28 +45,19 @@ def probes(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
     >>> probes(xr.Dataset({name: ("layer", [0.6, 0.9]) for name in names})).get_ylabel()
     'accuracy'
     """
-    with panel(ax) as ax:
-        drawn = networks(dataset, BLUE)
-        alone = len(drawn) == 1
-        entries: list[tuple[Artist, str]] = []
-        for one in drawn:
-            for index, (name, words) in enumerate(_READERS.items()):
-                ink = (BLUE, VERMILLION)[index] if alone else one.colour
-                style = {"color": ink, "marker": ("o", "s")[index] if alone else one.marker, "linestyle": LINES[index]}
-                held = linear_line(ax, one.where, per_layer(one.dataset, f"{name}_test"), **style)
-                fitted = per_layer(one.dataset, f"{name}_train")
-                train = linear_line(
-                    ax, one.where, fitted, **style, linewidth=0.8, markersize=4, markerfacecolor="white"
-                )
-                if alone:
-                    entries += [(held, f"{words}, held out"), (train, f"{words}, train")]
-            if not alone:
-                entries.append((Line2D([], [], color=one.colour, marker=one.marker), one.title("")))
-        if not alone:
-            entries += _keys(list(_READERS.values()))
-            entries += [(Line2D([], [], color=BLACK, linestyle="", marker="o"), "filled: held out, hollow: train")]
-        ax.set_ylim(top=1.0 + 0.04 * (1.0 - ax.get_ylim()[0]))  # a curve at 1 keeps its markers whole
-        return finish(ax, drawn, entries, "accuracy", columns=2)
+    with network_panel(dataset, ax, BLUE) as panel:
+        for index, (name, words) in enumerate(_READERS.items()):
+            style: dict[str, Any] = {"index": index, "ink": (BLUE, VERMILLION)[index]}
+            panel.curves(f"{name}_test", f"{words}, held out" if panel.alone else words, hollow=False, **style)
+            if not panel.stepwise:
+                style |= {"hollow": True, "linewidth": 0.8, "markersize": 4}
+                panel.curves(f"{name}_train", f"{words}, train" if panel.alone else "", **style)
+        if not panel.alone:
+            words = "held-out samples" if panel.stepwise else "filled: held out, hollow: train"
+            panel.add(Line2D([], [], color=BLACK, linestyle="", marker="o"), words)
+        panel.ax.set_ylim(top=1.0 + 0.04 * (1.0 - panel.ax.get_ylim()[0]))  # a curve at 1 keeps its markers whole
+        panel.label, panel.columns = "accuracy", 2
+    return panel.ax
 
 
 def ranks(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
@@ -76,18 +69,19 @@ def ranks(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     dataset
-        Result of `nc.analyze` with ``probes``, or a mapping of names to such results to compare networks.
+        Result of `nc.analyze` with ``probes``, of one or several steps, or of several networks in a mapping.
     ax
         Axes to draw in; a new figure by default.
 
     Returns
     -------
     matplotlib.axes.Axes
+        With both ranks of every network.
 
     Raises
     ------
     TypeError, ValueError
-        If ``dataset`` or ``ax`` is of another kind, or a variable is missing.
+        If ``dataset`` or ``ax`` is of another kind, or no ranks were measured.
 
     Examples
     --------
@@ -95,40 +89,12 @@ def ranks(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
     >>> ranks(xr.Dataset({name: ("layer", [40.0, 10.0]) for name in ("numerical_rank", "effective_rank")})).get_yscale()
     'log'
     """
-    with panel(ax) as ax:
-        drawn = networks(dataset, BLUE)
-        alone = len(drawn) == 1
-        entries: list[tuple[Artist, str]] = []
-        shown: list[np.ndarray] = []
-        for row, one in enumerate(drawn):
-            lines = [_rank_line(ax, one, index, alone=alone) for index in range(len(_RANKS))]
-            shown += [per_layer(one.dataset, name) for name in _RANKS]
-            numerical = per_layer(one.dataset, "numerical_rank")  # the effective rank of zero features is undefined
-            mark_limits(ax, one.where, numerical, colour=one.colour, words=("rank 0", ""), row=row)
-            entries += (
-                list(zip(lines, _RANKS.values(), strict=True))
-                if alone
-                else [(Line2D([], [], color=one.colour, marker=one.marker), one.title(""))]
-            )
-        if not alone:
-            entries += _keys(list(_RANKS.values()))
-        counts = {num_classes(one.dataset) for one in drawn}
+    with network_panel(dataset, ax, BLUE, log=True) as panel:
+        for index, (name, words) in enumerate(_RANKS.items()):
+            zero = "" if index else "rank 0"  # the effective rank of zero features is undefined
+            panel.curves(name, words, index=index, ink=(BLUE, ORANGE)[index], limits=(zero, ""))
+        counts = {num_classes(one.dataset) for one in panel.drawn}
         if len(counts) == 1 and (count := counts.pop()):
-            classes = ax.axhline(count, color=GREY, linestyle=LINES[3], linewidth=1.0)
-            entries.append((classes, f"number of classes: {count}"))
-            shown.append(np.array([float(count)]))
-        log_scale(ax, shown)
-        return finish(ax, drawn, entries, "rank of the features", columns=2)
-
-
-def _rank_line(ax: Axes, one: Network, index: int, *, alone: bool) -> Line2D:
-    """One of the two ranks: solid and filled, or dashed and hollow."""
-    ink = (BLUE, ORANGE)[index] if alone else one.colour
-    values = per_layer(one.dataset, list(_RANKS)[index])
-    fill = ink if index == 0 else "white"
-    return log_line(ax, one.where, values, color=ink, marker=one.marker, markerfacecolor=fill, linestyle=LINES[index])
-
-
-def _keys(words: list[str]) -> list[tuple[Artist, str]]:
-    """What the line styles mean, where colours name the networks."""
-    return [(Line2D([], [], color=BLACK, linestyle=line), text) for line, text in zip(LINES, words, strict=False)]
+            panel.level(count, f"number of classes: {count}", color=GREY, linestyle=LINES[3], linewidth=1.0)
+        panel.label, panel.columns = "rank of the features", 2
+    return panel.ax

@@ -8,11 +8,20 @@ import xarray as xr
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.legend import Legend
+from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import (
+    FuncFormatter,
+    LogFormatterMathtext,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+)
 
 from neurocollapse.plots.datasets import layer_names, positions
 from neurocollapse.plots.style import GREY, shortened
+from neurocollapse.support.dataset import labels
 
 _MAX_LAYER_TICKS = 12
 _LEGEND_WIDTH = 50
@@ -31,6 +40,17 @@ def layer_axis(ax: Axes, datasets: Sequence[xr.Dataset]) -> None:
     where = np.unique(np.concatenate([positions(dataset) for dataset in datasets]))
     name_ticks(ax, where, [f"{depth:g}" for depth in where])
     ax.set_xlabel("layer, in order of first firing")
+
+
+def step_axis(ax: Axes, datasets: Sequence[xr.Dataset], dim: str) -> None:
+    """Put the steps under the axis: numbers where they have them, else their names."""
+    where, names = positions(datasets[0], dim), labels(datasets[0], dim)
+    if dim in datasets[0].coords and np.issubdtype(datasets[0][dim].dtype, np.number):
+        whole = datasets[0][dim].dtype.kind in "iu"
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=whole, steps=[1, 2, 5, 10]))
+    elif all(labels(other, dim) == names for other in datasets[1:]):
+        name_ticks(ax, where, names)
+    ax.set_xlabel(dim, parse_math=False)
 
 
 def name_ticks(ax: Axes, where: np.ndarray, names: Sequence[str]) -> None:
@@ -113,7 +133,7 @@ def _log_ticks(ax: Axes) -> None:
 def mark_limits(
     ax: Axes, where: np.ndarray, values: np.ndarray, *, colour: str, words: tuple[str, str], row: int = 0
 ) -> None:
-    """Show exact zeros at the bottom edge and infinities at the top edge, with the words for the two."""
+    """Show exact zeros at the bottom edge and infinities at the top edge, with words for the two if there are any."""
     edges = (
         (values == 0, "v", 0.035, 0.035, "bottom", words[0]),
         (np.isposinf(values), "^", 0.965, -0.035, "top", words[1]),
@@ -131,7 +151,7 @@ def mark_limits(
             transform=ax.get_xaxis_transform(),
             label="_nolegend_",
         )
-        if row == 0:
+        if text:
             ax.annotate(
                 text,
                 (float(where[mask].max()), level + step),
@@ -143,8 +163,10 @@ def mark_limits(
             )
 
 
-def legend_above(ax: Axes, entries: Sequence[tuple[Artist, str]], *, columns: int = 1) -> Legend | None:
-    """The legend above the axes, where it can hide no data whatever the data are."""
+def legend_above(
+    ax: Axes, entries: Sequence[tuple[Artist | tuple[Artist, ...], str]], *, columns: int = 1
+) -> Legend | None:
+    """The legend above the axes, where it can hide no data whatever the data are; artists in a tuple share an entry."""
     if not entries:
         return None
     return ax.legend(
@@ -157,4 +179,5 @@ def legend_above(ax: Axes, entries: Sequence[tuple[Artist, str]], *, columns: in
         labelspacing=0.3,
         columnspacing=1.0,
         ncols=columns,
+        handler_map={tuple: HandlerTuple(ndivide=None, pad=0.0)},
     )

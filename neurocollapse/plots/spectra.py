@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from neurocollapse.plots.style import LINES, colour, literal, marker, panel, shortened
+from neurocollapse.plots.style import LINES, colour, literal, marker, panel, ramp, shortened
+from neurocollapse.support.dataset import APART
 
 _MAX_LINES = 12
 _FAR_APART = 50.0
@@ -23,7 +24,7 @@ def spectra(values: Mapping[str, Any] | xr.DataArray, *, relative: bool = False,
     ----------
     values
         Layer name to array of shape (components,), as of `torch.linalg.svdvals`; or a DataArray with the dimension
-        ``component`` and one other.
+        ``component`` and one other. Along a dimension such as step or epoch, curves go from light to dark.
     relative
         Divide each spectrum by its largest value.
     ax
@@ -32,6 +33,7 @@ def spectra(values: Mapping[str, Any] | xr.DataArray, *, relative: bool = False,
     Returns
     -------
     matplotlib.axes.Axes
+        Logarithmic where values lie far apart.
 
     Raises
     ------
@@ -48,7 +50,8 @@ def spectra(values: Mapping[str, Any] | xr.DataArray, *, relative: bool = False,
         raise ValueError("`values` holds no spectrum; give at least one")
     shown = {name: _relative(spectrum) if relative else spectrum for name, spectrum in found.items()}
     with panel(ax) as ax:
-        lines = [_line(ax, index, spectrum) for index, spectrum in enumerate(shown.values())]
+        inks = _inks(values, len(shown))
+        lines = [_line(ax, index, spectrum, inks[index]) for index, spectrum in enumerate(shown.values())]
         positive = np.concatenate([spectrum[spectrum > 0] for spectrum in shown.values()])
         if positive.size and positive.max() > _FAR_APART * positive.min():
             ax.set_yscale("log", nonpositive="mask")
@@ -59,9 +62,15 @@ def spectra(values: Mapping[str, Any] | xr.DataArray, *, relative: bool = False,
     return ax
 
 
-def _line(ax: Axes, index: int, spectrum: np.ndarray) -> Line2D:
-    """One spectrum in a colour, a marker and a line style of its own."""
-    style = {"color": colour(index), "marker": marker(index), "linestyle": LINES[index // 10 % len(LINES)]}
+def _inks(values: Mapping[str, Any] | xr.DataArray, count: int) -> list[str]:
+    """A colour for each spectrum: of layers and networks one of its own, of steps one of a ramp."""
+    apart = not isinstance(values, xr.DataArray) or not {"layer", *APART}.isdisjoint(map(str, values.dims))
+    return [colour(index) for index in range(count)] if apart else ramp(count)
+
+
+def _line(ax: Axes, index: int, spectrum: np.ndarray, ink: str) -> Line2D:
+    """One spectrum in its colour, with a marker and a line style of its own."""
+    style = {"color": ink, "marker": marker(index), "linestyle": LINES[index // 10 % len(LINES)]}
     every = max(1, spectrum.size // 12)
     return ax.plot(np.arange(1, spectrum.size + 1), spectrum, markevery=every, **style)[0]
 

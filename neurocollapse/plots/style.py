@@ -141,6 +141,11 @@ def colour(index: int) -> str:
     return PALETTE[index % len(PALETTE)]
 
 
+def ramp(count: int) -> list[str]:
+    """So many colours from light to dark, for what comes one after the other."""
+    return [mpl.colors.to_hex(ink) for ink in mpl.colormaps["viridis"](np.linspace(0.84, 0.0, count))]
+
+
 def marker(index: int) -> str:
     """Marker number ``index``; 10 colours and 11 markers repeat together only after 110."""
     return MARKERS[index % len(MARKERS)]

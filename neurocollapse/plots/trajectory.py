@@ -83,9 +83,9 @@ def angles(dataset: xr.Dataset, *, layer: str | int | None = None, side: str = "
     Parameters
     ----------
     dataset
-        Of a `WeightTracker`.
+        Result of a `WeightTracker` with a reference step.
     layer
-        Name or position; default the first.
+        Name or position of one; by default the first is drawn.
     side
         "right" (directions in the layer's input) or "left" (in its output).
     ax
@@ -94,6 +94,7 @@ def angles(dataset: xr.Dataset, *, layer: str | int | None = None, side: str = "
     Returns
     -------
     matplotlib.axes.Axes
+        In radians.
 
     Raises
     ------

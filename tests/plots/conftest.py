@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from neurocollapse.metrics import QUANTITIES
+
 MakeAnalysis = Callable[..., xr.Dataset]
+ATTRIBUTES = {quantity.name: quantity.attributes() for quantity in QUANTITIES}
+"""What the variables of the library say of themselves."""
 
 
 def fit(values: np.ndarray) -> dict[str, float]:
@@ -59,32 +63,20 @@ def analysis(
     progress = np.linspace(0.2, 1.0, count)
     limit = 1 - 1 / (num_classes - 1) if num_classes > 1 else 1.0
     layer = {
-        "within_trace": (within, "within-class variability", r"\mathrm{tr}\,\Sigma_W"),
-        "between_trace": (between, "between-class variability", r"\mathrm{tr}\,\Sigma_B"),
-        "compression": (values, "compression", r"D_\ell"),
-        "separation": (limit * progress, "separation", r"S_\ell"),
-        "separation_etf": ((1 + 1 / max(num_classes - 1, 1)) * progress, "separation, simplex frame", r"S_\ell"),
-        "discrimination": (0.3 + 0.68 * progress, "discrimination", r"S_\ell"),
-        "decay_ratio": (ratio, "decay ratio", r"D_\ell / D_{\ell-1}"),
+        "within_trace": within,
+        "between_trace": between,
+        "compression": values,
+        "decay_ratio": ratio,
+        "separation": limit * progress,
+        "separation_etf": (1 + 1 / max(num_classes - 1, 1)) * progress,
+        "discrimination": 0.3 + 0.68 * progress,
     }
-    data = {
-        name: (
-            "layer",
-            array,
-            {"long_name": long_name, "symbol": symbol, "units": "1", "convention": "", "reference": ""},
-        )
-        for name, (array, long_name, symbol) in layer.items()
-    }
-    data["class_count"] = (
-        ("layer", "class"),
-        np.full((count, num_classes), 144),
-        {"long_name": "samples", "units": "1"},
-    )
-    data["class_scatter"] = (
-        ("layer", "class"),
-        within[:, None] * noise,
-        {"long_name": "class scatter", "units": "1", "symbol": r"\mathrm{tr}\,\Sigma_{W,k}"},
-    )
+    data = {name: ("layer", array, ATTRIBUTES[name]) for name, array in layer.items()}
+    for name, array in {
+        "class_count": np.full((count, num_classes), 144),
+        "class_scatter": within[:, None] * noise,
+    }.items():
+        data[name] = (("layer", "class"), array, ATTRIBUTES[name])
     coords = {
         "layer": names,
         "depth": ("layer", np.arange(count)),

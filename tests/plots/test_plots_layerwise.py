@@ -223,7 +223,10 @@ def test_a_failed_overview_leaves_no_figure(make_analysis):
     ("given", "error", "message"),
     [
         (xr.Dataset({"compresion": ("layer", [1.0])}), ValueError, "did you mean 'compresion'"),
-        (xr.Dataset({"compression": ("step", [1.0])}), ValueError, "must have dimensions"),
+        (xr.Dataset({"compression": (("layer", "class"), [[1.0]])}), ValueError, "must have dimensions"),
+        (xr.Dataset({"compression": (("step", "seed"), [[1.0]])}), ValueError, "2 dimensions in front.*step, seed"),
+        (xr.Dataset({"compression": (("step", "layer"), np.empty((0, 2)))}), ValueError, "no steps.*is empty"),
+        (xr.Dataset({"compression": ("layer", [])}), ValueError, "no layers.*is empty"),
         ([1.0, 2.0], TypeError, "nc.analyze"),
         ({}, ValueError, "empty mapping"),
         ({"a": 3}, TypeError, r"dataset\['a'\]"),

@@ -1,0 +1,101 @@
+"""Neural collapse as papers show it: NC1 to NC4, over the layers or over training."""
+
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from neurocollapse.plots.datasets import Datasets, named
+from neurocollapse.plots.panels import panel_grid
+from neurocollapse.plots.quantities import quantities
+from neurocollapse.support.dataset import family, heading, last, leading, shown
+
+FAMILY = "collapse"
+TITLES = {
+    "NC1": "variability collapse",
+    "NC2": "simplex frame of the means",
+    "NC3": "self-duality",
+    "NC4": "nearest class mean",
+    "NC5": "orthogonality to other data",
+}
+
+
+def collapse(dataset: Datasets, *, ax: Any = None) -> Figure:
+    """The measures of neural collapse, one panel each for NC1 to NC4, against the layer.
+
+    Where the dataset has a leading dimension (step, epoch, checkpoint), the last layer is drawn against it instead. All
+    variables of the family "collapse" that the dataset has are drawn, see `quantities` for arrows and dotted lines.
+
+    Parameters
+    ----------
+    dataset
+        With variables of the family "collapse", as of ``nc.analyze(…, quantities="collapse")``; or a mapping of names
+        to such datasets, of which those variables are drawn that all have.
+    ax
+        Axes to draw in, one a panel; a new figure by default.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    TypeError
+        If ``dataset`` or ``ax`` is of another kind.
+    ValueError
+        If ``dataset`` has no measure of collapse, or ``ax`` another number of axes than there are panels.
+
+    References
+    ----------
+    Papyan, Han, Donoho, "Prevalence of neural collapse during the terminal phase of deep learning training", PNAS
+    117(40), 2020.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> nc3 = ("layer", [0.9, 0.1], {"family": "collapse", "heading": "NC3", "at_collapse": 0.0})
+    >>> [axes.get_legend().get_title().get_text() for axes in collapse(xr.Dataset({"nc3": nc3})).axes]
+    ['NC3: self-duality']
+    """
+    return panel_grid(list(collapse_panels(dataset).values()), ax)
+
+
+def collapse_panels(dataset: Datasets) -> dict[str, Callable[..., None]]:
+    """Title of each panel, and the function that draws it in ``ax=``."""
+    networks = named(dataset)
+    fronts = {dim if (dim := leading(one)) and one.sizes[dim] > 1 else "layer" for one in networks.values()}
+    over = fronts.pop() if len(fronts) == 1 else "layer"
+    groups = _groups({name: last(one)[0] for name, one in networks.items()})
+    titles = {f"{group}: {TITLES[group]}" if group in TITLES else group: names for group, names in groups.items()}
+    return {title: partial(_draw, dataset, title, names, over) for title, names in titles.items()}
+
+
+def _draw(dataset: Datasets, title: str, names: list[str], over: str, *, ax: Axes) -> None:
+    """One panel, with its title above the legend, which stands where titles do."""
+    if legend := quantities(dataset, names, over=over, ax=ax).get_legend():
+        legend.set_title(title)
+        legend.set_alignment("left")
+
+
+def _groups(networks: Mapping[str, xr.Dataset]) -> dict[str, list[str]]:
+    """Names of the measures under NC1, NC2, …, by the number in their heading or name; the others stand last."""
+    first = next(iter(networks.values()))
+    names = [
+        name
+        for name in shown(first)
+        if all(name in shown(one) and family(one, name) == FAMILY for one in networks.values())
+    ]
+    if not names:
+        raise ValueError(
+            "`dataset` has no measure of neural collapse along `layer`; measure some with "
+            "nc.analyze(model, loader, quantities='collapse')"
+        )
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        number = re.search(r"(?i)nc([1-5])", f"{heading(first, name)} {name}")
+        groups.setdefault(f"NC{number[1]}" if number else "further measures", []).append(name)
+    return dict(sorted(groups.items()))

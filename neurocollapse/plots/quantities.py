@@ -1,0 +1,101 @@
+"""Any numbers of the layers as curves, labelled by what their variables say of themselves."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+
+from neurocollapse.plots.datasets import Datasets
+from neurocollapse.plots.panels import Panel, network_panel
+from neurocollapse.plots.style import BLUE, GREY, LINES, colour, literal
+from neurocollapse.support.dataset import heading, layer_names, limit
+
+_DECADE = 10.0
+_ARROWS = {"lower": " ↓", "higher": " ↑"}
+
+
+def quantities(dataset: Datasets, names: str | Sequence[str], *, over: str = "layer", ax: Axes | None = None) -> Axes:
+    """One or several variables against the layer, or the last layer's against the step.
+
+    The legend says where a quantity goes at full collapse ("NC3 → 0"), or in which direction (↓, ↑) where its limit
+    is not known; dotted lines are these limits. The axis is logarithmic where values that have no upper end, or go to
+    zero, span a decade.
+
+    Parameters
+    ----------
+    dataset
+        Result of `nc.measure` or `nc.analyze`, also with a leading dimension, or a mapping of names to such results.
+    names
+        Variables along `layer`, of the library or your own.
+    over
+        The dimension on the horizontal axis: "layer", or the leading dimension.
+    ax
+        Axes to draw in; a new figure by default.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        With the long name and symbol of a single variable at its vertical axis.
+
+    Raises
+    ------
+    TypeError
+        If ``dataset`` or ``ax`` is of another kind.
+    ValueError
+        If there is no such variable or dimension, or ``names`` is empty.
+
+    Examples
+    --------
+    >>> norms = xr.Dataset({"norm": ("layer", [3.0, 2.0], {"long_name": "norm of the means"})})
+    >>> quantities(norms, "norm").get_ylabel()
+    'norm of the means'
+    """
+    wanted = [names] if isinstance(names, str) else list(names)
+    if not wanted:
+        raise ValueError("`names` must hold at least one variable of the dataset, got none")
+    with network_panel(dataset, ax, BLUE, over=over) as panel:
+        first = panel.drawn[0].dataset
+        series = [one.values(name) for one in panel.drawn for name in wanted]
+        panel.log = _far_apart(series) and all(_towards_zero(first, name) for name in wanted)
+        for index, name in enumerate(wanted):
+            panel.curves(name, _words(first, name), index=index, ink=colour(index), limits=("exactly 0", "infinite"))
+        _draw_limits(panel, {limit(first, name) for name in wanted})
+        if len(wanted) > 1:
+            panel.label = "value"
+    if over != "layer":
+        last = {name for one in panel.drawn for name in layer_names(one.dataset.expand_dims("layer"))}
+        where = f"layer {last.pop()}" if len(last) == 1 else "the last layer"
+        panel.ax.set_xlabel(f"{over}, at {where}", parse_math=False)
+    return panel.ax
+
+
+def _words(dataset: xr.Dataset, name: str) -> str:
+    """A variable in the legend: its heading, and its limit or direction."""
+    goes = limit(dataset, name)
+    arrow = _ARROWS.get(str(dataset[name].attrs.get("better")), "") if np.isnan(goes) else f" → {goes:g}"
+    return literal(heading(dataset, name)) + arrow
+
+
+def _far_apart(series: Sequence[np.ndarray]) -> bool:
+    """Whether a logarithmic axis shows more: values over a decade or more, none of them negative."""
+    values = np.concatenate(series)
+    positive = values[np.isfinite(values) & (values > 0)]
+    return positive.size > 1 and not (values < 0).any() and positive.max() > _DECADE * positive.min()
+
+
+def _towards_zero(dataset: xr.Dataset, name: str) -> bool:
+    """Whether the small values are the ones to tell apart, not those near a largest one."""
+    return limit(dataset, name) == 0 or not np.isfinite(dataset[name].attrs.get("valid_max", np.inf))
+
+
+def _draw_limits(panel: Panel, limits: set[float]) -> None:
+    """Dotted lines where the limits are; an arrow below a logarithmic axis that has no place for zero."""
+    for height in sorted(height for height in limits if np.isfinite(height)):
+        if height > 0 or not panel.log:
+            panel.level(height, color=GREY, linestyle=LINES[3], linewidth=1.0)
+        else:
+            place: dict[str, Any] = {"xycoords": "axes fraction", "color": GREY, "annotation_clip": False}
+            panel.ax.annotate("", (1.015, 0.0), (1.015, 0.14), arrowprops={"arrowstyle": "->", "color": GREY}, **place)
+            panel.ax.annotate("collapse", (1.015, 0.16), rotation=90, fontsize="small", ha="center", **place)

@@ -1,0 +1,142 @@
+"""What a dataset of layers says of itself: its layers, the dimension in front of them, and what tables show."""
+
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+
+INNER: Final = frozenset(
+    {"layer", "layer_", "class", "class_", "component", "feature", "feature_", "side", "edge"},
+)
+"""Dimensions of a single measurement; any other one is in front: a step, an epoch, a checkpoint, a model."""
+APART: Final = ("model", "run", "network")
+"""Dimensions in front along which nothing progresses, so that their entries are networks of their own."""
+
+
+def layered(dataset: xr.Dataset, given: str = "`dataset`") -> xr.Dataset:
+    """The dataset with its dimension `layer`, which a single layer lacks, and numbered steps in their order.
+
+    Raises
+    ------
+    ValueError
+        If there is no layer or no step, or more than one dimension in front of the layers.
+
+    Examples
+    --------
+    >>> one = xr.Dataset({"compression": ("layer", [2.0, 1.0])}, {"layer": ["a", "b"]}).isel(layer=1)
+    >>> layered(one)["compression"].dims
+    ('layer',)
+    """
+    if "layer" not in dataset.dims:
+        dataset = dataset.expand_dims("layer" if "layer" in dataset.coords else {"layer": ["–"]})
+    front = _in_front(dataset)
+    if len(front) > 1:
+        raise ValueError(
+            f"{given} has {len(front)} dimensions in front of its layers ({', '.join(front)}); keep one of them, "
+            f"such as by .isel({front[0]}=-1)"
+        )
+    for name in ("layer", *front):
+        if dataset.sizes[name] == 0:
+            raise ValueError(f"{given} has no {name}s: its dimension {name!r} is empty; measure at least one")
+    if front and np.issubdtype(_coordinate(dataset, front[0]).dtype, np.number):
+        return dataset.sortby(front[0]) if front[0] in dataset.coords else dataset
+    return dataset
+
+
+def leading(dataset: xr.Dataset) -> str | None:
+    """The dimension in front of the layers, if there is one."""
+    return next(iter(_in_front(dataset)), None)
+
+
+def networks(dataset: xr.Dataset, name: str = "") -> dict[str, xr.Dataset]:
+    """A dataset's networks by name: several where its leading dimension is `model`, `run` or `network`.
+
+    Examples
+    --------
+    >>> both = xr.Dataset({"compression": (("model", "layer"), [[2.0], [1.0]])}, {"model": ["MLP", "hybrid"]})
+    >>> list(networks(both))
+    ['MLP', 'hybrid']
+    """
+    dim = leading(dataset)
+    if dim not in APART:
+        return {name: dataset}
+    plain = _coordinate(dataset, dim).dtype.kind not in "iuf"
+    words = [label if plain else f"{dim} {label}" for label in labels(dataset, dim)]
+    return {f"{name}, {word}" if name else word: dataset.isel({dim: at}) for at, word in enumerate(words)}
+
+
+def last(dataset: xr.Dataset) -> tuple[xr.Dataset, str]:
+    """The last step and its name; the dataset itself and no name where it has no steps.
+
+    Examples
+    --------
+    >>> run = xr.Dataset({"compression": (("epoch", "layer"), [[2.0], [1.0]])}, {"epoch": [0, 10]})
+    >>> last(run)[1]
+    'epoch 10'
+    """
+    dim = leading(dataset)
+    return (dataset, "") if dim is None else (dataset.isel({dim: -1}), f"{dim} {labels(dataset, dim)[-1]}")
+
+
+def shown(dataset: xr.Dataset) -> list[str]:
+    """The variables along `layer` that tables have a column for: those with a heading, or all where none has one."""
+    numbers = [name for name, one in dataset.data_vars.items() if one.dims == ("layer",) and one.dtype.kind in "fiub"]
+    headed = [str(name) for name in numbers if dataset[name].attrs.get("heading")]
+    return headed or [str(name) for name in numbers if dataset[name].dtype.kind == "f"]
+
+
+def heading(dataset: xr.Dataset, name: str) -> str:
+    """What a variable is called in tables."""
+    return str(dataset[name].attrs.get("heading") or name)
+
+
+def family(dataset: xr.Dataset, name: str) -> str:
+    """What a variable is chosen with; nothing in older files."""
+    return str(dataset[name].attrs.get("family", ""))
+
+
+def limit(dataset: xr.Dataset, name: str) -> float:
+    """The value of a variable at full collapse, NaN where none is known."""
+    return float(dataset[name].attrs.get("at_collapse", np.nan))
+
+
+def labels(dataset: xr.Dataset, dim: str) -> list[str]:
+    """Names of the entries along a dimension, or their positions."""
+    values = _coordinate(dataset, dim)
+    return [f"{value:g}" if values.dtype.kind == "f" else str(value) for value in values]
+
+
+def layer_names(dataset: xr.Dataset) -> list[str]:
+    """Names of the layers, or their positions."""
+    return labels(dataset, "layer") if "layer" in dataset.dims else []
+
+
+def class_names(dataset: xr.Dataset) -> list[str]:
+    """Names of the classes, or their numbers."""
+    if "class_name" in dataset.coords and dataset["class_name"].dims == ("class",):
+        return [str(value) for value in dataset["class_name"].values]
+    return labels(dataset, "class") if "class" in dataset.dims else []
+
+
+def num_classes(dataset: xr.Dataset) -> int | None:
+    """The number of classes, from the dimension or the provenance."""
+    stated: Any = dataset.sizes.get("class", dataset.attrs.get("num_classes"))
+    return None if stated is None else int(stated)
+
+
+def scalar(dataset: xr.Dataset, name: str) -> float:
+    """A number of the whole network, NaN where the dataset has none."""
+    if name in dataset.data_vars and dataset[name].size == 1:
+        return float(dataset[name].item())
+    return float("nan")
+
+
+def _in_front(dataset: xr.Dataset) -> list[str]:
+    """All dimensions of variables that are not those of a single measurement."""
+    dims = (dim for variable in dataset.data_vars.values() for dim in variable.dims)
+    return list(dict.fromkeys(str(dim) for dim in dims if dim not in INNER))
+
+
+def _coordinate(dataset: xr.Dataset, dim: str) -> np.ndarray:
+    """The labels along a dimension as they are, or positions."""
+    return np.asarray(dataset[dim].values if dim in dataset.coords else np.arange(dataset.sizes[dim]))

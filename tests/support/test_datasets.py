@@ -1,0 +1,58 @@
+"""What a dataset says of its layers and of the dimension in front of them."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from neurocollapse.support.dataset import labels, last, layered, leading, networks, shown
+
+
+def dataset(*dims: str, **coordinates: object) -> xr.Dataset:
+    """One variable along some dimensions of two entries each."""
+    return xr.Dataset({"D": (dims, np.arange(2.0 ** len(dims)).reshape((2,) * len(dims)))}, coordinates)
+
+
+@pytest.mark.parametrize("dims", [("epoch", "layer"), ("layer", "epoch"), ("epoch", "layer", "class"), ("epoch",)])
+def test_the_dimension_in_front_is_found_wherever_it_stands(dims: tuple[str, ...]) -> None:
+    assert leading(dataset(*dims)) == "epoch"
+
+
+@pytest.mark.parametrize("dims", [("layer",), ("layer", "class"), ("layer", "class", "class_"), ()])
+def test_a_single_measurement_has_none(dims: tuple[str, ...]) -> None:
+    assert leading(dataset(*dims)) is None
+
+
+def test_numbered_steps_are_put_in_order_and_named_ones_stay() -> None:
+    assert layered(dataset("epoch", "layer", epoch=[5, 2]))["D"].values.tolist() == [[2.0, 3.0], [0.0, 1.0]]
+    assert layered(dataset("epoch", "layer", epoch=["z", "a"]))["D"].values.tolist() == [[0.0, 1.0], [2.0, 3.0]]
+
+
+@pytest.mark.parametrize(
+    ("coordinate", "names"),
+    [
+        ([1, 20], ["1", "20"]),
+        ([0.5, 1e-4], ["0.5", "0.0001"]),
+        (["a", "b"], ["a", "b"]),
+        (np.array(["2024-01-01", "2024-01-02"], "datetime64[D]"), ["2024-01-01", "2024-01-02"]),
+    ],
+)
+def test_labels_are_text(coordinate: object, names: list[str]) -> None:
+    found = labels(dataset("epoch", "layer", epoch=coordinate), "epoch")
+    assert [text[: len(name)] for text, name in zip(found, names, strict=True)] == names
+
+
+def test_entries_without_labels_are_counted() -> None:
+    assert last(dataset("epoch", "layer"))[1] == "epoch 1"
+    assert list(networks(dataset("run", "layer"), "MLP")) == ["MLP, run 0", "MLP, run 1"]
+
+
+def test_a_dropped_layer_is_put_back_without_a_name() -> None:
+    one = layered(dataset("epoch"))
+    assert set(one["D"].dims) == {"layer", "epoch"}
+    assert one["layer"].values.tolist() == ["–"]
+
+
+def test_numbers_without_a_heading_are_shown_only_where_none_has_one() -> None:
+    plain = dataset("layer").assign(words=("layer", ["a", "b"]), count=("layer", [1, 2]))
+    assert shown(plain) == ["D"]
+    assert shown(plain.assign(S=("layer", [1.0, 2.0], {"heading": "S"}))) == ["S"]
