@@ -11,6 +11,7 @@ from neurocollapse.hooks.outputs import Path
 from neurocollapse.hooks.plan import Site, SiteKey
 from neurocollapse.hooks.pool import Pool
 from neurocollapse.hooks.recorder import Calls, Recorder
+from neurocollapse.support.table import html_table
 
 
 class Features(Mapping[str, Tensor]):
@@ -51,6 +52,15 @@ class Features(Mapping[str, Tensor]):
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name}: {tuple(tensor.shape)}" for name, tensor in self.items())
         return f"Features({shapes})"
+
+    def _repr_html_(self) -> str:
+        sites = self.sites
+        rows = [
+            [name, sites[name].module_type, str(tuple(tensor.shape)), sites[name].layout, sites[name].pooling]
+            for name, tensor in self.items()
+        ]
+        rows += [[name, f"left out: {reason}", "", "", ""] for name, reason in self.skipped.items()]
+        return html_table(["layer", "type", "features", "layout", "pooling"], rows)
 
     @property
     def sites(self) -> dict[str, Site]:

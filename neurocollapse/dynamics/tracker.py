@@ -1,5 +1,6 @@
 """Spectra and singular subspaces of weights along any training run."""
 
+import html
 from collections.abc import Callable, Iterable, Sequence
 from operator import index
 from os import PathLike
@@ -16,6 +17,7 @@ from neurocollapse.dynamics.layout import Layout, Options
 from neurocollapse.dynamics.matrices import Weights, as_matrix, matrix_places, named_matrices
 from neurocollapse.dynamics.rows import InMemory, RowFile, Store, stored_layout, stored_memory
 from neurocollapse.dynamics.snapshots import Snapshots
+from neurocollapse.support.table import html_table
 
 
 class WeightTracker:
@@ -156,6 +158,12 @@ class WeightTracker:
         where = "memory" if self.path is None else str(self.path)
         count = 0 if self._run is None else len(self._run.layout.names)
         return f"WeightTracker({count} layers, every {self.every}, in {where})"
+
+    def _repr_html_(self) -> str:
+        layout = None if self._run is None else self._run.layout
+        named = [] if layout is None else zip(layout.names, layout.shapes, strict=True)
+        rows = [[name, f"{outputs:,} × {inputs:,}"] for name, (outputs, inputs) in named]
+        return f"<p>{html.escape(repr(self))}</p>{html_table(['layer', 'outputs × inputs'], rows)}"
 
     def _begin(self, step: int, weights: Weights) -> "_Run":
         """Begin at the first step that is seen, whether or not it is one of those wanted."""

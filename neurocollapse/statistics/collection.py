@@ -10,6 +10,7 @@ from torch import Tensor
 from neurocollapse.statistics.moments import ClassMoments
 from neurocollapse.statistics.reader import Reader
 from neurocollapse.support.state import StateFileError, read_state, write_state
+from neurocollapse.support.table import html_table
 
 FILE_KIND = "moments"
 
@@ -147,6 +148,16 @@ class MomentCollection(Mapping[str, ClassMoments]):
         classes = next((value.num_classes for value in self.moments.values()), 0)
         plural = "" if len(self) == 1 else "s"
         return f"MomentCollection({len(self)} layer{plural}, {self.num_samples} samples, {classes} classes)"
+
+    def _repr_html_(self) -> str:
+        headings = ["layer", "type", "features", "rows", "pooling", "dtype", "read by a linear layer of"]
+        rows = []
+        for name, moments in self.items():
+            record, reader = self.record(name), self.readers.get(name)
+            numbers = (f"{moments.num_features:,}", f"{moments.num_samples:,}")
+            outputs = "" if reader is None else f"{reader.num_outputs:,} outputs"
+            rows.append([name, record.module_type, *numbers, record.pooling, record.feature_dtype, outputs])
+        return f"<p>{self!r}</p>{html_table(headings, rows)}"
 
 
 _FIELDS = ("count", "reference", "offset_sum", "offset_square", "within_scatter")

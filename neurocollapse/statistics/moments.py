@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from neurocollapse.statistics.kernels import mirrored
+from neurocollapse.support.table import html_table
 
 BLOCK_ELEMENTS = 2**22
 """Elements of a float64 block of class means (32 MiB): results are formed in column blocks of this size."""
+MOST_SHOWN = 20
+"""Classes that a notebook shows one by one."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -170,6 +173,20 @@ class ClassMoments:
             f"ClassMoments({self.num_samples} samples, {self.present.numel()} of {self.num_classes} classes present, "
             f"{self.num_features} features{covariance})"
         )
+
+    def _repr_html_(self) -> str:
+        parts = (self.count, self.reference, self.offset_sum, self.offset_square)
+        first = ClassMoments(*(part[:MOST_SHOWN] for part in parts))
+        norms = first.mean.norm(dim=1).tolist()
+        spreads = (first.scatter / first.count).sqrt().tolist()
+        counts = first.count.tolist()
+        rows = [
+            [str(label), f"{count:,}", *([f"{norm:.4g}", f"{spread:.4g}"] if count else ["–", "–"])]
+            for label, (count, norm, spread) in enumerate(zip(counts, norms, spreads, strict=True))
+        ]
+        more = f"<p>and {self.num_classes - MOST_SHOWN:,} more classes</p>" if self.num_classes > MOST_SHOWN else ""
+        headings = ["class", "samples", "norm of the mean", "spread around it"]
+        return f"<p>{self!r}</p>{html_table(headings, rows)}{more}"
 
     def _column_blocks(self) -> Iterator[slice]:
         """Column slices whose float64 blocks over all classes stay within BLOCK_ELEMENTS."""

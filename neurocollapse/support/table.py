@@ -1,5 +1,6 @@
-"""Plain-text tables for terminals."""
+"""Tables for terminals and notebooks."""
 
+import html
 from collections.abc import Collection, Sequence
 
 
@@ -22,3 +23,16 @@ def aligned(headings: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: 
         ).rstrip()
         for line in lines
     )
+
+
+def html_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table for notebooks; everything in it is text, never markup.
+
+    Examples
+    --------
+    >>> html_table(["layer"], [["<b>"]])
+    '<table><thead><tr><th>layer</th></tr></thead><tbody><tr><td>&lt;b&gt;</td></tr></tbody></table>'
+    """
+    head = "".join(f"<th>{html.escape(heading)}</th>" for heading in headings)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
