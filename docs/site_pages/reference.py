@@ -23,7 +23,7 @@ LONGEST_VALUE = 80
 GROUPS = {
     "Analyse": ("analyze", "collect", "measure", "layers", "layer_tree", "capture"),
     "Verify": ("verify", "verify_parsimony", "experiment"),
-    "Show and keep": ("plot", "report", "save", "open"),
+    "Show and keep": ("plot", "report", "table", "save", "open"),
 }
 """The verbs of the top level; what is not named here is a value, or an error or a warning."""
 

@@ -27,9 +27,8 @@ from neurocollapse.cli.options import (
     SplitOption,
     Weighting,
 )
-from neurocollapse.report.numbers import number
+from neurocollapse.report import table
 from neurocollapse.statistics import process_group
-from neurocollapse.support.table import aligned
 
 
 def analyze(
@@ -112,27 +111,6 @@ def list_layers(
     print(nc.layers(network, example))
 
 
-def summary(dataset: xr.Dataset) -> str:
-    """The numbers of every layer as a plain table."""
-    columns = {
-        "compression": "D",
-        "decay_ratio": "D ratio",
-        "separation": "S",
-        "discrimination": "discrimination",
-    }
-    rows = [
-        [
-            str(layer.item()),
-            str(dataset["module_type"].values[index]),
-            str(dataset["feature_dimension"].values[index]),
-            *(number(dataset[name].values[index]) for name in columns),
-        ]
-        for index, layer in enumerate(dataset["layer"])
-    ]
-    headings = ["layer", "type", "features", *columns.values()]
-    return aligned(headings, rows, numbers=range(2, len(headings)))
-
-
 def _chosen_probe(probes: bool, probe: Probe | None) -> bool | str:
     """What `neurocollapse.analyze` takes as `probes`."""
     if probe is not None and not probes:
@@ -145,6 +123,6 @@ def _finish(named: dict[str, xr.Dataset], dataset: xr.Dataset, output: Path, rep
     nc.save(dataset, output)
     if report_path is not None:
         nc.report(named, report_path)
-    print(f"{summary(dataset)}\n\nanalysis: {output.resolve()}")
+    print(f"{table(dataset)}\n\nanalysis: {output.resolve()}")
     if report_path is not None:
         print(f"report:   {report_path.resolve()}")

@@ -7,8 +7,8 @@ import typer
 import xarray as xr
 
 import neurocollapse as nc
-from neurocollapse.cli.analyze import summary
 from neurocollapse.cli.inputs import check_folders
+from neurocollapse.report import table
 
 
 def report(
@@ -34,7 +34,7 @@ def report(
     nc.report(results, output, title="How layers separate and compress", figures=look.figures)
     nc.save(xr.DataTree.from_dict(dict(look.analyses)), analysis)
     for name, dataset in look.analyses.items():
-        print(f"{name}\n{summary(dataset)}\n")
+        print(f"{name}\n{table(dataset)}\n")
     for name, verification in look.verifications.items():
         print(f"{name}: {verification.title.lower()}: {verification.status}")
     print(f"\nanalysis: {analysis.resolve()}\nreport:   {output.resolve()}")

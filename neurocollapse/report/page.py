@@ -11,54 +11,24 @@ import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from neurocollapse.report.curves import collapse_pictures, layer_pictures, step_pictures, with_steps
+from neurocollapse.report.definitions import collapse_rows, definitions
 from neurocollapse.report.figures import Picture, picture
+from neurocollapse.report.provenance import provenance_rows, skipped_rows, warning_rows
 from neurocollapse.report.results import Results, sort_results
-from neurocollapse.report.summary import comparison, glance, sentences
-from neurocollapse.report.tables import PROBED, layer_rows, probe_rows, provenance_rows, skipped_rows, warning_rows
+from neurocollapse.report.summary import comparison, fits, glance, sentences
+from neurocollapse.report.tables import table
 from neurocollapse.report.verification import bound_tables, is_experiment, section
 from neurocollapse.support.atomic import write
+from neurocollapse.support.dataset import last, leading
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_CAPTIONS = {
-    "compression": (
-        "Compression D by layer",
-        "D is the spread within classes over the spread between them; lower is more collapsed. On this log axis a "
-        "straight line means that every layer multiplies D by the same factor. Dashed: the least-squares line.",
-    ),
-    "decay": (
-        "Decay ratio by layer",
-        "D of a layer over D of the layer before. Below 1 a layer pulls classes together, above 1 it spreads them "
-        "again. Dashed: the one factor of the fit.",
-    ),
-    "separation": (
-        "Separation of the class means by layer",
-        "S and discrimination differ in where the means are measured from and whether the cosine keeps its sign, so "
-        "they are not comparable. Dotted: S at a simplex frame, the most symmetric arrangement of the classes.",
-    ),
-    "class_spread": (
-        "Spread of every class by layer",
-        "Spread of each class over the between-class trace. The curves average to D, weighted by samples, so a class "
-        "far above the others is the one that holds D up.",
-    ),
-    "probes": (
-        "What can be read from each layer",
-        "Accuracy of a linear probe, and of the nearest class mean. Where the probe's curve flattens the classes are "
-        "separable; where the nearest mean catches up they are compressed as well.",
-    ),
-    "ranks": (
-        "How many directions the features use",
-        "Numerical rank: how many singular values carry 95 % of their sum. Effective rank: exp of their entropy. "
-        "Dotted: the number of classes, which neither exceeds at full collapse.",
-    ),
-}
-_NEEDED = {
-    "class_spread": ("class_scatter",),
-    "probes": ("probe_accuracy_train", "probe_accuracy_test", "ncm_accuracy_train", "ncm_accuracy_test"),
-    "ranks": ("numerical_rank", "effective_rank"),
-}
-"""Variables without which a picture is left out."""
+_MOST_COLUMNS = 12
+"""A table with more columns is split, one table a family."""
+_WIDTH = 120
+"""Characters of a row that fit on the page."""
 
 
 def report(
@@ -77,7 +47,8 @@ def report(
     ----------
     results
         A Dataset of `nc.analyze` or `nc.measure`, a Verification of `nc.verify`, a mapping of names to either, or a
-        list of either. Several analyses are compared in the same figures.
+        list of either. Several analyses are compared in the same figures. Of datasets joined along a step or epoch the
+        last one is told in words and tables, and all are drawn; along `model`, `run` or `network`, each is a network.
     path
         File to write; its folder must exist.
     title
@@ -101,33 +72,33 @@ def report(
     Examples
     --------
     >>> import tempfile, xarray as xr
-    >>> names = "compression decay_ratio separation discrimination within_trace between_trace".split()
-    >>> dataset = xr.Dataset({name: ("layer", [1.0, 0.5]) for name in names}, {"layer": ["a", "b"]})
+    >>> dataset = xr.Dataset({"compression": ("layer", [1.0, 0.5])}, {"layer": ["a", "b"]})
     >>> report({"net": dataset}, tempfile.mkdtemp() + "/report.html").name
     'report.html'
     """
     target = _check_path(path)
     found = sort_results(results)
+    latest = {name: last(dataset)[0] for name, dataset in found.analyses.items()}
     sections = [section(name, value) for name, value in found.verifications.items()]
     page = _template().render(
         title=title or _title(found),
         style=_style(),
-        analyses=[
-            {"name": name, "sentences": sentences(dataset), "rows": layer_rows(dataset), "probes": probe_rows(dataset)}
-            for name, dataset in found.analyses.items()
-        ],
-        probed=list(PROBED.values()),
-        glance=glance(found.analyses),
-        comparison=comparison(found.analyses),
-        pictures=_pictures(found.analyses),
+        analyses=[_analysis(name, dataset) for name, dataset in found.analyses.items()],
+        fits=fits(latest),
+        glance=glance(latest),
+        comparison=comparison(latest),
+        pictures=dict(_pictures(found.analyses)),
+        over=with_steps(found.analyses)[1],
+        collapse=collapse_rows(latest),
         extra=_extra(figures),
         verifications=[
             {**shown, "pictures": _verification_pictures(value, shown["dataset"], index)}
             for index, (shown, value) in enumerate(zip(sections, found.verifications.values(), strict=True))
         ],
-        warnings=warning_rows(found.analyses),
-        skipped=skipped_rows(found.analyses),
-        provenance=provenance_rows(found.analyses),
+        definitions=definitions(latest),
+        warnings=warning_rows(latest),
+        skipped=skipped_rows(latest),
+        provenance=provenance_rows(latest),
     )
     return write(target, page)
 
@@ -138,25 +109,30 @@ def _title(found: Results) -> str:
     return "Neural collapse, layer by layer: " + ", ".join(names[:4]) + (" and more" if len(names) > 4 else "")
 
 
-def _pictures(analyses: Mapping[str, xr.Dataset]) -> list[Picture]:
-    """The curves, all networks in the same axes, each panel a figure of its own so that it fits a phone."""
-    if not analyses:
-        return []
-    from neurocollapse import plots  # here, not above: importing the library must not cost importing matplotlib
+def _analysis(name: str, dataset: xr.Dataset) -> dict[str, Any]:
+    """Sentences and tables of one network; of several steps the last one."""
+    latest, step = last(dataset)
+    dim = leading(dataset)
+    if dim and dataset.sizes[dim] > 1:
+        step += f", the last of {dataset.sizes[dim]}"
+    whole = table(latest)
+    parts = whole.families() if len(whole.headings) > _MOST_COLUMNS else [whole]
+    tables = [one for part in parts for one in part.fitted(_WIDTH)]
+    return {"name": name, "sentences": sentences(latest, step), "step": step, "tables": tables, "totals": whole.totals}
 
-    drawn: Any = next(iter(analyses.values())) if len(analyses) == 1 else analyses
-    pictures = []
-    for name, (heading, caption) in _CAPTIONS.items():
-        if not all(needed in one.data_vars for one in analyses.values() for needed in _NEEDED.get(name, ())):
-            continue
-        axes = getattr(plots, name)(drawn, ax=plots.offscreen_axes())
-        pictures.append(picture(axes.figure, title=heading, caption=caption, prefix=name))
-    return pictures
+
+def _pictures(analyses: Mapping[str, xr.Dataset]) -> list[tuple[str, list[Picture]]]:
+    """The curves of each section."""
+    return [
+        ("layers", layer_pictures(analyses)),
+        ("steps", step_pictures(analyses)),
+        ("collapse", collapse_pictures(analyses)),
+    ]
 
 
 def _verification_pictures(result: Any, dataset: Any, index: int) -> list[Picture]:
     """An experiment's own figure, or the bounds beside the measurements of a verification."""
-    from neurocollapse import plots  # see _pictures
+    from neurocollapse import plots  # here, not above: importing the library must not cost importing matplotlib
 
     if is_experiment(result):
         figure = result.figure()
@@ -164,11 +140,11 @@ def _verification_pictures(result: Any, dataset: Any, index: int) -> list[Pictur
         plots.close(figure)
         return [drawn]
     pictures = []
-    for table in bound_tables(dataset):
-        axes: Any = plots.bounds(dataset, quantity=table["quantity"], ax=plots.offscreen_axes())
-        title = f"{table['heading'].capitalize()} and what the theorems allow"
+    for bound in bound_tables(dataset):
+        axes: Any = plots.bounds(dataset, quantity=bound["quantity"], ax=plots.offscreen_axes())
+        title = f"{bound['heading'].capitalize()} and what the theorems allow"
         caption = "Dots inside a bracket agree with it; a lower bound below zero says nothing."
-        prefix = f"verification{index}-{table['quantity']}"
+        prefix = f"verification{index}-{bound['quantity']}"
         pictures.append(picture(axes.figure, title=title, caption=caption, prefix=prefix))
     return pictures
 

@@ -6,13 +6,14 @@ from typing import Any
 
 import xarray as xr
 
-_LAYER_VARIABLES = ("compression", "decay_ratio", "separation", "discrimination", "within_trace", "between_trace")
+from neurocollapse.support.dataset import last, layered, networks, shown
+
 _VERIFICATION_ATTRIBUTES = ("status", "assumptions", "verdicts", "to_dataset")
 
 
 @dataclass
 class Results:
-    """The two kinds of result, in the order given."""
+    """The two kinds of result, in the order given; every analysis is of one network."""
 
     analyses: dict[str, xr.Dataset] = field(default_factory=dict)
     verifications: dict[str, Any] = field(default_factory=dict)
@@ -30,20 +31,17 @@ def sort_results(results: Any) -> Results:
     """
     found = Results()
     for given, name, value in _entries(results):
-        target: dict[str, Any]
         if isinstance(value, xr.Dataset):
-            _check_analysis(value, given)
-            target = found.analyses
-            name = name or str(value.attrs.get("model") or value.attrs.get("title") or "network")
+            for network, one in networks(_checked(value, given), name).items():
+                known = network or str(value.attrs.get("model") or value.attrs.get("title") or "network")
+                found.analyses[_unused(known, found.analyses)] = one
         elif all(hasattr(value, attribute) for attribute in _VERIFICATION_ATTRIBUTES):
-            target = found.verifications
-            name = name or "verification"
+            found.verifications[_unused(name or "verification", found.verifications)] = value
         else:
             raise TypeError(
                 f"{given} must be the Dataset of nc.analyze or nc.measure, or the Verification of nc.verify, "
                 f"got {type(value).__name__}"
             )
-        target[_unused(name, target)] = value
     if not (found.analyses or found.verifications):
         raise ValueError("`results` must hold at least one Dataset or Verification, got none")
     return found
@@ -63,17 +61,14 @@ def _entries(results: Any) -> Iterator[tuple[str, str, Any]]:
         yield "`results`", "", results
 
 
-def _check_analysis(dataset: xr.Dataset, given: str) -> None:
-    """Refuse a Dataset that lacks what the report shows."""
+def _checked(dataset: xr.Dataset, given: str) -> xr.Dataset:
+    """An analysis with its dimension `layer`; a Dataset without numbers along it is refused."""
     if "posterior_upper" in dataset.data_vars:
         raise ValueError(f"{given} is the Dataset of a verification; pass the Verification itself")
-    missing = [name for name in _LAYER_VARIABLES if name not in dataset.data_vars]
-    if missing or dataset.sizes.get("layer", 0) == 0:
-        what = f"has no {', '.join(missing)}" if missing else "has no layers"
-        raise ValueError(f"{given} {what}; pass the result of nc.analyze or nc.measure")
-    wrong = [name for name in _LAYER_VARIABLES if dataset[name].dims != ("layer",)]
-    if wrong:
-        raise ValueError(f"{given}: {wrong[0]!r} must run along 'layer' alone, got {tuple(dataset[wrong[0]].dims)}")
+    whole = layered(dataset, given)
+    if not shown(last(whole)[0]):
+        raise ValueError(f"{given} holds no number along 'layer'; pass the result of nc.analyze or nc.measure")
+    return whole
 
 
 def _unused(name: str, taken: Mapping[str, Any]) -> str:

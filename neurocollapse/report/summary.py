@@ -2,24 +2,28 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from neurocollapse.report.curves import of_collapse
 from neurocollapse.report.numbers import exponential, interval, number
+from neurocollapse.report.tables import cells
+from neurocollapse.support.dataset import heading, layer_names, num_classes, scalar, shown
 
 WITHIN = 0.01
 """Accuracies that differ by less count as alike."""
 
 
-def sentences(dataset: xr.Dataset) -> list[str]:
-    """What was measured on what, how D falls, how S rises, and what probes read."""
-    return [_scope(dataset), _compression(dataset), *_separation(dataset), *_probes(dataset)]
+def sentences(dataset: xr.Dataset, step: str = "") -> list[str]:
+    """What was measured on what, how D falls, how S rises, and what probes read; `step` says when."""
+    return [_scope(dataset, step), *_compression(dataset), *_separation(dataset), *_probes(dataset)]
 
 
 def comparison(analyses: Mapping[str, xr.Dataset]) -> str:
     """Which network ends most compressed and by how much, where the question has an answer."""
+    if not all("compression" in dataset.data_vars for dataset in analyses.values()):
+        return ""
     last = {name: float(dataset["compression"].values[-1]) for name, dataset in analyses.items()}
     if len(last) < 2 or not all(math.isfinite(value) and value > 0 for value in last.values()):
         return ""
@@ -31,8 +35,8 @@ def comparison(analyses: Mapping[str, xr.Dataset]) -> str:
     return f"At its last layer {best} is {factor} times more compressed than {worst} ({ends})."
 
 
-def _scope(dataset: xr.Dataset) -> str:
-    """Layers, model, samples, classes."""
+def _scope(dataset: xr.Dataset, step: str) -> str:
+    """Layers, model, samples, classes, step."""
     layers = dataset.sizes["layer"]
     text = f"{layers} layer{'s' * (layers != 1)}"
     if model := dataset.attrs.get("model"):
@@ -41,27 +45,30 @@ def _scope(dataset: xr.Dataset) -> str:
         text += f" ({number(parameters)} parameters)"
     if (samples := dataset.attrs.get("num_samples")) is not None:
         text += f", measured on {number(samples)} samples"
-    classes = dataset.attrs.get("num_classes", dataset.sizes.get("class"))
-    return text + (f" in {number(classes)} classes." if classes is not None else ".")
+    if (classes := num_classes(dataset)) is not None:
+        text += f" in {number(classes)} classes"
+    return f"{text}, at {step}." if step else f"{text}."
 
 
-def _compression(dataset: xr.Dataset) -> str:
+def _compression(dataset: xr.Dataset) -> list[str]:
     """First and last D, and the geometric fit with how well it describes them."""
+    if "compression" not in dataset.data_vars:
+        return []
     values = dataset["compression"].values.astype(np.float64)
-    names = [str(name) for name in dataset["layer"].values]
+    names = layer_names(dataset)
     known = np.flatnonzero(~np.isnan(values))
     if known.size == 0:
-        return "Compression D is undefined at every layer."
+        return ["Compression D is undefined at every layer."]
     first, last = known[0], known[-1]
     if first == last:
-        return f"Compression D is {number(values[first])} at {names[first]}."
+        return [f"Compression D is {number(values[first])} at {names[first]}."]
     verb = "falls" if values[last] < values[first] else "rises" if values[last] > values[first] else "stays"
     text = (
         f"Compression D {verb} from {number(values[first])} ({names[first]}) to {number(values[last])} ({names[last]})"
     )
     if values[last] == 0:
         text += ", exact collapse"
-    return text + _fit(dataset)
+    return [text + _fit(dataset)]
 
 
 def _fit(dataset: xr.Dataset) -> str:
@@ -90,19 +97,19 @@ def _separation(dataset: xr.Dataset) -> list[str]:
         ("separation", "Separation S (centred means, absolute cosine)"),
         ("discrimination", "Discrimination (uncentred means, signed cosine)"),
     ):
-        values = dataset[name].values.astype(np.float64)
+        values = dataset[name].values.astype(np.float64) if name in dataset.data_vars else np.empty(0)
         known = values[~np.isnan(values)]
         if known.size:
             texts.append(f"{words} goes from {number(known[0])} to {number(known[-1])}")
-    classes = dataset.attrs.get("num_classes", dataset.sizes.get("class"))
-    if texts and classes is not None and int(classes) > 2:
-        texts[0] += f"; a simplex frame of {number(classes)} classes has {number(1 - 1 / (int(classes) - 1))}"
+    classes = num_classes(dataset) or 0
+    if texts and "separation" in dataset.data_vars and classes > 2:
+        texts[0] += f"; a simplex frame of {number(classes)} classes has {number(1 - 1 / (classes - 1))}"
     return [f"{text}." for text in texts]
 
 
 def _probes(dataset: xr.Dataset) -> list[str]:
     """From which layer on a linear probe reads the classes as well as from any, and where the rank goes."""
-    texts, names = [], [str(name) for name in dataset["layer"].values]
+    texts, names = [], layer_names(dataset)
     if "probe_accuracy_test" in dataset.data_vars:
         accuracy = dataset["probe_accuracy_test"].values.astype(np.float64)
         if not np.isnan(accuracy).all():
@@ -118,28 +125,24 @@ def _probes(dataset: xr.Dataset) -> list[str]:
     return [f"{text}." for text in texts]
 
 
-def glance(analyses: Mapping[str, xr.Dataset]) -> list[dict[str, Any]]:
-    """One row of key numbers for each network."""
-    rows = []
-    for name, dataset in analyses.items():
-        compression = dataset["compression"].values
-        slope, low, high = (scalar(dataset, f"decay_{part}") for part in ("slope", "slope_lower", "slope_upper"))
-        rows.append(
-            {
-                "name": name,
-                "layers": dataset.sizes["layer"],
-                "first": number(compression[0]),
-                "last": number(compression[-1]),
-                "factor": number(exponential(slope)),
-                "interval": "–" if math.isnan(low) else interval(exponential(low), exponential(high)),
-                "r_squared": number(scalar(dataset, "decay_r_squared")),
-                "separation": number(dataset["separation"].values[-1]),
-                "discrimination": number(dataset["discrimination"].values[-1]),
-            }
-        )
+def fits(analyses: Mapping[str, xr.Dataset]) -> list[list[str]]:
+    """Layers of each network, and the line fitted to its compression where there is one."""
+    rows = [["layers", *(str(one.sizes["layer"]) for one in analyses.values())]]
+    slopes = [[scalar(one, f"decay_slope{end}") for end in ("", "_lower", "_upper")] for one in analyses.values()]
+    if not all(math.isnan(slope) for slope, _, _ in slopes):
+        rows.append(["factor per layer", *(number(exponential(slope)) for slope, _, _ in slopes)])
+        ends = ["–" if math.isnan(low) else interval(exponential(low), exponential(high)) for _, low, high in slopes]
+        rows.append(["95 % interval", *ends])
+        rows.append(["R²", *(number(scalar(one, "decay_r_squared")) for one in analyses.values())])
     return rows
 
 
-def scalar(dataset: xr.Dataset, name: str) -> float:
-    """A number of the dataset, NaN where it has none."""
-    return float(dataset[name]) if name in dataset.data_vars and dataset[name].ndim == 0 else float("nan")
+def glance(analyses: Mapping[str, xr.Dataset]) -> list[list[str]]:
+    """Heading of every number and its value at the last layer of each network; collapse has a table of its own."""
+    names = {
+        name: heading(one, name) for one in analyses.values() for name in shown(one) if name not in of_collapse(one)
+    }
+    return [
+        [words, *(cells(one[name])[-1] if name in shown(one) else "–" for one in analyses.values())]
+        for name, words in names.items()
+    ]

@@ -1,138 +1,208 @@
-"""Tables and lists of the page: layers, provenance, warnings, what was skipped."""
+"""A dataset as a table: its layers as rows, and every number that has a heading as a column."""
 
-import json
-from collections.abc import Mapping
-from typing import Any
+import html
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 import xarray as xr
 
 from neurocollapse.report.numbers import number
+from neurocollapse.support.dataset import (
+    family,
+    heading,
+    last,
+    layer_names,
+    layered,
+    leading,
+    networks,
+    shown,
+)
+from neurocollapse.support.table import aligned, html_table
 
-_NUMBERS = ("compression", "decay_ratio", "separation", "discrimination", "within_trace", "between_trace")
-PROBED = {
-    "probe_accuracy_train": "probe, train",
-    "probe_accuracy_test": "probe, held out",
-    "ncm_accuracy_train": "nearest, train",
-    "ncm_accuracy_test": "nearest, held out",
-    "numerical_rank": "rank",
-    "effective_rank": "effective rank",
-}
-"""Variables of the probes and their headings."""
-_PROVENANCE = {
-    "created": "measured at",
-    "model": "model",
-    "num_parameters": "parameters",
-    "num_samples": "samples",
-    "num_classes": "classes",
-    "mode": "mode",
-    "precision": "precision",
-    "weighting": "weighting of classes in Σ_B",
-    "device": "device",
-    "seed": "seed",
-    "probe": "linear probe",
-    "probe_train_samples": "samples that the probes are fitted on",
-    "probe_test_samples": "samples that the probes are tested on",
-    "probe_seed": "seed of the split of these samples",
-    "command": "command",
-    "elapsed_seconds": "seconds taken",
-    "neurocollapse_version": "neurocollapse",
-    "torch_version": "PyTorch",
-    "python_version": "Python",
-}
-_ELSEWHERE = {"title", "warnings", "skipped_layers"}
+_DESCRIPTIONS = {"module_type": "type", "feature_dimension": "features", "pooling": "pooling"}
+_TERMINAL = (100, 24)
+"""Columns and lines where nothing says how large the terminal is."""
 
 
-def layer_rows(dataset: xr.Dataset) -> list[dict[str, str]]:
-    """One row a layer: what it is and what was measured."""
-    rows = []
-    for index, name in enumerate(dataset["layer"].values):
-        row = {"name": str(name)}
-        for key in ("depth", "module_type", "feature_dimension", "pooling"):
-            row[key] = _coordinate(dataset, key, index)
-        for key in _NUMBERS:
-            row[key] = number(dataset[key].values[index])
-        rows.append(row)
-    return rows
+@dataclass(frozen=True)
+class Column:
+    """One column: its heading, its cells as text, what it is chosen with, and whether it holds numbers."""
+
+    heading: str
+    cells: tuple[str, ...]
+    family: str = ""
+    is_number: bool = True
+
+    @property
+    def width(self) -> int:
+        """Characters in the widest cell."""
+        return max(map(len, (self.heading, *self.cells)))
 
 
-def probe_rows(dataset: xr.Dataset) -> list[tuple[str, list[str]]]:
-    """Layer and its probes' numbers, in the order of `PROBED`; nothing where the analysis had no probes."""
-    if not all(name in dataset.data_vars for name in PROBED):
-        return []
-    columns = [[number(value, 4 if "accuracy" in name else 3) for value in dataset[name].values] for name in PROBED]
-    names = [str(name) for name in dataset["layer"].values]
-    return [(name, list(values)) for name, values in zip(names, zip(*columns, strict=True), strict=True)]
+@dataclass(frozen=True, repr=False)
+class Table:
+    """The layers of a dataset as text: `print` it, or leave it as the last line of a notebook's cell.
+
+    Attributes
+    ----------
+    keys : tuple of Column
+        What names a row: the layer, and before it the network where there are several.
+    columns : tuple of Column
+        Kind and size of the layers, then every number that has a heading.
+    totals : tuple of (str, str)
+        Heading and value of numbers of the whole network.
+    step : str
+        Which step the numbers are of, where there are several.
+    """
+
+    keys: tuple[Column, ...]
+    columns: tuple[Column, ...]
+    totals: tuple[tuple[str, str], ...] = ()
+    step: str = ""
+
+    @property
+    def headings(self) -> list[str]:
+        """The names of all columns."""
+        return [column.heading for column in (*self.keys, *self.columns)]
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """The cells of each layer, as text."""
+        return list(zip(*(column.cells for column in (*self.keys, *self.columns)), strict=True))
+
+    @property
+    def words(self) -> list[int]:
+        """Which columns hold words, not numbers."""
+        return [index for index, column in enumerate((*self.keys, *self.columns)) if not column.is_number]
+
+    def families(self) -> list["Table"]:
+        """One table for each family of columns, all with the same keys."""
+        groups = groupby(self.columns, key=lambda column: column.family)
+        return [Table(self.keys, tuple(columns)) for _, columns in groups] or [self]
+
+    def fitted(self, width: int) -> list["Table"]:
+        """As few tables as fit into a number of characters; a family is split only where it does not fit by itself."""
+        room = width - sum(column.width + 2 for column in self.keys)
+        blocks: list[tuple[Column, ...]] = [()]
+        for block in self.families():
+            whole = _fits(blocks[-1] + block.columns, room)
+            for part in [block.columns] if whole else [(column,) for column in block.columns]:
+                starts = not whole and part == block.columns[:1]
+                if blocks[-1] and (starts or not _fits(blocks[-1] + part, room)):
+                    blocks.append(())
+                blocks[-1] += part
+        return [Table(self.keys, block) for block in blocks]
+
+    def as_text(self, width: int | None = None) -> str:
+        """The table for a terminal of so many characters; of this terminal by default."""
+        parts = [one._aligned() for one in self.fitted(width or shutil.get_terminal_size(_TERMINAL).columns)]
+        parts += ["\n".join(f"{name}: {value}" for name, value in self.totals)] if self.totals else []
+        return "\n\n".join([self.step, *parts] if self.step else parts)
+
+    def _aligned(self) -> str:
+        """All columns in one block of text."""
+        return aligned(self.headings, self.rows, numbers=set(range(len(self.headings))) - set(self.words))
+
+    def __repr__(self) -> str:
+        return self.as_text()
+
+    def _repr_html_(self) -> str:
+        totals = html_table(["", "network"], self.totals) if self.totals else ""
+        return (f"<p>{html.escape(self.step)}</p>" if self.step else "") + html_table(self.headings, self.rows) + totals
 
 
-def _coordinate(dataset: xr.Dataset, key: str, index: int) -> str:
-    """One layer's entry of a coordinate, or a dash where the dataset lacks it."""
-    if key not in dataset.coords or dataset[key].dims != ("layer",):
-        return "–"
-    value = dataset[key].values[index]
-    return number(value) if np.issubdtype(type(value), np.number) else str(value)
+def table(dataset: xr.Dataset) -> Table:
+    """The layers of a dataset as rows, with a column for every number that has a heading.
+
+    Headings are what the variables say of themselves; where none has one, as in files of older versions, all numbers
+    are shown under their names. Of several steps the last one is shown; entries along `model`, `run` or `network` are
+    shown one below the other.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        Result of `nc.measure` or `nc.analyze`, also concatenated, or with one layer or step selected.
+
+    Returns
+    -------
+    Table
+
+    Raises
+    ------
+    TypeError
+        If ``dataset`` is something else.
+    ValueError
+        If it holds no number along `layer`, or more than one dimension in front of the layers.
+
+    Examples
+    --------
+    >>> values = ("layer", [2.0, 0.25], {"heading": "D"})
+    >>> print(table(xr.Dataset({"compression": values}, {"layer": ["fc1", "fc2"]})))
+    layer      D
+    fc1        2
+    fc2    0.250
+    """
+    if not isinstance(dataset, xr.Dataset):
+        raise TypeError(f"`dataset` must be an xarray.Dataset, got {type(dataset).__name__}; pass one of nc.analyze")
+    whole = layered(dataset)
+    parts = {name: last(one) for name, one in networks(whole).items()}
+    built = [_columns(one) for one, _ in parts.values()]
+    columns = [one for pieces in zip(*built, strict=True) if set((one := _joined(pieces)).cells) != {"none"}]
+    if len(columns) == 1:
+        raise ValueError("`dataset` holds no number along `layer`; pass the result of nc.analyze or nc.measure")
+    keys = columns[:1]
+    if len(parts) > 1:
+        names = [name for name, (one, _) in parts.items() for _ in layer_names(one)]
+        keys = [Column(str(leading(whole)), tuple(names), is_number=False), *keys]
+    totals = [
+        (f"{text}, {name}" if len(parts) > 1 else text, value)
+        for name, (one, _) in parts.items()
+        for text, value in _totals(one)
+    ]
+    return Table(tuple(keys), tuple(columns[1:]), tuple(totals), next(iter(parts.values()))[1])
 
 
-def provenance_rows(analyses: Mapping[str, xr.Dataset]) -> list[tuple[str, list[str]]]:
-    """Label and one value for each analysis; known entries first, then whatever else the datasets carry."""
-    others = [key for dataset in analyses.values() for key in dataset.attrs if key not in _PROVENANCE]
-    keys = [*_PROVENANCE, *dict.fromkeys(key for key in map(str, others) if key not in _ELSEWHERE)]
-    rows = []
-    for key in keys:
-        values = [dataset.attrs.get(key) for dataset in analyses.values()]
-        if any(value is not None for value in values):
-            rows.append((_PROVENANCE.get(key, key), [_plain(value) for value in values]))
-    return rows
-
-
-def _plain(value: Any) -> str:
-    """An attribute as text: numbers by their digits, everything else as it is."""
-    if isinstance(value, int | float | np.number) and not isinstance(value, bool):
-        return number(value, 4)
-    return "–" if value is None else str(value)
-
-
-def warning_rows(analyses: Mapping[str, xr.Dataset]) -> list[tuple[str, str]]:
-    """Network and warning: those the measurement left, and what the numbers themselves give away."""
-    rows = [(name, text) for name, dataset in analyses.items() for text in _decoded(dataset, "warnings", list)]
-    for name, dataset in analyses.items():
-        undefined = dataset["layer"].values[np.isnan(dataset["compression"].values)]
-        if undefined.size:
-            rows.append((name, f"compression is undefined (0/0) at {_listed(undefined)}"))
-        if "class_count" in dataset.data_vars and "class" in dataset["class_count"].dims:
-            absent = dataset["class_count"].max([d for d in dataset["class_count"].dims if d != "class"]) == 0
-            if bool(absent.any()):
-                rows.append((name, f"no samples of class {_listed(_class_names(dataset)[absent.values])}"))
-    return rows
-
-
-def _class_names(dataset: xr.Dataset) -> np.ndarray:
-    """Names of the classes, or their numbers."""
-    key = "class_name" if "class_name" in dataset.coords else "class"
-    return np.asarray(dataset[key].values)
-
-
-def _listed(names: Any, limit: int = 6) -> str:
-    """Names in a row, the rest counted."""
-    shown = ", ".join(str(name) for name in names[:limit])
-    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
-
-
-def skipped_rows(analyses: Mapping[str, xr.Dataset]) -> list[tuple[str, str, str]]:
-    """Network, layer and reason for each layer that was matched and not measured."""
+def _columns(dataset: xr.Dataset) -> list[Column]:
+    """The layers' names, what they are, and every number of theirs."""
+    names = shown(dataset)
+    first = family(dataset, names[0]) if names else ""
+    kinds = [name for name in _DESCRIPTIONS if name in dataset.coords and dataset[name].dims in ((), ("layer",))]
     return [
-        (name, layer, reason)
-        for name, dataset in analyses.items()
-        for layer, reason in _decoded(dataset, "skipped_layers", dict).items()
+        Column("layer", tuple(layer_names(dataset)), is_number=False),
+        *(
+            Column(_DESCRIPTIONS[name], _described(dataset, name), first, is_number=name == "feature_dimension")
+            for name in kinds
+        ),
+        *(Column(heading(dataset, name), cells(dataset[name]), family(dataset, name)) for name in names),
     ]
 
 
-def _decoded(dataset: xr.Dataset, key: str, kind: type) -> Any:
-    """A JSON attribute, which netCDF can hold only as text; text that is not of that form counts as one entry."""
-    value = dataset.attrs.get(key)
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            value = [value] if kind is list else {"": value}
-    return value if isinstance(value, kind) else kind()
+def cells(values: xr.DataArray) -> tuple[str, ...]:
+    """Numbers as text: four digits of a share, which is read near its ends, three of others."""
+    share = values.attrs.get("valid_min") == 0 and values.attrs.get("valid_max") == 1
+    return tuple(number(value, 4 if share else 3) for value in np.ravel(values.values))
+
+
+def _described(dataset: xr.Dataset, name: str) -> tuple[str, ...]:
+    """A coordinate of the layers as text: a selected layer has it as one value; a dash where it is not known."""
+    values = np.broadcast_to(dataset[name].values, dataset.sizes["layer"]).tolist()
+    return tuple(value if isinstance(value, str) else number(value) for value in values)
+
+
+def _joined(pieces: Sequence[Column]) -> Column:
+    """One column below the other."""
+    return replace(pieces[0], cells=tuple(cell for piece in pieces for cell in piece.cells))
+
+
+def _totals(dataset: xr.Dataset) -> list[tuple[str, str]]:
+    """Numbers of the whole network that have a heading."""
+    names = [str(name) for name, one in dataset.data_vars.items() if not one.dims and one.attrs.get("heading")]
+    return [(heading(dataset, name), cells(dataset[name])[0]) for name in names]
+
+
+def _fits(columns: Sequence[Column], room: int) -> bool:
+    """Whether columns fit beside each other, two spaces between them."""
+    return sum(column.width + 2 for column in columns) <= room + 2

@@ -68,7 +68,8 @@ def test_analyze_writes_what_the_library_returns(run: Callable[..., Outcome], tm
     expected = nc.analyze(model, data.open("digits").loader(128), include_input=True)
     np.testing.assert_array_equal(dataset["compression"], expected["compression"])
     assert list(dataset["layer"].values) == ["input", "0", "1", "2", "3"]
-    assert "layer" in outcome.out
+    assert outcome.out.splitlines()[0].split()[:3] == ["layer", "type", "features"]
+    assert str(nc.table(dataset)) in outcome.out
     assert str(tmp_path / "analysis.nc") in outcome.out
     assert "<svg" in (tmp_path / "page.html").read_text()
 

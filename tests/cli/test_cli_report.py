@@ -81,3 +81,13 @@ def test_a_file_that_cannot_be_shown_is_named(run: Run, measured: xr.Dataset) ->
     code, out, err = run("x.nc", "y.nc")
     assert (code, out) == (2, "")
     assert err.startswith("neurocollapse: y.nc: the dataset does not hold a setting of svd-evolution")
+
+
+def test_a_run_of_several_epochs_with_a_users_own_number_is_reported(run: Run) -> None:
+    own = ("layer", [3.0, 1.0], {"heading": "my norm", "long_name": "norm of the means", "family": "own"})
+    one = xr.Dataset({"compression": ("layer", [2.0, 0.5]), "mine": own}, {"layer": ["fc1", "fc2"]})
+    saved(xr.concat([one, one], dim="epoch"), "run.nc")
+    assert run("run.nc")[::2] == (0, "")
+    page = Path("report.html").read_text(encoding="utf-8")
+    for said in (">my norm</th>", "<dt>my norm: norm of the means</dt>", "epoch 1, the last of 2"):
+        assert said in page

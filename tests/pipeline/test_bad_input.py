@@ -320,10 +320,10 @@ BAD: dict[str, tuple[Callable[[SimpleNamespace], Any], type[BaseException], str]
         r"which does not exist; create it first",
     ),
     "report over a folder": (lambda c: nc.report(c.dataset, c.tmp / "empty"), IsADirectoryError, r"must be a file"),
-    "report on half a dataset": (
-        lambda c: nc.report(c.dataset.drop_vars("compression"), c.tmp / "a.html"),
+    "report on a dataset of no layers": (
+        lambda c: nc.report(c.dataset[["class_count"]], c.tmp / "a.html"),
         ValueError,
-        r"has no compression; pass the result of nc.analyze",
+        r"holds no number along 'layer'; pass the result of nc.analyze",
     ),
 }
 

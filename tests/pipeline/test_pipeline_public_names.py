@@ -20,9 +20,10 @@ PUBLIC = [
     "plot",
     "report",
     "save",
+    "table",
     "verify",
 ]
-PLOTS = ["bounds", "class_spread", "compression", "decay", "features", "layers", "separation"]
+PLOTS = ["bounds", "class_spread", "collapse", "compression", "decay", "features", "layers", "quantities", "separation"]
 HEAVY = [
     "IPython",
     "matplotlib",

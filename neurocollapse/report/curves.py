@@ -1,0 +1,155 @@
+"""The figures of the page: curves over the layers, over the steps of the last layer, and the measures of collapse."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import xarray as xr
+
+from neurocollapse.report.figures import Picture, picture
+from neurocollapse.support.dataset import family, last, leading, shown
+
+COLLAPSE = "collapse"
+"""The family that has a section of its own."""
+
+
+class _Curves(NamedTuple):
+    """A figure of `nc.plot` with what to read in it, and the variables without which it is left out."""
+
+    plot: str
+    needs: tuple[str, ...]
+    title: str
+    caption: str
+
+
+_CURVES = (
+    _Curves(
+        "compression",
+        ("compression",),
+        "Compression D by layer",
+        "D is the spread within classes over the spread between them; lower is more collapsed. On this log axis a "
+        "straight line means that every layer multiplies D by the same factor. Dashed: the least-squares line.",
+    ),
+    _Curves(
+        "decay",
+        ("decay_ratio",),
+        "Decay ratio by layer",
+        "D of a layer over D of the layer before. Below 1 a layer pulls classes together, above 1 it spreads them "
+        "again. Dashed: the one factor of the fit.",
+    ),
+    _Curves(
+        "separation",
+        ("separation", "discrimination"),
+        "Separation of the class means by layer",
+        "S and discrimination differ in where the means are measured from and whether the cosine keeps its sign, so "
+        "they are not comparable. Dotted: S at a simplex frame, the most symmetric arrangement of the classes.",
+    ),
+    _Curves(
+        "class_spread",
+        ("class_scatter", "between_trace"),
+        "Spread of every class by layer",
+        "Spread of each class over the between-class trace. The curves average to D, weighted by samples, so a class "
+        "far above the others is the one that holds D up.",
+    ),
+    _Curves(
+        "probes",
+        ("probe_accuracy_train", "probe_accuracy_test", "ncm_accuracy_train", "ncm_accuracy_test"),
+        "What can be read from each layer",
+        "Accuracy of a linear probe, and of the nearest class mean. Where the probe's curve flattens the classes are "
+        "separable; where the nearest mean catches up they are compressed as well.",
+    ),
+    _Curves(
+        "ranks",
+        ("numerical_rank", "effective_rank"),
+        "How many directions the features use",
+        "Numerical rank: how many singular values carry 95 % of their sum. Effective rank: exp of their entropy. "
+        "Dotted: the number of classes, which neither exceeds at full collapse.",
+    ),
+)
+
+
+def layer_pictures(analyses: Mapping[str, xr.Dataset]) -> list[Picture]:
+    """The curves over the layers, all networks in the same axes; each panel is a figure of its own, to fit a phone.
+
+    Numbers of a family that none of these figures shows, such as a user's own, are drawn one by one.
+    """
+    from neurocollapse import plots  # here, not above: importing the library must not cost importing matplotlib
+
+    if not analyses:
+        return []
+    pictures, families = [], {COLLAPSE, ""}
+    latest = last(next(iter(analyses.values())))[0]
+    for curves in _CURVES:
+        if all(name in one.data_vars for one in analyses.values() for name in curves.needs):
+            families |= {family(latest, name) for name in curves.needs}
+            pictures.append(_drawn(getattr(plots, curves.plot), analyses, curves.plot, curves.title, curves.caption))
+    for name in _shared(analyses):
+        if family(latest, name) not in families:
+            title = f"{_capital(str(latest[name].attrs.get('long_name', name)))} by layer"
+            caption = str(latest[name].attrs.get("convention", ""))
+            pictures.append(_drawn(plots.quantities, analyses, f"layers-{name}", title, caption, names=name))
+    return pictures
+
+
+def step_pictures(analyses: Mapping[str, xr.Dataset]) -> list[Picture]:
+    """The last layer's numbers over the steps, one figure a family."""
+    from neurocollapse import plots  # see layer_pictures
+
+    stepped, dim = with_steps(analyses)
+    families: dict[str, list[str]] = {}
+    for name in _shared(stepped):
+        if all(dim in one[name].dims for one in stepped.values()):
+            families.setdefault(family(next(iter(stepped.values())), name), []).append(name)
+    return [
+        _drawn(plots.quantities, stepped, f"steps{index}", _capital(words) or "Numbers", "", names=names, over=dim)
+        for index, (words, names) in enumerate(families.items())
+        if words != COLLAPSE
+    ]
+
+
+def collapse_pictures(analyses: Mapping[str, xr.Dataset]) -> list[Picture]:
+    """A figure each for NC1 to NC4, of the networks that have measures of collapse."""
+    measured = {name: one for name, one in analyses.items() if of_collapse(last(one)[0])}
+    if not measured:
+        return []
+    from neurocollapse.plots.collapse import collapse_panels  # see layer_pictures
+
+    panels = collapse_panels(_one_or_all(measured))
+    return [_drawn(draw, None, title.partition(":")[0], title, "") for title, draw in panels.items()]
+
+
+def with_steps(analyses: Mapping[str, xr.Dataset]) -> tuple[dict[str, xr.Dataset], str]:
+    """The networks that have several steps, and the dimension of these, which is that of the first one."""
+    fronts = {name: str(dim) for name, one in analyses.items() if (dim := leading(one)) and one.sizes[dim] > 1}
+    front = next(iter(fronts.values()), "")
+    return {name: analyses[name] for name, dim in fronts.items() if dim == front}, front
+
+
+def of_collapse(dataset: xr.Dataset) -> list[str]:
+    """The measures of neural collapse that a dataset of one step shows."""
+    return [name for name in shown(dataset) if family(dataset, name) == COLLAPSE]
+
+
+def _shared(analyses: Mapping[str, xr.Dataset]) -> list[str]:
+    """The numbers along `layer` that all networks show."""
+    found = [shown(last(one)[0]) for one in analyses.values()]
+    return [name for name in (found[0] if found else []) if all(name in names for names in found)]
+
+
+def _one_or_all(analyses: Mapping[str, xr.Dataset]) -> Any:
+    """A network alone without its name, which needs no legend."""
+    return next(iter(analyses.values())) if len(analyses) == 1 else analyses
+
+
+def _drawn(plot: Callable[..., Any], analyses: Any, prefix: str, title: str, caption: str, **options: Any) -> Picture:
+    """One figure, which pyplot never hears of."""
+    from neurocollapse import plots  # see layer_pictures
+
+    given = () if analyses is None else (_one_or_all(analyses),)
+    ax: Any = plots.offscreen_axes()
+    plot(*given, ax=ax, **options)
+    return picture(ax.figure, title=title, caption=caption, prefix=prefix)
+
+
+def _capital(words: str) -> str:
+    """Words as the beginning of a sentence."""
+    return words[:1].upper() + words[1:]

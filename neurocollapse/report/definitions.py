@@ -1,0 +1,89 @@
+"""What the numbers of a report are: names, formulas, ranges and limits, as their variables say."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import xarray as xr
+from markupsafe import Markup
+
+from neurocollapse.report.curves import of_collapse
+from neurocollapse.report.formulas import formula
+from neurocollapse.report.numbers import interval, number
+from neurocollapse.report.tables import cells
+from neurocollapse.support.dataset import heading, limit, shown
+
+
+def definitions(analyses: Mapping[str, xr.Dataset]) -> list[dict[str, Any]]:
+    """Heading, symbol, name and text of every number that the tables show and that says something of itself.
+
+    Networks that were measured by different conventions have a line each; collapse has a table of its own.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for dataset in analyses.values():
+        for name in (*shown(dataset), *_totals(dataset)):
+            attrs = dataset[name].attrs
+            if name in of_collapse(dataset) or not attrs:
+                continue
+            entry = found.setdefault(
+                name,
+                {
+                    "heading": heading(dataset, name),
+                    "symbol": symbol(dataset, name),
+                    "name": str(attrs.get("long_name", "")),
+                    "conventions": [],
+                    "facts": _facts(dataset, name),
+                    "reference": str(attrs.get("reference", "")),
+                },
+            )
+            convention = str(attrs.get("convention", ""))
+            if convention and convention not in entry["conventions"]:
+                entry["conventions"].append(convention)
+    return list(found.values())
+
+
+def collapse_rows(analyses: Mapping[str, xr.Dataset]) -> list[list[Any]]:
+    """Measure, value at the last layer of each network, limit at collapse, direction, definition."""
+    first: dict[str, xr.Dataset] = {}
+    for dataset in analyses.values():
+        for name in of_collapse(dataset):
+            first.setdefault(name, dataset)
+    rows: list[list[Any]] = []
+    for name, dataset in first.items():
+        attrs = dataset[name].attrs
+        values = [cells(one[name])[-1] if name in one.data_vars else "–" for one in analyses.values()]
+        words = (str(attrs.get(key, "")) for key in ("long_name", "convention", "reference"))
+        definition = Markup(" ").join([symbol(dataset, name), "; ".join(filter(None, words))])
+        rows.append(
+            [heading(dataset, name), *values, number(limit(dataset, name)), str(attrs.get("better", "–")), definition]
+        )
+    return rows
+
+
+def symbol(dataset: xr.Dataset, name: str) -> Markup:
+    """The symbol of a variable, or nothing."""
+    tex = str(dataset[name].attrs.get("symbol", ""))
+    return formula(tex) if tex else Markup("")
+
+
+def _facts(dataset: xr.Dataset, name: str) -> str:
+    """Range, limit at collapse and direction in words."""
+    attrs = dataset[name].attrs
+    low, high = (float(attrs.get(key, math.nan)) for key in ("valid_min", "valid_max"))
+    known = {
+        (True, True): interval(low, high),
+        (True, False): f"at least {number(low)}",
+        (False, True): f"at most {number(high)}",
+    }
+    facts = [known.get((not math.isnan(low), not math.isnan(high)), "")]
+    if not math.isnan(limit(dataset, name)):
+        facts.append(f"{number(limit(dataset, name))} at full collapse")
+    if better := attrs.get("better"):
+        facts.append(f"{better} is more collapsed")
+    units = str(attrs.get("units", "1"))
+    return "; ".join(filter(None, [*facts, "" if units in ("", "1") else f"in {units}"]))
+
+
+def _totals(dataset: xr.Dataset) -> list[str]:
+    """Numbers of the whole network that have a heading."""
+    return [str(name) for name, one in dataset.data_vars.items() if not one.dims and one.attrs.get("heading")]

@@ -1,0 +1,94 @@
+"""Where the numbers come from, what they warn of, and which layers they leave out."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from neurocollapse.report.numbers import number
+from neurocollapse.support.dataset import class_names, layer_names
+
+_PROVENANCE = {
+    "created": "measured at",
+    "model": "model",
+    "num_parameters": "parameters",
+    "num_samples": "samples",
+    "num_classes": "classes",
+    "mode": "mode",
+    "precision": "precision",
+    "weighting": "weighting of classes in Σ_B",
+    "device": "device",
+    "seed": "seed",
+    "probe": "linear probe",
+    "probe_train_samples": "samples that the probes are fitted on",
+    "probe_test_samples": "samples that the probes are tested on",
+    "probe_seed": "seed of the split of these samples",
+    "command": "command",
+    "elapsed_seconds": "seconds taken",
+    "neurocollapse_version": "neurocollapse",
+    "torch_version": "PyTorch",
+    "python_version": "Python",
+}
+_ELSEWHERE = {"title", "warnings", "skipped_layers"}
+
+
+def provenance_rows(analyses: Mapping[str, xr.Dataset]) -> list[list[str]]:
+    """Label and one value for each analysis; known entries first, then whatever else the datasets carry."""
+    others = [key for dataset in analyses.values() for key in dataset.attrs if key not in _PROVENANCE]
+    keys = [*_PROVENANCE, *dict.fromkeys(key for key in map(str, others) if key not in _ELSEWHERE)]
+    rows = []
+    for key in keys:
+        values = [dataset.attrs.get(key) for dataset in analyses.values()]
+        if any(value is not None for value in values):
+            rows.append([_PROVENANCE.get(key, key), *map(_plain, values)])
+    return rows
+
+
+def _plain(value: Any) -> str:
+    """An attribute as text: numbers by their digits, everything else as it is."""
+    if isinstance(value, int | float | np.number) and not isinstance(value, bool):
+        return number(value, 4)
+    return "–" if value is None else str(value)
+
+
+def warning_rows(analyses: Mapping[str, xr.Dataset]) -> list[tuple[str, str]]:
+    """Network and warning: those the measurement left, and what the numbers themselves give away."""
+    rows = [(name, text) for name, dataset in analyses.items() for text in _decoded(dataset, "warnings", list)]
+    for name, dataset in analyses.items():
+        values = dataset.get("compression")
+        if values is not None and bool(values.isnull().any()):
+            undefined = np.asarray(layer_names(dataset))[values.isnull().values]
+            rows.append((name, f"compression is undefined (0/0) at {_listed(undefined)}"))
+        if "class_count" in dataset.data_vars and "class" in dataset["class_count"].dims:
+            absent = dataset["class_count"].max([d for d in dataset["class_count"].dims if d != "class"]) == 0
+            if bool(absent.any()):
+                rows.append((name, f"no samples of class {_listed(np.asarray(class_names(dataset))[absent.values])}"))
+    return rows
+
+
+def _listed(names: Any, limit: int = 6) -> str:
+    """Names in a row, the rest counted."""
+    shown = ", ".join(str(name) for name in names[:limit])
+    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def skipped_rows(analyses: Mapping[str, xr.Dataset]) -> list[tuple[str, str, str]]:
+    """Layer, network and reason for each layer that was matched and not measured."""
+    return [
+        (layer, name, reason)
+        for name, dataset in analyses.items()
+        for layer, reason in _decoded(dataset, "skipped_layers", dict).items()
+    ]
+
+
+def _decoded(dataset: xr.Dataset, key: str, kind: type) -> Any:
+    """A JSON attribute, which netCDF can hold only as text; text that is not of that form counts as one entry."""
+    value = dataset.attrs.get(key)
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = [value] if kind is list else {"": value}
+    return value if isinstance(value, kind) else kind()
