@@ -15,8 +15,8 @@ from neurocollapse.hooks.outputs import first_tensor
 from neurocollapse.hooks.plan import Plan, make_plan
 from neurocollapse.hooks.presets import can_be_called, is_leaf
 from neurocollapse.hooks.select import ROOT
-from neurocollapse.hooks.weights import evaluation_mode
 from neurocollapse.hooks.wrappers import named_modules, unwrap
+from neurocollapse.support.quiet import in_mode
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _run(root: nn.Module, modules: dict[str, nn.Module], example: Any) -> _Surve
     handles = []
     try:
         handles = [module.register_forward_hook(survey.observe) for module in modules.values()]
-        with torch.random.fork_rng(devices), torch.no_grad(), unfused(modules.values()), evaluation_mode(root):
+        with torch.random.fork_rng(devices), torch.no_grad(), unfused(modules.values()), in_mode(root):
             root(*args, **kwargs)
     finally:
         for handle in handles:

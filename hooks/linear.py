@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from neurocollapse.hooks.weights import current, evaluation_mode
+from neurocollapse.hooks.weights import current
+from neurocollapse.support.quiet import in_mode
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -146,7 +147,7 @@ def _as_run(module: Any) -> tuple[Tensor, Tensor | None]:
     given = [*module.parameters(), *module.buffers(), torch.empty(0)]
     dtype = next(tensor.dtype for tensor in given if tensor.is_floating_point())
     options = {"device": given[0].device, "dtype": dtype}
-    with evaluation_mode(module), torch.autocast(given[0].device.type, enabled=False):
+    with in_mode(module), torch.autocast(given[0].device.type, enabled=False):
         offset = module.forward(torch.zeros(1, module.in_features, **options))[0]
         weight = (module.forward(torch.eye(module.in_features, **options)) - offset).T
     return weight, offset if bool(offset.any()) else None

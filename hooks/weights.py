@@ -1,13 +1,12 @@
 """A module's tensors as the module computes with them now, read without a change to the module."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
+
+from neurocollapse.support.quiet import in_mode
 
 
 def current(module: nn.Module, attribute: str) -> Tensor:
@@ -35,20 +34,7 @@ def current(module: nn.Module, attribute: str) -> Tensor:
     return getattr(module, attribute)
 
 
-@contextmanager
-def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; the flag of every single module is restored."""
-    modes = [(part, part.training) for part in module.modules()]
-    try:
-        for part, _ in modes:
-            part.training = False
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
-
-
 def _parametrised(parametrizations: ParametrizationList) -> Tensor:
     """What the parametrisations compute in eval mode: in train mode, the spectral one moves its buffers."""
-    with evaluation_mode(parametrizations):
+    with in_mode(parametrizations):
         return parametrizations()

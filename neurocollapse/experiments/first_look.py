@@ -11,10 +11,10 @@ from torch import Tensor
 from neurocollapse import data, plots
 from neurocollapse.data import Labelled
 from neurocollapse.experiments.collapse.progressive_theorem import ProgressiveTheorem, progressive_theorem
-from neurocollapse.experiments.threads import one_thread
 from neurocollapse.hooks import capture
 from neurocollapse.models import HybridMLP, init_weights
 from neurocollapse.passes.analyze import analyze
+from neurocollapse.support.quiet import one_thread
 from neurocollapse.theory import Verification, verify
 from neurocollapse.train import evaluate, fit
 

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from neurocollapse.support.quiet import in_mode
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -64,19 +66,13 @@ def cost(model: nn.Module, example: Any) -> Cost:
 
 
 def _flops(model: nn.Module, example: Any) -> int:
-    """Count the operations of one forward pass in eval mode; the modes are put back."""
-    modes = {module: module.training for module in model.modules()}
+    """Count the operations of one forward pass in eval mode."""
     counter = FlopCounterMode(display=False)
-    model.eval()
-    try:
-        with torch.no_grad(), _visible_attention(), counter:
-            if isinstance(example, Mapping):
-                model(**example)
-            else:
-                model(*example) if isinstance(example, tuple) else model(example)
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with in_mode(model), torch.no_grad(), _visible_attention(), counter:
+        if isinstance(example, Mapping):
+            model(**example)
+        else:
+            model(*example) if isinstance(example, tuple) else model(example)
     return int(counter.get_total_flops())
 
 

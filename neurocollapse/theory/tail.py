@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from neurocollapse.hooks import CaptureWarning, Recorder, SiteKey, is_linear, select, weight_and_bias
-from neurocollapse.hooks.weights import evaluation_mode
 from neurocollapse.statistics import ClassMoments
+from neurocollapse.support.quiet import in_mode
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 CHUNK = 1024
@@ -59,7 +59,7 @@ def linear_tail(model: nn.Module, inputs: Tensor, labels: Tensor, num_classes: i
     """
     watch = _Watch(model, int(labels.max()) + 1 if num_classes is None else num_classes)
     reference = next((one for one in model.parameters() if one.is_floating_point()), torch.empty(0))
-    with evaluation_mode(model), torch.no_grad(), warnings.catch_warnings():
+    with in_mode(model), torch.no_grad(), warnings.catch_warnings():
         # A layer that never runs, or gives no features, is no part of the run.
         warnings.filterwarnings("ignore", "no features of", CaptureWarning)
         with watch.recorder:

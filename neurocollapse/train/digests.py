@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from neurocollapse.support.quiet import kept_random_state
 from neurocollapse.train.batch import class_indices
-from neurocollapse.train.random_state import forked_random_state
 
 MAX_SAMPLES = 32  # spread over the data: enough to tell two data sets apart, few enough to read in no time
 
@@ -25,7 +25,7 @@ def data_digests(data: Any, device: torch.device) -> dict[str, int]:
     """
     some = list(range(0, len(data), -(-len(data) // MAX_SAMPLES)))
     loader = DataLoader(data, batch_sampler=[some], generator=torch.Generator())
-    with forked_random_state(device):
+    with kept_random_state(device):
         first, second = (_batch_digests(*next(iter(loader))) for _ in range(2))
     return {name: digest for name, digest in first.items() if second[name] == digest}
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from neurocollapse.support.quiet import in_mode, kept_random_state
 from neurocollapse.train.batch import check_outputs, class_indices
-from neurocollapse.train.random_state import forked_random_state
 from neurocollapse.train.settings import LOSSES, check_choice, loss_of
 
 
@@ -46,18 +46,12 @@ def evaluate(model: nn.Module, data: Dataset[Any], *, loss: str = "cross_entropy
     if num_samples == 0:
         raise ValueError("`data` must hold at least one sample, got none")
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    modes = {module: module.training for module in model.modules()}
     total_loss, num_correct = 0.0, 0
-    try:
-        model.eval()
-        with torch.no_grad(), forked_random_state(device):
-            for inputs, labels in DataLoader(data, batch_size, generator=torch.Generator()):
-                labels = class_indices(labels).to(device)
-                outputs = model(inputs.to(device))
-                check_outputs(outputs, labels)
-                total_loss += loss_of(outputs, labels, loss).item() * len(labels)
-                num_correct += int((outputs.argmax(dim=1) == labels).sum())
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with in_mode(model), kept_random_state(device), torch.no_grad():
+        for inputs, labels in DataLoader(data, batch_size, generator=torch.Generator()):
+            labels = class_indices(labels).to(device)
+            outputs = model(inputs.to(device))
+            check_outputs(outputs, labels)
+            total_loss += loss_of(outputs, labels, loss).item() * len(labels)
+            num_correct += int((outputs.argmax(dim=1) == labels).sum())
     return Evaluation(total_loss / num_samples, num_correct / num_samples)

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from neurocollapse.support.quiet import in_mode, kept_random_state, seed_random_state
 from neurocollapse.train.batch import check_outputs, class_indices
 from neurocollapse.train.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from neurocollapse.train.digests import data_digests
 from neurocollapse.train.events import Event, Progress, checked_events
-from neurocollapse.train.random_state import forked_random_state, seed_random_state
 from neurocollapse.train.settings import Settings, TrainingError, loss_of
 
 
@@ -135,7 +135,7 @@ class _Run:
         """Call one event so that looking does not change training: random state and train mode are put back."""
         if name not in self.events:
             return
-        with forked_random_state(self.device):
+        with kept_random_state(self.device):
             self.events[name](Progress(epoch, self.step, loss, accuracy, self.model))
         self.model.train()
 
@@ -220,14 +220,11 @@ def _latest(history: History) -> tuple[float, float]:
 @contextmanager
 def _left_as_found(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Put back random state and every module's train or eval mode, and drop the gradients, however the block ends."""
-    modes = {module: module.training for module in model.modules()}
-    with forked_random_state(device):
-        try:
+    try:
+        with kept_random_state(device), in_mode(model, "unchanged"):
             yield
-        finally:
-            for module, training in modes.items():
-                module.training = training
-            model.zero_grad(set_to_none=True)
+    finally:
+        model.zero_grad(set_to_none=True)
 
 
 @contextmanager

@@ -17,9 +17,9 @@ from neurocollapse.experiments.adapters.runs import KINDS, DeepLora, Run, Start,
 from neurocollapse.experiments.adapters.small_bert import encoder_of_folder, pretrained_small_bert, small_encoder
 from neurocollapse.experiments.adapters.sts import SHIPPED, read_pairs
 from neurocollapse.experiments.experiment import Experiment
-from neurocollapse.experiments.threads import one_thread
 from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.plots.experiments.deep_lora import draw_deep_lora
+from neurocollapse.support.quiet import one_thread
 
 
 def deep_lora(setting: DeepLora, workplace: Workplace) -> xr.Dataset:

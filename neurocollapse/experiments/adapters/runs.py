@@ -14,7 +14,7 @@ from neurocollapse.experiments.adapters.small_bert import Encode, bert_from_fold
 from neurocollapse.experiments.adapters.sts import ScoredPairs
 from neurocollapse.lowrank.adapters import Adapters, CompressedDeepLoRA, DeepLoRA, LoRA, inject
 from neurocollapse.lowrank.adapters.kinds import Kind
-from neurocollapse.train.random_state import forked_random_state, seed_random_state
+from neurocollapse.support.quiet import kept_random_state, seed_random_state
 
 KINDS: dict[str, type[Kind]] = {"LoRA": LoRA, "Deep LoRA": DeepLoRA, "compressed Deep LoRA": CompressedDeepLoRA}
 BETAS, EPS = (0.9, 0.999), 1e-6
@@ -125,7 +125,7 @@ def adapt(start: Start, run: Run) -> xr.Dataset:
     setting, device = start.setting, torch.device(start.setting.device)
     seed = 1000 * setting.seed + run.repeat
     pairs = start.train.subset(run.train_size, seed)
-    with forked_random_state(device):
+    with kept_random_state(device):
         seed_random_state(seed, device)
         model = start.model(seed).to(device)
         inputs, scores = _placed(start.encode(pairs.sentences), device), pairs.scores.to(device)

@@ -16,8 +16,8 @@ from tqdm import tqdm
 from neurocollapse.experiments.adapters.sentences import CONCEPT_OF, graded_pairs, vocabulary
 from neurocollapse.experiments.adapters.sts import Words
 from neurocollapse.models import ModelError
+from neurocollapse.support.quiet import kept_random_state, seed_random_state
 from neurocollapse.support.state import read_state, write_state
-from neurocollapse.train.random_state import forked_random_state, seed_random_state
 
 Encode = Callable[[Sequence[tuple[str, str]]], dict[str, Tensor]]
 """Sentence pairs → the model's inputs."""
@@ -77,7 +77,7 @@ def pretrained_small_bert(
     """
     if file is not None and file.exists():
         return read_state(file, FILE_KIND, error=ModelError)[1]
-    with forked_random_state(torch.device("cpu")):
+    with kept_random_state(torch.device("cpu")):
         seed_random_state(seed, torch.device("cpu"))
         weights = _pretrain(num_steps, progress)
     if file is not None:
@@ -87,7 +87,7 @@ def pretrained_small_bert(
 
 def small_bert(weights: dict[str, Tensor], *, seed: int) -> nn.Module:
     """The small BERT with a head of its own for one score, drawn from the seed."""
-    with forked_random_state(torch.device("cpu")):
+    with kept_random_state(torch.device("cpu")):
         seed_random_state(seed, torch.device("cpu"))
         model = _new_bert(num_labels=1)
     model.bert.load_state_dict(weights)
@@ -105,7 +105,7 @@ def bert_from_folder(folder: Path, *, seed: int) -> nn.Module:
     _check_folder(folder)
     package = transformers()
     options = {"local_files_only": True, "trust_remote_code": False}
-    with forked_random_state(torch.device("cpu")):
+    with kept_random_state(torch.device("cpu")):
         seed_random_state(seed, torch.device("cpu"))
         try:
             model = package.AutoModelForSequenceClassification.from_pretrained(

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from neurocollapse.data.synthetic import balanced_labels, noisy_orthonormal, one_hot
 from neurocollapse.experiments.experiment import Experiment, at_most, near
-from neurocollapse.experiments.threads import one_thread
 from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.plots.experiments.assumption_checks import draw_assumption_checks
+from neurocollapse.support.quiet import one_thread
 from neurocollapse.theory import Verdict
 from neurocollapse.train.descent import Descent, cosine, descend
 

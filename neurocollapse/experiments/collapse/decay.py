@@ -15,12 +15,12 @@ from neurocollapse.data.synthetic import balanced_labels, near_orthonormal, one_
 from neurocollapse.experiments.collapse.decay_claims import TRAINED, decay_claims, tradeoff_claims
 from neurocollapse.experiments.collapse.stack import Stack, descend_stack, features, stacked
 from neurocollapse.experiments.experiment import Experiment
-from neurocollapse.experiments.threads import one_thread
 from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.metrics import compression, geometric_decay
 from neurocollapse.models.linear import linear_weights
 from neurocollapse.plots.experiments.collapse import draw_decay, draw_tradeoff
 from neurocollapse.statistics import ClassMoments
+from neurocollapse.support.quiet import one_thread
 
 NETWORK = ("activation", "depth", "init_scale", "init", "seed")
 """The dimensions along which networks differ."""

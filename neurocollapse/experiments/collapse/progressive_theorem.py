@@ -9,12 +9,12 @@ from torch import Tensor
 
 from neurocollapse.data.synthetic import balanced_labels, noisy_orthonormal, one_hot
 from neurocollapse.experiments.experiment import Experiment, at_least, near
-from neurocollapse.experiments.threads import one_thread
 from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.metrics import compression, discrimination, geometric_decay
 from neurocollapse.models.linear import linear_weights
 from neurocollapse.plots.experiments.progressive_theorem import draw_progressive_theorem
 from neurocollapse.statistics import ClassMoments
+from neurocollapse.support.quiet import one_thread
 from neurocollapse.theory import Verdict, Verification, verify
 from neurocollapse.theory.posterior import POSTERIOR
 from neurocollapse.train.descent import Descent, cosine, descend

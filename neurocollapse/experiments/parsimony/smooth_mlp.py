@@ -11,10 +11,10 @@ from torch import Tensor
 
 from neurocollapse.data.synthetic import balanced_labels, near_orthonormal, one_hot, whiten
 from neurocollapse.experiments.experiment import Experiment, at_least, at_most, near
-from neurocollapse.experiments.threads import one_thread
 from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.models.linear import linear_weights
 from neurocollapse.plots.experiments.smooth_mlp import draw_smooth_mlp
+from neurocollapse.support.quiet import one_thread
 from neurocollapse.theory import ACTIVATIONS, Verdict, smooth_subspaces
 
 PRINTED: Mapping[str, tuple[float, ...]] = {
