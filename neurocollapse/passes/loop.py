@@ -167,7 +167,8 @@ class Pass:
         self._announce = announce
         self._sites: dict[SiteKey, str] = {}
         self._batch: ClassBatch | None = None
-        self._settled = self._torn = False
+        self._settled = False
+        self._torn = False  # whether some sinks or layers may have counted a batch that others have not
 
     def run(self) -> dict[str, Any]:
         """Hand every batch to the sinks, save what is new however the pass ends, and give the sinks' results."""
@@ -228,6 +229,7 @@ class Pass:
                     self._count(parts, labels)
                     self.progress.digest = digest
                     self._checkpoint.finish_batch(self.progress, self.sinks)
+                    self._torn = False
                 if index == 0 and self._announce is not None and not bar.disable:
                     bar.write(repr(self._announce()), file=sys.stderr)
             index += 1
@@ -252,6 +254,7 @@ class Pass:
         if not self._settled:
             self._settle(parts)
         self._warn_of_padding(parts)
+        self._torn = True
         if batch is not None:
             logits = logits_of(output, len(labels), count=len(batch.labels))
             with outside_autocast(batch.labels if logits is None else logits):
@@ -260,7 +263,7 @@ class Pass:
             self.progress.num_samples += len(batch.labels)
             self.progress.num_classes = batch.num_classes
         self.progress.num_batches += 1
-        self._batch, self._torn = None, False
+        self._batch = None
 
     def _begun(self, labels: Tensor, num_classes: int) -> ClassBatch | None:
         """The labels that count, once every sink has agreed to them; None where there are none.
