@@ -2,7 +2,7 @@
 
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import xarray as xr
@@ -111,7 +111,7 @@ def list_layers(
     print(nc.layers(network, example))
 
 
-def _chosen_probe(probes: bool, probe: Probe | None) -> bool | str:
+def _chosen_probe(probes: bool, probe: Probe | None) -> Any:
     """What `neurocollapse.analyze` takes as `probes`."""
     if probe is not None and not probes:
         raise ValueError("`--probe` is for probes only; pass --probes as well, or leave it out")

@@ -75,7 +75,7 @@ class Layer:
     @cached_property
     def probed(self) -> Probed:
         """Accuracy of simple classifiers on the kept features, and their rank; NaN where none were kept."""
-        return Probed(*[float("nan")] * 6) if self.split is None else probe_layer(self.split(), probe=self.probe)
+        return Probed() if self.split is None else probe_layer(self.split(), probe=self.probe)
 
     def placed(self, make: Callable[["Layer", Tensor], Made], like: Tensor) -> Made:
         """What `make` makes of the layer for rows like these, on their device and in their dtype: made only once."""

@@ -93,7 +93,7 @@ def analyze(
     chosen = chosen_quantities(quantities)
     probing = None
     if probes is not False or (chosen.need("features") and not options.get("distributed")):
-        probing = Probing(probes, probe_samples, probe_seed, test_loader)
+        probing = Probing(probes or True, probe_samples, probe_seed, test_loader)
     elif test_loader is not None:
         raise ValueError("`test_loader` is for probes only; pass probes=True as well, or leave it out")
     chosen.require("features", probing is not None)

@@ -127,13 +127,13 @@ class MomentSink(Sink):
         for name, tensor in tensors.items():
             site, _, part = name.partition("/")
             states.setdefault(site, {})[part] = tensor
-        sizes = {site: (*state["reference"].shape, state["reference"].dtype) for site, state in states.items()}
-        self.num_classes = max((size[0] for size in sizes.values()), default=0)
-        self._planned = {site: self._bytes(*size) for site, size in sizes.items()}
+        references = {site: state["reference"] for site, state in states.items()}
+        self.num_classes = max(map(len, references.values()), default=0)
+        self._planned = {site: self._bytes(len(one), one.shape[1], one.dtype) for site, one in references.items()}
         self.plan.check()
-        for site, state in states.items():
-            self.accumulators[site] = self._accumulator(*sizes[site], self.device)
-            self.accumulators[site].load_state(state)
+        for site, one in references.items():
+            self.accumulators[site] = self._accumulator(len(one), one.shape[1], one.dtype, self.device)
+            self.accumulators[site].load_state(states[site])
 
     def result(self) -> MomentCollection:
         """The moments of all layers in order of depth; the running state is given up on the way."""

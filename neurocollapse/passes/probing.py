@@ -28,7 +28,7 @@ class Probing:
 
     Parameters
     ----------
-    probe : bool or {"logistic", "mse"}
+    choice : True or {"logistic", "mse"}
     num_samples, seed : int
     test_loader : iterable of batches, optional
 
@@ -38,21 +38,24 @@ class Probing:
         If an option cannot be used.
     """
 
-    probe: Probe
+    choice: bool | Probe
     num_samples: int
     seed: int
     test_loader: Iterable[Any] | None = None
 
     def __post_init__(self) -> None:
-        name = "logistic" if isinstance(self.probe, bool) else self.probe
-        if not isinstance(name, str) or name not in get_args(Probe):
+        if self.choice is not True and (not isinstance(self.choice, str) or self.choice not in get_args(Probe)):
             choices = ", ".join(map(repr, get_args(Probe)))
-            raise ValueError(f"`probes` must be False, True or one of {choices}, got {self.probe!r}")
+            raise ValueError(f"`probes` must be False, True or one of {choices}, got {self.choice!r}")
         if self.test_loader is not None and not isinstance(self.test_loader, Iterable):
             raise TypeError(f"`test_loader` must be an iterable of batches, got {type(self.test_loader).__name__}")
-        object.__setattr__(self, "probe", name)
         object.__setattr__(self, "num_samples", _integer("probe_samples", self.num_samples, 1))
         object.__setattr__(self, "seed", _integer("probe_seed", self.seed, 0))
+
+    @property
+    def probe(self) -> Probe:
+        """Which linear probe is meant."""
+        return "logistic" if isinstance(self.choice, bool) else self.choice
 
     def check_memory(self, moments: MomentCollection, limit: float | None) -> None:
         """Raise unless the features that will be kept fit in memory."""

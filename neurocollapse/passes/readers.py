@@ -1,5 +1,7 @@
 """The linear layers behind taps at their inputs."""
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -39,5 +41,5 @@ def _reader(weight: Tensor, bias: Tensor | None) -> Reader:
     if 8 * weight.numel() > memory_limit(torch.device("cpu")):
         raise ValueError("they do not fit in memory")
     with torch.inference_mode(False):
-        copies = [None if one is None else one.detach().to("cpu", torch.float64, copy=True) for one in (weight, bias)]
-    return Reader(*copies)
+        copy = functools.partial(Tensor.to, device="cpu", dtype=torch.float64, copy=True)
+        return Reader(copy(weight), None if bias is None else copy(bias))

@@ -157,7 +157,7 @@ class TotalSink(Sink):
 
     def _refuse_named(self, waiting: "list[_Waiting]") -> None:
         """Raise if a quantity that was asked for itself waits in vain for logits."""
-        for one in (one for item in waiting for one in self.users[item.index]):
+        for one in (one for item in waiting for one in self.users[item.gather]):
             if one.name in self.named:
                 raise QuantityError(f"quantity {one.name!r} {REMEDIES['logits']}")
 
@@ -172,7 +172,7 @@ class _Waiting(NamedTuple):
     """A function that waits for the logits of the batch, and the rows of one layer that it stands for."""
 
     site: str
-    index: int
+    gather: int
     finish: Finish
     num_rows: int
     keep: Tensor | None

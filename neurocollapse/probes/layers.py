@@ -1,5 +1,6 @@
 """What simple classifiers and the spectrum say of the features of one layer."""
 
+import math
 from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -61,7 +62,7 @@ class LayerSplit(NamedTuple):
 
 
 class Probed(NamedTuple):
-    """Accuracies and ranks of one layer; NaN without training samples.
+    """Accuracies and ranks of one layer; NaN, as by default, without training samples.
 
     Attributes
     ----------
@@ -72,12 +73,12 @@ class Probed(NamedTuple):
         Whether the linear probe was fitted to the end.
     """
 
-    probe_accuracy_train: float
-    probe_accuracy_test: float
-    ncm_accuracy_train: float
-    ncm_accuracy_test: float
-    numerical_rank: float
-    effective_rank: float
+    probe_accuracy_train: float = math.nan
+    probe_accuracy_test: float = math.nan
+    ncm_accuracy_train: float = math.nan
+    ncm_accuracy_test: float = math.nan
+    numerical_rank: float = math.nan
+    effective_rank: float = math.nan
     converged: bool = True
 
 
@@ -104,7 +105,7 @@ def probe_layer(split: LayerSplit, *, probe: Probe = "logistic") -> Probed:
     """
     check_choice("probe", probe, Probe)
     if not len(split.features):
-        return Probed(*[float("nan")] * 6)
+        return Probed()
     options = {"epsilon": split.epsilon} if probe == "mse" else {}
     linear, nearest = PROBES[probe](*split[:4], **options), nearest_class_mean_accuracy(*split[:4])
     spectrum = singular_values(split.spectrum_features)

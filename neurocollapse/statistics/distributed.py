@@ -57,7 +57,7 @@ def all_reduce(collection: MomentCollection, *, group: Any = None) -> MomentColl
         skipped = collection.record(record.name).num_skipped if record.name in collection else 0
         layers[record.name] = replace(record, num_skipped=_reduced_number(skipped, dist.ReduceOp.SUM, group))
     num_samples = _reduced_number(collection.num_samples, dist.ReduceOp.SUM, group)
-    readers = {name: _shared_reader(collection.readers.get(name), *sizes, group) for name, sizes in shape["readers"]}
+    readers = {name: _shared_reader(collection.readers.get(name), sizes, group) for name, sizes in shape["readers"]}
     different = [name for name, reader in collection.readers.items() if not reader.equals(readers[name])]
     if _reduced_number(len(different), dist.ReduceOp.MAX, group):
         raise ValueError(
@@ -116,8 +116,9 @@ def reduce_moments(moments: ClassMoments, *, group: Any = None) -> ClassMoments:
     )
 
 
-def _shared_reader(own: Reader | None, outputs: int, features: int, has_bias: bool, group: Any) -> Reader:
-    """The reader of the lowest rank that has one."""
+def _shared_reader(own: Reader | None, sizes: tuple[int, int, bool], group: Any) -> Reader:
+    """The reader of the lowest rank that has one; its numbers of outputs and features, and whether it has a bias."""
+    outputs, features, has_bias = sizes
     rank, world = dist.get_rank(group), dist.get_world_size(group)
     mine = _reduced_number(world if own is None else rank, dist.ReduceOp.MIN, group) == rank
     zeros = functools.partial(torch.zeros, dtype=torch.float64, device="cpu")

@@ -164,8 +164,13 @@ class ClassMoments:
 
     def to(self, device: torch.device) -> "ClassMoments":
         """The same moments on a device."""
-        tensors = {name: value if value is None else value.to(device) for name, value in vars(self).items()}
-        return ClassMoments(**tensors)
+        return ClassMoments(
+            count=self.count.to(device),
+            reference=self.reference.to(device),
+            offset_sum=self.offset_sum.to(device),
+            offset_square=self.offset_square.to(device),
+            within_scatter=None if self.within_scatter is None else self.within_scatter.to(device),
+        )
 
     def __repr__(self) -> str:
         covariance = ", with within-class scatter matrix" if self.within_scatter is not None else ""

@@ -204,7 +204,7 @@ def _measured(network: Perceptron, setting: HybridVsMLP, workplace: Workplace) -
         kept.loader(500),
         layers="layers.*",
         include_input=True,
-        probes=setting.probe,
+        probes=setting.probe,  # type: ignore[arg-type]  # the setting has been checked
         probe_samples=setting.probe_samples,
         test_loader=test.loader(500),
         progress=workplace.progress,
