@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from neurocollapse.passes.sink import Sink
-from neurocollapse.statistics import LayerRecord, StateFileError, read_state, write_state
+from neurocollapse.statistics import LayerRecord
+from neurocollapse.support.state import StateFileError, read_state, write_state
+from neurocollapse.support.text import first_line, visible
 
 KIND = "pass"
 SAVE_SHARE = 0.05
@@ -89,7 +91,8 @@ class Checkpoint:
         if self.path is None:
             return
         if not self.path.parent.is_dir():  # said now, not when there is something to save
-            raise StateFileError(f"cannot write {self.path}: there is no such folder; name a folder that exists")
+            place = visible(self.path)
+            raise StateFileError(f"cannot write {place}: there is no such folder; name a folder that exists")
         if not self.path.exists():
             return
         header, tensors = read_state(self.path, KIND)
@@ -99,11 +102,11 @@ class Checkpoint:
             if not changed:
                 self._take_up(header, tensors, progress, sinks)
         except (KeyError, ValueError, TypeError, AttributeError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise StateFileError(f"{self.path} is damaged ({reason}); delete it to start afresh") from error
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise StateFileError(f"{visible(self.path)} is damaged ({reason}); delete it to start again") from error
         if changed:
             raise StateFileError(
-                f"{self.path} was written by a run with other settings ({', '.join(changed)}); "
+                f"{visible(self.path)} was written by a run with other settings ({', '.join(changed)}); "
                 "delete it, or name another file in `resume`"
             )
 
@@ -117,8 +120,8 @@ class Checkpoint:
         """
         if digest != progress.digest:
             raise StateFileError(
-                f"{self.path}: the loader does not repeat the batches that this file has counted; give it the same "
-                "data and the same order, or delete the file"
+                f"{visible(self.path)}: the loader does not repeat the batches that this file has counted; give it the "
+                "same data in the same order, or delete the file"
             )
         _set_random_state(self._random, self.device)
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import neurocollapse as nc
 from neurocollapse.metrics import Layer, Quantity, QuantityError, Rows, catalogue
 from neurocollapse.passes import checkpoint as saving
-from neurocollapse.statistics import read_state
+from neurocollapse.support.state import read_state
 
 DRIVER = Path(__file__).with_name("slow_analysis.py")
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 import neurocollapse as nc
 from neurocollapse.passes import FeatureSink, MomentSink, Sink, run_pass
-from neurocollapse.statistics import ClassBatch, read_state
+from neurocollapse.statistics import ClassBatch
+from neurocollapse.support.state import read_state
 
 DRIVER = Path(__file__).with_name("norm_histogram.py")
 driver = SimpleNamespace(**runpy.run_path(str(DRIVER)))
