@@ -1,15 +1,18 @@
 """What is in a batch: the model's arguments and the labels, whatever the loader yields."""
 
-import inspect
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
-LABEL_KEYS = ("labels", "label", "targets", "target", "y")
-"""Where dict batches keep their labels, in the order in which they are looked up."""
+from neurocollapse.data.batch_arguments import arguments
+from neurocollapse.data.batch_labels import Labels, find_labels
+from neurocollapse.data.batch_parts import as_tensors, is_sequence, lengths, named_parts, rebuilt, tensors_in
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Batch:
     Attributes
     ----------
     args, kwargs
-        Arguments of the model's forward pass.
+        Arguments of the model's forward pass; NumPy arrays have become tensors.
     labels
         As the loader, or `label_fn`, gave them.
     """
@@ -30,16 +33,22 @@ class Batch:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """The tensors among the arguments, in order."""
-        return [value for value in (*self.args, *self.kwargs.values()) if isinstance(value, Tensor)]
+        """The tensors among the arguments, those inside tuples, lists and mappings too, in order."""
+        return list(tensors_in((self.args, self.kwargs)))
+
+    @property
+    def lengths(self) -> list[int]:
+        """The numbers of samples that the arguments may hold; none where only the labels tell, as for graphs."""
+        return lengths(dict(enumerate((*self.args, *self.kwargs.values()))))
 
 
 def split_batch(batch: Any, model: nn.Module, *, label_fn: Callable[[Any], Any] | None = None) -> Batch:
     """Model arguments and labels of what a loader yields.
 
-    A pair (or longer tuple) is inputs and labels; a mapping, as of Hugging Face loaders, is keyword arguments, of
-    which those that the model's forward does not take are left out, with the labels under "labels", "label",
-    "targets", "target" or "y". Inputs that are themselves a tuple or a mapping are spread over the arguments.
+    Labels are known by name (labels, label, targets, target, y) in a mapping, named tuple, dataclass or object with
+    attributes, and by position in a pair (inputs, labels). Of a longer tuple they are the only element after the first
+    that can be labels; where there are two, the batch is refused. The rest goes to the model by name where its forward
+    pass takes those names: see `neurocollapse.data.batch_arguments.arguments`.
 
     Parameters
     ----------
@@ -48,65 +57,45 @@ def split_batch(batch: Any, model: nn.Module, *, label_fn: Callable[[Any], Any] 
     model : torch.nn.Module
         Asked for the names of its arguments.
     label_fn : callable, optional
-        Labels of a batch; a batch without inputs beside them is then taken as the inputs.
+        Labels of a batch. The first element of a tuple is then its inputs; any other batch is taken as the inputs.
 
     Raises
     ------
-    ValueError
-        If no labels are found, or a dict batch holds nothing that the model takes.
+    DataError
+        If it is not clear which part holds the labels, or a dict batch holds nothing that the model takes.
 
     Examples
     --------
     >>> split_batch((torch.zeros(2, 3), [0, 1]), nn.Linear(3, 1)).labels
     [0, 1]
     """
-    labels = label_fn(batch) if label_fn is not None else None
-    if isinstance(batch, Mapping):
-        key = next((name for name in LABEL_KEYS if name in batch), None)
-        if label_fn is None:
-            if key is None:
-                raise ValueError(
-                    f"a dict batch needs its labels under one of {', '.join(LABEL_KEYS)}; got the keys "
-                    f"{', '.join(map(str, batch))}; pass label_fn to say where they are"
-                )
-            labels = batch[key]
-        rest = {name: value for name, value in batch.items() if label_fn is not None or name != key}
-        return Batch((), _accepted(rest, model), labels)
-    if isinstance(batch, tuple | list) and (len(batch) >= 2 or label_fn is not None):
-        inputs = batch[0]
-        labels = batch[1] if label_fn is None else labels
-    elif label_fn is not None:
-        inputs = batch
+    plain = as_tensors(batch, _float_type(model))
+    if label_fn is None:
+        found = find_labels(plain)
+    elif is_sequence(plain) and named_parts(plain) is None:
+        found = Labels(label_fn(batch), plain[0] if plain else plain, others=tuple(plain[1:]) if len(plain) > 2 else ())
     else:
-        found = type(batch).__name__ + (f" of {len(batch)}" if isinstance(batch, tuple | list) else "")
-        raise ValueError(f"a batch must be a pair (inputs, labels) or a dict, got a {found}; pass label_fn")
-    if isinstance(inputs, Mapping):
-        return Batch((), _accepted(dict(inputs), model), labels)
-    return Batch(tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,), {}, labels)
+        found = Labels(label_fn(batch), plain, name="")
+    num_samples = len(found.values) if isinstance(found.values, Sized) and _has_axis(found.values) else None
+    return Batch(*arguments(found, model, num_samples), found.values)
 
 
 def moved(value: Any, device: torch.device) -> Any:
-    """`value` with every tensor in it on `device`."""
+    """`value` with every tensor in it on `device`: in containers, which keep their type, and in what has `.to`."""
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
-    if isinstance(value, Mapping):
-        return {key: moved(part, device) for key, part in value.items()}
-    if isinstance(value, tuple | list):
-        return type(value)(moved(part, device) for part in value) if type(value) in (tuple, list) else value
-    return value
+    if isinstance(value, PackedSequence):
+        return value.to(device)
+    if callable(getattr(value, "to", None)) and not isinstance(value, type):
+        return copy.copy(value).to(device)  # a copy, as batches of graphs and tokens move themselves
+    return rebuilt(value, partial(moved, device=device))
 
 
-def _accepted(arguments: dict[str, Any], model: nn.Module) -> dict[str, Any]:
-    """The arguments that the model's forward takes by name; a catch-all takes what is a tensor."""
-    parameters = inspect.signature(model.forward).parameters
-    named = {name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD}
-    takes_any = len(named) < len(parameters)
-    accepted = {
-        name: value for name, value in arguments.items() if name in named or (takes_any and isinstance(value, Tensor))
-    }
-    if not accepted:
-        raise ValueError(
-            f"a dict batch needs keys that {type(model).__name__}.forward takes ({', '.join(named)}); got the keys "
-            f"{', '.join(map(str, arguments)) or 'none'} beside the labels; rename them, or make batches pairs"
-        )
-    return accepted
+def _float_type(model: nn.Module) -> torch.dtype | None:
+    """The floating-point type in which the model computes: that of its first such parameter."""
+    return next((parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()), None)
+
+
+def _has_axis(values: Any) -> bool:
+    """Whether values are no single number."""
+    return getattr(values, "ndim", 1) > 0

@@ -46,11 +46,9 @@ def progress_bar(loader: Iterable[Any], progress: bool, description: str) -> Any
 
 
 def checked_labels(parts: Batch, num_classes: int | None) -> Tensor:
-    """The checked labels of a batch, as many as one of the inputs has samples (in axis 1 where sequences lead)."""
-    labels = check_labels(parts.labels, num_classes=num_classes)
-    shapes = [tensor.shape for tensor in parts.tensors if tensor.dim()]
-    fits = any(len(labels) in (shape[0], *(shape[1:2] if len(shape) > 2 else ())) for shape in shapes)
-    return labels if fits or not shapes else check_labels(labels, num_samples=shapes[0][0])
+    """The checked labels of a batch, as many as its inputs have samples where they tell that."""
+    labels, lengths = check_labels(parts.labels, num_classes=num_classes), parts.lengths
+    return labels if len(labels) in lengths or not lengths else check_labels(labels, num_samples=lengths[0])
 
 
 def float_input(parts: Batch) -> Tensor:
