@@ -55,27 +55,27 @@ def find_labels(batch: Any) -> Labels:
     if not is_sequence(batch) or len(batch) < 2:
         raise DataError(f"a batch must be a pair (inputs, labels) or a dict, got a {kind_of(batch)}; pass label_fn")
     place = _chosen(batch)
-    others = tuple(element for index, element in enumerate(batch) if index not in (0, place.index))
-    return Labels(place.values, batch[0], place.name if place.index == 0 else None, others)
+    others = tuple(element for index, element in enumerate(batch) if index not in (0, place.position))
+    return Labels(place.values, batch[0], place.name if place.position == 0 else None, others)
 
 
 class _Place(NamedTuple):
     """Where the labels could be: an element of a tuple, or its part called `name`."""
 
-    index: int
+    position: int
     name: str | None
     values: Any
 
     @property
     def path(self) -> str:
         """How the place is written in Python, behind the name of the batch."""
-        return f"[{self.index}]{f'[{self.name!r}]' if self.name else ''}"
+        return f"[{self.position}]{f'[{self.name!r}]' if self.name else ''}"
 
 
 def _chosen(batch: tuple[Any, ...] | list[Any]) -> _Place:
     """The place of the labels in a tuple of two or more."""
     places = [place for index, element in enumerate(batch) if (place := _place(index, element))]
-    if len(batch) == 2 and [place.index for place in places] == [1]:
+    if len(batch) == 2 and [place.position for place in places] == [1]:
         return places[0]  # by convention; what it holds is checked where labels are read
     forms = [_form(place.values, batch[0]) for place in places]
     fits = [place for place, form in zip(places, forms, strict=True) if form == "labels"]

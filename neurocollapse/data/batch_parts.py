@@ -68,10 +68,10 @@ def alike(parts: list[Any]) -> bool:
 def rebuilt(value: Any, change: Callable[[Any], Any]) -> Any:
     """A container or object of tensors and arrays with its parts changed, of the same type; itself where none is."""
     if is_sequence(value):
-        parts = [change(part) for part in value]
-        if all(new is old for new, old in zip(parts, value, strict=True)):
+        items = [change(part) for part in value]
+        if all(new is old for new, old in zip(items, value, strict=True)):
             return value
-        return value._make(parts) if hasattr(value, "_make") else type(value)(parts)
+        return value._make(items) if hasattr(value, "_make") else type(value)(items)
     parts = value if isinstance(value, Mapping) else _attributes(value)
     changed = {key: new for key, part in parts.items() if (new := change(part)) is not part}
     if not changed:
@@ -122,12 +122,12 @@ def _attributes(value: Any) -> dict[str, Any]:
     return attributes if any(isinstance(part, Tensor | np.ndarray) for part in attributes.values()) else {}
 
 
-def _mapping_with(value: Mapping[Any, Any], changed: dict[Any, Any]) -> Mapping[Any, Any]:
+def _mapping_with(value: Mapping[Any, Any], changed: dict[Any, Any]) -> Any:
     """A copy of a mapping with some entries changed; a dict where its own type cannot be changed."""
     try:
         result: Any = copy.copy(value)
         for key, part in changed.items():
             result[key] = part
     except (TypeError, AttributeError):
-        return {**value, **changed}
-    return result  # type: ignore[no-any-return]  # a copy has the type of what it is a copy of
+        result = {**value, **changed}
+    return result

@@ -84,10 +84,9 @@ def moved(value: Any, device: torch.device) -> Any:
     """`value` with every tensor in it on `device`: in containers, which keep their type, and in what has `.to`."""
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
-    if isinstance(value, PackedSequence):
-        return value.to(device)
     if callable(getattr(value, "to", None)) and not isinstance(value, type):
-        return copy.copy(value).to(device)  # a copy, as batches of graphs and tokens move themselves
+        # Batches of graphs and of tokens move themselves in place.
+        return (value if isinstance(value, PackedSequence) else copy.copy(value)).to(device)
     return rebuilt(value, partial(moved, device=device))
 
 
