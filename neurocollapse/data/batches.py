@@ -85,8 +85,8 @@ def moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
     if callable(getattr(value, "to", None)) and not isinstance(value, type):
-        # Batches of graphs and of tokens move themselves in place.
-        return (value if isinstance(value, PackedSequence) else copy.copy(value)).to(device)
+        own: Any = value if isinstance(value, PackedSequence) else copy.copy(value)
+        return own.to(device)  # through a copy, as batches of graphs and of tokens move themselves in place
     return rebuilt(value, partial(moved, device=device))
 
 

@@ -2,6 +2,7 @@
 
 _LONGEST = 90
 """Characters of a foreign message that are quoted."""
+_NUM_NAMED = 3
 
 
 class ModelError(ValueError):
@@ -14,3 +15,9 @@ def one_line(error: BaseException) -> str:
     if len(message) > _LONGEST:
         message = message[:_LONGEST] + "…"
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def first_few(names: list[str]) -> str:
+    """Return the first few names, and how many more there are."""
+    more = f" and {len(names) - _NUM_NAMED} more" if len(names) > _NUM_NAMED else ""
+    return ", ".join(names[:_NUM_NAMED]) + more

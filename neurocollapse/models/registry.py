@@ -15,6 +15,7 @@ from torch import nn
 
 from neurocollapse.models.checkpoint import load_weights
 from neurocollapse.models.errors import ModelError, one_line
+from neurocollapse.models.hugging_face import build, read_config
 from neurocollapse.support.names import did_you_mean
 
 KNOWN = ("package.module:factory", "torchvision:NAME", "timm:NAME", "hf:FOLDER")
@@ -33,11 +34,13 @@ def open(
                                 module, of which a copy is taken where a checkpoint is loaded
         torchvision:NAME        a model of torchvision, with random weights
         timm:NAME               a model of timm, with random weights
-        hf:FOLDER               a Hugging Face model saved in a folder (config.json and safetensors); nothing is
+        hf:FOLDER               a Hugging Face model saved in a folder: the architecture that its config.json names,
+                                with the weights of its safetensors, all of which must be there; nothing is
                                 downloaded, and code in the folder is not run
         ======================  ============================================================================
     checkpoint
-        Weights to load: a .safetensors file, or a torch file that is read with weights_only=True.
+        Weights to load: a .safetensors file, the .index.json of one in shards, or a torch file that is read with
+        weights_only=True. See `load_weights`.
     num_classes
         Handed on to torchvision, timm, or a factory that takes `num_classes`.
     seed
@@ -78,7 +81,9 @@ def _torchvision(name: str, num_classes: int | None) -> nn.Module:
     """Build a torchvision model with random weights."""
     package = _imported("torchvision.models", "vision")
     _check_name(name, package.list_models(), "torchvision")
-    options = {} if num_classes is None else {"num_classes": num_classes}
+    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    if "weights_backbone" in inspect.signature(package.get_model_builder(name)).parameters:  # by default a download
+        options["weights_backbone"] = None
     return _built(f"torchvision:{name}", lambda: package.get_model(name, weights=None, **options))
 
 
@@ -91,18 +96,13 @@ def _timm(name: str, num_classes: int | None) -> nn.Module:
 
 
 def _hugging_face(folder: str, num_classes: int | None, with_weights: bool) -> nn.Module:
-    """Load a transformers model from a folder, with its weights or only by its configuration."""
+    """Build the transformers model that a folder describes, with its weights or only by its configuration."""
     path = Path(folder).expanduser()
-    if not (path / "config.json").is_file():
-        raise ModelError(f"no config.json in {path}; give a folder that save_pretrained wrote (nothing is downloaded)")
+    config = read_config(path)
     if num_classes is not None:
         raise ModelError("`num_classes` does not go with 'hf:FOLDER', whose config.json fixes the model; leave it out")
     package = _imported("transformers", "text")
-    options = {"local_files_only": True, "trust_remote_code": False}
-    if with_weights:
-        return _built(f"hf:{folder}", lambda: package.AutoModel.from_pretrained(path, use_safetensors=True, **options))
-    config = _built_value(f"hf:{folder}", lambda: package.AutoConfig.from_pretrained(path, **options))
-    return _built(f"hf:{folder}", lambda: package.AutoModel.from_config(config, trust_remote_code=False))
+    return _built(f"hf:{folder}", lambda: build(package, path, config, with_weights=with_weights))
 
 
 def _from_factory(spec: str, num_classes: int | None, copied: bool) -> nn.Module:
@@ -168,6 +168,8 @@ def _built_value(spec: str, build: Callable[[], Any]) -> Any:
     """Return what a function returns; whatever it raises becomes one line."""
     try:
         return build()
+    except ModelError:
+        raise
     except Exception as error:  # foreign code may raise anything
         raise ModelError(f"{spec} cannot be built: {one_line(error)}") from error
 

@@ -183,3 +183,14 @@ def test_timm_models_are_built_by_name() -> None:
         ModelError, match=r"timm has no model 'vit_tiny_patch16_225'; did you mean .*vit_tiny_patch16_224"
     ):
         models.open("timm:vit_tiny_patch16_225")
+
+
+@pytest.mark.usefixtures("torchvision")
+@pytest.mark.parametrize("name", ["deeplabv3_resnet50", "fcn_resnet50", "retinanet_resnet50_fpn", "ssd300_vgg16"])
+def test_a_torchvision_model_downloads_no_weights_of_its_backbone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def downloaded(*_: object, **__: object) -> None:
+        raise AssertionError("weights were asked for")
+
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", downloaded)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", downloaded)
+    assert isinstance(models.open(f"torchvision:{name}", num_classes=3), nn.Module)
