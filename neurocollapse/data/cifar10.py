@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from neurocollapse.data.labelled import DataError, LabelledData
+from neurocollapse.data.limit import check_size, stratified
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FOLDER = "cifar-10-batches-bin"
@@ -14,7 +15,7 @@ RECORD_BYTES = 1 + 3 * 32 * 32
 MAX_BYTES = 100_000 * RECORD_BYTES  # ten times a standard batch
 
 
-def read_cifar10(root: Path, split: str) -> LabelledData:
+def read_cifar10(root: Path, split: str, limit: int | None = None) -> LabelledData:
     """Read CIFAR-10 from its folder or the one above; inputs (samples, 3, 32, 32), red green blue, in [0, 1].
 
     The training set is as many of data_batch_1.bin … data_batch_5.bin as there are.
@@ -28,6 +29,8 @@ def read_cifar10(root: Path, split: str) -> LabelledData:
         wanted = "data_batch_1.bin" if split == "train" else "test_batch.bin"
         raise DataError(f"no {wanted} in {folder}; give the folder {FOLDER} of the binary version of CIFAR-10")
     records = torch.cat([_read_records(path) for path in paths])
+    records = records[stratified(records[:, 0].to(torch.int64), limit)]
+    check_size(records.numel() * 4, str(folder))
     inputs = records[:, 1:].reshape(-1, *SHAPE).to(torch.float32).div_(255)
     return LabelledData(inputs, records[:, 0], _class_names(folder), f"cifar10/{split}")
 

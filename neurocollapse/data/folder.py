@@ -54,6 +54,12 @@ class LabelledImages(Labelled):
             raise DataError(f"`paths` and `labels` must be as many, got {len(self.paths)} and {len(self.labels)}")
         if self.image_size is not None and self.image_size < 1:
             raise DataError(f"`image_size` must be a positive number of pixels, got {self.image_size!r}")
+        if self.image_size is not None and self.image_size**2 > MAX_PIXELS:
+            size = 12 * self.image_size**2 / 2**30
+            raise DataError(
+                f"`image_size` = {self.image_size} would make every image {size:.1f} GiB, at most {MAX_PIXELS} pixels "
+                "are decoded; pass a smaller one"
+            )
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Return one image as a tensor of shape (3, rows, columns), red green blue in [0, 1], and its label."""

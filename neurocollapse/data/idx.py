@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from neurocollapse.data.labelled import DataError, LabelledData, checked_labels
+from neurocollapse.data.limit import check_size, stratified
+from neurocollapse.data.rows import read_rows
 
 MNIST_CLASSES = tuple("0123456789")
 FASHION_MNIST_CLASSES = (
@@ -26,21 +29,21 @@ MAX_BYTES = 2**30
 FOLDERS = (".", "raw", "MNIST/raw", "FashionMNIST/raw")  # the last three: as torchvision lays them out
 
 
-def read_mnist(root: Path, split: str) -> LabelledData:
+def read_mnist(root: Path, split: str, limit: int | None = None) -> LabelledData:
     """Read MNIST from the folder of its four IDX files; inputs (samples, 1, rows, columns) with values in [0, 1]."""
-    return _read_split(root, split, MNIST_CLASSES, "mnist")
+    return _read_split(root, split, limit, MNIST_CLASSES, "mnist")
 
 
-def read_fashion_mnist(root: Path, split: str) -> LabelledData:
+def read_fashion_mnist(root: Path, split: str, limit: int | None = None) -> LabelledData:
     """Read Fashion-MNIST from the folder of its four IDX files; inputs (samples, 1, rows, columns) in [0, 1]."""
-    return _read_split(root, split, FASHION_MNIST_CLASSES, "fashion-mnist")
+    return _read_split(root, split, limit, FASHION_MNIST_CLASSES, "fashion-mnist")
 
 
-def read_idx(path: Path, num_axes: int) -> Tensor:
-    """Read one IDX file of unsigned bytes.
+def read_idx(path: Path, num_axes: int, wanted: Tensor | None = None) -> Tensor:
+    """Read one IDX file of unsigned bytes, or some of its rows.
 
     The header is believed only as far as the file can back it: a promise that the file's size cannot keep is refused
-    before memory is asked for, and nothing beyond the promise is inflated.
+    before memory is asked for, and nothing beyond the promise, or beyond the last row wanted, is inflated.
 
     Parameters
     ----------
@@ -48,10 +51,12 @@ def read_idx(path: Path, num_axes: int) -> Tensor:
         The file, compressed or not; told apart by its first bytes.
     num_axes
         Axes expected: 3 for images, 1 for labels.
+    wanted : Tensor of ascending indices, optional
+        Which rows to read. Default: all.
 
     Returns
     -------
-    Tensor of the header's shape, uint8.
+    Tensor of the header's shape, uint8, with the rows that are wanted.
 
     Raises
     ------
@@ -60,33 +65,33 @@ def read_idx(path: Path, num_axes: int) -> Tensor:
     """
     with _opened(path) as stream:
         shape = _read_shape(stream, path, num_axes)
-        num_bytes = math.prod(shape)
-        _check_promise(num_bytes, stream, path)
-        contents = bytearray(num_bytes)
-        num_read, view = 0, memoryview(contents)
-        while num_read < num_bytes and (num_new := stream.readinto(view[num_read:])):
-            num_read += num_new
-        if num_read < num_bytes:
-            raise DataError(f"{path} is truncated: its header promises {num_bytes} bytes, {num_read} follow")
-        if stream.read(1):
-            raise DataError(f"{path} is too long: there is more after the {num_bytes} bytes that its header promises")
-    return torch.frombuffer(contents, dtype=torch.uint8).reshape(shape)
+        _check_promise(math.prod(shape), stream, path)
+        rows = torch.arange(shape[0]) if wanted is None else wanted
+        contents = read_rows(stream, shape, np.uint8, rows, dtype=np.uint8, path=path)
+        if len(rows) == shape[0] and stream.read(1):
+            raise DataError(
+                f"{path} is too long: there is more after the {math.prod(shape)} bytes that its header promises"
+            )
+    return torch.from_numpy(contents)
 
 
-def _read_split(root: Path, split: str, classes: tuple[str, ...], name: str) -> LabelledData:
-    """Read the images and labels of one split and check that they belong together."""
+def _read_split(root: Path, split: str, limit: int | None, classes: tuple[str, ...], name: str) -> LabelledData:
+    """Read the images and labels of one split, or of a part of it, and check that they belong together."""
     stem = "train" if split == "train" else "t10k"
     images_path, labels_path = _find(root, f"{stem}-images", 3), _find(root, f"{stem}-labels", 1)
     with _opened(images_path) as images, _opened(labels_path) as labels:  # the headers, before anything large is read
-        num_images, num_labels = _read_shape(images, images_path, 3)[0], _read_shape(labels, labels_path, 1)[0]
-    if num_images != num_labels:
-        raise DataError(f"{images_path} holds {num_images} images for {num_labels} labels in {labels_path.name}")
+        shape, (num_labels,) = _read_shape(images, images_path, 3), _read_shape(labels, labels_path, 1)
+        _check_promise(math.prod(shape), images, images_path)
+    if shape[0] != num_labels:
+        raise DataError(f"{images_path} holds {shape[0]} images for {num_labels} labels in {labels_path.name}")
     try:
         targets = checked_labels(read_idx(labels_path, 1), len(classes))
     except DataError as error:
         raise error if str(labels_path) in str(error) else DataError(f"{labels_path}: {error}") from error
-    pixels = read_idx(images_path, 3)
-    return LabelledData(pixels.unsqueeze(1).to(torch.float32).div_(255), targets, classes, f"{name}/{split}")
+    wanted = stratified(targets, limit)
+    check_size(len(wanted) * math.prod(shape[1:]) * 5, str(images_path))  # a byte and a float32 each
+    pixels = read_idx(images_path, 3, wanted)
+    return LabelledData(pixels.unsqueeze(1).to(torch.float32).div_(255), targets[wanted], classes, f"{name}/{split}")
 
 
 def _find(root: Path, stem: str, num_axes: int) -> Path:

@@ -11,6 +11,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 MAX_CLASSES = 1_000_000
+FEW_CLASSES = 2**16
+"""So many classes may be empty: their statistics take at most 1 GiB for 1,000 features."""
+BYTES_PER_FEATURE = 16
+"""What running statistics take for each class and feature."""
 
 
 class DataError(ValueError):
@@ -225,7 +229,21 @@ def numbered_classes(labels: Tensor) -> tuple[str, ...]:
     greatest = int(labels.max()) if len(labels) else -1
     if greatest >= MAX_CLASSES:
         raise DataError(f"`labels` must lie below {MAX_CLASSES}, got {greatest}; renumber the classes from 0")
+    check_num_classes(greatest + 1, labels, f"`labels` reach {greatest}")
     return tuple(str(label) for label in range(greatest + 1))
+
+
+def check_num_classes(num_classes: int, labels: Tensor, what: str) -> None:
+    """Raise, before anything is allocated for them, if nearly all of very many classes have no sample."""
+    if num_classes <= FEW_CLASSES:
+        return
+    occurring = len(labels.unique())
+    if num_classes > 10 * occurring:
+        size = num_classes * BYTES_PER_FEATURE * 1000 / 2**30
+        raise DataError(
+            f"{what}, but only {occurring} classes occur; the statistics of {num_classes} classes would take "
+            f"{size:.1f} GiB for every 1000 features; number the classes from 0 without gaps"
+        )
 
 
 def index_tensor(indices: Iterable[int] | Tensor, num_samples: int) -> Tensor:

@@ -4,23 +4,24 @@ import math
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.lib import format as npy_format
 from torch import Tensor
 
-from neurocollapse.data.labelled import DataError, LabelledData, numbered_classes
+from neurocollapse.data.labelled import DataError, LabelledData, check_num_classes, checked_labels, numbered_classes
+from neurocollapse.data.limit import check_size, stratified
+from neurocollapse.data.rows import read_rows
 
 NAMES = (("inputs", "labels"), ("x", "y"), ("images", "labels"))
 SPLIT_NAMES = (("{split}_inputs", "{split}_labels"), ("x_{split}", "y_{split}"), ("{split}_images", "{split}_labels"))
 HEADER_READERS = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
-MAX_BYTES = 8 * 2**30
 
 
-def read_npz(path: Path, split: str) -> LabelledData:
-    """Read labelled data from an .npz file, without pickle.
+def read_npz(path: Path, split: str, limit: int | None = None) -> LabelledData:
+    """Read labelled data from an .npz file, without pickle, and of the inputs only what is wanted.
 
     The arrays are `inputs` and `labels` (or x and y, images and labels); for two splits in one file `train_inputs`,
     `train_labels`, `test_inputs`, `test_labels` (or x_train, y_train, …). Without a split in their names they are the
@@ -30,7 +31,7 @@ def read_npz(path: Path, split: str) -> LabelledData:
     Raises
     ------
     DataError
-        If arrays are missing, of another type or shape, hold objects, or are larger than 8 GiB together.
+        If arrays are missing, of another type or shape, hold objects, or would take more than 8 GiB of memory.
     """
     if not path.is_file():
         raise DataError(f"there is no file {path}")
@@ -39,20 +40,37 @@ def read_npz(path: Path, split: str) -> LabelledData:
             names = {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
             inputs_name, labels_name = _array_names(names, split, path)
             wanted = [inputs_name, labels_name] + (["classes"] if "classes" in names else [])
-            _check_total(archive, wanted, path)
-            arrays = {name: _read_array(archive, name, path) for name in wanted}
+            headers = {name: _header(archive, name, path) for name in wanted}
+            _check_inputs(headers[inputs_name], inputs_name, path)
+            for name in wanted[1:]:
+                check_size(math.prod(headers[name].shape) * (headers[name].dtype.itemsize + 8), f"{name!r} in {path}")
+            labels, num_columns = _as_labels(_read_array(archive, labels_name, path), labels_name, path)
+            num_inputs = headers[inputs_name].shape[0]
+            if num_inputs != len(labels):
+                raise DataError(
+                    f"{path} holds {num_inputs} samples in {inputs_name!r} for {len(labels)} in {labels_name!r}"
+                )
+            class_names = _read_array(archive, "classes", path) if "classes" in names else None
+            try:
+                classes = _class_names(class_names, labels, num_columns)
+                labels = checked_labels(labels, len(classes))
+            except DataError as error:
+                raise DataError(f"{path}: {error}") from error
+            chosen = stratified(labels, limit)
+            inputs = _read_inputs(archive, inputs_name, headers[inputs_name], chosen, path)
     # An unknown compression raises NotImplementedError, and an encrypted member RuntimeError.
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{path} is not a readable .npz file: {error}") from error
-    inputs = _as_inputs(arrays[inputs_name], inputs_name, path)
-    labels, num_columns = _as_labels(arrays[labels_name], labels_name, path)
-    if len(inputs) != len(labels):
-        raise DataError(f"{path} holds {len(inputs)} samples in {inputs_name!r} for {len(labels)} in {labels_name!r}")
-    try:
-        classes = _class_names(arrays.get("classes"), labels, num_columns, path)
-        return LabelledData(inputs, labels, classes, f"{path.name}/{split}")
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+    return LabelledData(inputs, labels[chosen], classes, f"{path.name}/{split}")
+
+
+class _Header(NamedTuple):
+    """What the header of an array says."""
+
+    shape: tuple[int, ...]
+    by_columns: bool
+    dtype: np.dtype[Any]
+    num_bytes: int
 
 
 def _array_names(names: set[str], split: str, path: Path) -> tuple[str, str]:
@@ -72,43 +90,57 @@ def _array_names(names: set[str], split: str, path: Path) -> tuple[str, str]:
     )
 
 
-def _check_total(archive: zipfile.ZipFile, names: list[str], path: Path) -> None:
-    """Raise if the arrays would be too large in memory; zipfile inflates no member beyond the size it declares."""
-    num_bytes = sum(archive.getinfo(f"{name}.npy").file_size for name in names)
-    if num_bytes > MAX_BYTES:
-        raise DataError(f"{path} holds {num_bytes / 2**30:.1f} GiB, at most {MAX_BYTES // 2**30} are read; split it")
-
-
-def _read_array(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray[Any, Any]:
-    """Read one array whose header agrees with its size."""
+def _header(archive: zipfile.ZipFile, name: str, path: Path) -> _Header:
+    """Read the header of one array, which must agree with its size: zipfile inflates no member beyond that."""
     info = archive.getinfo(f"{name}.npy")
     try:
         with archive.open(info) as member:
             read_header = HEADER_READERS[npy_format.read_magic(member)]
-            shape, _, dtype = read_header(member)
-            header_bytes = member.tell()
-        if dtype.hasobject:
-            raise DataError(f"{path} holds Python objects in {name!r}, which are never read; save plain numbers")
-        if header_bytes + math.prod(shape) * dtype.itemsize != info.file_size:
-            raise DataError(f"{path} has {info.file_size} bytes for {name!r} of shape {shape} and type {dtype}")
-        with archive.open(info) as member:
-            array: np.ndarray[Any, Any] = npy_format.read_array(member, allow_pickle=False)
-    except DataError:
-        raise
+            shape, by_columns, dtype = read_header(member)
+            header = _Header(shape, by_columns, dtype, member.tell())
     except (ValueError, KeyError) as error:
+        raise DataError(f"{path} holds no readable array in {name!r}: {error}") from error
+    if dtype.hasobject:
+        raise DataError(f"{path} holds Python objects in {name!r}, which are never read; save plain numbers")
+    if header.num_bytes + math.prod(shape) * dtype.itemsize != info.file_size:
+        raise DataError(f"{path} has {info.file_size} bytes for {name!r} of shape {shape} and type {dtype}")
+    return header
+
+
+def _read_array(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray[Any, Any]:
+    """Read one array whole."""
+    try:
+        with archive.open(f"{name}.npy") as member:
+            array: np.ndarray[Any, Any] = npy_format.read_array(member, allow_pickle=False)
+    except ValueError as error:
         raise DataError(f"{path} holds no readable array in {name!r}: {error}") from error
     return array
 
 
-def _as_inputs(array: np.ndarray[Any, Any], name: str, path: Path) -> Tensor:
-    """Return inputs as float32."""
-    if array.ndim < 2 or array.shape[0] == 0:
-        raise DataError(f"{path} must hold {name!r} of shape (samples, …), got {array.shape}")
-    if array.dtype != np.uint8 and array.dtype.kind != "f":
-        raise DataError(f"{path} must hold {name!r} as floats or unsigned bytes (0 … 255), got {array.dtype}")
-    with np.errstate(over="ignore"):  # beyond float32 becomes infinite, and whoever measures says so
-        inputs = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-    return inputs.div_(255) if array.dtype == np.uint8 else inputs
+def _check_inputs(header: _Header, name: str, path: Path) -> None:
+    """Raise unless an array can be inputs."""
+    if len(header.shape) < 2 or header.shape[0] == 0:
+        raise DataError(f"{path} must hold {name!r} of shape (samples, …), got {header.shape}")
+    if header.dtype != np.uint8 and header.dtype.kind != "f":
+        raise DataError(f"{path} must hold {name!r} as floats or unsigned bytes (0 … 255), got {header.dtype}")
+
+
+def _read_inputs(archive: zipfile.ZipFile, name: str, header: _Header, chosen: Tensor, path: Path) -> Tensor:
+    """Read the chosen rows of the inputs as float32."""
+    elements = math.prod(header.shape[1:])
+    whole = header.shape[0] * elements * header.dtype.itemsize if header.by_columns else 0
+    check_size(len(chosen) * elements * 4 + whole, f"{name!r} in {path}")
+    if header.by_columns:
+        with np.errstate(over="ignore"):  # beyond float32 becomes infinite, and whoever measures says so
+            rows = np.ascontiguousarray(_read_array(archive, name, path)[chosen.numpy()], dtype=np.float32)
+    else:
+        with archive.open(f"{name}.npy") as member:
+            member.read(header.num_bytes)
+            rows = read_rows(member, header.shape, header.dtype, chosen, dtype=np.float32, path=path)
+            if len(chosen) == header.shape[0]:
+                member.read(1)  # the end, where zipfile compares the checksum
+    inputs = torch.from_numpy(rows)
+    return inputs.div_(255) if header.dtype == np.uint8 else inputs
 
 
 def _as_labels(array: np.ndarray[Any, Any], name: str, path: Path) -> tuple[Tensor, int | None]:
@@ -126,12 +158,13 @@ def _as_labels(array: np.ndarray[Any, Any], name: str, path: Path) -> tuple[Tens
     )
 
 
-def _class_names(
-    names: np.ndarray[Any, Any] | None, labels: Tensor, num_columns: int | None, path: Path
-) -> tuple[str, ...]:
+def _class_names(names: np.ndarray[Any, Any] | None, labels: Tensor, num_columns: int | None) -> tuple[str, ...]:
     """Return the file's class names, or numbers."""
+    if names is None and num_columns:
+        check_num_classes(num_columns, labels, f"`labels` have {num_columns} columns")
+        return tuple(map(str, range(num_columns)))
     if names is None:
-        return tuple(map(str, range(num_columns))) if num_columns else numbered_classes(labels)
+        return numbered_classes(labels)
     if names.ndim != 1 or names.dtype.kind != "U":
         raise DataError(f"`classes` must be strings of shape (classes,), got {names.dtype} of shape {names.shape}")
     return tuple(names.tolist())

@@ -9,12 +9,13 @@ from neurocollapse.data.factory import call_factory
 from neurocollapse.data.folder import read_folder
 from neurocollapse.data.idx import read_fashion_mnist, read_mnist
 from neurocollapse.data.labelled import DataError, Labelled
+from neurocollapse.data.limit import checked_limit, stratified
 from neurocollapse.data.npz import read_npz
 from neurocollapse.support.names import did_you_mean
 
 SPLITS = ("train", "test")
 
-Reader = Callable[[Path, str], Labelled]
+Reader = Callable[[Path, str, int | None], Labelled]
 
 READERS: dict[str, tuple[str, Reader]] = {
     "mnist": ("ROOT", read_mnist),
@@ -26,7 +27,7 @@ READERS: dict[str, tuple[str, Reader]] = {
 KNOWN = ("digits", *(f"{name}:{place}" for name, (place, _) in READERS.items()), "package.module:factory")
 
 
-def open(spec: str, *, split: str = "train", image_size: int | None = None) -> Labelled:
+def open(spec: str, *, split: str = "train", image_size: int | None = None, limit: int | None = None) -> Labelled:
     """Open labelled data by name.
 
     Parameters
@@ -49,6 +50,9 @@ def open(spec: str, *, split: str = "train", image_size: int | None = None) -> L
         "train" or "test". Data that comes in one piece is the train split.
     image_size
         For folders: the shorter side is scaled to so many pixels and the centre cropped.
+    limit
+        Take only so many samples: the first ones of each class, the same share of all classes, in their order. Files
+        are read no further than that needs. Default: all.
 
     Returns
     -------
@@ -58,7 +62,8 @@ def open(spec: str, *, split: str = "train", image_size: int | None = None) -> L
     Raises
     ------
     DataError
-        If the name is unknown, a file is missing, or its contents are not what the format promises.
+        If the name is unknown, a file is missing, its contents are not what the format promises, or they would not fit
+        in memory.
 
     Examples
     --------
@@ -69,15 +74,22 @@ def open(spec: str, *, split: str = "train", image_size: int | None = None) -> L
         raise DataError(f"`split` must be 'train' or 'test', got {split!r}")
     if not isinstance(spec, str):
         raise TypeError(f"`data` must be a string like 'digits' or 'mnist:ROOT', got a {type(spec).__name__}")
-    name, _, place = spec.partition(":")
-    if image_size is not None and name != "folder":
+    if image_size is not None and spec.partition(":")[0] != "folder":
         raise DataError(f"`image_size` belongs to 'folder:ROOT', got it with {spec!r}")
+    limit = checked_limit(limit)
+    samples = _read(spec, split, image_size, limit)
+    return samples.subset(stratified(samples.labels, limit)) if limit is not None else samples
+
+
+def _read(spec: str, split: str, image_size: int | None, limit: int | None) -> Labelled:
+    """Read what a name stands for; readers that can stop early read only the limited part."""
+    name, _, place = spec.partition(":")
     if spec == "digits":
         return read_digits(split)
     if name in READERS and place:
         if name == "folder":
             return read_folder(Path(place).expanduser(), split, image_size)
-        return READERS[name][1](Path(place).expanduser(), split)
+        return READERS[name][1](Path(place).expanduser(), split, limit)
     if name in READERS or name == "digits" or not _could_be_factory(name, place):
         raise _unknown(spec)
     return call_factory(spec, split, not_found=_unknown(spec))

@@ -12,6 +12,10 @@ from neurocollapse.support.atomic import ResultFileError, write
 from neurocollapse.support.text import first_line, visible
 
 ENGINE: Final = "h5netcdf"
+MAX_DEPTH = 8
+"""Groups inside each other; reading takes time with the square of the depth."""
+MAX_GROUPS = 1_000
+MAX_BYTES = 8 * 2**30
 
 
 def save(results: xr.Dataset | xr.DataTree, path: str | PathLike[str]) -> Path:
@@ -43,7 +47,8 @@ def open(path: str | PathLike[str]) -> xr.Dataset | xr.DataTree:
     Raises
     ------
     ResultFileError
-        If the file is missing or not NetCDF.
+        If the file is missing, not NetCDF, or holds more than results do: groups more than 8 deep, more than 1,000 of
+        them, or more than 8 GiB.
     """
     target = Path(path)
     if not target.is_file():
@@ -51,6 +56,7 @@ def open(path: str | PathLike[str]) -> xr.Dataset | xr.DataTree:
     try:
         with h5py.File(target) as file:
             file.attrs.get("title")  # h5netcdf would print a stray traceback where this fails
+            _check_contents(file)
         with xr.open_datatree(target, engine=ENGINE) as tree:
             loaded = tree.load()
     except Exception as error:  # a damaged file makes HDF5 raise nearly anything
@@ -59,6 +65,28 @@ def open(path: str | PathLike[str]) -> xr.Dataset | xr.DataTree:
         node.dataset = node.to_dataset(inherit=False).drop_encoding()
         node.attrs = {key: _plain(value) for key, value in node.attrs.items()}
     return loaded if loaded.children else loaded.to_dataset()
+
+
+def _check_contents(file: h5py.File) -> None:
+    """Raise ValueError for more groups or bytes than results have, before any of them is read."""
+    left, num_groups, num_bytes = [(file, 0)], 0, 0
+    while left:
+        group, depth = left.pop()
+        num_groups += 1
+        if depth > MAX_DEPTH or num_groups > MAX_GROUPS:
+            raise ValueError(f"it has more than {MAX_GROUPS} groups, or groups more than {MAX_DEPTH} deep")
+        for name in group:
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise ValueError(f"{name!r} in it is a link to elsewhere, which results never are")
+            part = group[name]
+            if isinstance(part, h5py.Group):
+                left.append((part, depth + 1))
+            else:
+                num_bytes += getattr(part, "nbytes", 0)
+        if num_bytes > MAX_BYTES:
+            raise ValueError(
+                f"its arrays would take {num_bytes / 2**30:.1f} GiB, at most {MAX_BYTES / 2**30:.0f} are read"
+            )
 
 
 def _plain(value: Any) -> Any:

@@ -160,3 +160,9 @@ def test_image_size_must_be_positive(tmp_path: Path) -> None:
     write_image(tmp_path / "a" / "1.png")
     with pytest.raises(DataError, match="`image_size` must be a positive number of pixels, got 0"):
         data.open(f"folder:{tmp_path}", image_size=0)
+
+
+def test_an_image_size_beyond_memory_is_refused_with_the_gigabytes(tmp_path: Path) -> None:
+    write_image(tmp_path / "cat" / "1.png")
+    with pytest.raises(DataError, match=r"`image_size` = 100000 would make every image 111.8 GiB"):
+        data.open(f"folder:{tmp_path}", image_size=100_000)

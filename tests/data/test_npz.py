@@ -139,8 +139,8 @@ def test_headers_are_not_believed_beyond_the_size(tmp_path: Path, member: bytes,
 
 
 def test_archives_beyond_the_limit_are_not_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neurocollapse.data.npz.MAX_BYTES", 100)
-    with pytest.raises(DataError, match="split it"):
+    monkeypatch.setattr("neurocollapse.data.limit.MAX_BYTES", 60)
+    with pytest.raises(DataError, match="split the file"):
         opened(tmp_path, x=X, y=Y)
 
 
