@@ -2,33 +2,34 @@
 
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 import xarray as xr
 
 import neurocollapse as nc
 from neurocollapse import data, models
-from neurocollapse.cli.inputs import check_folders, device_of, samples_of
+from neurocollapse.cli.inputs import check_batch, check_folders, device_of, pair_of, running
 from neurocollapse.cli.options import (
-    Calls,
     CheckpointOption,
     DataOption,
     ImageSize,
     LimitOption,
-    Mode,
     ModelClasses,
     ModelOption,
-    NonFinite,
-    Precision,
-    Probe,
     Seed,
-    Split,
     SplitOption,
-    Weighting,
 )
-from neurocollapse.report import table
-from neurocollapse.statistics import process_group
+from neurocollapse.data.labelled import MAX_CLASSES, check_num_classes
+from neurocollapse.hooks import Calls
+from neurocollapse.hooks.pool import PoolMode
+from neurocollapse.metrics import Weighting
+from neurocollapse.passes.moments import NonFinite
+from neurocollapse.passes.options import Mode
+from neurocollapse.probes import Probe
+from neurocollapse.report.numbers import number
+from neurocollapse.statistics import Precision, process_group
+from neurocollapse.support.table import aligned
 
 
 def analyze(
@@ -37,20 +38,25 @@ def analyze(
     checkpoint: CheckpointOption = None,
     model_classes: ModelClasses = None,
     seed: Seed = 0,
-    split: SplitOption = Split.TRAIN,
+    split: SplitOption = "train",
     image_size: ImageSize = None,
     limit: LimitOption = None,
     layers: Annotated[
         list[str] | None, typer.Option(help="Layer name, glob, !name or preset; repeat for more. Default: leaves.")
     ] = None,
-    pool: Annotated[str, typer.Option(help="auto, mean, max, flatten, positions, cls, last or tokens.")] = "auto",
-    calls: Annotated[Calls, typer.Option(help="Which calls of a module that is called several times.")] = Calls.ALL,
+    quantities: Annotated[
+        str | None, typer.Option(help="Quantities or families, with commas between. Default: all that cost no more.")
+    ] = None,
+    pool: Annotated[PoolMode, typer.Option(help="How positions become one row a sample, or one row each.")] = "auto",
+    calls: Annotated[Calls, typer.Option(help="Which calls of a module that is called several times.")] = "all",
     include_input: Annotated[bool, typer.Option(help="Count the network's input as layer 0.")] = False,
-    num_classes: Annotated[int | None, typer.Option(min=1, help="Classes of the data. Default: what it says.")] = None,
-    weighting: Annotated[Weighting, typer.Option(help="Convention of the between-class part.")] = Weighting.EQUAL,
-    mode: Annotated[Mode, typer.Option(help="Mode of the model while it is measured.")] = Mode.EVAL,
-    precision: Annotated[Precision, typer.Option(help="Precision of the running state.")] = Precision.SINGLE,
-    non_finite: Annotated[NonFinite, typer.Option(help="What to do with NaN or infinite features.")] = NonFinite.RAISE,
+    num_classes: Annotated[
+        int | None, typer.Option(min=1, max=MAX_CLASSES, help="Classes of the data. Default: what it says.")
+    ] = None,
+    weighting: Annotated[Weighting, typer.Option(help="Convention of the between-class part.")] = "equal",
+    mode: Annotated[Mode, typer.Option(help="Mode of the model while it is measured.")] = "eval",
+    precision: Annotated[Precision, typer.Option(help="Precision of the running state.")] = "single",
+    non_finite: Annotated[NonFinite, typer.Option(help="What to do with NaN or infinite features.")] = "raise",
     max_memory: Annotated[float | None, typer.Option(help="GiB that the running state may take.")] = None,
     probes: Annotated[bool, typer.Option(help="Add probe accuracies and ranks of every layer.")] = False,
     probe: Annotated[Probe | None, typer.Option(help="Linear probe that --probes fits. Default: logistic.")] = None,
@@ -63,33 +69,40 @@ def analyze(
     progress: Annotated[bool, typer.Option(help="Show a progress bar on a terminal.")] = True,
 ) -> None:
     """Measure every layer of a model on labelled data."""
-    chosen_probe = _chosen_probe(probes, probe)
+    if layers and not all(layers):
+        raise ValueError("--layers names nothing; give a layer, glob or preset, or leave it out")
+    chosen_probe, chosen_quantities = _chosen_probe(probes, probe), _chosen_quantities(quantities)
     check_folders(output, report)
     with process_group(timeout=timeout) as (rank, world):
         place = device_of(device, rank)
-        samples = samples_of(data_spec, split, image_size, limit)
+        samples = data.open(data_spec, split=split, image_size=image_size, limit=limit)
+        if num_classes is not None:
+            check_num_classes(num_classes, samples.labels, f"--num-classes is {num_classes}")
+        check_batch(samples, batch_size)
         network = models.open(model, checkpoint=checkpoint, num_classes=model_classes, seed=seed).to(place)
         if rank == 0 and checkpoint is None and model.startswith(("torchvision:", "timm:")):
             warnings.warn(f"{model} has random weights; pass --checkpoint for trained ones", stacklevel=1)
-        dataset = nc.analyze(
-            network,
-            data.shard(samples, rank, world).loader(batch_size),
-            weighting=weighting.value,
-            probes=chosen_probe,
-            layers=layers or "leaves",
-            pool=pool,
-            calls=calls.value,
-            include_input=include_input,
-            num_classes=num_classes,
-            mode=mode.value,
-            precision=precision.value,
-            non_finite=non_finite.value,
-            max_memory=None if max_memory is None else max_memory * 2**30,
-            device=place,
-            resume=resume,
-            distributed=world > 1,
-            progress=progress and rank == 0,
-        )
+        with running(model, samples):
+            dataset = nc.analyze(
+                network,
+                data.shard(samples, rank, world).loader(batch_size),
+                quantities=chosen_quantities,
+                weighting=weighting,
+                probes=chosen_probe,
+                layers=layers or "leaves",
+                pool=pool,
+                calls=calls,
+                include_input=include_input,
+                num_classes=num_classes,
+                mode=mode,
+                precision=precision,
+                non_finite=non_finite,
+                max_memory=None if max_memory is None else max_memory * 2**30,
+                device=place,
+                resume=resume,
+                distributed=world > 1,
+                progress=progress and rank == 0,
+            )
         if rank == 0:
             dataset.attrs |= {"data": samples.name, "world_size": world}
             _finish({model: dataset}, dataset, output, report)
@@ -104,18 +117,54 @@ def list_layers(
 ) -> None:
     """List what can be hooked in a model."""
     network = models.open(model, checkpoint=checkpoint, num_classes=model_classes)
-    example = None
-    if data_spec is not None:
-        inputs, _ = next(iter(data.open(data_spec, image_size=image_size).loader(1)))
-        example = inputs
-    print(nc.layers(network, example))
+    if data_spec is None:
+        print(nc.layers(network))
+        return
+    samples = data.open(data_spec, image_size=image_size, limit=1)
+    example, _ = pair_of(next(iter(samples.loader(1)), None), samples.name)
+    with running(model, samples):
+        table = nc.layers(network, example)
+    print(table)
 
 
-def _chosen_probe(probes: bool, probe: Probe | None) -> Any:
+def summary(dataset: xr.Dataset) -> str:
+    """The numbers of every layer as a plain table."""
+    columns = {
+        "compression": "D",
+        "decay_ratio": "D ratio",
+        "separation": "S",
+        "discrimination": "discrimination",
+    }
+    rows = [
+        [
+            str(layer.item()),
+            str(dataset["module_type"].values[index]),
+            str(dataset["feature_dimension"].values[index]),
+            *(number(dataset[name].values[index]) for name in columns),
+        ]
+        for index, layer in enumerate(dataset["layer"])
+    ]
+    headings = ["layer", "type", "features", *columns.values()]
+    return aligned(headings, rows, numbers=range(2, len(headings)))
+
+
+def _chosen_probe(probes: bool, probe: Probe | None) -> bool | Probe:
     """What `neurocollapse.analyze` takes as `probes`."""
     if probe is not None and not probes:
         raise ValueError("`--probe` is for probes only; pass --probes as well, or leave it out")
-    return probe.value if probe is not None else probes
+    return probe if probe is not None else probes
+
+
+def _chosen_quantities(quantities: str | None) -> list[str] | None:
+    """What `neurocollapse.analyze` takes as `quantities`; a name that comes twice is a slip."""
+    if quantities is None:
+        return None
+    names = [name for part in quantities.split(",") if (name := part.strip())]
+    if not names:
+        raise ValueError("--quantities names nothing; give names with commas between, or leave it out")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"--quantities names {twice!r} twice; name each once")
+    return names
 
 
 def _finish(named: dict[str, xr.Dataset], dataset: xr.Dataset, output: Path, report_path: Path | None) -> None:
@@ -123,6 +172,6 @@ def _finish(named: dict[str, xr.Dataset], dataset: xr.Dataset, output: Path, rep
     nc.save(dataset, output)
     if report_path is not None:
         nc.report(named, report_path)
-    print(f"{table(dataset)}\n\nanalysis: {output.resolve()}")
+    print(f"{summary(dataset)}\n\nanalysis: {output.resolve()}")
     if report_path is not None:
         print(f"report:   {report_path.resolve()}")

@@ -1,9 +1,8 @@
 """`neurocollapse experiment`: the experiments of the source material, by name."""
 
 import textwrap
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,11 +16,6 @@ WIDTH = 100
 """Characters of a line of the list."""
 
 
-class Scale(StrEnum):
-    SMALL = "small"
-    PAPER = "paper"
-
-
 def experiment(
     name: Annotated[str | None, typer.Argument(help="Which experiment; --list shows them all.")] = None,
     list_all: Annotated[
@@ -30,7 +24,9 @@ def experiment(
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="key=value changes the setting; repeat for more.")
     ] = None,
-    scale: Annotated[Scale, typer.Option(help="small: under a minute. paper: the printed setting.")] = Scale.SMALL,
+    scale: Annotated[
+        Literal["small", "paper"], typer.Option(help="small: under a minute. paper: the printed setting.")
+    ] = "small",
     seed: Annotated[int | None, typer.Option(help="Short for --set seed=….")] = None,
     settings: Annotated[bool, typer.Option("--settings", help="Print the setting and leave.")] = False,
     data_root: Annotated[
@@ -53,7 +49,7 @@ def experiment(
         print("\n\n".join(map(_entry, EXPERIMENTS.values())))
         return
     chosen = find(name)
-    setting = changed(chosen.setting(scale.value), [*(assignments or []), *([] if seed is None else [f"seed={seed}"])])
+    setting = changed(chosen.setting(scale), [*(assignments or []), *([] if seed is None else [f"seed={seed}"])])
     if settings:
         print("\n".join(f"{key}={value}" for key, value in vars(setting).items()))
         return

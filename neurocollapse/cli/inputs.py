@@ -1,21 +1,56 @@
 """What several commands share: inputs before the work starts, and the exit code after it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from neurocollapse import data
-from neurocollapse.cli.options import Split
+from neurocollapse.data.batch_parts import tensors_in
+from neurocollapse.data.limit import check_size
 from neurocollapse.support.atomic import check_writable
-from neurocollapse.support.text import first_line
+from neurocollapse.support.text import first_line, visible
 
 EXIT_CODES = {"holds": 0, "violated": 1, "assumptions unmet": 3}
 
 
-def samples_of(spec: str, split: Split, image_size: int | None, limit: int | None) -> data.Labelled:
-    """The data, or its first `limit` samples."""
-    samples = data.open(spec, split=split.value, image_size=image_size)
-    return samples if limit is None else samples.subset(range(min(limit, len(samples))))
+def check_batch(samples: data.Labelled, batch_size: int) -> None:
+    """Raise, before any of it is allocated, if a batch would not fit in memory."""
+    count = min(batch_size, len(samples))
+    size = count * sum(tensor.nbytes for tensor in tensors_in(samples[0])) if count else 0
+    check_size(size, f"a batch of {count} samples", "take fewer samples, or smaller ones")
+
+
+def pair_of(batch: Any, name: str) -> tuple[Any, Any]:
+    """Inputs and labels of a batch that is a pair; raise for another, or none."""
+    if batch is None:
+        raise ValueError(f"{name} holds no samples; give data that has some")
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        raise ValueError(f"{name} must give (input, label) pairs here, got a {type(batch).__name__}; use analyze")
+    return batch[0], batch[1]
+
+
+@contextmanager
+def running(model: str, samples: data.Labelled) -> Iterator[None]:
+    """Name the model and the data where the one fails on the other, whatever it raises."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError, MemoryError):  # say themselves what is wrong
+        raise
+    except Exception as error:
+        inputs = samples.inputs if isinstance(samples, data.LabelledData) else None
+        given, advice = samples.name, "give the data that it was made for"
+        if inputs is not None:
+            given = f"{given}, of shape {tuple(inputs.shape[1:])}"
+            if not inputs.is_floating_point():
+                given += f" and whole numbers up to {int(inputs.max())} (token ids)"
+                advice = "give a model that embeds so many tokens, or save floats"
+        reason = f"{type(error).__name__}: {first_line(error, most=120)}; {advice}"
+        raise ValueError(
+            f"{visible(model, most=40)} cannot run on {given}: {reason} (NEUROCOLLAPSE_TRACEBACK=1 shows where)"
+        ) from error
 
 
 def device_of(requested: str | None, rank: int) -> torch.device:
@@ -25,9 +60,12 @@ def device_of(requested: str | None, rank: int) -> torch.device:
             torch.device("cuda", rank % torch.cuda.device_count()) if torch.cuda.is_available() else torch.device("cpu")
         )
     try:
-        return torch.empty(0, device=requested).device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {requested!r} cannot be used: {first_line(error)}") from error
+        device = torch.empty(0, device=requested).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"--device {visible(requested)!r} cannot be used: {first_line(error)}") from error
+    if device.type == "meta":
+        raise ValueError("--device 'meta' holds no numbers; name a device that does, such as cpu or cuda")
+    return device
 
 
 def check_folders(*paths: Path | None) -> None:

@@ -1,54 +1,25 @@
 """What the command line's options are called, may be, and say in the help."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
+from neurocollapse.data.labelled import MAX_CLASSES
 
-class Mode(StrEnum):
-    EVAL = "eval"
-    TRAIN = "train"
-    UNCHANGED = "unchanged"
-
-
-class Precision(StrEnum):
-    SINGLE = "single"
-    DOUBLE = "double"
-
-
-class Probe(StrEnum):
-    LOGISTIC = "logistic"
-    MSE = "mse"
-
-
-class Weighting(StrEnum):
-    EQUAL = "equal"
-    FREQUENCY = "frequency"
-
-
-class NonFinite(StrEnum):
-    RAISE = "raise"
-    SKIP = "skip"
-
-
-class Calls(StrEnum):
-    ALL = "all"
-    FIRST = "first"
-    LAST = "last"
-
-
-class Split(StrEnum):
-    TRAIN = "train"
-    TEST = "test"
-
+Calls = Literal["all", "first", "last"]
+Mode = Literal["eval", "train", "unchanged"]
+NonFinite = Literal["raise", "skip"]
+Precision = Literal["single", "double"]
+Probe = Literal["logistic", "mse"]
+Split = Literal["train", "test"]
 
 ModelOption = Annotated[
     str, typer.Option("--model", help="package.module:factory, torchvision:NAME, timm:NAME or hf:FOLDER.")
 ]
 CheckpointOption = Annotated[
-    Path | None, typer.Option(help="Weights: .safetensors, or a torch file, read with weights_only=True.")
+    Path | None,
+    typer.Option(help="Weights: .safetensors, its .index.json, or a torch file, read with weights_only=True."),
 ]
 DataOption = Annotated[
     str,
@@ -57,8 +28,23 @@ DataOption = Annotated[
         help="digits, mnist:ROOT, fashion-mnist:ROOT, cifar10:ROOT, folder:ROOT, npz:FILE or package.module:factory.",
     ),
 ]
-ModelClasses = Annotated[int | None, typer.Option(help="Number of outputs to build the model with.")]
-ImageSize = Annotated[int | None, typer.Option(help="Side to which the images of a folder are scaled and cropped.")]
-Seed = Annotated[int, typer.Option(help="Seed of random weights.")]
+ModelClasses = Annotated[
+    int | None, typer.Option(min=1, max=MAX_CLASSES, help="Number of outputs to build the model with.")
+]
+ImageSize = Annotated[
+    int | None, typer.Option(min=1, help="Side to which the images of a folder are scaled and cropped.")
+]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of random weights.")]
 SplitOption = Annotated[Split, typer.Option(help="Which part of the data.")]
-LimitOption = Annotated[int | None, typer.Option(min=1, help="Use only the first so many samples.")]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="Use only so many samples, the same share of each class.")]
+
+
+class OnceCommand(typer.core.TyperCommand):
+    """A command that refuses an option given twice, of which the last one would win without a word."""
+
+    def parse_args(self, context: Any, arguments: list[str]) -> list[str]:
+        *_, given = self.make_parser(context).parse_args(args=list(arguments))
+        for parameter in given:
+            if given.count(parameter) > 1 and not (parameter.multiple or parameter.param_type_name == "argument"):
+                context.fail(f"{parameter.opts[0]} is given {given.count(parameter)} times; give it once")
+        return super().parse_args(context, arguments)

@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
@@ -11,10 +12,13 @@ import typer
 import neurocollapse as nc
 from neurocollapse.cli.analyze import analyze, list_layers
 from neurocollapse.cli.experiment import experiment
+from neurocollapse.cli.options import OnceCommand
 from neurocollapse.cli.report import report
 from neurocollapse.cli.verify import verify
-from neurocollapse.support.text import first_line
+from neurocollapse.support.text import first_line, visible
 
+MOST = 275
+"""Characters of a message, which with what stands around it makes a line of at most 300."""
 EXIT_DONE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 2, 130
 _SAVED = "what has a file of its own is saved"
 
@@ -40,11 +44,15 @@ def _root(
         print(context.get_help())
 
 
-app.command()(analyze)
-app.command("layers")(list_layers)
-app.command()(verify)
-app.command()(experiment)
-app.command()(report)
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "analyze": analyze,
+    "layers": list_layers,
+    "verify": verify,
+    "experiment": experiment,
+    "report": report,
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name, cls=OnceCommand)(_command)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -83,14 +91,17 @@ def _flush() -> None:
 
 def _fail(message: str) -> int:
     """Say what is wrong in one line."""
-    print(f"neurocollapse: {message}", file=sys.stderr)
+    shown = visible(message.replace("Value error, ", ""), most=MOST)  # typer's mark in front of its own words
+    print(f"neurocollapse: {shown}", file=sys.stderr)
     return EXIT_BAD_INPUT
 
 
 def _one_line(error: Exception) -> str:
     """An error as one line; those that are not ours carry their type and how to see more."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{visible(error.filename or 'a file')} cannot be used: {error.strerror}; check the path"
     ours = isinstance(error, ValueError | TypeError | OSError | MemoryError)
-    text = first_line(error, most=500)
+    text = first_line(error, most=MOST)
     return text if ours else f"{type(error).__name__}: {text} (NEUROCOLLAPSE_TRACEBACK=1 shows where)"
 
 
@@ -103,4 +114,4 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """A warning as one line on standard error."""
-    print(f"neurocollapse: warning: {message}", file=file or sys.stderr)
+    print(f"neurocollapse: warning: {visible(message, most=MOST)}", file=file or sys.stderr)

@@ -17,7 +17,7 @@ def report(
     ] = None,
     output: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
     analysis: Annotated[Path, typer.Option(help="NetCDF file that the main job writes.")] = Path("analysis.nc"),
-    seed: Annotated[int, typer.Option(help="Seed of the main job's networks.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the main job's networks.")] = 0,
     progress: Annotated[bool, typer.Option(help="Show progress on a terminal.")] = True,
 ) -> None:
     """Train two networks on digits and report on all their layers, or report on saved results."""

@@ -6,14 +6,14 @@ from typing import Annotated
 import typer
 
 import neurocollapse as nc
-from neurocollapse import models
-from neurocollapse.cli.inputs import check_folders, exit_code, samples_of
+from neurocollapse import data, models
+from neurocollapse.cli.inputs import check_batch, check_folders, exit_code, pair_of, running
 from neurocollapse.cli.options import (
     CheckpointOption,
     ImageSize,
     LimitOption,
     ModelClasses,
-    Split,
+    Seed,
     SplitOption,
 )
 from neurocollapse.support.atomic import write
@@ -27,12 +27,12 @@ def verify(
     data_spec: Annotated[str | None, typer.Option("--data", help="As for analyze.")] = None,
     checkpoint: CheckpointOption = None,
     model_classes: ModelClasses = None,
-    split: SplitOption = Split.TRAIN,
+    split: SplitOption = "train",
     image_size: ImageSize = None,
     limit: LimitOption = None,
     tolerance: Annotated[float, typer.Option(min=0, help="Relative room for rounding around each bracket.")] = 1e-6,
     output_scale: Annotated[float, typer.Option(help="α, if the output is α W_L ⋯ W_1 x.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Seed of the default network, or of random weights.")] = 0,
+    seed: Seed = 0,
     json: Annotated[Path | None, typer.Option(help="JSON file to write: everything, for machines.")] = None,
     output: Annotated[Path | None, typer.Option(help="NetCDF file to write: measurements and bounds.")] = None,
     report: Annotated[Path | None, typer.Option(help="HTML report to write.")] = None,
@@ -51,10 +51,12 @@ def verify(
     else:
         if data_spec is None:
             raise typer.BadParameter("give the labelled data with --data", param_hint="--model")
-        samples = samples_of(data_spec, split, image_size, limit)
+        samples = data.open(data_spec, split=split, image_size=image_size, limit=limit)
+        check_batch(samples, len(samples))
         network = models.open(model, checkpoint=checkpoint, num_classes=model_classes, seed=seed)
-        inputs, labels = next(iter(samples.loader(len(samples))))
-        verification = nc.verify(network, inputs, labels, tolerance=tolerance, output_scale=output_scale)
+        inputs, labels = pair_of(next(iter(samples.loader(max(1, len(samples)))), None), samples.name)
+        with running(model, samples):
+            verification = nc.verify(network, inputs, labels, tolerance=tolerance, output_scale=output_scale)
         name = model
     if json is not None:
         write(json, verification.to_json(indent=1))

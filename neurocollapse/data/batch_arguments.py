@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from neurocollapse.data.batch_labels import Labels
-from neurocollapse.data.batch_parts import alike, is_sequence, lengths, named_parts, shown
+from neurocollapse.data.batch_parts import alike, is_sequence, lengths, named_parts
 from neurocollapse.data.labelled import DataError
+from neurocollapse.support.text import listed
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -135,8 +136,8 @@ def _without_names(
         return (inputs,), {}
     if isinstance(inputs, Mapping):
         raise DataError(
-            f"a dict batch needs keys that {forward.model[:60]}.forward takes ({shown(forward.names)}); got the keys "
-            f"{shown(parts)} beside the labels; rename them, make batches pairs, or annotate the argument as a dict"
+            f"a dict batch needs keys that {forward.model}.forward takes ({listed(forward.names, most=6)}); got the "
+            f"keys {listed(parts, most=6)} beside the labels; rename them, make batches pairs, or annotate it as a dict"
         )
     values = tuple(parts.values())
     if forward.num_needed > 1:

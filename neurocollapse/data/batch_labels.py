@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neurocollapse.data.batch_parts import is_sequence, kind_of, lengths, named_parts, shown, tensors_in
+from neurocollapse.data.batch_parts import is_sequence, kind_of, lengths, named_parts, tensors_in
 from neurocollapse.data.labelled import DataError
+from neurocollapse.support.text import listed
 
 LABEL_NAMES = ("labels", "label", "targets", "target", "y")
 """What labels are called in dicts, named tuples, dataclasses and objects, in the order in which they are looked up."""
@@ -49,8 +50,8 @@ def find_labels(batch: Any) -> Labels:
         return Labels(_part(batch, name), batch, name)
     if isinstance(batch, Mapping):
         raise DataError(
-            f"a dict batch needs its labels under one of {', '.join(LABEL_NAMES)}; got the keys {shown(batch)}; "
-            "pass label_fn to say where they are"
+            f"a dict batch needs its labels under one of {', '.join(LABEL_NAMES)}; got the keys "
+            f"{listed(batch, most=6)}; pass label_fn to say where they are"
         )
     if not is_sequence(batch) or len(batch) < 2:
         raise DataError(f"a batch must be a pair (inputs, labels) or a dict, got a {kind_of(batch)}; pass label_fn")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-_MOST_SHOWN = 6
+from neurocollapse.support.text import listed
 
 
 def named_parts(value: Any) -> dict[str, Any] | None:
@@ -103,15 +103,8 @@ def kind_of(value: Any) -> str:
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
     named = named_parts(value)
     if named is not None:
-        return f"{type(value).__name__} of {shown(named)}"
+        return f"{type(value).__name__} of {listed(named)}"
     return f"{type(value).__name__} of {len(value)}" if is_sequence(value) else type(value).__name__
-
-
-def shown(names: Any) -> str:
-    """The first few names, and how many more there are."""
-    texts = [str(name)[:24] for name in names]
-    more = f" and {len(texts) - _MOST_SHOWN} more" if len(texts) > _MOST_SHOWN else ""
-    return (", ".join(texts[:_MOST_SHOWN]) or "none") + more
 
 
 def _attributes(value: Any) -> dict[str, Any]:

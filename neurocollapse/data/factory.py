@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from neurocollapse.data.labelled import DataError, Labelled, LabelledData, LabelledSamples, numbered_classes
+from neurocollapse.support.text import first_line
 
 
 def call_factory(spec: str, split: str, *, not_found: DataError) -> Labelled:
@@ -42,7 +43,7 @@ def call_factory(spec: str, split: str, *, not_found: DataError) -> Labelled:
         raise DataError(f"{spec} takes no `split`, so all it returns is the train split; add the argument `split`")
     try:
         result = factory(split=split) if takes_split else factory()
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise DataError(f"{spec} failed: {_one_line(error)}") from error
     try:
         return _as_labelled(result, f"{spec}/{split}")
@@ -61,7 +62,7 @@ def _found(spec: str, not_found: DataError) -> Callable[..., Any]:
         if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
             raise DataError(f"{not_found} (there is no module {error.name!r})") from error
         raise DataError(f"{module_name} cannot be imported: {_one_line(error)}") from error
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise DataError(f"{module_name} cannot be imported: {_one_line(error)}") from error
     for part in attribute.split("."):
         if not hasattr(found, part):
@@ -140,7 +141,6 @@ def _takes(function: Callable[..., Any], argument: str) -> bool:
     return any(parameter.name == argument or parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     """Return an error's type and the first line of its message."""
-    message = str(error).splitlines()
-    return f"{type(error).__name__}: {message[0]}" if message else type(error).__name__
+    return type(error).__name__ + (f": {first_line(error)}" if str(error) else "")

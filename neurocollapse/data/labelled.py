@@ -1,16 +1,22 @@
 """Labelled samples as a value: tensors in memory, or any map-style dataset behind the same surface."""
 
 import operator
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self, cast, runtime_checkable
+from typing import Any, Protocol, Self, SupportsIndex, cast, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset, Subset, default_collate
+
+from neurocollapse.support.seeds import checked_seed
+from neurocollapse.support.text import first_line, visible
 
 MAX_CLASSES = 1_000_000
+MOST = 300
+"""Characters of a message."""
 FEW_CLASSES = 2**16
 """So many classes may be empty: their statistics take at most 1 GiB for 1,000 features."""
 BYTES_PER_FEATURE = 16
@@ -19,6 +25,9 @@ BYTES_PER_FEATURE = 16
 
 class DataError(ValueError):
     """Data that cannot be opened or is not what its format promises; the message is one line that says what to do."""
+
+    def __init__(self, message: object) -> None:
+        super().__init__(visible(message, most=MOST))
 
 
 class Labelled(Dataset[tuple[Any, int]], ABC):
@@ -73,14 +82,15 @@ class Labelled(Dataset[tuple[Any, int]], ABC):
         >>> tuple(inputs.shape), labels.dtype
         ((32, 1, 8, 8), torch.int64)
         """
-        if operator.index(batch_size) < 1:
-            raise ValueError(f"`batch_size` must be at least 1, got {batch_size}")
+        if not isinstance(batch_size, SupportsIndex) or operator.index(batch_size) < 1:
+            raise ValueError(f"`batch_size` must be at least 1, got {visible(batch_size)}")
         return DataLoader(
             self,
-            batch_size=batch_size,
+            batch_size=min(operator.index(batch_size), sys.maxsize),
             shuffle=shuffle and len(self) > 0,
-            generator=torch.Generator().manual_seed(seed),
+            generator=torch.Generator().manual_seed(checked_seed(seed)),
             num_workers=num_workers,
+            collate_fn=_collated,
         )
 
 
@@ -168,7 +178,14 @@ class LabelledSamples(Labelled):
         object.__setattr__(self, "labels", checked_labels(self.labels, len(self.classes)))
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        sample: tuple[Any, int] = self.samples[index]
+        try:
+            sample: tuple[Any, int] = self.samples[index]
+        except Exception as error:  # the user's code may raise anything
+            if isinstance(error, IndexError) and not -len(self) <= index < len(self):
+                raise  # the end, where something goes through the samples by their numbers
+            raise DataError(
+                f"sample {index} of {self.name} cannot be read: {type(error).__name__}: {first_line(error)}"
+            ) from error
         return sample
 
     def subset(self, indices: Iterable[int] | Tensor) -> Self:
@@ -208,6 +225,17 @@ def shard(data: Any, rank: int, world_size: int) -> Any:
         raise TypeError(f"`data` must be a map-style dataset with a length, got {type(data).__name__}")
     indices = range(rank, len(data), world_size)
     return data.subset(indices) if isinstance(data, Labelled) else Subset(cast(Dataset[Any], data), indices)
+
+
+def _collated(samples: list[Any]) -> Any:
+    """The samples of a batch put together, or say that they differ."""
+    try:
+        return default_collate(samples)
+    except (RuntimeError, TypeError, KeyError) as error:
+        raise DataError(
+            f"the samples of a batch cannot be put together: {first_line(error, most=150)}; make all of one shape and "
+            "type"
+        ) from error
 
 
 def checked_labels(labels: Any, num_classes: int) -> Tensor:

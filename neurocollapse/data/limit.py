@@ -63,11 +63,11 @@ def checked_limit(limit: Any) -> int | None:
     return value
 
 
-def check_size(num_bytes: int, what: str) -> None:
+def check_size(num_bytes: int, what: str, advice: str = "read fewer samples with limit=, or split the file") -> None:
     """Raise DataError, before any of it is allocated, if that many bytes are more than may be taken."""
     allowed = min(MAX_BYTES, memory_limit(torch.device("cpu")))
     if num_bytes > allowed:
         raise DataError(
             f"{what} would take {num_bytes / GIB:.1f} GiB in memory, at most {allowed / GIB:.1f} GiB may be used; "
-            "read fewer samples with limit=, or split the file"
+            f"{advice}"
         )

@@ -25,8 +25,9 @@ def read_npz(path: Path, split: str, limit: int | None = None) -> LabelledData:
 
     The arrays are `inputs` and `labels` (or x and y, images and labels); for two splits in one file `train_inputs`,
     `train_labels`, `test_inputs`, `test_labels` (or x_train, y_train, …). Without a split in their names they are the
-    training split. Inputs are of shape (samples, …): floats are taken as they are, unsigned bytes are divided by 255.
-    Labels are integers (samples,) or one-hot (samples, classes). `classes`, an array of strings, may name the classes.
+    training split. Inputs are of shape (samples, …): floats are taken as they are, unsigned bytes are pixels and
+    divided by 255, other integers are token ids. Labels are integers (samples,) or one-hot (samples, classes).
+    `classes`, an array of strings, may name the classes.
 
     Raises
     ------
@@ -121,22 +122,26 @@ def _check_inputs(header: _Header, name: str, path: Path) -> None:
     """Raise unless an array can be inputs."""
     if len(header.shape) < 2 or header.shape[0] == 0:
         raise DataError(f"{path} must hold {name!r} of shape (samples, …), got {header.shape}")
-    if header.dtype != np.uint8 and header.dtype.kind != "f":
-        raise DataError(f"{path} must hold {name!r} as floats or unsigned bytes (0 … 255), got {header.dtype}")
+    if header.dtype.kind not in "iuf":
+        raise DataError(
+            f"{path} must hold {name!r} as floats, unsigned bytes (pixels, 0 … 255) or other integers (token ids), got "
+            f"{header.dtype}"
+        )
 
 
 def _read_inputs(archive: zipfile.ZipFile, name: str, header: _Header, chosen: Tensor, path: Path) -> Tensor:
-    """Read the chosen rows of the inputs as float32."""
-    elements = math.prod(header.shape[1:])
+    """Read the chosen rows of the inputs: as float32, or token ids as int64."""
+    elements, are_tokens = math.prod(header.shape[1:]), header.dtype.kind in "iu" and header.dtype != np.uint8
+    dtype = np.dtype(np.int64 if are_tokens else np.float32)
     whole = header.shape[0] * elements * header.dtype.itemsize if header.by_columns else 0
-    check_size(len(chosen) * elements * 4 + whole, f"{name!r} in {path}")
+    check_size(len(chosen) * elements * dtype.itemsize + whole, f"{name!r} in {path}")
     if header.by_columns:
         with np.errstate(over="ignore"):  # beyond float32 becomes infinite, and whoever measures says so
-            rows = np.ascontiguousarray(_read_array(archive, name, path)[chosen.numpy()], dtype=np.float32)
+            rows = np.ascontiguousarray(_read_array(archive, name, path)[chosen.numpy()], dtype=dtype)
     else:
         with archive.open(f"{name}.npy") as member:
             member.read(header.num_bytes)
-            rows = read_rows(member, header.shape, header.dtype, chosen, dtype=np.float32, path=path)
+            rows = read_rows(member, header.shape, header.dtype, chosen, dtype=dtype, path=path)
             if len(chosen) == header.shape[0]:
                 member.read(1)  # the end, where zipfile compares the checksum
     inputs = torch.from_numpy(rows)

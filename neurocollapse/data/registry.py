@@ -12,6 +12,7 @@ from neurocollapse.data.labelled import DataError, Labelled
 from neurocollapse.data.limit import checked_limit, stratified
 from neurocollapse.data.npz import read_npz
 from neurocollapse.support.names import did_you_mean
+from neurocollapse.support.text import visible
 
 SPLITS = ("train", "test")
 
@@ -77,7 +78,10 @@ def open(spec: str, *, split: str = "train", image_size: int | None = None, limi
     if image_size is not None and spec.partition(":")[0] != "folder":
         raise DataError(f"`image_size` belongs to 'folder:ROOT', got it with {spec!r}")
     limit = checked_limit(limit)
-    samples = _read(spec, split, image_size, limit)
+    try:
+        samples = _read(spec, split, image_size, limit)
+    except OSError as error:  # such as a name that no file can have
+        raise DataError(f"{visible(spec)} cannot be read: {error.strerror}; check the path") from error
     return samples.subset(stratified(samples.labels, limit)) if limit is not None else samples
 
 
@@ -105,4 +109,4 @@ def _unknown(spec: str) -> DataError:
     name = spec.partition(":")[0]
     forms = {known.partition(":")[0]: known for known in KNOWN[:-1]}
     hint = did_you_mean(name.lower(), forms, most=1, shown_as=forms)
-    return DataError(f"`data` must be one of {', '.join(KNOWN)}, got {spec!r}{hint}")
+    return DataError(f"`data` must be one of {', '.join(KNOWN)}, got {visible(spec)!r}{hint}")

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from neurocollapse.support.seeds import checked_seed
+from neurocollapse.support.text import listed
+
 
 def near_orthonormal(num_samples: int, num_features: int, *, theta: float = 0.0, seed: int = 0) -> Tensor:
     r"""Draw samples of unit norm and right angles up to exactly θ/N.
@@ -40,7 +43,7 @@ def near_orthonormal(num_samples: int, num_features: int, *, theta: float = 0.0,
         raise ValueError(f"need 1 ≤ num_samples ≤ num_features, got {num_samples} samples of {num_features} features")
     if not (math.isfinite(theta) and theta >= 0):
         raise ValueError(f"`theta` must be a number ≥ 0, got {theta!r}")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(checked_seed(seed))
     frame = _orthonormal_columns(num_features, num_samples, generator)
     if theta == 0:
         return frame.T.contiguous()
@@ -71,7 +74,7 @@ def noisy_orthonormal(num_samples: int, num_features: int, *, noise: float = 1.0
         raise ValueError(f"need 1 ≤ num_samples ≤ num_features, got {num_samples} samples of {num_features} features")
     if not (math.isfinite(noise) and noise >= 0):
         raise ValueError(f"`noise` must be a number ≥ 0, got {noise!r}")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(checked_seed(seed))
     frame = _orthonormal_columns(num_features, num_samples, generator).T
     perturbation = torch.randn(num_samples, num_features, dtype=torch.float64, generator=generator)
     return frame + noise * perturbation / torch.linalg.matrix_norm(perturbation)
@@ -146,7 +149,7 @@ def low_rank_target(num_rows: int, num_columns: int, rank: int, *, seed: int = 0
     """
     if not 0 <= rank <= min(num_rows, num_columns):
         raise ValueError(f"`rank` must lie in [0, {min(num_rows, num_columns)}], got {rank}")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(checked_seed(seed))
     gaussian = torch.randn(num_rows, num_columns, dtype=torch.float64, generator=generator)
     left, values, right = torch.linalg.svd(gaussian, full_matrices=False)
     return (left[:, :rank] * values[:rank]) @ right[:rank]
@@ -179,7 +182,9 @@ def one_hot(labels: Tensor, num_classes: int | None = None) -> Tensor:
     """
     num_classes = int(labels.max()) + 1 if num_classes is None else num_classes
     if labels.ndim != 1 or int(labels.min()) < 0 or int(labels.max()) >= num_classes:
-        raise ValueError(f"`labels` must be a vector of integers in [0, {num_classes}), got {labels}")
+        raise ValueError(
+            f"`labels` must be a vector of integers in [0, {num_classes}), got {listed(labels.flatten().tolist())}"
+        )
     return torch.nn.functional.one_hot(labels.long(), num_classes).double()
 
 

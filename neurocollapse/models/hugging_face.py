@@ -9,8 +9,9 @@ from typing import Any, cast
 
 from torch import nn
 
-from neurocollapse.models.errors import ModelError, first_few, one_line
+from neurocollapse.models.errors import ModelError, one_line
 from neurocollapse.models.weight_files import stored_state, weight_file
+from neurocollapse.support.text import listed
 
 _MAX_CONFIG_BYTES = 10 * 2**20
 # What in a config.json may name code, other files or downloads, at any depth. Attention is set here instead.
@@ -118,12 +119,12 @@ def _check_found(found: dict[str, Any], name: str, folder: Path) -> None:
     """Raise for weights that the folder lacks; warn of those that the model lacks."""
     if missing := sorted(found["missing_keys"]):
         raise ModelError(
-            f"{folder} lacks {len(missing)} weights of {name}, which would be random: {first_few(missing)}; name the "
+            f"{folder} lacks {len(missing)} weights of {name}, which would be random: {listed(missing)}; name the "
             "architecture that was saved under `architectures` in config.json"
         )
     if unexpected := sorted(found["unexpected_keys"]):
         warnings.warn(
-            f"{folder} holds {len(unexpected)} weights that {name} has no place for: {first_few(unexpected)}",
+            f"{folder} holds {len(unexpected)} weights that {name} has no place for: {listed(unexpected)}",
             stacklevel=4,
         )
 

@@ -6,6 +6,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from neurocollapse.support.seeds import checked_seed
+
 KINDS = ("orth", "norm", "unif")
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -51,7 +53,7 @@ def init_weights(
     if not layers:
         raise ValueError(f"`model` must contain nn.Linear layers to initialise, {type(model).__name__} has none")
     if seed is not None:
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(checked_seed(seed))
     with torch.no_grad():
         for layer in layers:
             layer.weight.copy_(initial_weight(layer.out_features, layer.in_features, kind, scale, generator=generator))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from neurocollapse.models.initialise import KINDS, initial_weight
 from neurocollapse.models.sizes import check_size
+from neurocollapse.support.seeds import checked_seed
 
 LINEAR_KINDS = (*KINDS, "balanced", "identity")
 
@@ -140,7 +141,7 @@ def linear_weights(widths: Sequence[int], init: str = "orth", scale: float = 1.0
         raise ValueError(f"`init` must be one of {', '.join(map(repr, LINEAR_KINDS))}, got {init!r}")
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"`scale` must be a positive number, got {scale!r}")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(checked_seed(seed))
     shapes = [(widths[i + 1], widths[i]) for i in range(len(widths) - 1)]
     if init == "balanced":
         return _balanced(widths, scale, generator)

@@ -17,6 +17,8 @@ from neurocollapse.models.checkpoint import load_weights
 from neurocollapse.models.errors import ModelError, one_line
 from neurocollapse.models.hugging_face import build, read_config
 from neurocollapse.support.names import did_you_mean
+from neurocollapse.support.seeds import checked_seed
+from neurocollapse.support.text import visible
 
 KNOWN = ("package.module:factory", "torchvision:NAME", "timm:NAME", "hf:FOLDER")
 
@@ -61,19 +63,24 @@ def open(
     family, _, name = spec.partition(":")
     if not family or not name:
         raise _unknown(spec)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        match family:
-            case "torchvision":
-                model = _torchvision(name, num_classes)
-            case "timm":
-                model = _timm(name, num_classes)
-            case "hf":
-                model = _hugging_face(name, num_classes, with_weights=checkpoint is None)
-            case _:
-                model = _from_factory(spec, num_classes, copied=checkpoint is not None)
-    if checkpoint is not None:
-        load_weights(model, checkpoint)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(checked_seed(seed))
+            match family:
+                case "torchvision":
+                    model = _torchvision(name, num_classes)
+                case "timm":
+                    model = _timm(name, num_classes)
+                case "hf":
+                    model = _hugging_face(name, num_classes, with_weights=checkpoint is None)
+                case _:
+                    model = _from_factory(spec, num_classes, copied=checkpoint is not None)
+        if checkpoint is not None:
+            load_weights(model, checkpoint)
+    except OSError as error:  # such as a name that no file can have
+        raise ModelError(
+            f"{visible(error.filename or spec)} cannot be read: {error.strerror}; check the path"
+        ) from error
     return model
 
 
@@ -139,7 +146,7 @@ def _own_module(name: str, spec: str) -> ModuleType:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
             raise ModelError(f"{_unknown(spec)} (there is no module {error.name!r})") from error
         raise ModelError(f"{name} cannot be imported: {one_line(error)}") from error
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise ModelError(f"{name} cannot be imported: {one_line(error)}") from error
 
 
@@ -170,7 +177,7 @@ def _built_value(spec: str, build: Callable[[], Any]) -> Any:
         return build()
     except ModelError:
         raise
-    except Exception as error:  # foreign code may raise anything
+    except (Exception, SystemExit) as error:  # foreign code may raise anything
         raise ModelError(f"{spec} cannot be built: {one_line(error)}") from error
 
 
@@ -194,4 +201,4 @@ def _unknown(spec: str) -> ModelError:
     """Return the error that lists what can be opened, with the nearest match."""
     families = {known.partition(":")[0]: known for known in KNOWN[1:]}
     hint = did_you_mean(spec.partition(":")[0].lower(), families, most=1, shown_as=families)
-    return ModelError(f"`model` must be one of {', '.join(KNOWN)}, got {spec!r}{hint}")
+    return ModelError(f"`model` must be one of {', '.join(KNOWN)}, got {visible(spec)!r}{hint}")

@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from neurocollapse.models.errors import ModelError, first_few, one_line
+from neurocollapse.models.errors import ModelError, one_line
+from neurocollapse.support.text import listed
 
 INDEX_SUFFIX = ".index.json"
 OPTIMIZER_PREFIX = "optimizer/"  # of this package's own training checkpoints
@@ -78,7 +79,7 @@ def _load_shards(index: Path) -> dict[str, Any]:
         shard = _loaded(index.parent / name)
         state |= {key: shard[key] for key, file in weight_map.items() if file == name and key in shard}
     if missing := [key for key in weight_map if key not in state]:
-        raise ModelError(f"{index} lists weights that its files do not hold: {first_few(missing)}; download it again")
+        raise ModelError(f"{index} lists weights that its files do not hold: {listed(missing)}; download it again")
     return state
 
 

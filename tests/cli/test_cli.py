@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import neurocollapse as nc
@@ -18,6 +19,12 @@ from torch import nn
 
 def network():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
+
+def coloured():
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+
+def embedding():
+    return nn.Sequential(nn.Embedding(10, 8), nn.Flatten(), nn.Linear(40, 3))
 
 def broken():
     raise RuntimeError("no such luck")
@@ -84,6 +91,38 @@ def test_analyze_selects_and_limits(run: Callable[..., Outcome], tmp_path: Path)
     assert list(dataset["layer"].values) == ["1"]
     assert dataset.attrs["num_samples"] == 100
     assert dataset.attrs["weighting"] == "frequency"
+
+
+def test_a_limit_takes_the_same_share_of_each_class(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    for label in range(3):
+        (tmp_path / f"images/class{label}").mkdir(parents=True)
+        for number in range(20):
+            Image.new("L", (8, 8), 80 * label + number).save(tmp_path / f"images/class{label}/{number:02}.png")
+    outcome = run(
+        *("analyze", "--model", "cli_models:coloured", "--data", "folder:images", "--limit", "30"),
+        *("--layers", "linear", "--output", "small.nc"),
+    )
+    assert outcome.code == 0
+    assert nc.open(tmp_path / "small.nc")["class_count"].values.tolist() == [[10] * 3]
+
+
+def test_quantities_are_chosen(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    names = "compression, separation,discrimination,decay_ratio,class_count"
+    outcome = run(
+        *("analyze", "--model", "cli_models:network", "--data", "digits", "--limit", "60", "--layers", "linear"),
+        *("--quantities", names),
+    )
+    assert outcome.code == 0, outcome.err
+    dataset = nc.open(tmp_path / "analysis.nc")
+    assert {"compression", "class_count"} <= set(dataset)
+    assert "separation_etf" not in dataset
+
+
+def test_token_ids_are_read_for_a_model_that_embeds_them(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    np.savez(tmp_path / "tokens.npz", x=np.arange(40).reshape(8, 5) % 10, y=np.arange(8) % 2)
+    outcome = run("analyze", "--model", "cli_models:embedding", "--data", "npz:tokens.npz", "--layers", "linear")
+    assert outcome.code == 0, outcome.err
+    assert nc.open(tmp_path / "analysis.nc").attrs["num_samples"] == 8
 
 
 def test_analyze_resumes(run: Callable[..., Outcome], tmp_path: Path) -> None:

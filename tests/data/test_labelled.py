@@ -1,12 +1,15 @@
 """Labelled data as a value: loaders, subsets and shards."""
 
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from neurocollapse.data import DataError, LabelledData, LabelledSamples, shard
+from neurocollapse import models
+from neurocollapse.data import DataError, LabelledData, LabelledSamples, shard, synthetic
 
 
 @pytest.fixture
@@ -137,3 +140,68 @@ def test_wrapped_datasets_need_labels_that_have_a_class(values: list) -> None:
     labels = torch.tensor(values)
     with pytest.raises(DataError, match="`labels` must"):
         LabelledSamples(TensorDataset(torch.arange(2.0), labels), labels, ("a", "b"))
+
+
+@pytest.mark.parametrize("batch_size", ["8", 2.5, None, -3])
+def test_a_batch_size_that_is_no_number_is_named(numbers: LabelledData, batch_size: Any) -> None:
+    with pytest.raises(ValueError, match=f"`batch_size` must be at least 1, got {batch_size}"):
+        numbers.loader(batch_size)
+
+
+def test_a_batch_may_be_larger_than_any_data(numbers: LabelledData) -> None:
+    assert len(list(numbers.loader(10**30))) == 1
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 10**40, 1.5, "3", None, True])
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda seed: LabelledData(torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64), ("a",)).loader(1, seed=seed),
+        lambda seed: synthetic.near_orthonormal(2, 3, seed=seed),
+        lambda seed: synthetic.noisy_orthonormal(2, 3, seed=seed),
+        lambda seed: synthetic.low_rank_target(2, 3, 1, seed=seed),
+        lambda seed: models.open("torch.nn:Identity", seed=seed),
+        lambda seed: models.linear_weights([2, 2], seed=seed),
+    ],
+)
+def test_a_seed_that_torch_would_not_take_is_named(draw: Callable[[Any], Any], seed: Any) -> None:
+    with pytest.raises(ValueError, match=r"`seed` must be an integer from 0 to 2\*\*63 - 1, got ") as caught:
+        draw(seed)
+    assert len(str(caught.value)) < 120
+
+
+class Broken(Dataset[Any]):
+    """Fails when a sample is read."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __getitem__(self, index: int) -> Any:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no\nsuch \x1b[2J"), KeyError("x"), IndexError("inside"), OSError(5, "disk")]
+)
+def test_a_sample_that_cannot_be_read_is_named(error: Exception) -> None:
+    samples = LabelledSamples(Broken(error), torch.tensor([0, 1]), ("a", "b"), "own:data")
+    with pytest.raises(DataError, match=rf"sample 1 of own:data cannot be read: {type(error).__name__}: ") as caught:
+        samples[1]
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("values", [[torch.zeros(3), torch.zeros(4)], [torch.zeros(3), None], [{"a": 1}, {"b": 1}]])
+def test_samples_that_differ_are_named(values: list[Any]) -> None:
+    own = [(value, label) for label, value in enumerate(values)]
+    samples = LabelledSamples(own, torch.tensor([0, 1]), ("a", "b"))
+    with pytest.raises(DataError, match=r"the samples of a batch cannot be put together: .*; make all of one shape"):
+        next(iter(samples.loader(2)))
+
+
+@pytest.mark.parametrize("kind", [DataError, models.ModelError])
+def test_an_error_is_one_short_line_whatever_it_names(kind: type[Exception]) -> None:
+    message = str(kind("there is no " + "x" * 5000 + " in \x1b[31mred\n\u202e; look for another"))
+    assert len(message) <= 300
+    assert message.isprintable()
+    assert message.startswith("there is no xxx")
+    assert message.endswith(r" in \x1b[31mred\n\u202e; look for another")
