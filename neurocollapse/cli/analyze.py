@@ -27,9 +27,8 @@ from neurocollapse.metrics import Weighting
 from neurocollapse.passes.moments import NonFinite
 from neurocollapse.passes.options import Mode
 from neurocollapse.probes import Probe
-from neurocollapse.report.numbers import number
+from neurocollapse.report import table
 from neurocollapse.statistics import Precision, process_group
-from neurocollapse.support.table import aligned
 
 
 def analyze(
@@ -123,29 +122,8 @@ def list_layers(
     samples = data.open(data_spec, image_size=image_size, limit=1)
     example, _ = pair_of(next(iter(samples.loader(1)), None), samples.name)
     with running(model, samples):
-        table = nc.layers(network, example)
-    print(table)
-
-
-def summary(dataset: xr.Dataset) -> str:
-    """The numbers of every layer as a plain table."""
-    columns = {
-        "compression": "D",
-        "decay_ratio": "D ratio",
-        "separation": "S",
-        "discrimination": "discrimination",
-    }
-    rows = [
-        [
-            str(layer.item()),
-            str(dataset["module_type"].values[index]),
-            str(dataset["feature_dimension"].values[index]),
-            *(number(dataset[name].values[index]) for name in columns),
-        ]
-        for index, layer in enumerate(dataset["layer"])
-    ]
-    headings = ["layer", "type", "features", *columns.values()]
-    return aligned(headings, rows, numbers=range(2, len(headings)))
+        found = nc.layers(network, example)
+    print(found)
 
 
 def _chosen_probe(probes: bool, probe: Probe | None) -> bool | Probe:
@@ -172,6 +150,6 @@ def _finish(named: dict[str, xr.Dataset], dataset: xr.Dataset, output: Path, rep
     nc.save(dataset, output)
     if report_path is not None:
         nc.report(named, report_path)
-    print(f"{summary(dataset)}\n\nanalysis: {output.resolve()}")
+    print(f"{table(dataset)}\n\nanalysis: {output.resolve()}")
     if report_path is not None:
         print(f"report:   {report_path.resolve()}")

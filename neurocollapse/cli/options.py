@@ -7,13 +7,6 @@ import typer
 
 from neurocollapse.data.labelled import MAX_CLASSES
 
-Calls = Literal["all", "first", "last"]
-Mode = Literal["eval", "train", "unchanged"]
-NonFinite = Literal["raise", "skip"]
-Precision = Literal["single", "double"]
-Probe = Literal["logistic", "mse"]
-Split = Literal["train", "test"]
-
 ModelOption = Annotated[
     str, typer.Option("--model", help="package.module:factory, torchvision:NAME, timm:NAME or hf:FOLDER.")
 ]
@@ -35,7 +28,7 @@ ImageSize = Annotated[
     int | None, typer.Option(min=1, help="Side to which the images of a folder are scaled and cropped.")
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of random weights.")]
-SplitOption = Annotated[Split, typer.Option(help="Which part of the data.")]
+SplitOption = Annotated[Literal["train", "test"], typer.Option(help="Which part of the data.")]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="Use only so many samples, the same share of each class.")]
 
 

@@ -9,8 +9,9 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch.utils.data import BatchSampler, DistributedSampler, IterableDataset
+
+from neurocollapse.support.quiet import kept_random_state
 
 _SAMPLERS = ("batch_sampler", "sampler", "_batch_sampler", "_sampler", "base_sampler")
 _LOADERS = ("base_dataloader", "dataloader", "data_loader", "loader", "_dataloader", "_loader")
@@ -191,7 +192,7 @@ def _random_states_kept() -> Iterator[None]:
     """Put back the states of the random numbers that a sampler may draw."""
     states = random.getstate(), np.random.get_state()  # noqa: NPY002  # which samplers may draw from
     try:
-        with torch.random.fork_rng(devices=[]):
+        with kept_random_state():
             yield
     finally:
         random.setstate(states[0])

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from neurocollapse.models.errors import ModelError, one_line
+from neurocollapse.support.state import read_tensors
 from neurocollapse.support.text import listed
 
 INDEX_SUFFIX = ".index.json"
@@ -104,10 +103,8 @@ def _is_plain(name: str) -> bool:
 
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
     """Read the weights of a safetensors file."""
-    try:
-        return {name: value for name, value in load_file(path).items() if not name.startswith(OPTIMIZER_PREFIX)}
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is not a readable safetensors file ({one_line(error)})") from error
+    _, tensors = read_tensors(path, error=ModelError)
+    return {name: value for name, value in tensors.items() if not name.startswith(OPTIMIZER_PREFIX)}
 
 
 def _load_torch(path: Path) -> Any:
