@@ -11,6 +11,7 @@ class Engine(Protocol):
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None: ...
     def end(self) -> None: ...
     def abort(self) -> None: ...
+    def enter(self) -> None: ...
     def fire(self, tap: int, value: Any) -> None: ...
     def observe(self, module: nn.Module, output: Any) -> None: ...
 
@@ -53,6 +54,13 @@ class AbortHook(_Hook):
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self.engine.abort()
+
+
+class EnterHook(_Hook):
+    """Before the forward of a container that may turn out to be a layer."""
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self.engine.enter()
 
 
 class HintHook(_Hook):

@@ -81,9 +81,16 @@ def describe(output: Any, *, depth: int = 3) -> str:
 
 def first_tensor(value: Any) -> Tensor | None:
     """Return the first tensor with at least one axis inside `value`, depth first."""
+    return next((tensor for tensor in tensors_in(value) if tensor.dim()), None)
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Walk over all tensors inside `value`, depth first."""
     if isinstance(value, Tensor):
-        return value if value.dim() else None
-    return next((found for _, part in _entries(value) if (found := first_tensor(part)) is not None), None)
+        yield value
+    else:
+        for _, part in _entries(value):
+            yield from tensors_in(part)
 
 
 def _search(output: Any, num_samples: int | None, batch_axis: int) -> Tensor:

@@ -19,7 +19,7 @@ def linear(model: nn.Module) -> list[str]:
 
 
 def penultimate(model: nn.Module) -> list[str]:
-    """Path of the classifier, the last linear layer in definition order, whose input is meant."""
+    """Path of the classifier as far as definition tells: the last linear layer, whose input is meant."""
     return linear(model)[-1:]
 
 

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from neurocollapse.hooks.audit import refuse_changed_count, refuse_missing, refuse_script_modules, why_silent
 from neurocollapse.hooks.eager import outside_autocast, unfused
 from neurocollapse.hooks.errors import CaptureError, CaptureWarning, NeverFiredError
-from neurocollapse.hooks.handlers import AbortHook, EndHook, HintHook, InputHook, OutputHook, StartHook
+from neurocollapse.hooks.handlers import AbortHook, EndHook, EnterHook, HintHook, InputHook, OutputHook, StartHook
 from neurocollapse.hooks.layout import BatchConflict, LayoutMemory, is_sequence_first
 from neurocollapse.hooks.options import readings
 from neurocollapse.hooks.outputs import Path, first_tensor
 from neurocollapse.hooks.plan import Plan, Site, SiteKey, Skip, make_plan
 from neurocollapse.hooks.pool import Pool
-from neurocollapse.hooks.select import select
+from neurocollapse.hooks.provisional import Provisional
+from neurocollapse.hooks.select import LAST, select
 from neurocollapse.hooks.wrappers import is_compiled, named_modules, unwrap
 from neurocollapse.support.choices import check_choice
 
@@ -87,13 +88,14 @@ class Recorder:
         check_choice("calls", calls, Calls)
         self.model = unwrap(model)
         refuse_script_modules(self.model)
-        self.taps = select(self.model, layers)
+        self.taps = select(self.model, layers, proposals=True)
         refuse_script_modules(self.model, self.taps)
         self._readings = readings(self.taps, pool, output)
         self._calls = calls
         self._sink = sink
         self._compiled = is_compiled(model)
         self._modules = dict(named_modules(self.model))
+        self._proposed = Provisional(self.taps, self._modules)
         self._stack: ExitStack | None = None
         self._hints = ExitStack()
         self._expected: tuple[int, ...] | None = None
@@ -208,13 +210,13 @@ class Recorder:
 
     def fire(self, index: int, value: Any) -> None:
         """Hand the features of one call of one tap to the sink."""
-        if self._ignores():
+        if self._ignores() or self._is_dropped(index, value):
             return
         call = self._counts[index]
         self._counts[index] = call + 1
-        if not self._wants(index, call):
-            return
         key = SiteKey(index, call)
+        if key in self._forgotten or not self._wants(index, call):
+            return
         try:
             plan = self._plans.get(key) or self._settle(key, value)
             if isinstance(plan, Skip):
@@ -229,10 +231,16 @@ class Recorder:
                 raise self._named(key, error) from error.__cause__
             self._hand_over(key, features, features.shape[0] // tensor.shape[0] if tensor.shape[0] else 1)
 
+    def enter(self) -> None:
+        """Start a container that may turn out to be a leaf, in the first forward pass."""
+        if not self._ignores():
+            self._proposed.enter()
+
     def observe(self, module: nn.Module, output: Any) -> None:
         """Learn the layout of a module that is not tapped, in the first forward pass."""
         if self._ignores():
             return
+        self._proposed.note(module, output)
         try:
             make_plan(module, output, self._samples(), self._memory, pool="auto", path=None, at_input=False)
         except BatchConflict:
@@ -247,12 +255,16 @@ class Recorder:
         start = root.register_forward_pre_hook(StartHook(self), with_kwargs=True)
         stack.callback(start.remove)
         for index, tap in enumerate(self.taps):
+            if index in self._proposed.dropped:
+                continue
             if tap.at_input:
                 handle = tap.module.register_forward_pre_hook(InputHook(self, index), with_kwargs=True)
             else:
                 handle = tap.module.register_forward_hook(OutputHook(self, index))
             stack.callback(handle.remove)
         if self._expected is None:
+            for index in self._proposed.containers:
+                self._hints.callback(self.taps[index].module.register_forward_pre_hook(EnterHook(self)).remove)
             tapped = {id(tap.module) for tap in self.taps if not tap.at_input}
             for module in self._modules.values():
                 if id(module) not in tapped and not isinstance(module, torch.jit.ScriptModule):
@@ -267,10 +279,26 @@ class Recorder:
         self._num_samples = None
         self._held: dict[SiteKey, tuple[Tensor, int]] = {}
         if self._expected is None:
+            self._proposed.restart()
+            self._forgotten: set[SiteKey] = set()
             self._plans: dict[SiteKey, Plan | Skip] = {}
             self._never = {}
             sequence_first = any(map(is_sequence_first, self._modules.values()))
             self._memory = LayoutMemory(sequence_first=sequence_first)
+
+    def _is_dropped(self, index: int, value: Any) -> bool:
+        """Whether a tap that was only proposed turns out not to be meant; forget what others gave in its place."""
+        if self._expected is not None:
+            return index in self._proposed.dropped
+        tap = self.taps[index]
+        if not tap.at_input:
+            self._proposed.note(tap.module, value)
+        gone = self._proposed.fire(index, value) if tap.when else set()
+        for key in [key for key in self._plans if key.tap in gone]:
+            self._forgotten.add(key)
+            self._plans.pop(key)
+            self._held.pop(key, None)
+        return index in gone
 
     def _ignores(self) -> bool:
         """Whether a hook fired outside a forward pass: recomputation during backward, or a part called alone."""
@@ -318,22 +346,27 @@ class Recorder:
 
     def _hand_over(self, key: SiteKey, features: Tensor, positions: int) -> None:
         """Give to the sink, or hold back while a later call may turn out to be the last."""
-        if self._calls == "last" and self._expected is None:
+        if self._expected is None and (self._calls == "last" or LAST in self.taps[key.tap].when):
             self._held[key] = (features.clone(), positions)
         else:
             self._sink(key, features, positions)
 
     def _finish_first(self) -> None:
         """Settle names and call counts, and report what gave no features."""
+        self._proposed.finish(self._counts)
         for index, (tap, count) in enumerate(zip(self.taps, self._counts, strict=True)):
-            if count == 0:
+            if count == 0 and index not in self._proposed.dropped:
                 self._never[index] = NeverFiredError(f"never called: {why_silent(self.model, self._modules, tap)}")
         refuse_missing(self.taps, self._plans, self._never)
         for key, (features, positions) in self._held.items():
             self._sink(key, features, positions)
         self._held = {}
         self._hints.close()
-        self._expected, self._sites = tuple(self._counts), None
+        dropped = self._proposed.dropped
+        self._expected = tuple(0 if index in dropped else count for index, count in enumerate(self._counts))
+        self._counts, self._sites = list(self._expected), None
+        if remark := self._proposed.remark:
+            warnings.warn(f"'penultimate' is the model's output: {remark}", CaptureWarning, stacklevel=2)
         if skipped := self.skipped:
             parts = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
             warnings.warn(f"no features of {len(skipped)} of the layers: {parts}", CaptureWarning, stacklevel=2)

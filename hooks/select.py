@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 
 from neurocollapse.hooks.errors import CaptureError, NoMatchError
-from neurocollapse.hooks.presets import PRESETS, can_be_called
+from neurocollapse.hooks.linear import inside_linear
+from neurocollapse.hooks.presets import PRESETS, can_be_called, is_leaf
 from neurocollapse.hooks.wrappers import children, named_modules, unwrap
 from neurocollapse.support.names import did_you_mean, glob, is_glob
 
@@ -18,6 +19,9 @@ ROOT = "(root)"
 """The name under which the model as a whole is selected and shown."""
 
 _INPUT = "@in"
+LEAF, LAST, OUTPUT = "leaf", "last", "output"
+"""On what a proposed tap depends: that nothing inside the module fires, that it is the last linear layer to fire, that
+the model's output is not a linear layer's."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,9 @@ class Tap:
         regular expression, a type or a predicate. What an explicit tap cannot deliver is an error.
     selectors
         The selectors, as text, that chose it.
+    when
+        On what it depends in the first forward pass whether the tap is kept; empty for one that is chosen for good. Any
+        one of several is enough.
     """
 
     name: str
@@ -47,9 +54,10 @@ class Tap:
     at_input: bool = False
     explicit: bool = False
     selectors: tuple[str, ...] = ()
+    when: frozenset[str] = frozenset()
 
 
-def select(model: nn.Module, layers: Any) -> tuple[Tap, ...]:
+def select(model: nn.Module, layers: Any, *, proposals: bool = False) -> tuple[Tap, ...]:
     """Return the taps that `layers` chooses in `model`, in the order in which the modules are defined.
 
     Parameters
@@ -59,9 +67,11 @@ def select(model: nn.Module, layers: Any) -> tuple[Tap, ...]:
     layers
         One of, or a list of:
 
-        * a preset: "leaves" (modules without children), "blocks" (the repeated parts: the outermost non-leaf items
-          of a Sequential or ModuleList), "linear", "penultimate" (the input of the last linear layer). A preset wins
-          over a module of the same name; select such a module as an object, ``model.blocks``.
+        * a preset: "leaves" (modules inside which nothing fires, or which have a weight or bias beside what does),
+          "blocks" (the repeated parts: the outermost non-leaf items of a Sequential or ModuleList), "linear" (see
+          `is_linear`), "penultimate" (the input of the last linear layer to fire; the model's output where that comes
+          from something else). A preset wins over a module of the same name; select such a module as an object,
+          ``model.blocks``.
         * a dotted name, or "(root)" for the model as a whole.
         * a glob: ``*`` inside one dotted segment, ``**`` across segments, ``?`` and ``[...]`` one character.
         * a compiled regular expression, which must match the whole name.
@@ -72,11 +82,15 @@ def select(model: nn.Module, layers: Any) -> tuple[Tap, ...]:
         A string ending in "@in" taps the input of what it names. A string starting with "!" takes away what it
         names from all the others; alone, it takes from "leaves". Only an exact name or the module itself selects
         the whole model, or containers that are never called, such as a ModuleList.
+    proposals : bool, default False
+        What fires is known only when the model runs. Without it, "leaves" are the modules with nothing inside that can
+        be called, and "penultimate" is the last linear layer in definition order. With it, every tap is returned that
+        may turn out to be meant, with its condition in `Tap.when`; a `Recorder` settles them in its first forward pass.
 
     Returns
     -------
     tuple of Tap
-        Without duplicates.
+        Without duplicates; proposals come last.
 
     Raises
     ------
@@ -97,14 +111,14 @@ def select(model: nn.Module, layers: Any) -> tuple[Tap, ...]:
     included = [item for item in items if not (isinstance(item, str) and item.startswith("!"))]
     if excluded and not included:
         included = ["leaves"]
-    taken_away = {(tap.path, tap.at_input) for item in excluded for tap in _match(modules, item)}
-    found = [tap for item in included for tap in _match(modules, item)]
+    taken_away = {(tap.path, tap.at_input) for item in excluded for tap in _match(modules, item, proposals)}
+    found = [tap for item in included for tap in _match(modules, item, proposals)]
     taps = _merge(tap for tap in found if (tap.path, tap.at_input) not in taken_away)
     if not taps:
         raise NoMatchError(f"`layers` = {layers!r} leaves no module of {type(modules['']).__name__}")
     _check_names(taps)
     position = {path: index for index, path in enumerate(modules)}
-    return tuple(sorted(taps, key=lambda tap: (position[tap.path], not tap.at_input)))
+    return tuple(sorted(taps, key=lambda tap: (bool(tap.when), position[tap.path], not tap.at_input)))
 
 
 def as_list(layers: Any) -> list[Any]:
@@ -114,12 +128,12 @@ def as_list(layers: Any) -> list[Any]:
     return [layers]
 
 
-def _match(modules: dict[str, nn.Module], item: Any) -> list[Tap]:
+def _match(modules: dict[str, nn.Module], item: Any, proposals: bool) -> list[Tap]:
     """The taps of one selector."""
     if isinstance(item, Mapping):
-        return [tap for alias, inner in item.items() for tap in _match_alias(modules, alias, inner)]
+        return [tap for alias, inner in item.items() for tap in _match_alias(modules, alias, inner, proposals)]
     if isinstance(item, str):
-        return _match_text(modules, item)
+        return _match_text(modules, item, proposals)
     if isinstance(item, Tap):
         return [item]
     if isinstance(item, nn.Module):
@@ -136,31 +150,60 @@ def _match(modules: dict[str, nn.Module], item: Any) -> list[Tap]:
     )
 
 
-def _match_alias(modules: dict[str, nn.Module], alias: Any, item: Any) -> list[Tap]:
+def _match_alias(modules: dict[str, nn.Module], alias: Any, item: Any, proposals: bool) -> list[Tap]:
     """The taps of `item`, renamed to the user's alias."""
     if not isinstance(alias, str) or not alias:
         raise TypeError(f"an alias in `layers` must be a non-empty string, got {alias!r}")
-    taps = _merge(tap for part in as_list(item) for tap in _match(modules, part))
-    if len(taps) == 1:
-        return [replace(taps[0], name=alias)]
+    taps = _merge(tap for part in as_list(item) for tap in _match(modules, part, proposals))
+    if len(taps) == 1 or all({LAST, OUTPUT} & tap.when for tap in taps):  # of these, one is kept
+        return [replace(tap, name=alias) for tap in taps]
     return [replace(tap, name=f"{alias}:{tap.name}") for tap in taps]
 
 
-def _match_text(modules: dict[str, nn.Module], text: str) -> list[Tap]:
+def _match_text(modules: dict[str, nn.Module], text: str, proposals: bool) -> list[Tap]:
     """The taps of a preset, a glob or a dotted name, at the input where the text ends in "@in"."""
     if text == "penultimate":
-        return [replace(tap, name=tap.path + _INPUT, at_input=True) for tap in _match_preset(modules, text)]
+        return _match_penultimate(modules, proposals)
     stem = text.removesuffix(_INPUT)
     if stem in PRESETS:
         taps = _match_preset(modules, stem)
+        if stem == "leaves" and proposals and stem == text:
+            taps += _containers(modules, repr(stem))
     elif is_glob(stem):
         pattern = _glob(stem)
         taps = _sweep(modules, lambda name, module: bool(pattern.fullmatch(name)), repr(text))
     else:
         taps = [_match_name(modules, stem)]
-    if stem == text:
-        return taps
-    return [replace(tap, name=tap.name + _INPUT, at_input=True) for tap in taps]
+    return taps if stem == text else [_at_input(tap) for tap in taps]
+
+
+def _match_penultimate(modules: dict[str, nn.Module], proposals: bool) -> list[Tap]:
+    """The input of the last linear layer; as proposals, those of all, and the model's output."""
+    if not proposals:
+        return [_at_input(tap) for tap in _match_preset(modules, "penultimate")]
+    paths = PRESETS["linear"](modules[""])
+    taps = [_tap(modules, path, explicit=False, selector="'penultimate'") for path in paths]
+    output = _tap(modules, "", explicit=False, selector="'penultimate'")
+    return [
+        *(replace(_at_input(tap), when=frozenset({LAST})) for tap in taps),
+        replace(output, when=frozenset({OUTPUT})),
+    ]
+
+
+def _containers(modules: dict[str, nn.Module], selector: str) -> list[Tap]:
+    """The modules that are leaves if nothing inside them fires, which can be told only then."""
+    leaves = set(PRESETS["leaves"](modules[""]))
+    inside = inside_linear(modules.values())
+    return [
+        replace(_tap(modules, path, explicit=False, selector=selector), when=frozenset({LEAF}))
+        for path, module in modules.items()
+        if path not in leaves and can_be_called(module) and not is_leaf(module) and id(module) not in inside
+    ]
+
+
+def _at_input(tap: Tap) -> Tap:
+    """The tap at the input of the same module."""
+    return replace(tap, name=tap.name + _INPUT, at_input=True)
 
 
 def _glob(text: str) -> re.Pattern[str]:
@@ -237,7 +280,8 @@ def _merge(taps: Iterable[Tap]) -> list[Tap]:
                 raise CaptureError(f"`layers` calls {default!r} both {names[0]!r} and {names[1]!r}; keep one name")
             selectors = tuple(dict.fromkeys(other.selectors + tap.selectors))
             explicit = other.explicit or tap.explicit
-            merged[place] = replace(tap, name=names[0], explicit=explicit, selectors=selectors)
+            when = other.when | tap.when if other.when and tap.when else frozenset()
+            merged[place] = replace(tap, name=names[0], explicit=explicit, selectors=selectors, when=when)
     return list(merged.values())
 
 
@@ -248,7 +292,8 @@ def _goes_by_own_name(tap: Tap) -> bool:
 
 def _check_names(taps: list[Tap]) -> None:
     """Raise if an alias is the name of another tap."""
-    names = [tap.name for tap in taps]
+    chosen = {tap.name for tap in taps if {LAST, OUTPUT} & tap.when}  # proposals for one layer share its alias
+    names = [*chosen, *(tap.name for tap in taps if not {LAST, OUTPUT} & tap.when)]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise CaptureError(f"`layers` gives the name {twice!r} to two layers; choose another alias")
