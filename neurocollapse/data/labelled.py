@@ -1,17 +1,16 @@
 """Labelled samples as a value: tensors in memory, or any map-style dataset behind the same surface."""
 
-import operator
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self, SupportsIndex, cast, runtime_checkable
+from typing import Any, Protocol, Self, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
-from neurocollapse.support.seeds import checked_seed
+from neurocollapse.support.checks import checked_seed, integer
 from neurocollapse.support.text import first_line, visible
 
 MAX_CLASSES = 1_000_000
@@ -82,11 +81,10 @@ class Labelled(Dataset[tuple[Any, int]], ABC):
         >>> tuple(inputs.shape), labels.dtype
         ((32, 1, 8, 8), torch.int64)
         """
-        if not isinstance(batch_size, SupportsIndex) or operator.index(batch_size) < 1:
-            raise ValueError(f"`batch_size` must be at least 1, got {visible(batch_size)}")
+        batch_size = integer("batch_size", batch_size, least=1)
         return DataLoader(
             self,
-            batch_size=min(operator.index(batch_size), sys.maxsize),
+            batch_size=min(batch_size, sys.maxsize),
             shuffle=shuffle and len(self) > 0,
             generator=torch.Generator().manual_seed(checked_seed(seed)),
             num_workers=num_workers,

@@ -1,12 +1,11 @@
 """Synthetic data the theorems speak about: near-orthonormal, whitened, with low-rank or balanced one-hot targets."""
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from neurocollapse.support.seeds import checked_seed
+from neurocollapse.support.checks import checked_seed, non_negative_number
 from neurocollapse.support.text import listed
 
 
@@ -41,8 +40,7 @@ def near_orthonormal(num_samples: int, num_features: int, *, theta: float = 0.0,
     """
     if not 1 <= num_samples <= num_features:
         raise ValueError(f"need 1 ≤ num_samples ≤ num_features, got {num_samples} samples of {num_features} features")
-    if not (math.isfinite(theta) and theta >= 0):
-        raise ValueError(f"`theta` must be a number ≥ 0, got {theta!r}")
+    theta = non_negative_number("theta", theta)
     generator = torch.Generator().manual_seed(checked_seed(seed))
     frame = _orthonormal_columns(num_features, num_samples, generator)
     if theta == 0:
@@ -72,8 +70,7 @@ def noisy_orthonormal(num_samples: int, num_features: int, *, noise: float = 1.0
     """
     if not 1 <= num_samples <= num_features:
         raise ValueError(f"need 1 ≤ num_samples ≤ num_features, got {num_samples} samples of {num_features} features")
-    if not (math.isfinite(noise) and noise >= 0):
-        raise ValueError(f"`noise` must be a number ≥ 0, got {noise!r}")
+    noise = non_negative_number("noise", noise)
     generator = torch.Generator().manual_seed(checked_seed(seed))
     frame = _orthonormal_columns(num_features, num_samples, generator).T
     perturbation = torch.randn(num_samples, num_features, dtype=torch.float64, generator=generator)

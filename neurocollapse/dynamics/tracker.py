@@ -2,10 +2,9 @@
 
 import html
 from collections.abc import Callable, Iterable, Sequence
-from operator import index
 from os import PathLike
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import Any
 
 import torch
 import xarray as xr
@@ -17,6 +16,7 @@ from neurocollapse.dynamics.layout import Layout, Options
 from neurocollapse.dynamics.matrices import Weights, as_matrix, matrix_places, named_matrices
 from neurocollapse.dynamics.rows import InMemory, RowFile, Store, stored_layout, stored_memory
 from neurocollapse.dynamics.snapshots import Snapshots
+from neurocollapse.support.checks import integer
 from neurocollapse.support.table import html_table
 
 
@@ -97,14 +97,14 @@ class WeightTracker:
         path: str | PathLike[str] | None = None,
         seed: int = 0,
     ) -> None:
-        self.every = _integer("every", every, least=1)
-        self.steps = None if steps is None else frozenset(_integer("steps", step) for step in steps)
+        self.every = integer("every", every, least=1)
+        self.steps = None if steps is None else frozenset(integer("steps", step) for step in steps)
         self.layers = layers
         self.options = Options(
-            None if components is None else _integer("components", components, least=1),
-            _integer("edge", edge, least=1),
-            None if reference is None else _integer("reference", reference),
-            _integer("seed", seed),
+            None if components is None else integer("components", components, least=1),
+            integer("edge", edge, least=1),
+            None if reference is None else integer("reference", reference),
+            integer("seed", seed),
         )
         self.path = None if path is None else Path(path)
         self._model = model if isinstance(model, nn.Module) else None
@@ -266,14 +266,3 @@ class _Run:
             first = self.memory.first_step
             self.memory.first_step = step if first is None else min(step, first)
             self.memory.start = self.memory.start if self.memory.start_is_given else []
-
-
-def _integer(name: str, value: SupportsIndex, *, least: int | None = None) -> int:
-    """An option as a plain integer, also one of NumPy or torch."""
-    try:
-        number = index(value)
-    except TypeError:
-        raise TypeError(f"`{name}` must be an integer, got {value!r}") from None
-    if least is not None and number < least:
-        raise ValueError(f"`{name}` must be at least {least}, got {number}")
-    return number

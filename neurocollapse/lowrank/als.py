@@ -9,6 +9,7 @@ from neurocollapse.lowrank.factors import Factors
 from neurocollapse.lowrank.observations import Observations
 from neurocollapse.lowrank.sampled import SampledProduct
 from neurocollapse.lowrank.sparse import csr_matrix
+from neurocollapse.support.checks import integer, positive_number
 
 
 def alternate(
@@ -52,10 +53,8 @@ def alternate(
     >>> round(float((left @ right.T - 1).abs().max()), 6)
     0.0
     """
-    if rank < 1 or not (math.isfinite(ridge) and ridge > 0):
-        raise ValueError(f"`rank` must be at least 1 and `ridge` a positive number, got {rank} and {ridge!r}")
-    if num_rounds < 1:
-        raise ValueError(f"`num_rounds` must be at least 1, got {num_rounds}")
+    rank, ridge = integer("rank", rank, least=1), positive_number("ridge", ridge)
+    num_rounds = integer("num_rounds", num_rounds, least=1)
     rows, columns, values = observations.rows, observations.columns, observations.values
     order = torch.sort(columns, stable=True).indices
     shape = observations.shape

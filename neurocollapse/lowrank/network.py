@@ -1,6 +1,5 @@
 """Deep linear networks between two thin outer factors: compress before training, expand after."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from neurocollapse.lowrank.factors import gradient_subspace, polar, spectral_factors
 from neurocollapse.models.linear import DeepLinear, chain_product, check_chain
+from neurocollapse.support.checks import integer, positive_number
 
 SAME_BASIS = 1e-3
 """Part of its norm by which a basis may differ when it is found anew: far above the rounding of single precision, far
@@ -118,8 +118,7 @@ def compress_spectral(surrogate: Tensor, rank: int, *, depth: int, scale: float)
     >>> len(small.weights), small.num_parameters
     (3, 4400)
     """
-    if depth < 2 or not (math.isfinite(scale) and scale > 0):
-        raise ValueError(f"`depth` must be at least 2 and `scale` a positive number, got {depth} and {scale!r}")
+    depth, scale = integer("depth", depth, least=2), positive_number("scale", scale)
     left, right = spectral_factors(surrogate, rank)
     cores = tuple(scale * torch.eye(rank, dtype=torch.float64) for _ in range(depth - 2))
     return Compressed(scale * right, cores, scale * left)

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from neurocollapse.models.sizes import check_size
+from neurocollapse.support.checks import integer
 
 
 class SmallVGG(nn.Module):
@@ -49,9 +49,9 @@ class SmallVGG(nn.Module):
     ) -> None:
         super().__init__()
         for name, size in (("in_channels", in_channels), ("num_classes", num_classes), ("hidden", hidden)):
-            check_size(name, size)
+            integer(name, size, least=1)
         for index, width in enumerate(widths):
-            check_size(f"widths[{index}]", width)
+            integer(f"widths[{index}]", width, least=1)
         if not widths:
             raise ValueError("`widths` must name at least one block's channels, got none; ask for widths=(32, 64)")
         self.in_channels = in_channels

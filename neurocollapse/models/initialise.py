@@ -6,7 +6,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from neurocollapse.support.seeds import checked_seed
+from neurocollapse.support.checks import checked_seed, positive_number
 
 KINDS = ("orth", "norm", "unif")
 
@@ -82,8 +82,7 @@ def initial_weight(
     """
     if kind not in KINDS:
         raise ValueError(f"`kind` must be one of {', '.join(map(repr, KINDS))}, got {kind!r}")
-    if not (math.isfinite(scale) and scale > 0):
-        raise ValueError(f"`scale` must be a positive number, got {scale!r}")
+    scale = positive_number("scale", scale)
     if kind == "orth":
         return scale * _haar_orthogonal(max(num_rows, num_columns), generator)[:num_rows, :num_columns]
     spread = scale * math.sqrt(min(num_rows, num_columns) / (num_rows * num_columns))

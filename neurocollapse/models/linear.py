@@ -1,14 +1,12 @@
 """Deep linear networks: bias-free chains of matrices, and the products of runs of them."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from neurocollapse.models.initialise import KINDS, initial_weight
-from neurocollapse.models.sizes import check_size
-from neurocollapse.support.seeds import checked_seed
+from neurocollapse.support.checks import checked_seed, integer, positive_number
 
 LINEAR_KINDS = (*KINDS, "balanced", "identity")
 
@@ -136,11 +134,10 @@ def linear_weights(widths: Sequence[int], init: str = "orth", scale: float = 1.0
     if len(widths) < 2:
         raise ValueError(f"`widths` must hold at least two positive numbers (input first), got {list(widths)}")
     for index, width in enumerate(widths):
-        check_size(f"widths[{index}]", width)
+        integer(f"widths[{index}]", width, least=1)
     if init not in LINEAR_KINDS:
         raise ValueError(f"`init` must be one of {', '.join(map(repr, LINEAR_KINDS))}, got {init!r}")
-    if not (math.isfinite(scale) and scale > 0):
-        raise ValueError(f"`scale` must be a positive number, got {scale!r}")
+    scale = positive_number("scale", scale)
     generator = torch.Generator().manual_seed(checked_seed(seed))
     shapes = [(widths[i + 1], widths[i]) for i in range(len(widths) - 1)]
     if init == "balanced":

@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from neurocollapse.models.sizes import check_size
+from neurocollapse.support.checks import integer
 
 
 class HybridMLP(nn.Module):
@@ -59,9 +59,9 @@ class HybridMLP(nn.Module):
     ) -> None:
         super().__init__()
         for name, size in (("in_features", in_features), ("width", width), ("num_classes", num_classes)):
-            check_size(name, size, least=1)
+            integer(name, size, least=1)
         for name, size in (("num_nonlinear", num_nonlinear), ("num_linear", num_linear)):
-            check_size(name, size, least=0)
+            integer(name, size, least=0)
         if num_nonlinear + num_linear == 0:
             raise ValueError(
                 "`num_nonlinear` + `num_linear` must be at least 1, got 0; ask for one hidden layer or more"
@@ -98,7 +98,7 @@ def mlp(
     >>> len(mlp(64, 32, 10, depth=7).layers)
     7
     """
-    check_size("depth", depth)
+    integer("depth", depth, least=1)
     return HybridMLP(
         in_features, width, num_classes, num_nonlinear=depth, num_linear=0, batch_norm=batch_norm, bias=bias
     )

@@ -16,8 +16,8 @@ from torch import nn
 from neurocollapse.models.checkpoint import load_weights
 from neurocollapse.models.errors import ModelError, one_line
 from neurocollapse.models.hugging_face import build, read_config
+from neurocollapse.support.checks import checked_seed
 from neurocollapse.support.names import did_you_mean
-from neurocollapse.support.seeds import checked_seed
 from neurocollapse.support.text import visible
 
 KNOWN = ("package.module:factory", "torchvision:NAME", "timm:NAME", "hf:FOLDER")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neurocollapse.models.sizes import check_size
+from neurocollapse.support.checks import integer
 
 INITIAL_SPREAD = 0.02
 """Standard deviation of class token and positions at the start, as usual for transformers."""
@@ -70,7 +70,7 @@ class SmallViT(nn.Module):
         sizes = {"image_size": image_size, "num_classes": num_classes, "in_channels": in_channels, "width": width}
         sizes |= {"patch_size": patch_size, "depth": depth, "num_heads": num_heads, "hidden": hidden}
         for name, size in sizes.items():
-            check_size(name, size)
+            integer(name, size, least=1)
         _check_divides("image_size", image_size, "patch_size", patch_size)
         _check_divides("width", width, "num_heads", num_heads)
         self.image_shape = (in_channels, image_size, image_size)

@@ -1,6 +1,5 @@
 """Features of many layers into class moments, one batch at a time."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
@@ -65,8 +64,8 @@ class MomentSink(Sink):
     ) -> None:
         check_choice("precision", precision, Precision)
         check_choice("non_finite", non_finite, NonFinite)
-        if max_memory is not None and (not isinstance(max_memory, int | float) or not 0 < max_memory < math.inf):
-            raise ValueError(f"`max_memory` must be a positive number of bytes, got {max_memory!r}")
+        if max_memory is not None:
+            memory_limit(torch.device("cpu"), max_memory)  # to fail now, not when the first batch comes
         self.settings = {"precision": precision, "covariance": covariance, "non_finite": non_finite}
         self.precision: Precision = precision
         self.covariance = covariance

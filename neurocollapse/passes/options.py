@@ -1,6 +1,5 @@
 """How a pass runs the model: the options that every pass takes, checked once."""
 
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
@@ -11,6 +10,7 @@ from torch import distributed as dist
 from torch import nn
 
 from neurocollapse.hooks import Calls
+from neurocollapse.support.checks import integer
 from neurocollapse.support.choices import check_choice
 
 Mode = Literal["eval", "train", "unchanged"]
@@ -47,7 +47,8 @@ class PassOptions:
             raise TypeError(f"`label_fn` must be a function from a batch to its labels, got {found}")
         if self.distributed and not (dist.is_available() and dist.is_initialized()):
             raise RuntimeError("`distributed` needs torch.distributed; call init_process_group or start with torchrun")
-        object.__setattr__(self, "num_classes", _checked_num_classes(self.num_classes))
+        if self.num_classes is not None:
+            object.__setattr__(self, "num_classes", integer("num_classes", self.num_classes, least=1))
 
     def rank_path(self) -> str | PathLike[str] | None:
         """The resume file of this process: each rank has its own."""
@@ -66,16 +67,3 @@ class PassOptions:
         if first is not None and (device.type != own.type or device.index not in (None, own.index)):
             raise ValueError(f"`device` is {device}, but the model is on {own}; call model.to({str(device)!r}) first")
         return device
-
-
-def _checked_num_classes(num_classes: Any) -> int | None:
-    """`num_classes` as a plain integer; raise unless it is a positive one or None."""
-    if num_classes is None:
-        return None
-    try:
-        value = operator.index(num_classes)
-    except TypeError:
-        value = 0
-    if value < 1 or isinstance(num_classes, bool):
-        raise ValueError(f"`num_classes` must be a positive integer, got {num_classes!r}")
-    return value

@@ -1,7 +1,6 @@
 """Kept features as the parts that probes are trained and tested on, and what may mislead about them."""
 
 import json
-import operator
 from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from neurocollapse.passes.features import KeptFeatures, check_features_fit
 from neurocollapse.probes import LayerSplit, Probe, held_out
 from neurocollapse.statistics import MomentCollection
+from neurocollapse.support.checks import integer
 from neurocollapse.support.text import listed
 
 Kept = Mapping[str, KeptFeatures]
@@ -49,8 +49,8 @@ class Probing:
             raise ValueError(f"`probes` must be False, True or one of {choices}, got {self.choice!r}")
         if self.test_loader is not None and not isinstance(self.test_loader, Iterable):
             raise TypeError(f"`test_loader` must be an iterable of batches, got {type(self.test_loader).__name__}")
-        object.__setattr__(self, "num_samples", _integer("probe_samples", self.num_samples, 1))
-        object.__setattr__(self, "seed", _integer("probe_seed", self.seed, 0))
+        object.__setattr__(self, "num_samples", integer("probe_samples", self.num_samples, least=1))
+        object.__setattr__(self, "seed", integer("probe_seed", self.seed, least=0))
 
     @property
     def probe(self) -> Probe:
@@ -88,17 +88,6 @@ class Probing:
         """What may mislead in the results."""
         num_classes = int((next(iter(moments.values())).count > 0).sum())
         return [*_notes_on_classes(kept, self.held_out(kept), num_classes), *_notes_on_rows(moments, kept)]
-
-
-def _integer(name: str, value: Any, least: int) -> int:
-    """An option as an int, checked before the long pass over the data."""
-    try:
-        number = least - 1 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = least - 1
-    if number < least:
-        raise ValueError(f"`{name}` must be an integer of at least {least}, got {value!r}")
-    return number
 
 
 def _length(loader: Any) -> int | None:

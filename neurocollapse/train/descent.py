@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neurocollapse.support.checks import integer, non_negative_number, positive_number
+from neurocollapse.support.choices import check_choice
 from neurocollapse.train.descent_file import Course, DescentFile
 from neurocollapse.train.digests import tensor_digest
-from neurocollapse.train.settings import TrainingError, check_choice, non_negative_number, positive_number
+from neurocollapse.train.settings import TrainingError
 from neurocollapse.train.squared_error import Engine, LinearEngine, ModuleEngine, Objective
 
 DESCENT_EVENTS = ("on_start", "on_step", "on_end")
@@ -87,9 +89,7 @@ class Trajectory(dict[int, list[Tensor]]):
 
     def __init__(self, *, every: int = 1, steps: Iterable[int] | None = None) -> None:
         super().__init__()
-        if every < 1:
-            raise ValueError(f"`every` must be at least 1, got {every}")
-        self.every = every
+        self.every = integer("every", every, least=1)
         self.steps = None if steps is None else frozenset(steps)
 
     def __call__(self, progress: DescentProgress) -> None:
@@ -160,8 +160,7 @@ def descend(
     """
     for name in events or {}:
         check_choice("events", name, DESCENT_EVENTS)
-    if num_steps < 0 or save_every < 1:
-        raise ValueError(f"need num_steps ≥ 0 and save_every ≥ 1, got {num_steps} and {save_every}")
+    num_steps, save_every = integer("num_steps", num_steps, least=0), integer("save_every", save_every, least=1)
     rate = learning_rate if callable(learning_rate) else _constant(learning_rate)
     decay = non_negative_number("weight_decay", weight_decay)
     engine = _engine(model, inputs, targets, Objective.of(reduction, output_scale, targets))

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from neurocollapse.support.choices import check_choice
 from neurocollapse.support.quiet import in_mode, kept_random_state
 from neurocollapse.train.batch import check_outputs, class_indices
-from neurocollapse.train.settings import LOSSES, check_choice, loss_of
+from neurocollapse.train.settings import LOSSES, loss_of
 
 
 @dataclass(frozen=True)

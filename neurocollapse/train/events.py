@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from neurocollapse.train.settings import check_choice
+from neurocollapse.support.choices import check_choice
 
 EVENTS = ("on_start", "before_epoch", "after_batch", "after_epoch", "on_end")
 

@@ -1,16 +1,16 @@
 """What a training run is made of besides model and data, checked once and comparable with a saved run's."""
 
 import math
-import operator
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, SupportsFloat, SupportsIndex
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from neurocollapse.support.names import did_you_mean
+from neurocollapse.support.checks import integer, non_negative_number, number, positive_number
+from neurocollapse.support.choices import check_choice
 
 OPTIMIZERS = ("sgd", "momentum", "adam", "adamw")
 SCHEDULES = ("constant", "cosine")
@@ -39,12 +39,12 @@ class Settings:
     def __post_init__(self) -> None:
         # kept as plain int and float: numpy's overflow in arithmetic with the seed, and JSON does not know them
         for name, least in (("epochs", 0), ("batch_size", 1), ("seed", None)):
-            object.__setattr__(self, name, checked_integer(name, getattr(self, name), least))
+            object.__setattr__(self, name, integer(name, getattr(self, name), least=least))
         for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("loss", LOSSES)):
             check_choice(name, getattr(self, name), known)
         object.__setattr__(self, "learning_rate", positive_number("learning_rate", self.learning_rate))
         object.__setattr__(self, "weight_decay", non_negative_number("weight_decay", self.weight_decay))
-        object.__setattr__(self, "momentum", _number("momentum", self.momentum))
+        object.__setattr__(self, "momentum", number("momentum", self.momentum))
         if not 0 <= self.momentum < 1:
             raise ValueError(f"`momentum` must lie in [0, 1), got {self.momentum!r}")
         if self.momentum and self.optimizer not in ("sgd", "momentum"):
@@ -92,45 +92,3 @@ def loss_of(outputs: Tensor, labels: Tensor, loss: str) -> Tensor:
         targets = functional.one_hot(labels, outputs.shape[1]).to(outputs.dtype)
         return (outputs - targets).square().sum(dim=1).mean()
     return functional.cross_entropy(outputs, labels)
-
-
-def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    """Raise, with the nearest match, unless `value` is one of the known names."""
-    if value in known:
-        return
-    hint = did_you_mean(str(value), known, most=1)
-    raise ValueError(f"`{name}` must be one of {', '.join(map(repr, known))}, got {value!r}{hint}")
-
-
-def checked_integer(name: str, value: Any, least: int | None) -> int:
-    """Return an integer of any type as an int, or raise if it is none or less than `least`."""
-    expected = "an integer" if least is None else f"an integer of at least {least}"
-    if not isinstance(value, SupportsIndex):
-        raise TypeError(f"`{name}` must be {expected}, got {value!r}")
-    number = operator.index(value)
-    if least is not None and number < least:
-        raise ValueError(f"`{name}` must be {expected}, got {number}")
-    return number
-
-
-def positive_number(name: str, value: Any) -> float:
-    """Return a number of any type as a float, or raise unless it is positive and finite."""
-    number = _number(name, value)
-    if not (math.isfinite(number) and number > 0):
-        raise ValueError(f"`{name}` must be a positive number, got {number}")
-    return number
-
-
-def non_negative_number(name: str, value: Any) -> float:
-    """Return a number of any type as a float, or raise unless it is finite and at least 0."""
-    number = _number(name, value)
-    if not (math.isfinite(number) and number >= 0):
-        raise ValueError(f"`{name}` must be a number of at least 0, got {number}")
-    return number
-
-
-def _number(name: str, value: Any) -> float:
-    """Return a number of any type as a float; strings are none."""
-    if not isinstance(value, SupportsFloat):
-        raise TypeError(f"`{name}` must be a number, got {value!r}")
-    return float(value)

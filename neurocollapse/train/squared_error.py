@@ -7,7 +7,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from neurocollapse.train.settings import TrainingError, check_choice
+from neurocollapse.support.checks import positive_number
+from neurocollapse.support.choices import check_choice
+from neurocollapse.train.settings import TrainingError
 
 REDUCTIONS = ("half_sum", "half_mean", "sum_over_samples")
 
@@ -24,10 +26,9 @@ class Objective:
     def of(cls, reduction: str, output_scale: float, targets: Tensor) -> "Objective":
         """Return the objective for targets of shape (samples, outputs)."""
         check_choice("reduction", reduction, REDUCTIONS)
-        if not output_scale > 0:
-            raise ValueError(f"`output_scale` must be a positive number, got {output_scale!r}")
+        output_scale = positive_number("output_scale", output_scale)
         factor = {"half_sum": 0.5, "half_mean": 0.5 / targets.numel(), "sum_over_samples": 1 / targets.shape[0]}
-        return cls(reduction, float(output_scale), factor[reduction])
+        return cls(reduction, output_scale, factor[reduction])
 
 
 class Engine(Protocol):

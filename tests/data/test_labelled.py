@@ -55,7 +55,7 @@ def test_loader_leaves_the_global_random_state(numbers: LabelledData, shuffle: b
 
 
 def test_batch_size_must_be_positive(numbers: LabelledData) -> None:
-    with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1, got 0"):
         numbers.loader(0)
 
 

@@ -282,7 +282,7 @@ def test_integers_of_any_kind_are_options() -> None:
     assert list(chosen.to_dataset()["step"].values) == [0, 1]
     with pytest.raises(TypeError, match=r"`steps` must be an integer, got 0\.5"):
         WeightTracker(steps=[0.5])
-    with pytest.raises(TypeError, match="`every` must be an integer, got '3'"):
+    with pytest.raises(TypeError, match="`every` must be an integer of at least 1, got '3'"):
         WeightTracker(every="3")  # type: ignore[arg-type]
 
 
@@ -324,7 +324,7 @@ def test_recording_changes_neither_weights_nor_random_state() -> None:
 
 
 def test_bad_options_and_other_networks_are_refused_in_one_line() -> None:
-    with pytest.raises(ValueError, match=r"`every` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"`every` must be an integer of at least 1, got 0"):
         WeightTracker(every=0)
     with pytest.raises(ValueError, match="nothing has been recorded yet"):
         WeightTracker().to_dataset()

@@ -195,7 +195,7 @@ def test_wrong_shapes_and_numbers_are_refused() -> None:
     gradient[1, 2] = float("nan")
     with pytest.raises(ValueError, match=r"`gradient` must hold finite numbers, got nan at position \(1, 2\)"):
         compress(weights, RANK, gradient=gradient)
-    with pytest.raises(ValueError, match="`depth` must be at least 2"):
+    with pytest.raises(ValueError, match="`depth` must be an integer of at least 2"):
         compress_spectral(target, 2, depth=1, scale=0.1)
     with pytest.raises(ValueError, match="`model` must be the one that was compressed"):
         expand(compress(weights, RANK, gradient=first_gradient(weights, target)), weights[:2])

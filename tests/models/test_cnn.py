@@ -77,7 +77,7 @@ def test_penultimate_preset_is_the_head() -> None:
     ],
 )
 def test_wrong_sizes_get_one_clear_line(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         SmallVGG(**{"in_channels": 1, "num_classes": 3, **arguments})
 
 
@@ -90,7 +90,7 @@ def test_wrong_sizes_get_one_clear_line(arguments: dict[str, Any], message: str)
     ],
 )
 def test_images_that_do_not_fit_get_one_clear_line(shape: tuple[int, ...], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         SmallVGG(1, 3, widths=(4, 4))(torch.zeros(shape))
 
 

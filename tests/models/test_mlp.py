@@ -62,13 +62,13 @@ def test_batch_norm_can_be_left_out() -> None:
     ],
 )
 def test_wrong_sizes_get_one_clear_line(sizes: tuple, layers: tuple, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         HybridMLP(*sizes, num_nonlinear=layers[0], num_linear=layers[1])
 
 
 @pytest.mark.parametrize("depth", [0, -1, 1.5])
 def test_a_depth_that_is_none_is_named(depth: int) -> None:
-    with pytest.raises(ValueError, match=f"`depth` must be an integer of at least 1, got {depth}"):
+    with pytest.raises((TypeError, ValueError), match=f"`depth` must be an integer of at least 1, got {depth}"):
         mlp(4, 5, 3, depth=depth)
 
 

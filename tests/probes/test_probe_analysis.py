@@ -272,8 +272,8 @@ def test_features_that_do_not_fit_are_refused_in_one_line(model: nn.Module, load
 
 BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "too few samples": ({"probe_samples": 0}, ValueError, r"`probe_samples` must be an integer of at least 1, got 0"),
-    "half a sample": ({"probe_samples": 1.5}, ValueError, r"`probe_samples` must be an integer"),
-    "seed is no number": ({"probe_seed": None}, ValueError, r"`probe_seed` must be an integer of at least 0, got None"),
+    "half a sample": ({"probe_samples": 1.5}, TypeError, r"`probe_samples` must be an integer"),
+    "seed is no number": ({"probe_seed": None}, TypeError, r"`probe_seed` must be an integer of at least 0, got None"),
     "test loader is a number": ({"test_loader": 3}, TypeError, r"`test_loader` must be an iterable of batches"),
     "test loader without probes": ({"probes": False, "test_loader": []}, ValueError, r"pass probes=True as well"),
     "no such probe": (

@@ -1,6 +1,5 @@
 """The kinds of adapters: how many factors each has, and where they start."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from neurocollapse.lowrank.factors import gradient_subspace
-from neurocollapse.models.sizes import check_size
+from neurocollapse.support.checks import integer, positive_number
 
 
 @dataclass(frozen=True)
@@ -44,10 +43,10 @@ class LoRA:
     init_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        check_size("rank", self.rank)
-        _check_positive("init_scale", self.init_scale)
+        integer("rank", self.rank, least=1)
+        positive_number("init_scale", self.init_scale)
         if self.alpha is not None:
-            _check_positive("alpha", self.alpha)
+            positive_number("alpha", self.alpha)
 
     @property
     def scale(self) -> float:
@@ -90,8 +89,8 @@ class DeepLoRA:
     scale: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
-        check_size("rank", self.rank)
-        _check_positive("init_scale", self.init_scale)
+        integer("rank", self.rank, least=1)
+        positive_number("init_scale", self.init_scale)
 
     def initial_factors(self, num_outputs: int, num_inputs: int, generator: torch.Generator) -> list[Tensor]:
         """W_1 of shape (r, inputs), W_2 of shape (r, r) and W_3 of shape (outputs, r), float64."""
@@ -126,10 +125,10 @@ class CompressedDeepLoRA:
     scale: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
-        check_size("rank", self.rank, 2)
+        integer("rank", self.rank, least=2)
         if self.rank % 2:
             raise ValueError(f"`rank` of a compressed adapter must be even, got {self.rank}")
-        _check_positive("init_scale", self.init_scale)
+        positive_number("init_scale", self.init_scale)
 
     def factors_from_gradient(self, gradient: Tensor, generator: torch.Generator) -> list[Tensor]:
         """Vᵀ, C_1, C_2, C_3 and U for the loss's gradient of shape (outputs, inputs) with respect to the weight.
@@ -151,9 +150,3 @@ def _orthogonal(shape: tuple[int, int], scale: float, generator: torch.Generator
     """Draw ε times a matrix with orthonormal rows or columns, whichever are fewer."""
     matrix = torch.empty(shape, dtype=torch.float64)
     return nn.init.orthogonal_(matrix, gain=scale, generator=generator)
-
-
-def _check_positive(name: str, value: float) -> None:
-    """Raise unless a value is a positive number."""
-    if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
-        raise ValueError(f"`{name}` must be a positive number, got {value!r}")
