@@ -9,9 +9,7 @@ from neurocollapse.hooks.errors import NoMatchError
 from neurocollapse.hooks.select import ROOT, Tap, select
 from neurocollapse.hooks.wrappers import named_modules
 from neurocollapse.support.names import did_you_mean
-
-NUM_NAMED = 3
-"""How many layers an error names."""
+from neurocollapse.support.text import listed
 
 
 def choose(
@@ -64,12 +62,6 @@ def choose(
     return {tap.name: tap.module for tap in taps if id(tap.module) in fitting}
 
 
-def few(names: list[str]) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
-    return ", ".join(names[:NUM_NAMED]) + more
-
-
 def _misfit(
     model: nn.Module, tap: Tap, taps: tuple[Tap, ...], alive: set[str], fits: Callable[[nn.Module], bool], kind: str
 ) -> str:
@@ -77,13 +69,13 @@ def _misfit(
     known = [path or ROOT for path, module in named_modules(model) if fits(module)]
     if tap.explicit:
         inside = [path for path in known if not tap.path or path.startswith(f"{tap.path}.")]
-        hint = f"; inside are {few(inside)}" if inside else _nearest(tap.path, known)
+        hint = f"; inside are {listed(inside)}" if inside else _nearest(tap.path, known)
         return f"`layers` names {tap.name!r}, a {type(tap.module).__name__} and no {kind}{hint}"
     selector = next(selector for selector in tap.selectors if selector not in alive)
     came = sorted({type(other.module).__name__ for other in taps if selector in other.selectors})
-    return f"`layers` = {selector} matches no {kind}, only {few(came)}{_nearest('', known)}"
+    return f"`layers` = {selector} matches no {kind}, only {listed(came)}{_nearest('', known)}"
 
 
 def _nearest(path: str, known: list[str]) -> str:
     """The end of a message: names that come near, or the first there are."""
-    return did_you_mean(path, known, otherwise=f"there are {few(known)}" if known else "the model has none")
+    return did_you_mean(path, known, otherwise=f"there are {listed(known)}" if known else "the model has none")

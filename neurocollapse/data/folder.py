@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from neurocollapse.data.labelled import DataError, Labelled, checked_labels, index_tensor
+from neurocollapse.support.text import first_line
 
 FORMATS = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".gif": "GIF", ".webp": "WEBP", ".tif": "TIFF",
@@ -133,8 +134,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except DataError:
         raise
     except Exception as error:  # a damaged file makes the decoders raise nearly anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} cannot be decoded: {reason}") from error
+        raise DataError(f"{path} cannot be decoded: {first_line(error)}") from error
 
 
 def _shape(path: Path) -> torch.Size:

@@ -9,6 +9,7 @@ import xarray as xr
 
 from neurocollapse.dynamics.leading import OVERSAMPLE
 from neurocollapse.support.provenance import describe_process
+from neurocollapse.support.text import listed
 
 FULL_UP_TO = 256
 """Smaller side up to which a matrix is decomposed in full by default: about 20 ms, a few steps of such a layer."""
@@ -158,7 +159,7 @@ class Layout:
     def difference(self, other: "Layout") -> str:
         """In what another layout differs first, in words; empty if in nothing."""
         if self.names != other.names:
-            return f"layers {', '.join(other.names[:6])}, not {', '.join(self.names[:6])}"
+            return f"layers {listed(other.names)}, not {listed(self.names)}"
         for name, shape, found in zip(self.names, self.shapes, other.shapes, strict=True):
             if shape != found:
                 return f"{name} of shape {found}, not {shape}"

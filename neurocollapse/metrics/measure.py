@@ -19,6 +19,7 @@ from neurocollapse.metrics.weighting import BETWEEN, Weighting, check_weighting
 from neurocollapse.probes import PROBE_WORDS, LayerSplit, Probe
 from neurocollapse.statistics import ClassMoments, LayerRecord, MemoryPlanError, MomentCollection, memory_limit
 from neurocollapse.statistics.memory import GIB
+from neurocollapse.support.text import listed
 
 UNDERFLOW = 1e-28
 """tr Σ_B below which squares of single deviations, a millionth of it and less, may leave float32 (1e-38)."""
@@ -174,9 +175,7 @@ class _Table:
                 unfinished.append(layer.record.name)
         self._columns |= {name: np.stack(values) for name, values in rows.items()}
         if unfinished:
-            self.notes.append(
-                f"the linear probe did not converge at {_listed(unfinished)}: its accuracy may be too low"
-            )
+            self.notes.append(f"the linear probe did not converge at {listed(unfinished)}: its accuracy may be too low")
 
     def _value(self, quantity: Quantity, layer: Layer) -> NDArray[Any]:
         """The value at one layer; NaN where the layer lacks what others have."""
@@ -308,7 +307,7 @@ def _precision_notes(records: list[LayerRecord], values: np.ndarray) -> list[str
             if record.feature_dtype == dtype and 0 < value < floor
         ]
         if low:
-            notes.append(f"compression below {floor:g} at {_listed(low)}: the rounding of {dtype} features may show")
+            notes.append(f"compression below {floor:g} at {listed(low)}: the rounding of {dtype} features may show")
     return notes
 
 
@@ -323,12 +322,7 @@ def _underflow_notes(records: list[LayerRecord], between: np.ndarray, precision:
     ]
     if not low:
         return []
-    return [f'features are tiny at {_listed(low)}: float32 squares underflow; pass precision="double"']
-
-
-def _listed(names: list[str]) -> str:
-    """The first three names, the rest counted."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return [f'features are tiny at {listed(low)}: float32 squares underflow; pass precision="double"']
 
 
 def _provenance(collection: MomentCollection, weighting: str, notes: list[str]) -> dict[str, Any]:

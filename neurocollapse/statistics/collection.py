@@ -11,6 +11,7 @@ from neurocollapse.statistics.moments import ClassMoments
 from neurocollapse.statistics.reader import Reader
 from neurocollapse.support.state import StateFileError, read_state, write_state
 from neurocollapse.support.table import html_table
+from neurocollapse.support.text import listed
 
 FILE_KIND = "moments"
 
@@ -99,7 +100,7 @@ class MomentCollection(Mapping[str, ClassMoments]):
         """
         if list(self) != list(other):
             difference = sorted(set(self) ^ set(other)) or list(self)
-            raise ValueError(f"cannot merge: the layers differ ({', '.join(difference[:5])}); collect the same layers")
+            raise ValueError(f"cannot merge: the layers differ ({listed(difference)}); collect the same layers")
         layers = {
             name: replace(record, num_skipped=record.num_skipped + other.record(name).num_skipped)
             for name, record in self.layers.items()

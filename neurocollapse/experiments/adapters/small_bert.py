@@ -18,6 +18,7 @@ from neurocollapse.experiments.adapters.sts import Words
 from neurocollapse.models import ModelError
 from neurocollapse.support.quiet import kept_random_state, seed_random_state
 from neurocollapse.support.state import read_state, write_state
+from neurocollapse.support.text import first_line
 
 Encode = Callable[[Sequence[tuple[str, str]]], dict[str, Tensor]]
 """Sentence pairs → the model's inputs."""
@@ -112,7 +113,7 @@ def bert_from_folder(folder: Path, *, seed: int) -> nn.Module:
                 folder, num_labels=1, use_safetensors=True, ignore_mismatched_sizes=True, **options
             )
         except (OSError, ValueError) as error:
-            raise ModelError(f"{folder} holds no model that can be read: {str(error).splitlines()[0]}") from error
+            raise ModelError(f"{folder} holds no model that can be read: {first_line(error)}") from error
     return model
 
 
@@ -128,7 +129,7 @@ def encoder_of_folder(folder: Path) -> Encode:
     try:
         tokenizer = transformers().AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{folder} holds no tokenizer that can be read: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"{folder} holds no tokenizer that can be read: {first_line(error)}") from error
 
     def encode(sentences: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
         first, second = zip(*sentences, strict=True)

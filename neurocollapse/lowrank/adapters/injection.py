@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from neurocollapse.hooks.choice import few
 from neurocollapse.hooks.linear import is_transposed
 from neurocollapse.hooks.wrappers import is_compiled, named_modules
 from neurocollapse.lowrank.adapters.chain import Chain
 from neurocollapse.lowrank.adapters.kinds import CompressedDeepLoRA, DeepLoRA, Kind, LoRA
 from neurocollapse.lowrank.adapters.selection import CHILD, AdapterError, adaptable, linear_layer, weight_of
+from neurocollapse.support.text import listed
 
 
 class Adapters(Mapping[str, Chain]):
@@ -244,7 +244,7 @@ def first_gradients(layers: Mapping[str, nn.Module], loss: Callable[[], Tensor])
             delattr(layer, CHILD)
     unused = [name for name, gradient in zip(layers, found, strict=True) if gradient is None]
     if unused:
-        raise AdapterError(f"`loss` does not depend on {few(unused)}; choose layers that the model runs")
+        raise AdapterError(f"`loss` does not depend on {listed(unused)}; choose layers that the model runs")
     return {name: gradient.double().cpu() for name, gradient in zip(layers, found, strict=True)}
 
 
@@ -293,7 +293,7 @@ def _check_free(model: nn.Module) -> None:
     """Raise if the model has adapters."""
     adapted = [name for name, module in named_modules(model) if isinstance(getattr(module, CHILD, None), Chain)]
     if adapted:
-        raise AdapterError(f"the model has adapters already, on {few(adapted)}; merge or remove them first")
+        raise AdapterError(f"the model has adapters already, on {listed(adapted)}; merge or remove them first")
 
 
 def _sides(layer: nn.Module) -> tuple[int, int]:

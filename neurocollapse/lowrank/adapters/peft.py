@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from neurocollapse.hooks.choice import few
 from neurocollapse.hooks.linear import is_transposed
 from neurocollapse.hooks.wrappers import named_modules
 from neurocollapse.lowrank.adapters.chain import Chain
@@ -19,6 +18,7 @@ from neurocollapse.lowrank.adapters.kinds import LoRA
 from neurocollapse.lowrank.adapters.selection import AdapterError
 from neurocollapse.support.atomic import replacing
 from neurocollapse.support.state import read_tensors, write_tensors
+from neurocollapse.support.text import listed
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -136,7 +136,9 @@ def _read_config(path: Path) -> Mapping[str, Any]:
         raise AdapterError(f"{path} must describe a LORA adapter, got peft_type={_get(config, 'peft_type')!r}")
     unsupported = _unsupported(config)
     if unsupported:
-        raise AdapterError(f"{path} sets {few(unsupported)}, which plain LoRA does not have; merge it with PEFT first")
+        raise AdapterError(
+            f"{path} sets {listed(unsupported)}, which plain LoRA does not have; merge it with PEFT first"
+        )
     for key, number in (("r", int), ("lora_alpha", int | float)):
         value = config.get(key)
         if isinstance(value, bool) or not isinstance(value, number) or not 0 < value < math.inf:
