@@ -16,6 +16,7 @@ the same way.
 """
 _NEEDS = {
     "covariance": "`covariance=True`",
+    "classifier": "the classifier's weight: a tap at its input, such as `penultimate`",
     "reader": "the linear layer that reads the features: a tap at its input, such as `penultimate`",
     "second_pass": "a second pass over the loader",
     "logits": "the model's logits",

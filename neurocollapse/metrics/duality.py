@@ -152,7 +152,7 @@ def _of_duality(name: str, of: Callable[[_Duality], float], **more: Any) -> Quan
     return Quantity(
         name=name,
         of=lambda layer: of(_Duality(layer.means, layer.reader)),
-        needs=("reader",),
+        needs=("classifier",),
         at_collapse=0.0,
         better="lower",
         family="collapse",

@@ -57,6 +57,11 @@ class Layer:
         """What a gather function has added up over the second pass, float64; None without one."""
         return self.totals.get(gather)
 
+    @property
+    def has_classifier(self) -> bool:
+        """Whether the reader has one output a class."""
+        return self.reader is not None and self.reader.num_outputs == self.moments.num_classes
+
     @cached_property
     def means(self) -> ClassMeans:
         """The means of the classes that are present, about their own mean."""

@@ -195,6 +195,7 @@ _SIZES = {"pair": 2}
 _HAS: dict[Need, Callable[[Layer, Quantity], bool]] = {
     "covariance": lambda layer, quantity: layer.moments.within_scatter is not None,
     "reader": lambda layer, quantity: layer.reader is not None,
+    "classifier": lambda layer, quantity: layer.has_classifier,
     "second_pass": lambda layer, quantity: quantity.gather in layer.totals,
     "logits": lambda layer, quantity: quantity.gather in layer.totals,
     "features": lambda layer, quantity: layer.split is not None,

@@ -8,12 +8,15 @@ from typing import Any, Literal, get_args
 
 from neurocollapse.metrics.layer import Gather
 
-Need = Literal["covariance", "reader", "second_pass", "logits", "features"]
-"""What a quantity needs beyond class means and scatter: the scatter matrix, the linear layer that reads the features, a
-second pass over the loader, the model's logits in that pass, or the features of some samples."""
+Need = Literal["covariance", "reader", "classifier", "second_pass", "logits", "features"]
+"""What a quantity needs beyond class means and scatter: the scatter matrix, the linear layer that reads the features,
+that layer with one output a class, a second pass over the loader, the model's logits in it, or the features of some
+samples."""
 REMEDIES: dict[Need, str] = {
     "covariance": "needs the within-class scatter matrix; pass covariance=True to nc.collect or nc.analyze",
     "reader": "needs the linear layer that reads the features; tap a linear layer's input, such as 'penultimate'",
+    "classifier": "needs the classifier's weight; tap its input, 'penultimate', and pass num_classes= where it has "
+    "more outputs than classes occur",
     "second_pass": "needs a second pass over the loader; name it in nc.analyze(model, loader, quantities=…)",
     "logits": "needs the model's logits, a matrix (samples, outputs); this model's output has none",
     "features": "needs the features of some samples; call nc.analyze(model, loader, probes=True)",
@@ -49,7 +52,7 @@ class Quantity:
         How it is normalised, and where it comes from.
     heading : str
         Its column in tables; none: only in the dataset.
-    needs : tuple of {"covariance", "reader", "second_pass", "logits", "features"}
+    needs : tuple of {"covariance", "reader", "classifier", "second_pass", "logits", "features"}
         Default: class means and scatter, nothing more.
     gather : callable, optional
         `Layer`, `Rows` → Tensor that is added up in float64 over all batches of a second pass, in which

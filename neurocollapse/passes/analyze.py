@@ -104,7 +104,9 @@ def analyze(
     second.check(loader, distributed=bool(options.get("distributed")))
     first = moment_pass(model, loader, sink, PassOptions(**options), digests=bool(second.summed))
     chosen.require("covariance", sink.covariance)
-    chosen.require("reader", not chosen.need("reader") or _taps_a_reader(first))
+    if (chosen.need("reader") or chosen.need("classifier")) and not _taps_a_reader(first):
+        chosen.require("reader", False)
+        chosen.require("classifier", False)
 
     moments = collected(first)
     start = time.monotonic()

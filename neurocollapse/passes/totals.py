@@ -181,6 +181,10 @@ class _Waiting(NamedTuple):
 
 def sums_up(quantity: Quantity, layer: Layer) -> bool:
     """Whether the quantity needs the second pass at this layer, and has there what else it needs."""
-    met = {"reader": layer.reader is not None, "covariance": layer.moments.within_scatter is not None}
+    met = {
+        "reader": layer.reader is not None,
+        "classifier": layer.has_classifier,
+        "covariance": layer.moments.within_scatter is not None,
+    }
     lacks = set(quantity.lacks(lambda need: met.get(need, False)))
     return "second_pass" in lacks and not lacks & met.keys()
