@@ -208,6 +208,7 @@ QUANTITIES = (
         name="cdnv_max_pair",
         of=lambda layer: _classes(layer.means, layer.pairs),
         long_name="the two classes with the largest CDNV",
+        symbol=r"\arg\max \mathrm{CDNV}",
         convention="class indices; NaN where undefined",
         reference=_GALANTI,
         bounds=(0.0, math.inf),

@@ -39,7 +39,7 @@ def nc4(moments: ClassMoments, features: Tensor, logits: Tensor) -> float:
     >>> round(nc4(ClassMoments.from_features(features, [0, 0, 1]), features, logits), 4)
     0.6667
     """
-    layer, no_labels = Layer(moments), torch.empty(0, dtype=torch.int64)
+    layer, no_labels = Layer(moments), moments.present[:0]
     return _share(layer, _agreements(layer, Rows(features, no_labels))(logits))
 
 

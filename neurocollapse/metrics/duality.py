@@ -86,7 +86,7 @@ class _Duality:
     def __init__(self, means: ClassMeans, reader: Reader) -> None:
         self.means, self.weight = means, reader.weight
         fits = reader.num_outputs == means.moments.num_classes and means.num_classes > 1
-        self.square, self.raw_square, self.along = torch.zeros(3, means.num_classes, dtype=torch.float64)
+        self.square, self.raw_square, self.along = means.square.new_zeros(3, means.num_classes)
         for weight, centred, block in self._blocks() if fits else ():
             self.raw_square += weight.square().sum(dim=1)
             self.square += centred.square().sum(dim=1)
@@ -125,7 +125,7 @@ class _Duality:
         classes, square = self.means.num_classes, 0.0
         share = trace / (classes - 1)
         for start in range(0, classes, height := max(1, PRODUCT_ELEMENTS // classes)):
-            products = torch.full((min(height, classes - start), classes), share / classes, dtype=torch.float64)
+            products = self.along.new_full((min(height, classes - start), classes), share / classes)
             products.diagonal(start).sub_(share)
             for _, weight, block in self._blocks():
                 products.addmm_(weight[start : start + height], block.T)

@@ -190,6 +190,7 @@ QUANTITIES = (
         "nc1_cutoff",
         lambda layer: layer.axes.cutoff,
         "cut-off of singular values in NC1",
+        symbol=r"\epsilon_s",
         units="feature units",
         convention="largest singular value times float64's ε times the larger of K and the features",
     ),
@@ -197,6 +198,7 @@ QUANTITIES = (
         "nc1_floor",
         _floor,
         "precision floor of NC1",
+        symbol=r"\mathrm{tr}(\Sigma_\epsilon \Sigma_B^{+}) / K",
         convention="NC1 of isotropic noise as large as the rounding of the features may be",
     ),
 )

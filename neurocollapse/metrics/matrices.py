@@ -81,7 +81,7 @@ def _variances(means: ClassMeans) -> Tensor:
 
 def _matrix(means: ClassMeans, of: Callable[[Tile], Tensor], *, diagonal: float) -> Tensor:
     """The values of all tiles at the classes they belong to."""
-    matrix = torch.full((means.moments.num_classes,) * 2, torch.nan, dtype=torch.float64)
+    matrix = means.square.new_full((means.moments.num_classes,) * 2, torch.nan)
     if means.num_classes > 1:
         frame = Frame(means)
         for rows, columns, cosines in cosine_tiles(frame, torch.float64):

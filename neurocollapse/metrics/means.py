@@ -31,7 +31,7 @@ class ClassMeans:
         self.num_classes, self.num_features = self.present.numel(), moments.num_features
         self.count = moments.count[self.present]
         self.spread = moments.scatter[self.present] / self.count
-        self.square, self.raw_square, self.along_centre = torch.zeros(3, self.num_classes, dtype=torch.float64)
+        self.square, self.raw_square, self.along_centre = self.spread.new_zeros(3, self.num_classes)
         origins, drifts, held = [], [], []
         for block in moments.mean_blocks():
             self.raw_square += block.square().sum(dim=1)

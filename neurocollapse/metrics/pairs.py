@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,11 +60,10 @@ def pair_statistics(means: ClassMeans) -> PairStatistics:
         return PairStatistics()
     double = means.num_classes <= DOUBLE_CLASSES or means.num_features >= means.num_classes - 1
     sweep = _Sweep(Frame(means))
-    with full_matmul_precision():
-        for tile in cosine_tiles(sweep.frame, torch.float64 if double else torch.float32):
-            sweep.add(*tile)
-        if not double:
-            sweep.sharpen()
+    for tile in cosine_tiles(sweep.frame, torch.float64 if double else torch.float32):
+        sweep.add(*tile)
+    if not double:
+        sweep.sharpen()
     return sweep.statistics()
 
 
@@ -73,15 +73,17 @@ def cosine_tiles(frame: Frame, dtype: torch.dtype) -> Iterator[tuple[slice, slic
     edges = [slice(at, min(at + width, frame.num_classes)) for at in range(0, frame.num_classes, width)]
     tiles = [(rows, columns) for last, columns in enumerate(edges, 1) for rows in edges[:last]]
     if dtype == torch.float32:
-        directions = torch.empty(frame.num_classes, frame.means.num_features)
+        directions = frame.square.new_empty(frame.num_classes, frame.means.num_features, dtype=torch.float32)
         for rows in edges:
             directions[rows] = frame.means.rows(rows, centred=True) * frame.inverse_length[rows].unsqueeze(1)
         for rows, columns in tiles:
-            yield rows, columns, directions[rows] @ directions[columns].T
+            with full_matmul_precision():
+                cosines = directions[rows] @ directions[columns].T
+            yield rows, columns, cosines
         return
     size = max(1, GROUP_ELEMENTS // width**2)
     for group in (tiles[at : at + size] for at in range(0, len(tiles), size)):
-        sums = [torch.zeros(i.stop - i.start, j.stop - j.start, dtype=torch.float64) for i, j in group]
+        sums = [frame.square.new_zeros(i.stop - i.start, j.stop - j.start) for i, j in group]
         for block in frame.means.blocks():
             for products, (rows, columns) in zip(sums, group, strict=True):
                 products.addmm_(block[rows], block[columns].T)
@@ -94,8 +96,8 @@ class _Largest(NamedTuple):
 
     rows: slice
     columns: slice
-    values: Tensor
-    errors: Tensor
+    values: list[float]
+    errors: list[float]
 
 
 class _Sweep:
@@ -128,17 +130,14 @@ class _Sweep:
             row, column = divmod(int(variances.argmax()), variances.shape[1])
             pair = sorted((float(rows.start + row), float(columns.start + column)))
             self.highest, self.pair = highest, (pair[0], pair[1])
-        values = torch.tensor(
-            [tile.largest, -tile.smallest, rare, raw_largest, -raw_smallest, highest], dtype=torch.float64
-        )
+        values = [tile.largest, -tile.smallest, rare, raw_largest, -raw_smallest, highest]
         self.largest.append(_Largest(rows, columns, values, tile.errors(highest)))
 
     def sharpen(self) -> None:
         """Do the tiles again, in float64, that may hold one of the largest values."""
-        values, errors = (torch.stack([getattr(tile, name) for tile in self.largest]) for name in ("values", "errors"))
-        least = (values - errors).max(dim=0).values
-        again = ((values + errors) >= least).any(dim=1).nonzero().flatten().tolist()
-        sums, tiles = self.sums, [self.largest[index] for index in again]
+        values, errors = (np.array([getattr(tile, name) for tile in self.largest]) for name in ("values", "errors"))
+        again = (values + errors >= (values - errors).max(axis=0)) | np.isnan(values)
+        sums, tiles = self.sums, [self.largest[index] for index in np.flatnonzero(again.any(axis=1))]
         self.sums, self.largest, self.highest = {}, [], -math.inf
         for tile in tiles:
             self.add(tile.rows, tile.columns, self.frame.cosines(tile.rows, tile.columns))
@@ -146,7 +145,7 @@ class _Sweep:
 
     def statistics(self) -> PairStatistics:
         """What the sums and largest values come to."""
-        largest = torch.stack([tile.values for tile in self.largest]).max(dim=0).values.tolist()
+        largest = np.max([tile.values for tile in self.largest], axis=0).tolist()
         values: dict[str, Any] = self._distances() | {"cdnv": self._mean("variance"), "cdnv_max": largest[5]}
         if not math.isnan(largest[5]):
             values["cdnv_max_pair"] = self.pair

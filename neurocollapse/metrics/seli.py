@@ -69,7 +69,7 @@ def seli_geometry(count: Tensor) -> Geometry | None:
 @functools.lru_cache(maxsize=4)  # the same for all layers
 def _between_groups(counts: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Inner products between groups, and what a class adds to its own."""
-    n, size = torch.tensor(counts, dtype=torch.float64), torch.tensor(sizes, dtype=torch.float64)
+    n, size = torch.tensor((counts, sizes), dtype=torch.float64, device="cpu")
     share = (size / size.sum()).sqrt()
     factor = torch.diag(n.sqrt()) - torch.outer(share, share * n.sqrt())  # the root of its square is wanted
     _, values, right = torch.linalg.svd(factor)

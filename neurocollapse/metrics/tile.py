@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,8 +37,8 @@ class Frame:
     ----------
     simplex : float
         1/(K − 1): cosines of a simplex are that far below zero.
-    rare : Tensor of shape (classes,), bool
-        The rarest third of the classes.
+    rare : Tensor of shape (classes,), bool, or None
+        The rarest third of the classes; None for equal class counts.
     seli : Geometry or None
         None for equal class counts, and for too many different ones.
     """
@@ -45,21 +46,28 @@ class Frame:
     def __init__(self, means: ClassMeans) -> None:
         self.means, self.num_classes = means, means.num_classes
         self.simplex = 1 / (self.num_classes - 1)
-        self.half_unit = torch.tensor(1 / (1 + self.simplex), dtype=torch.float32).item()  # exact in both dtypes
+        self.half_unit = float(np.float32(1 / (1 + self.simplex)))  # exact in both dtypes
         self.scale = float(means.square.mean()) or 1.0
         self.square, self.raw_square = means.square / self.scale, means.raw_square / self.scale
         self.trace = float(self.square.sum())
         self.centre_square = float(means.centre.square().sum()) / self.scale
         self.inverse_length = torch.where(means.square > 0, means.square.rsqrt(), 0.0)
         self.amplification = torch.where(means.raw_square > 0, (means.square / means.raw_square).sqrt(), 0.0)
-        self.rare = means.count <= means.count.sort().values[max(2, self.num_classes // 3) - 1]
-        self.balanced = bool((means.count == means.count[0]).all())
+        count = means.count.sort().values
+        self.balanced = bool(count[0] == count[-1])
+        self.rare = None if self.balanced else means.count <= count[max(2, self.num_classes // 3) - 1]
         self.seli = None if self.balanced else seli_geometry(means.count)
         self.seli_factor = 0.0 if self.seli is None else self.trace / float(self.seli.square.sum())
         spread, along_centre = means.spread / (2 * self.scale), means.along_centre / self.scale
         double = Vectors(self.square.sqrt(), self.square, spread, along_centre, self.raw_square.rsqrt())
-        self.vectors = {dtype: Vectors(*(vector.to(dtype) for vector in double)) for dtype in NEAR}
-        self._seli_columns = slice(0), torch.float64, torch.empty(0)
+        self._vectors = {torch.float64: double}
+        self._seli_columns = slice(0), torch.float64, self.square
+
+    def vectors(self, dtype: torch.dtype) -> Vectors:
+        """The classes' numbers in this dtype."""
+        if dtype not in self._vectors:
+            self._vectors[dtype] = Vectors(*(vector.to(dtype) for vector in self._vectors[torch.float64]))
+        return self._vectors[dtype]
 
     def cosines(self, rows: slice, columns: slice) -> Tensor:
         """A tile in float64, from nothing."""
@@ -80,7 +88,7 @@ class Frame:
     def raw_products(self, rows: slice, columns: slice) -> Tensor:
         """Inner products of the m_k themselves."""
         width = max(1, CHUNK_ELEMENTS // (rows.stop - rows.start))
-        products = torch.zeros(rows.stop - rows.start, columns.stop - columns.start, dtype=torch.float64)
+        products = self.square.new_zeros(rows.stop - rows.start, columns.stop - columns.start)
         for start in range(0, self.means.num_features, width):
             part = slice(start, start + width)
             left, right = (self.means.rows(each, centred=False, columns=part) for each in (rows, columns))
@@ -116,7 +124,7 @@ class Tile:
 
     def __init__(self, frame: Frame, rows: slice, columns: slice, cosines: Tensor) -> None:
         self.frame, self.rows, self.columns, self.cosines = frame, rows, columns, cosines
-        vectors = frame.vectors[cosines.dtype]
+        vectors = frame.vectors(cosines.dtype)
         self._left = Vectors(*(vector[rows].unsqueeze(1) for vector in vectors))
         self._right = Vectors(*(vector[columns] for vector in vectors))
         self.on_diagonal = rows == columns
@@ -137,7 +145,7 @@ class Tile:
 
     def rare_cosine(self) -> float:
         """The largest cosine between two rare classes; −∞ where there are none here."""
-        if self.frame.rare.all():
+        if self.frame.rare is None:
             return self.largest
         rare = [self.frame.rare[part].nonzero().flatten() for part in (self.rows, self.columns)]
         cosines = self.cosines.index_select(0, rare[0]).index_select(1, rare[1])
@@ -199,16 +207,15 @@ class Tile:
             return sums, float(cosines.max()), float(cosines.min())
         return sums, float(cosines.fill_diagonal_(-torch.inf).max()), float(cosines.fill_diagonal_(torch.inf).min())
 
-    def errors(self, variance: float) -> Tensor:
+    def errors(self, variance: float) -> list[float]:
         """How far off the largest values of a float32 tile may be: ± cosines, rare, ± about the origin, CDNV."""
         if self.cosines.dtype == torch.float64:
-            return torch.zeros(6, dtype=torch.float64)
+            return [0.0] * 6
         frame = self.frame
         cosine = torch.finfo(torch.float32).eps * (4 * math.sqrt(frame.means.num_features) + 16)
         raw = cosine * float((1 + frame.amplification[self.rows].max()) * (1 + frame.amplification[self.columns].max()))
-        return torch.tensor(
-            [cosine] * 3 + [raw] * 2 + [variance * 4 * cosine / NEAR[torch.float32]], dtype=torch.float64
-        )
+        variance = 4 * cosine / NEAR[torch.float32] * variance if math.isfinite(variance) else 0.0
+        return [cosine] * 3 + [raw] * 2 + [variance]
 
     def _nearer_than(self, angle: float) -> tuple[Tensor, ...]:
         """Rows and columns of the cosines above 1 − angle."""

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from neurocollapse.metrics.layer import Layer
 from neurocollapse.metrics.quantity import Quantity
 from neurocollapse.metrics.weighting import Weighting, centred_blocks, class_weights
 from neurocollapse.statistics import ClassMoments
@@ -110,12 +111,15 @@ def compression(moments: ClassMoments, *, weighting: Weighting = "equal") -> flo
     >>> compression(ClassMoments.from_features([[0.0], [2.0], [7.0], [7.0]], [0, 0, 1, 1]))
     0.05555555555555555
     """
-    if moments.present.numel() < 2:
+    return _ratio(moments, between_trace(moments, weighting=weighting))
+
+
+def _ratio(moments: ClassMoments, between: float) -> float:
+    """tr Σ_W by the between-class trace."""
+    within = within_trace(moments)
+    if moments.present.numel() < 2 or between == within == 0.0:
         return float("nan")
-    within, between = within_trace(moments), between_trace(moments, weighting=weighting)
-    if between == 0.0:
-        return float("nan") if within == 0.0 else float("inf")
-    return within / between
+    return within / between if between else float("inf")
 
 
 def within_class_covariance(moments: ClassMoments) -> Tensor:
@@ -172,6 +176,13 @@ _SPREAD = "mean squared distance to the class mean, 1/n_k; NaN for absent classe
 _COUNT = "samples that were counted, or rows where each position has one; skipped ones are not"
 
 
+def _between_trace(layer: Layer) -> float:
+    """tr Σ_B in the layer's weighting, from the means that it shares where they are centred in the same way."""
+    if layer.weighting == "equal":
+        return float(layer.means.square.mean())
+    return between_trace(layer.moments, weighting=layer.weighting)
+
+
 def _class_spread(moments: ClassMoments) -> Tensor:
     """tr Σ_W of each class, shape (classes,); NaN for absent ones."""
     return moments.scatter / moments.count.double()
@@ -194,7 +205,7 @@ QUANTITIES = (
     ),
     Quantity(
         name="between_trace",
-        of=lambda layer: between_trace(layer.moments, weighting=layer.weighting),
+        of=lambda layer: _between_trace(layer),
         long_name="between-class variability",
         symbol=r"\mathrm{tr}\,\Sigma_B",
         units="feature units squared",
@@ -206,7 +217,7 @@ QUANTITIES = (
     ),
     Quantity(
         name="compression",
-        of=lambda layer: compression(layer.moments, weighting=layer.weighting),
+        of=lambda layer: _ratio(layer.moments, _between_trace(layer)),
         symbol=r"D_\ell",
         convention="tr Σ_W / tr Σ_B; Σ_B: {between}",
         reference="Wang et al., JMLR 26(220), 2025",

@@ -78,12 +78,12 @@ class ClassMoments:
         """Number of features d."""
         return self.reference.shape[1]
 
-    @property
+    @functools.cached_property
     def num_samples(self) -> int:
         """Number of samples N, all classes together; of rows, in a layer that keeps a row for each position."""
         return int(self.count.sum())
 
-    @property
+    @functools.cached_property
     def present(self) -> Tensor:
         """Indices of the classes with at least one sample."""
         return self.count.nonzero().flatten()
@@ -95,7 +95,7 @@ class ClassMoments:
         means[self.count == 0] = torch.nan
         return means
 
-    @property
+    @functools.cached_property
     def scatter(self) -> Tensor:
         """Σ‖z − μ_k‖² of each class, shape (classes,), float64; exactly 0 when a class has collapsed to a point."""
         correction = torch.zeros_like(self.offset_square)

@@ -96,6 +96,17 @@ def test_float32_neither_overflows_nor_underflows(scale: float, monkeypatch: pyt
     assert_same(statistics(scaled), statistics(moments), 1e-7)
 
 
+def test_coinciding_class_means_are_found_among_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairs, "DOUBLE_CLASSES", 100)
+    monkeypatch.setattr(pairs, "TILE", 64)
+    moments = random_moments(300, 10)
+    moments.reference[250] = moments.reference[20]
+    assert statistics(moments).cdnv == statistics(moments).cdnv_max == math.inf
+    assert statistics(moments).cdnv_max_pair == (20 - 3, 250 - 36)  # positions among those that are present
+    moments.offset_square[[20, 250]] = 0.0
+    assert math.isnan(statistics(dataclasses.replace(moments)).cdnv_max)
+
+
 class Largest(TorchDispatchMode):
     """The largest tensor that any operation makes."""
 

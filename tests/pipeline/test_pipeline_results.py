@@ -28,6 +28,8 @@ LAYER_VARIABLES = (
     "separation_etf",
     "discrimination",
     "decay_ratio",
+    *("cdnv", "cdnv_max", "nc2_norms", "nc2_angles", "nc2_simplex", "nc2_distance", "nc2_orthogonal"),
+    *("gnc2", "gnc2_variation", "minority_angle", "seli_distance"),
 )
 CLASS_VARIABLES = ("class_count", "class_scatter")
 SCALARS = ("decay_slope", "decay_intercept", "decay_r_squared", "decay_slope_lower", "decay_slope_upper")
@@ -77,9 +79,10 @@ def dataset(moments: nc.MomentCollection) -> xr.Dataset:
 
 
 def test_variables_are_those_agreed_on(dataset: xr.Dataset) -> None:
-    assert set(dataset.data_vars) == {*LAYER_VARIABLES, *CLASS_VARIABLES, *SCALARS}
+    assert set(dataset.data_vars) == {*LAYER_VARIABLES, *CLASS_VARIABLES, *SCALARS, "cdnv_max_pair"}
     for names, dims in ((LAYER_VARIABLES, ("layer",)), (CLASS_VARIABLES, ("layer", "class")), (SCALARS, ())):
         assert all(dataset[name].dims == dims for name in names)
+    assert dataset["cdnv_max_pair"].dims == ("layer", "pair")
     assert all(dataset[name].dtype == np.float64 for name in dataset.data_vars if name != "class_count")
     assert dataset["class_count"].dtype == np.int64
 
