@@ -83,13 +83,15 @@ class Naive:
 
     def _logarithms(self) -> np.ndarray:
         unit = self.mu / np.linalg.norm(self.mu, axis=1, keepdims=True)
-        return np.array([-math.log(np.linalg.norm(unit[i] - unit[j])) for i, j in self.pairs])
+        with np.errstate(divide="ignore"):
+            return -np.log([np.linalg.norm(unit[i] - unit[j]) for i, j in self.pairs])
 
     def gnc2(self) -> float:
         return self._logarithms().mean()
 
     def gnc2_variation(self) -> float:
-        return self._logarithms().std() / abs(self._logarithms().mean())
+        energy = self.gnc2()
+        return self._logarithms().std() / abs(energy) if math.isfinite(energy) else math.nan
 
     def minority_angle(self) -> float:
         rare = self.n <= np.sort(self.n)[max(2, self.K // 3) - 1]
