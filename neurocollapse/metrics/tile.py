@@ -102,7 +102,8 @@ class Frame:
         for pair in zip(first.split(height), second.split(height), strict=True):
             one, two = (self.means.rows(each, centred=False) for each in pair)
             distances.append(one.sub_(two).square_().sum(dim=1) / self.scale)
-            one, two = (self.means.rows(each, centred=True) * self.inverse_length[each].unsqueeze(1) for each in pair)
+            one, two = (self.means.rows(each, centred=True) for each in pair)
+            one, two = (each / torch.linalg.vector_norm(each, dim=1, keepdim=True) for each in (one, two))
             angles.append(one.sub_(two).square_().sum(dim=1) / 2)
         return torch.cat(angles), torch.cat(distances)
 
