@@ -1,6 +1,5 @@
 """The table of what can be hooked in a model."""
 
-import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, overload
@@ -8,7 +7,7 @@ from typing import Any, overload
 from torch import nn
 
 from neurocollapse.hooks import LayerInfo, inspect_layers
-from neurocollapse.support.table import aligned
+from neurocollapse.support.table import aligned, html_table
 
 _HEADINGS = {
     "name": "layer",
@@ -85,17 +84,15 @@ class LayerTable(Sequence[LayerInfo]):
         return iter(self.rows)
 
     def __repr__(self) -> str:
-        rows = [[_cell(row, name) for name in _HEADINGS] for row in self.rows]
         numbers = [list(_HEADINGS).index(name) for name in ("num_features", "num_parameters", "num_calls")]
-        return aligned(list(_HEADINGS.values()), rows, numbers=numbers)
+        return aligned(list(_HEADINGS.values()), self._cells(), numbers=numbers)
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{heading}</th>" for heading in _HEADINGS.values())
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(_cell(row, name))}</td>" for name in _HEADINGS) + "</tr>"
-            for row in self.rows
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return html_table(list(_HEADINGS.values()), self._cells())
+
+    def _cells(self) -> list[list[str]]:
+        """All rows as text."""
+        return [[_cell(row, name) for name in _HEADINGS] for row in self.rows]
 
 
 def _cell(row: LayerInfo, name: str) -> str:
