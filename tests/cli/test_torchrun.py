@@ -62,7 +62,7 @@ def test_two_ranks_give_the_answer_of_one(tmp_path: Path, precision: str, tolera
     assert finished.returncode == 0, finished.stderr
     together = nc.open(tmp_path / "analysis.nc")
     assert isinstance(together, xr.Dataset)
-    samples = data.open("digits").subset(range(1001))
+    samples = data.open("digits", limit=1001)
     alone = nc.analyze(model, samples.loader(128), precision=precision)
     np.testing.assert_array_equal(together["class_count"], alone["class_count"])
     for name in ("within_trace", "between_trace", "compression", "separation", "discrimination"):
