@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 from neurocollapse.plots.datasets import Datasets, named
 from neurocollapse.plots.panels import panel_grid
 from neurocollapse.plots.quantities import quantities
-from neurocollapse.support.dataset import family, heading, last, leading, shown
+from neurocollapse.support.dataset import family, heading, last, leading, limit, shown
 
 FAMILY = "collapse"
 TITLES = {
@@ -22,10 +23,12 @@ TITLES = {
     "NC4": "nearest class mean",
     "NC5": "orthogonality to other data",
 }
+_MOST_CURVES = 4
+_FURTHER, _UNLIMITED = "Further measures", "Measures without a known limit"
 
 
 def collapse(dataset: Datasets, *, ax: Any = None) -> Figure:
-    """The measures of neural collapse, one panel each for NC1 to NC4, against the layer.
+    """The measures of neural collapse, one panel each for NC1 to NC4 and what else there is, against the layer.
 
     Where the dataset has a leading dimension (step, epoch, checkpoint), the last layer is drawn against it instead. All
     variables of the family "collapse" that the dataset has are drawn, see `quantities` for arrows and dotted lines.
@@ -69,9 +72,13 @@ def collapse_panels(dataset: Datasets) -> dict[str, Callable[..., None]]:
     networks = named(dataset)
     fronts = {dim if (dim := leading(one)) and one.sizes[dim] > 1 else "layer" for one in networks.values()}
     over = fronts.pop() if len(fronts) == 1 else "layer"
-    groups = _groups({name: last(one)[0] for name, one in networks.items()})
-    titles = {f"{group}: {TITLES[group]}" if group in TITLES else group: names for group, names in groups.items()}
-    return {title: partial(_draw, dataset, title, names, over) for title, names in titles.items()}
+    panels = {}
+    for group, names in _groups({name: last(one)[0] for name, one in networks.items()}).items():
+        title = f"{group}: {TITLES[group]}" if group in TITLES else group
+        for start in range(0, len(names), _MOST_CURVES):
+            part = f"{title} ({1 + start // _MOST_CURVES})" if start else title
+            panels[part] = partial(_draw, dataset, part, names[start : start + _MOST_CURVES], over)
+    return panels
 
 
 def _draw(dataset: Datasets, title: str, names: list[str], over: str, *, ax: Axes) -> None:
@@ -82,7 +89,10 @@ def _draw(dataset: Datasets, title: str, names: list[str], over: str, *, ax: Axe
 
 
 def _groups(networks: Mapping[str, xr.Dataset]) -> dict[str, list[str]]:
-    """Names of the measures under NC1, NC2, …, by the number in their heading or name; the others stand last."""
+    """Names of the measures under NC1, NC2, …, by the number in their heading or name.
+
+    Those without a number, and those of which no limit is known, whose scales differ, stand last.
+    """
     first = next(iter(networks.values()))
     names = [
         name
@@ -97,5 +107,6 @@ def _groups(networks: Mapping[str, xr.Dataset]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     for name in names:
         number = re.search(r"(?i)nc([1-5])", f"{heading(first, name)} {name}")
-        groups.setdefault(f"NC{number[1]}" if number else "further measures", []).append(name)
-    return dict(sorted(groups.items()))
+        known = f"NC{number[1]}" if number else _FURTHER
+        groups.setdefault(_UNLIMITED if np.isnan(limit(first, name)) else known, []).append(name)
+    return dict(sorted(groups.items(), key=lambda group: ((_FURTHER, _UNLIMITED).count(group[0]), group[0])))

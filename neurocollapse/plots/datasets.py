@@ -13,11 +13,14 @@ from neurocollapse.support.dataset import class_names as class_names
 from neurocollapse.support.dataset import layer_names as layer_names
 from neurocollapse.support.dataset import layered, networks
 from neurocollapse.support.names import did_you_mean
+from neurocollapse.support.text import listed
 
 Datasets: TypeAlias = xr.Dataset | Mapping[str, xr.Dataset]
 
 _LONGEST_LABEL = 36
 """Characters that fit beside one panel."""
+_WIDEST_SYMBOL = 100.0
+"""Points that are left for a symbol."""
 
 
 def named(dataset: Datasets) -> dict[str, xr.Dataset]:
@@ -57,7 +60,7 @@ def variable(dataset: xr.Dataset, name: str, *dims: str) -> xr.DataArray:
     """
     if name not in dataset.data_vars:
         present = [str(variable) for variable in dataset.data_vars]
-        shown = ", ".join(present[:5]) + (f" and {len(present) - 5} more" if len(present) > 5 else "") or "none"
+        shown = listed(present, most=5) or "none"
         raise ValueError(
             f"`dataset` has no variable {name!r} (it has: {shown}){did_you_mean(name, present)}; "
             "pass the result of nc.measure or nc.analyze"
@@ -87,22 +90,26 @@ def positions(dataset: xr.Dataset, dim: str = "layer") -> np.ndarray:
 
 
 def axis_label(dataset: xr.Dataset, name: str) -> str:
-    """Long name, symbol and unit of a variable, as its attributes give them, on two lines where one is too long."""
+    """Long name, symbol and unit of a variable, as its attributes give them, on two lines where one is too long.
+
+    A symbol that matplotlib cannot set, or that is a whole formula, is left to the report's definitions.
+    """
     attrs = dataset[name].attrs
     words = textwrap.fill(str(attrs.get("long_name", name.replace("_", " "))), _LONGEST_LABEL).replace("$", r"\$")
-    formula = f"${attrs['symbol']}$" if _can_be_set(str(attrs.get("symbol", ""))) else ""
-    units = str(attrs.get("units", "1"))
-    parts = [part for part in (words, formula, "" if units in ("", "1") else f"[{units}]") if part]
-    return ("  " if sum(map(len, parts)) <= _LONGEST_LABEL + len(formula) // 2 else "\n").join(parts)
+    tex, units = str(attrs.get("symbol", "")), str(attrs.get("units", "1"))
+    symbol = f"${tex}$" if tex and _width(tex) < _WIDEST_SYMBOL else ""
+    parts = [part for part in (words, symbol, "" if units in ("", "1") else f"[{units}]") if part]
+    length = sum(len(part) for part in parts if part is not symbol) + _width(tex) / 7 * bool(symbol)
+    return ("  " if length <= _LONGEST_LABEL else "\n").join(parts)
 
 
 @cache
-def _can_be_set(formula: str) -> bool:
-    """Whether matplotlib knows all that is in a formula; what it does not know is left out of labels."""
+def _width(tex: str) -> float:
+    """Width of a formula in points at matplotlib's usual size, infinite if it cannot be set."""
     try:
-        return bool(formula) and MathTextParser("path").parse(f"${formula}$") is not None
+        return float(MathTextParser("path").parse(f"${tex}$").width) if tex else 0.0
     except ValueError:
-        return False
+        return float("inf")
 
 
 def symbol(dataset: xr.Dataset, name: str, default: str) -> str:

@@ -67,10 +67,11 @@ class Panel:
     ) -> None:
         """A variable of each network as a curve, the `index`-th of its axes; no words, no entry in the legend.
 
-        Every second variable is hollow, unless `hollow` means something else. Where `limits` has words, exact zeros of
-        a logarithmic axis, and infinities, are marked at its edges.
+        Line and filling tell eight variables apart, unless `hollow` means something else. Where `limits` has words,
+        exact zeros of a logarithmic axis, and infinities, are marked at its edges.
         """
-        fill = {"markerfacecolor": "white"} if (index % 2 if hollow is None else hollow) else {}
+        is_hollow = (index + index // len(LINES)) % 2 if hollow is None else hollow
+        fill = {"markerfacecolor": "white"} if is_hollow else {}
         key = {"linestyle": LINES[index % len(LINES)], **fill, **style}
         for one in self.drawn:
             values = one.values(name)

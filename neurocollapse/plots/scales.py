@@ -19,9 +19,9 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
-from neurocollapse.plots.datasets import layer_names, positions
+from neurocollapse.plots.datasets import positions
 from neurocollapse.plots.style import GREY, shortened
-from neurocollapse.support.dataset import labels
+from neurocollapse.support.dataset import labels, layer_names
 
 _MAX_LAYER_TICKS = 12
 _LEGEND_WIDTH = 50

@@ -10,8 +10,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d import Axes3D
 
-from neurocollapse.plots.datasets import layer_names, variable
+from neurocollapse.plots.datasets import variable
 from neurocollapse.plots.style import BLUE, GREY, ORANGE, context, literal, panel
+from neurocollapse.support.dataset import layer_names
 from neurocollapse.support.names import did_you_mean
 
 SIDES = {"left": "left (output)", "right": "right (input)"}

@@ -114,7 +114,7 @@ def collapse_pictures(analyses: Mapping[str, xr.Dataset]) -> list[Picture]:
     from neurocollapse.plots.collapse import collapse_panels  # see layer_pictures
 
     panels = collapse_panels(_one_or_all(measured))
-    return [_drawn(draw, None, title.partition(":")[0], title, "") for title, draw in panels.items()]
+    return [_drawn(draw, None, f"collapse{index}", title, "") for index, (title, draw) in enumerate(panels.items())]
 
 
 def with_steps(analyses: Mapping[str, xr.Dataset]) -> tuple[dict[str, xr.Dataset], str]:

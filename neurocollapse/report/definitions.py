@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import xarray as xr
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from neurocollapse.report.curves import of_collapse
 from neurocollapse.report.formulas import formula
@@ -17,13 +17,13 @@ from neurocollapse.support.dataset import heading, limit, shown
 def definitions(analyses: Mapping[str, xr.Dataset]) -> list[dict[str, Any]]:
     """Heading, symbol, name and text of every number that the tables show and that says something of itself.
 
-    Networks that were measured by different conventions have a line each; collapse has a table of its own.
+    Networks that were measured by different conventions have a line each.
     """
     found: dict[str, dict[str, Any]] = {}
     for dataset in analyses.values():
         for name in (*shown(dataset), *_totals(dataset)):
             attrs = dataset[name].attrs
-            if name in of_collapse(dataset) or not attrs:
+            if not attrs:
                 continue
             entry = found.setdefault(
                 name,
@@ -52,11 +52,9 @@ def collapse_rows(analyses: Mapping[str, xr.Dataset]) -> list[list[Any]]:
     for name, dataset in first.items():
         attrs = dataset[name].attrs
         values = [cells(one[name])[-1] if name in one.data_vars else "–" for one in analyses.values()]
-        words = (str(attrs.get(key, "")) for key in ("long_name", "convention", "reference"))
-        definition = Markup(" ").join([symbol(dataset, name), "; ".join(filter(None, words))])
-        rows.append(
-            [heading(dataset, name), *values, number(limit(dataset, name)), str(attrs.get("better", "–")), definition]
-        )
+        ends = [number(limit(dataset, name)), str(attrs.get("better", "–"))]
+        words = [escape(str(attrs.get("long_name", ""))), symbol(dataset, name)]
+        rows.append([heading(dataset, name), *values, *ends, Markup(": ").join(filter(None, words))])
     return rows
 
 

@@ -9,6 +9,7 @@ import xarray as xr
 
 from neurocollapse.report.numbers import number
 from neurocollapse.support.dataset import class_names, layer_names
+from neurocollapse.support.text import listed
 
 _PROVENANCE = {
     "created": "measured at",
@@ -60,18 +61,13 @@ def warning_rows(analyses: Mapping[str, xr.Dataset]) -> list[tuple[str, str]]:
         values = dataset.get("compression")
         if values is not None and bool(values.isnull().any()):
             undefined = np.asarray(layer_names(dataset))[values.isnull().values]
-            rows.append((name, f"compression is undefined (0/0) at {_listed(undefined)}"))
+            rows.append((name, f"compression is undefined (0/0) at {listed(undefined, most=6)}"))
         if "class_count" in dataset.data_vars and "class" in dataset["class_count"].dims:
             absent = dataset["class_count"].max([d for d in dataset["class_count"].dims if d != "class"]) == 0
-            if bool(absent.any()):
-                rows.append((name, f"no samples of class {_listed(np.asarray(class_names(dataset))[absent.values])}"))
+            absent_names = np.asarray(class_names(dataset))[absent.values]
+            if absent_names.size:
+                rows.append((name, f"no samples of class {listed(absent_names, most=6)}"))
     return rows
-
-
-def _listed(names: Any, limit: int = 6) -> str:
-    """Names in a row, the rest counted."""
-    shown = ", ".join(str(name) for name in names[:limit])
-    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def skipped_rows(analyses: Mapping[str, xr.Dataset]) -> list[tuple[str, str, str]]:

@@ -5,10 +5,8 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
-INNER: Final = frozenset(
-    {"layer", "layer_", "class", "class_", "component", "feature", "feature_", "side", "edge"},
-)
-"""Dimensions of a single measurement; any other one is in front: a step, an epoch, a checkpoint, a model."""
+INNER: Final = frozenset({"layer", "layer_", "class", "class_", "pair", "component", "feature", "side", "edge"})
+"""Dimensions of a single measurement, never in front of its layers."""
 APART: Final = ("model", "run", "network")
 """Dimensions in front along which nothing progresses, so that their entries are networks of their own."""
 
@@ -132,9 +130,18 @@ def scalar(dataset: xr.Dataset, name: str) -> float:
 
 
 def _in_front(dataset: xr.Dataset) -> list[str]:
-    """All dimensions of variables that are not those of a single measurement."""
-    dims = (dim for variable in dataset.data_vars.values() for dim in variable.dims)
-    return list(dict.fromkeys(str(dim) for dim in dims if dim not in INNER))
+    """The dimensions that stand before `layer`, or that most variables have, as those of joined datasets do."""
+    all_dims = [variable.dims for variable in dataset.data_vars.values()]
+    layered_dims = [dims for dims in all_dims if "layer" in dims]
+    found = []
+    for dim in dict.fromkeys(dim for dims in all_dims for dim in dims if dim not in INNER):
+        is_before = any(dim in dims[: dims.index("layer")] for dims in layered_dims)
+        is_common = 2 * sum(dim in dims for dims in all_dims) > len(all_dims) and (
+            len(all_dims) > 1 or not layered_dims
+        )
+        if is_before or is_common:
+            found.append(str(dim))
+    return found
 
 
 def _coordinate(dataset: xr.Dataset, dim: str) -> np.ndarray:

@@ -49,6 +49,7 @@ def collapsing() -> xr.Dataset:
             "nc2_angles": measure("NC2, angles", [0.5, 0.3, 0.2]),
             "unc3": measure("uniform duality", [0.5, 0.3, 0.2]),
             "cdnv": measure("CDNV", [0.5, 0.3, 0.2]),
+            "gnc2": number([0.5, -0.3, 0.2], heading="GNC2", family="collapse", better="lower"),
             "separation": number([0.5, 0.3, 0.2], heading="S", family="geometry"),
         },
         {"layer": LAYERS},
@@ -139,10 +140,11 @@ def test_measures_of_collapse_stand_under_their_numbers(collapsing):
         "NC2: simplex frame of the means",
         "NC3: self-duality",
         "NC4: nearest class mean",
-        "further measures",
+        "Further measures",
+        "Measures without a known limit",
     ]
     assert legend(figure.axes[1]) == ["NC2, norms → 0", "NC2, angles → 0"]
-    assert [ax.get_yscale() for ax in figure.axes] == ["log", "linear", "linear", "linear", "linear"]
+    assert [ax.get_yscale() for ax in figure.axes] == ["log", *["linear"] * 5]
 
 
 def test_collapse_is_drawn_over_the_steps_where_there_are_some(collapsing):
@@ -160,10 +162,10 @@ def test_networks_are_compared_by_what_all_have(collapsing):
 
 
 def test_collapse_draws_in_given_axes_and_says_what_is_missing(collapsing):
-    figure, grid = plt.subplots(1, 5)
+    figure, grid = plt.subplots(1, 6)
     assert plots.collapse(collapsing, ax=grid) is figure
     with pytest.raises(ValueError, match="no measure of neural collapse along `layer`; measure some with"):
         plots.collapse(collapsing[["separation"]])
-    with pytest.raises(ValueError, match="must hold 5 Axes"):
+    with pytest.raises(ValueError, match="must hold 6 Axes"):
         plots.collapse(collapsing, ax=grid[:2])
     assert plt.get_fignums() == [figure.number]

@@ -107,7 +107,7 @@ def test_a_dataset_without_compression_is_reported_with_what_it_has(drawn, make_
 def collapsing(make_analysis):
     """An analysis with two measures of neural collapse."""
     of = {"family": "collapse", "better": "lower", "at_collapse": 0.0, "reference": "Papyan, Han, Donoho, 2020"}
-    nc1 = {**of, "heading": "NC1", "long_name": "within over between", "convention": "tr(Σ_W Σ_B⁺)/K"}
+    nc1 = {**of, "heading": "NC1", "long_name": "within over between", "convention": "tr(Σ_W Σ_B⁺)/K", "symbol": "S"}
     nc4 = {**of, "heading": "NC4", "long_name": "agreement", "better": "higher", "at_collapse": 1.0}
     values = {"nc1": ("layer", [3.0, 0.5], nc1), "nc4": ("layer", [0.6, 0.975], nc4)}
     return make_analysis([4.0, 1.0]).assign(values)
@@ -116,7 +116,8 @@ def collapsing(make_analysis):
 def test_collapse_has_a_section_of_its_own(drawn, collapsing):
     text, figures = drawn({"net": collapsing})
     section = text[text.index("Neural collapse of the last layer") : text.index("Numbers")]
-    assert "NC1 0.500 0 lower within over between; tr(Σ_W Σ_B⁺)/K; Papyan, Han, Donoho, 2020" in section
+    assert "NC1 0.500 0 lower within over between: S " in section
+    assert "NC1, S : within over between tr(Σ_W Σ_B⁺)/K 0 at full collapse; lower is more collapsed. Papyan" in text
     assert "NC4 0.975 1 higher agreement" in section
     assert "NC1: variability collapse" in section
     assert figures == 4 + 2
@@ -144,6 +145,10 @@ def test_many_columns_are_one_table_a_family(tmp_path, collapsing):
         (r"S_\ell^{\mathrm{unc}}", 'S<sub>ℓ</sub><sup><span class="upright">unc</span></sup>'),
         (r"\frac{a_1}{\hat{b}}", "a<sub>1</sub> / b\u0302"),
         (r"a_{b_c}", "a<sub>b<sub>c</sub></sub>"),
+        (r"\min_k x", '<span class="upright">min</span><sub>k</sub> x'),
+        (r"x_\mathrm{B}", 'x<sub><span class="upright">B</span></sub>'),
+        (r"\left\| \bar W \right\|", "‖ W\u0304 ‖"),
+        (r"\frac1{\sqrt{K - 1}}", "1 / √(K − 1)"),
         ("<script>_&", "&lt;script&gt;<sub>&amp;</sub>"),
         (r"\unknown{x", r"\unknown{x"),
     ],

@@ -12,9 +12,19 @@ def dataset(*dims: str, **coordinates: object) -> xr.Dataset:
     return xr.Dataset({"D": (dims, np.arange(2.0 ** len(dims)).reshape((2,) * len(dims)))}, coordinates)
 
 
-@pytest.mark.parametrize("dims", [("epoch", "layer"), ("layer", "epoch"), ("epoch", "layer", "class"), ("epoch",)])
-def test_the_dimension_in_front_is_found_wherever_it_stands(dims: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "dims", [("epoch", "layer"), ("epoch", "layer", "class"), ("epoch", "layer", "pair"), ("epoch",)]
+)
+def test_the_dimension_in_front_is_found(dims: tuple[str, ...]) -> None:
     assert leading(dataset(*dims)) == "epoch"
+
+
+@pytest.mark.parametrize("rest", [("layer",), ()])
+def test_a_dimension_of_a_single_variable_is_not_taken_for_one_in_front(rest: tuple[str, ...]) -> None:
+    one = dataset(*rest).assign(S=dataset(*rest)["D"], own=dataset(*rest, "direction")["D"])
+    assert leading(one) is None
+    assert leading(xr.concat([one, one], dim="epoch")) == "epoch"
+    assert leading(xr.concat([one, one], dim="epoch").transpose(*rest, ...)) == "epoch"
 
 
 @pytest.mark.parametrize("dims", [("layer",), ("layer", "class"), ("layer", "class", "class_"), ()])
