@@ -33,6 +33,7 @@ def analyze(
     *,
     quantities: Choice = None,
     weighting: Weighting = "equal",
+    pairs: bool = False,
     probes: bool | Probe = False,
     probe_samples: int = 5_000,
     probe_seed: int = 0,
@@ -50,6 +51,8 @@ def analyze(
         See `neurocollapse.measure`; those that need a second pass, or features that are kept, are measured, too.
     weighting : {"equal", "frequency"}, default "equal"
         Convention of the between-class covariance.
+    pairs : bool, default False
+        Add the matrices over pairs of classes (cosines, distances, CDNV), along `layer, class, class_`.
     probes : bool or {"logistic", "mse"}, default False
         Keep the features of some samples in the second pass, and add along `layer` the accuracy of a linear probe and
         of the nearest class mean (`probe_accuracy_train`, `probe_accuracy_test`, `ncm_accuracy_train`,
@@ -90,7 +93,7 @@ def analyze(
     """
     check_weighting(weighting)  # before the run, not after it
     _check_names(options)
-    chosen = chosen_quantities(quantities)
+    chosen = chosen_quantities(quantities, pairs=pairs)
     probing = None
     if probes is not False or (chosen.need("features") and not options.get("distributed")):
         probing = Probing(probes or True, probe_samples, probe_seed, test_loader)

@@ -72,7 +72,7 @@ def collapse_panels(dataset: Datasets) -> dict[str, Callable[..., None]]:
     networks = named(dataset)
     fronts = {dim if (dim := leading(one)) and one.sizes[dim] > 1 else "layer" for one in networks.values()}
     over = fronts.pop() if len(fronts) == 1 else "layer"
-    panels = {}
+    panels: dict[str, Callable[..., None]] = {}
     for group, names in _groups({name: last(one)[0] for name, one in networks.items()}).items():
         title = f"{group}: {TITLES[group]}" if group in TITLES else group
         for start in range(0, len(names), _MOST_CURVES):

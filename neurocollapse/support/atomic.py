@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,14 +13,14 @@ from pathlib import Path
 
 from neurocollapse.support.text import first_line, visible
 
-try:
-    from fcntl import LOCK_EX, LOCK_NB, flock
-except ImportError:  # Windows, where a folder in use cannot be removed by others
+if sys.platform == "win32":  # where a folder in use cannot be removed by others
     LOCK_EX = LOCK_NB = 0
 
     def flock(handle: int, operation: int, /) -> None:
         """Say that there are no locks."""
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+else:
+    from fcntl import LOCK_EX, LOCK_NB, flock
 
 
 class ResultFileError(ValueError):
