@@ -307,7 +307,7 @@ QUANTITIES = (
         "seli_distance",
         long_name="distance from the geometry of these class counts",
         symbol=r"\left\| \frac{M M^\top}{\|M M^\top\|} - \frac{G}{\|G\|} \right\|_F",
-        convention=f"{_CENTRED}; G from the singular vectors of the simplex-encoded labels; Frobenius norm one",
+        convention=f"{_CENTRED}; G of simplex-encoded labels; Frobenius norm one; NaN for over 2,048 different counts",
         reference="Thrampoulidis et al., NeurIPS 2022",
         heading="SELI",
         better="lower",

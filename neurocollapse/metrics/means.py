@@ -32,19 +32,18 @@ class ClassMeans:
         self.count = moments.count[self.present]
         self.spread = moments.scatter[self.present] / self.count
         self.square, self.raw_square, self.along_centre = self.spread.new_zeros(3, self.num_classes)
-        origins, drifts, held = [], [], []
-        for block in moments.mean_blocks():
+        self._origin, self._drift = self.spread.new_empty(2, self.num_features)
+        self._held: list[Tensor] = []
+        for columns, block in self._blocks():
             self.raw_square += block.square().sum(dim=1)
-            origins.append(block[:1].sum(dim=0))
-            block -= origins[-1]  # equal means become exactly zero, whatever their mean rounds to
-            drifts.append(block.mean(dim=0))
-            block -= drifts[-1]
+            self._origin[columns] = block[:1].sum(dim=0)
+            block -= self._origin[columns]  # equal means become exactly zero, whatever their mean rounds to
+            self._drift[columns] = block.mean(dim=0)
+            block -= self._drift[columns]
             self.square += block.square().sum(dim=1)
-            self.along_centre += block @ (origins[-1] + drifts[-1])
+            self.along_centre += block @ (self._origin[columns] + self._drift[columns])
             if self.num_classes * self.num_features <= HELD_ELEMENTS:
-                held.append(block)
-        self._held = held
-        self._origin, self._drift = torch.cat(origins), torch.cat(drifts)
+                self._held.append(block)
         self.centre = self._origin + self._drift
 
     @property
@@ -57,11 +56,9 @@ class ClassMeans:
         """The μ_k in column blocks."""
         if self._held:
             yield from self._held
-            return
-        start = 0
-        for block in self.moments.mean_blocks():
-            columns = slice(start, start := start + block.shape[1])
-            yield block.sub_(self._origin[columns]).sub_(self._drift[columns])
+        else:
+            for columns, block in self._blocks():
+                yield block.sub_(self._origin[columns]).sub_(self._drift[columns])
 
     def rows(self, rows: Tensor | slice, *, centred: bool, columns: slice = slice(None)) -> Tensor:
         """Some of the μ_k, or of the m_k, at some of the features."""
@@ -69,3 +66,9 @@ class ClassMeans:
         means = moments.offset_sum[chosen, columns] / moments.count[chosen].unsqueeze(1)
         means += moments.reference[chosen, columns]
         return means.sub_(self._origin[columns]).sub_(self._drift[columns]) if centred else means
+
+    def _blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Column blocks of the m_k, and which columns they are."""
+        start = 0
+        for block in self.moments.mean_blocks():
+            yield slice(start, start := start + block.shape[1]), block

@@ -181,7 +181,7 @@ class _Table:
         """The value at one layer; NaN where the layer lacks what others have."""
         if not quantity.lacks(lambda need: _HAS[need](layer, quantity)):
             return _array(quantity, f"layer {layer.record.name!r}", layer)
-        return np.full([_SIZES.get(dim, layer.moments.num_classes) for dim in quantity.dims[1:]], np.nan)
+        return np.full((layer.moments.num_classes,) * (len(quantity.dims) - 1), np.nan)
 
     def _lacks(self, quantity: Quantity) -> list[Need]:
         """What the quantity needs and no layer has."""
@@ -190,8 +190,6 @@ class _Table:
         return quantity.lacks(lambda need: made.get(need, any(_HAS[need](layer, quantity) for layer in self.layers)))
 
 
-_SIZES = {"pair": 2}
-"""Lengths of the dimensions that are neither the layers nor the classes."""
 _HAS: dict[Need, Callable[[Layer, Quantity], bool]] = {
     "covariance": lambda layer, quantity: layer.moments.within_scatter is not None,
     "reader": lambda layer, quantity: layer.reader is not None,

@@ -104,6 +104,15 @@ def test_nc1_is_the_same_from_a_second_pass_and_from_the_covariance(double: Any,
     assert with_covariance["nc1"].item() == pytest.approx(expected, rel=1e-10, abs=1e-13)
 
 
+def test_nc1_needs_a_second_pass_only_without_the_covariance() -> None:
+    chosen = metrics.chosen_quantities("nc1")
+    assert chosen.need("second_pass")
+    assert not chosen.need("second_pass", given=("covariance",))
+    assert metrics.chosen_quantities("collapse").need("second_pass", given=("covariance",))  # NC4 does
+    with pytest.raises(metrics.QuantityError, match="'nc1' needs a second pass"):
+        metrics.measure({"fc": ClassMoments.from_features(torch.eye(3), [0, 1, 2])}, quantities="nc1")
+
+
 @pytest.mark.parametrize(("num_classes", "width"), [(2, 3), (3, 2), (4, 12), (10, 9), (10, 64), (100, 128)])
 def test_a_simplex_without_spread_is_full_collapse(double: Any, num_classes: int, width: int) -> None:
     labels = np.tile(np.arange(num_classes), 3)
