@@ -102,10 +102,9 @@ def measured(collection: MomentCollection, chosen: Chosen, weighting: Weighting,
     notes += _underflow_notes(records, table.values("between_trace"), precision)
     for note in notes:
         warnings.warn(note, PrecisionWarning, stacklevel=3)
-    coordinates = _coordinates(collection, records)
-    if any("class_" in dims for dims, *_ in variables.values()):
-        coordinates["class_"] = coordinates["class"]
-    dataset = xr.Dataset(variables, coords=coordinates)
+    dataset = xr.Dataset(variables, coords=_coordinates(collection, records))
+    if "class_" in dataset.dims:
+        dataset.coords["class_"] = dataset["class"].values
     dataset.attrs = _provenance(collection, weighting, notes + table.notes)
     return dataset
 
