@@ -25,9 +25,10 @@ def layered(dataset: xr.Dataset, given: str = "`dataset`") -> xr.Dataset:
     >>> layered(one)["compression"].dims
     ('layer',)
     """
-    if "layer" not in dataset.dims:
-        dataset = dataset.expand_dims("layer" if "layer" in dataset.coords else {"layer": ["–"]})
     front = _in_front(dataset)
+    if "layer" not in dataset.dims:
+        one = "layer" if "layer" in dataset.coords else {"layer": ["–"]}
+        dataset = dataset.expand_dims(one).transpose(*front, "layer", ...)
     if len(front) > 1:
         raise ValueError(
             f"{given} has {len(front)} dimensions in front of its layers ({', '.join(front)}); keep one of them, "

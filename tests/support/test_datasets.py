@@ -58,7 +58,8 @@ def test_entries_without_labels_are_counted() -> None:
 
 def test_a_dropped_layer_is_put_back_without_a_name() -> None:
     one = layered(dataset("epoch"))
-    assert set(one["D"].dims) == {"layer", "epoch"}
+    assert one["D"].dims == ("epoch", "layer")
+    assert leading(one) == "epoch"
     assert one["layer"].values.tolist() == ["–"]
 
 
