@@ -3,13 +3,11 @@
 from neurocollapse.passes.features import FeatureSink, KeptFeatures
 from neurocollapse.passes.loop import run_pass
 from neurocollapse.passes.moments import MomentSink, NonFinite, NonFiniteError
-from neurocollapse.passes.options import Mode
 from neurocollapse.passes.sink import Sink
 
 __all__ = [
     "FeatureSink",
     "KeptFeatures",
-    "Mode",
     "MomentSink",
     "NonFinite",
     "NonFiniteError",

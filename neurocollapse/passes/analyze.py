@@ -52,7 +52,7 @@ def analyze(
     weighting : {"equal", "frequency"}, default "equal"
         Convention of the between-class covariance.
     pairs : bool, default False
-        Add the matrices over pairs of classes (cosines, distances, CDNV), along `layer, class, class_`.
+        Add matrices over pairs of classes; see `neurocollapse.measure`.
     probes : bool or {"logistic", "mse"}, default False
         Keep the features of some samples in the second pass, and add along `layer` the accuracy of a linear probe and
         of the nearest class mean (`probe_accuracy_train`, `probe_accuracy_test`, `ncm_accuracy_train`,
@@ -103,7 +103,7 @@ def analyze(
     if probes is not False:
         chosen = chosen.including("probes", "rank")
     sink = MomentSink(**{name: options.pop(name) for name in _MOMENT_OPTIONS if name in options})
-    second = SecondPass(chosen, probing, weighting, sink.skips, sink.max_memory)
+    second = SecondPass(chosen, probing, weighting, sink)
     second.check(loader, distributed=bool(options.get("distributed")))
     first = moment_pass(model, loader, sink, PassOptions(**options), digests=bool(second.summed))
     chosen.require("covariance", sink.covariance)

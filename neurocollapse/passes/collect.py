@@ -14,10 +14,11 @@ from neurocollapse.hooks import Calls
 from neurocollapse.passes.loaders import class_names
 from neurocollapse.passes.loop import Pass
 from neurocollapse.passes.moments import MomentSink, NonFinite
-from neurocollapse.passes.options import Mode, PassOptions
+from neurocollapse.passes.options import PassOptions
 from neurocollapse.passes.readers import readers_of
 from neurocollapse.statistics import MomentCollection, Precision, all_reduce
 from neurocollapse.support.provenance import describe_run
+from neurocollapse.support.quiet import Mode
 
 
 def collect(

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neurocollapse.support.quiet import Mode
+
 DIGEST_ELEMENTS = 2**14
 """Numbers of each input, spread over all its samples, by which a batch is known again: reading all would take time."""
 
@@ -23,7 +25,7 @@ def batch_digest(inputs: Iterable[Tensor], labels: Tensor, before: int) -> int:
     return digest
 
 
-def weight_digest(model: nn.Module, mode: str) -> int:
+def weight_digest(model: nn.Module, mode: Mode) -> int:
     """Checksum of the model's parameters and of the buffers that stay put: those of modules not in train mode."""
     resting = [module for module in model.modules() if mode == "eval" or (mode == "unchanged" and not module.training)]
     digest = 0

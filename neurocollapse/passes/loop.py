@@ -2,8 +2,8 @@
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from os import PathLike
 from typing import Any
 
@@ -26,9 +26,10 @@ from neurocollapse.passes.loaders import (
     num_unrepeated,
     progress_bar,
 )
-from neurocollapse.passes.options import Mode, PassOptions
-from neurocollapse.passes.sink import Sink
+from neurocollapse.passes.options import PassOptions
+from neurocollapse.passes.sink import Sink, check_sinks
 from neurocollapse.statistics import ClassBatch, LayerRecord, one_hot_columns
+from neurocollapse.support.quiet import Mode, in_mode, kept_random_state
 
 INPUT = SiteKey(-1, 0)
 """Key of the network's input, which comes from the loader and not from a hook."""
@@ -143,7 +144,7 @@ class Pass:
         announce: Callable[[], object] | None = None,
     ) -> None:
         check_loader(loader)
-        _check_sinks(sinks)
+        check_sinks(sinks)
         self.name = name
         self.loader = loader
         self.sinks = sinks
@@ -176,7 +177,8 @@ class Pass:
             sink.start(self.progress.layers, self.device)
         self._checkpoint.load(self.progress, self.sinks)
         finished = self.progress.num_batches
-        with _undisturbed(self.recorder.model, self.options.mode, self.device), self.recorder:
+        model = self.recorder.model
+        with kept_random_state(self.device), torch.no_grad(), in_mode(model, self.options.mode), self.recorder:
             try:
                 with progress_bar(self.loader, self.options.progress, self.name) as bar:
                     self._count_all(bar, finished)
@@ -327,26 +329,6 @@ class Pass:
             warnings.warn(notes[0], CaptureWarning, stacklevel=2)
 
 
-def _check_sinks(sinks: Any) -> None:
-    """Raise unless there are sinks, under names that a file can tell apart."""
-    if not isinstance(sinks, Mapping):
-        raise TypeError(f"`sinks` must map names to sinks, got {type(sinks).__name__}")
-    if not sinks:
-        raise ValueError("`sinks` must hold at least one sink, got none")
-    for name, sink in sinks.items():
-        if not isinstance(name, str) or not name.isidentifier():
-            raise ValueError(f"`sinks` must have names of letters, digits and underscores, got {name!r}")
-        missing = [member for member in _MEMBERS if not hasattr(sink, member)]
-        if missing:
-            raise TypeError(
-                f"`sinks` must hold sinks, got {type(sink).__name__} for {name!r}, which has no `{missing[0]}`; "
-                "inherit from neurocollapse.passes.Sink"
-            )
-
-
-_MEMBERS = ("settings", "full", "start", "begin", "add", "end", "state", "load_state", "result")
-
-
 def _site(key: SiteKey) -> str:
     """What sinks and files call a site: the same in every process, unlike names, which the first batch settles."""
     return "input" if key == INPUT else f"{key.tap}.{key.call}"
@@ -357,17 +339,3 @@ def _callee_of(model: nn.Module, inner: nn.Module) -> nn.Module:
     fsdp = sys.modules.get("torch.distributed.fsdp.fully_sharded_data_parallel")
     sharded = fsdp is not None and any(isinstance(part, fsdp.FullyShardedDataParallel) for part in model.modules())
     return model if sharded else inner
-
-
-@contextmanager
-def _undisturbed(model: nn.Module, mode: Mode, device: torch.device) -> Iterator[None]:
-    """Run the model in a mode and without gradients; put back every module's own mode and the random state."""
-    modes = [(module, module.training) for module in model.modules()]
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
-        try:
-            if mode != "unchanged":
-                model.train(mode == "train")
-            yield
-        finally:
-            for module, training in modes:
-                module.training = training

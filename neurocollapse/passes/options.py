@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import distributed as dist
@@ -12,9 +12,7 @@ from torch import nn
 from neurocollapse.hooks import Calls
 from neurocollapse.support.checks import integer
 from neurocollapse.support.choices import check_choice
-
-Mode = Literal["eval", "train", "unchanged"]
-"""Mode of the model while it is measured."""
+from neurocollapse.support.quiet import Mode
 
 
 @dataclass(frozen=True, kw_only=True)

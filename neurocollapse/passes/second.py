@@ -12,8 +12,10 @@ from neurocollapse.metrics import Layer, Quantity, Weighting
 from neurocollapse.metrics.catalogue import Chosen
 from neurocollapse.metrics.layer import Gather
 from neurocollapse.metrics.measure import Extra
+from neurocollapse.metrics.quantity import Need
 from neurocollapse.passes.features import FeatureSink, KeptFeatures
 from neurocollapse.passes.loop import Pass
+from neurocollapse.passes.moments import MomentSink
 from neurocollapse.passes.options import PassOptions
 from neurocollapse.passes.probing import Probing
 from neurocollapse.passes.sink import Sink
@@ -45,20 +47,20 @@ class SecondPass:
     probing : Probing or None
         How many samples are kept for probes.
     weighting : {"equal", "frequency"}
-    skips_non_finite : bool
-    max_memory : float or None
+    moments : MomentSink
+        What the first pass collects, with options that this one shares.
     """
 
     chosen: Chosen
     probing: Probing | None
     weighting: Weighting
-    skips_non_finite: bool = False
-    max_memory: float | None = None
+    moments: MomentSink
 
     @property
     def summed(self) -> tuple[Quantity, ...]:
         """The quantities that add something up."""
-        return tuple(one for one in self.chosen.quantities if one.gather is not None)
+        given: Need | None = "covariance" if self.moments.covariance else None
+        return tuple(one for one in self.chosen.quantities if "second_pass" in one.lacks(lambda need: need == given))
 
     def check(self, loader: Any, *, distributed: bool) -> None:
         """Raise for what a second pass cannot work with, before the first one begins."""
@@ -80,7 +82,7 @@ class SecondPass:
         summed = [one for one in self.summed if any(sums_up(one, layer) for layer in layers.values())]
         sinks: dict[str, Sink] = {}
         if self.probing is not None:
-            self.probing.check_memory(moments, self.max_memory)
+            self.probing.check_memory(moments, self.moments.max_memory)
             sinks["features"] = FeatureSink(self.probing.num_samples)
         if summed:
             sinks["totals"] = self._total_sink(summed, first, layers)
@@ -106,8 +108,8 @@ class SecondPass:
             {site: layers[name] for site, name in names.items()},
             summed,
             named=self.chosen.named,
-            skips_non_finite=self.skips_non_finite,
-            max_memory=self.max_memory,
+            skips_non_finite=self.moments.skips,
+            max_memory=self.moments.max_memory,
         )
 
     def _kept_for_tests(self, model: nn.Module, options: PassOptions) -> dict[str, KeptFeatures]:

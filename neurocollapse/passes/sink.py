@@ -97,3 +97,23 @@ class Sink(Protocol):
 
     def result(self) -> Any:
         """What the pass gives to its caller."""
+
+
+def check_sinks(sinks: Any) -> None:
+    """Raise unless there are sinks, under names that a file can tell apart."""
+    if not isinstance(sinks, Mapping):
+        raise TypeError(f"`sinks` must map names to sinks, got {type(sinks).__name__}")
+    if not sinks:
+        raise ValueError("`sinks` must hold at least one sink, got none")
+    for name, sink in sinks.items():
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ValueError(f"`sinks` must have names of letters, digits and underscores, got {name!r}")
+        missing = [member for member in _MEMBERS if not hasattr(sink, member)]
+        if missing:
+            raise TypeError(
+                f"`sinks` must hold sinks, got {type(sink).__name__} for {name!r}, which has no `{missing[0]}`; "
+                "inherit from neurocollapse.passes.Sink"
+            )
+
+
+_MEMBERS = ("settings", "full", "start", "begin", "add", "end", "state", "load_state", "result")

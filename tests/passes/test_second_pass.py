@@ -197,6 +197,27 @@ def test_without_logits_a_named_quantity_is_an_error_and_one_of_a_family_is_nan(
     assert notes_of(dataset) == ["hits: undefined, as the model returns no logits, a matrix (samples, outputs)"]
 
 
+def test_a_second_pass_that_the_covariance_makes_needless_is_not_made() -> None:
+    quantity = Quantity(
+        name="trace",
+        of=lambda layer: layer.moments.num_samples if layer.moments.within_scatter is None else 0.0,
+        gather=squared_distances,
+        instead="covariance",
+    )
+    model = build()
+    calls = watched(model)
+    loader, _ = untouched(batches())
+    assert not nc.analyze(model, loader, quantities=quantity, covariance=True)["trace"].any()
+    assert len(calls) == len(batches())
+    assert nc.analyze(model, batches(), quantities=quantity)["trace"].all()
+    assert len(calls) == 3 * len(batches())
+
+
+def test_matrices_over_pairs_of_classes_are_added_where_asked_for() -> None:
+    added = set(nc.analyze(build(), batches(), pairs=True)) - set(nc.analyze(build(), batches()))
+    assert added == {"class_cosine", "class_distance", "class_cdnv"}
+
+
 def untouched(loader: Any) -> tuple[Iterator[Any], Callable[[], bool]]:
     """A loader that can be read once, and whether it has been left alone."""
     once = iter(loader)

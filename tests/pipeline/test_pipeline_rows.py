@@ -99,14 +99,14 @@ def test_row_12_a_model_whose_mode_cannot_be_set_keeps_the_modes_it_had(hand: An
 
         def train(self, mode: bool = True) -> "Stubborn":
             super().train(mode)
-            if not mode:
+            if mode:
                 raise RuntimeError("never")
             return self
 
-    stubborn = Stubborn()
+    stubborn = Stubborn().eval()
     with hand.left_alone(stubborn), pytest.raises(RuntimeError, match="never"):
-        nc.collect(stubborn, [hand.clustered(8, 6)])
-    assert stubborn.part.training
+        nc.collect(stubborn, [hand.clustered(8, 6)], mode="train")
+    assert not stubborn.part.training
 
 
 def test_row_12_the_users_own_hooks_stay(hand: Any, model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> None:
