@@ -87,8 +87,8 @@ def collect(
     max_memory : float, optional
         Bytes that the running state may take. Default: 90 % of the free memory.
     distributed : bool
-        Add up the moments of all processes of torch.distributed; samples that a DistributedSampler repeats to even
-        out the ranks count once.
+        Add up the moments of all processes of torch.distributed; samples that a sampler repeats to even out the ranks
+        count once.
 
     Returns
     -------

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, DistributedSampler, IterableDataset
+from torch.utils.data import Dataset, IterableDataset
 from tqdm import tqdm
 
 from neurocollapse.data.batches import Batch
@@ -28,15 +28,6 @@ def class_names(loader: Any) -> list[str]:
     """The class names that the loader's dataset knows, if it does."""
     classes = getattr(getattr(loader, "dataset", None), "classes", None)
     return [str(name) for name in classes] if isinstance(classes, list | tuple) else []
-
-
-def num_unrepeated(loader: Any) -> int | None:
-    """Samples of this rank before a DistributedSampler repeats some to even out the ranks; None for all."""
-    sampler = getattr(loader, "sampler", None)
-    if not isinstance(sampler, DistributedSampler):
-        return None
-    total = len(sampler.dataset)  # type: ignore[arg-type]  # a DistributedSampler has checked that it has a length
-    return min(sampler.num_samples, len(range(sampler.rank, total, sampler.num_replicas)))
 
 
 def progress_bar(loader: Iterable[Any], progress: bool, description: str) -> Any:

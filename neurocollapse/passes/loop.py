@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from neurocollapse.data.batches import Batch, moved, split_batch
+from neurocollapse.data.sharding import share_of
 from neurocollapse.hooks import Calls, CaptureError, CaptureWarning, Recorder, SiteKey, Tap
 from neurocollapse.hooks.eager import outside_autocast
 from neurocollapse.passes.checkpoint import Checkpoint, Progress
@@ -23,7 +24,6 @@ from neurocollapse.passes.loaders import (
     flat_input,
     float_input,
     logits_of,
-    num_unrepeated,
     progress_bar,
 )
 from neurocollapse.passes.options import PassOptions
@@ -68,7 +68,7 @@ def run_pass(
     resume : path-like, optional
         File in which the state of all sinks is kept; a run that finds it continues from there, to the last bit.
     distributed : bool, default False
-        Samples that a DistributedSampler repeats to even out the ranks count once, and each rank has a resume file of
+        Samples that a sampler repeats to even out the ranks count once, and each rank has a resume file of
         its own. Each rank has the results of its own samples.
 
     Returns
@@ -164,7 +164,7 @@ class Pass:
         self._keeps_digests = digests or path is not None
         self._checkpoint = Checkpoint(path, self._settings() | dict(settings or {}) if path else {}, self.device)
         self._callee = _callee_of(model, self.recorder.model)
-        self._num_unrepeated = num_unrepeated(loader) if options.distributed else None
+        self._num_unrepeated = share_of(loader).num_unrepeated if options.distributed else None
         self._announce = announce
         self._sites: dict[SiteKey, str] = {}
         self._batch: ClassBatch | None = None

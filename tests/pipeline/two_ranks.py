@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import distributed as dist
 from torch import nn
-from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, TensorDataset
 
 CASES: dict[str, dict[str, Any]] = {
     "padded": {"num_samples": 11},
@@ -21,6 +21,7 @@ CASES: dict[str, dict[str, Any]] = {
     "double": {"num_samples": 11, "precision": "double", "covariance": True},
     "one sample": {"num_samples": 1},
     "even": {"num_samples": 12},
+    "in a batch sampler": {"num_samples": 11, "inside": True},
     "small batches": {"num_samples": 11, "batch_size": 1, "precision": "double"},
 }
 
@@ -90,6 +91,8 @@ def main(rank: int, world_size: int, folder: Path) -> None:
         data = TensorDataset(*samples(case["num_samples"]))
         sampler: Any = DistributedSampler(data, shuffle=case.get("shuffle", False))
         loader = DataLoader(data, batch_size=case.get("batch_size", 4), sampler=sampler)
+        if "inside" in case:
+            loader = DataLoader(data, batch_sampler=BatchSampler(sampler, 4, drop_last=False))
         for _ in range(2):  # the second time from the file of this rank
             state = folder / f"{name}.state"
             moments = nc.collect(build(), loader, distributed=True, resume=state, progress=False, **options)
