@@ -14,6 +14,8 @@ ROUNDING = 1e-3
 """Part of a row's range by which values in half precision may be out of order."""
 MOST_ROWS = 256
 """Rows of two outputs that are compared."""
+FLATTENED = "_flat_param"
+"""Name under which FullyShardedDataParallel keeps the parameters of all modules inside one."""
 
 
 class Provisional:
@@ -122,8 +124,8 @@ class Provisional:
 
 def _learns(module: nn.Module) -> bool:
     """Whether a module has parameters of its own, or in a child that is never called, such as a ParameterList."""
-    own = next(module.parameters(recurse=False), None) is not None
-    return own or any(_learns(child) for _, child in children(module) if not can_be_called(child))
+    own = [name for name, parameter in module._parameters.items() if parameter is not None and name != FLATTENED]
+    return bool(own) or any(_learns(child) for _, child in children(module) if not can_be_called(child))
 
 
 def _is_inside(part: nn.Module, module: nn.Module) -> bool:
