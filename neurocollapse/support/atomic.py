@@ -4,7 +4,6 @@ import errno
 import os
 import shutil
 import stat
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,13 +12,7 @@ from pathlib import Path
 
 from neurocollapse.support.text import first_line, visible
 
-if sys.platform == "win32":  # where a folder in use cannot be removed by others
-    LOCK_EX = LOCK_NB = 0
-
-    def flock(handle: int, operation: int, /) -> None:
-        """Say that there are no locks."""
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-else:
+with suppress(ImportError):  # Windows, where no folder can be opened, and none removed that is in use
     from fcntl import LOCK_EX, LOCK_NB, flock
 
 
@@ -76,7 +69,7 @@ def write(
     'done'
     """
     with replacing(target, error=error) as part:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        part.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
     return Path(target)
 
 
@@ -124,8 +117,9 @@ def _renamed_to(target: Path, found: os.stat_result | None) -> Iterator[Path]:
         yield part
         with part.open("r+b") as file:
             os.fsync(file.fileno())
-        with suppress(OSError, AttributeError):  # only the superuser may, and Windows has no owners of this kind
-            os.chown(part, *((found.st_uid, found.st_gid) if found else (-1, -1)))
+        for owner in ((found.st_uid, -1), (-1, found.st_gid)) if found else ():
+            with suppress(OSError, AttributeError):  # not everybody may, and Windows has no owners of this kind
+                os.chown(part, *owner)
         part.chmod(mode)
         os.replace(part, target)
         _remember(target.parent)

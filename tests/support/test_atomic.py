@@ -142,6 +142,10 @@ def test_the_owner_stays(tmp_path: Path) -> None:
     assert ((tmp_path / "file").stat().st_uid, (tmp_path / "file").stat().st_gid) == (1234, 4321)
 
 
+def test_text_that_is_no_unicode_is_written_all_the_same(tmp_path: Path) -> None:
+    assert write(tmp_path / "file", "caf\udce9 é").read_bytes() == b"caf\\udce9 \xc3\xa9"
+
+
 def test_nobody_else_can_look_at_an_unfinished_file(tmp_path: Path) -> None:
     with replacing(tmp_path / "secret") as first, replacing(tmp_path / "secret") as second:
         assert first != second
