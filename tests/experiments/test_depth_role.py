@@ -12,7 +12,8 @@ from torch import nn
 
 import neurocollapse as nc
 from neurocollapse import data
-from neurocollapse.experiments import Outcome, Workplace, depth_role
+from neurocollapse.experiments import Outcome, Workplace
+from neurocollapse.experiments.classifiers import depth_role
 from neurocollapse.experiments.classifiers.depth_role import EXPERIMENT, DepthRole, claims
 from neurocollapse.train import fit
 

@@ -14,7 +14,8 @@ from torch import nn
 import neurocollapse as nc
 from neurocollapse import data
 from neurocollapse.dynamics import WeightTracker, named_matrices
-from neurocollapse.experiments import Outcome, Workplace, penultimate_svd
+from neurocollapse.experiments import Outcome, Workplace
+from neurocollapse.experiments.classifiers import penultimate_svd
 from neurocollapse.experiments.classifiers.penultimate_svd import EXPERIMENT, PenultimateSvd, claims
 from neurocollapse.train import fit
 

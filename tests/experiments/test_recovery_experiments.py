@@ -8,7 +8,12 @@ import pytest
 import torch
 
 from neurocollapse.data.synthetic import low_rank_target
-from neurocollapse.experiments import depth_width, matrix_completion, matrix_factorization, narrow_vs_compressed
+from neurocollapse.experiments.recovery import (
+    depth_width,
+    matrix_completion,
+    matrix_factorization,
+    narrow_vs_compressed,
+)
 from neurocollapse.experiments.recovery.runs import chain_rates, run_dataset, step_stability
 from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.lowrank import Completion, Factorization, Observations, recover

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from neurocollapse.experiments import small_bert
+from neurocollapse.experiments.adapters import small_bert
 from neurocollapse.experiments.adapters.small_bert import pretrained_small_bert
 from neurocollapse.models import ModelError
 

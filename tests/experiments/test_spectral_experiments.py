@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from neurocollapse.experiments import alignment, spectral_init
+from neurocollapse.experiments.recovery import alignment, spectral_init
 from neurocollapse.experiments.recovery.alignment import spread_target
 from neurocollapse.experiments.workplace import Workplace
 

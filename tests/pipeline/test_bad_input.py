@@ -208,7 +208,7 @@ BAD: dict[str, tuple[Callable[[SimpleNamespace], Any], type[BaseException], str]
         r"analyze\(\) got an unexpected keyword argument 'layer'; did you mean 'layers'",
     ),
     "max_memory negative": (analyze(max_memory=-1), ValueError, r"`max_memory` must be a positive number of bytes"),
-    "max_memory a text": (analyze(max_memory="8GB"), ValueError, r"`max_memory` must be .* got '8GB'"),
+    "max_memory a text": (analyze(max_memory="8GB"), TypeError, r"`max_memory` must be .* got '8GB'"),
     "max_memory too small": (analyze(max_memory=10), nc.MemoryPlanError, r"2 layers and 3 classes need 0.00 GiB"),
     "input of integers": (
         lambda c: nc.analyze(
