@@ -30,7 +30,7 @@ from neurocollapse.passes.analyze import analyze
 from neurocollapse.passes.collect import collect
 from neurocollapse.passes.layers import LayerTable, layers
 from neurocollapse.passes.moments import NonFiniteError
-from neurocollapse.report import report, table
+from neurocollapse.report import Table, report, table
 from neurocollapse.statistics import ClassMoments, LabelError, MemoryPlanError, MomentCollection, StateFileError
 from neurocollapse.support.files import ResultFileError, open, save
 from neurocollapse.theory import Verdict, Verification, verify, verify_parsimony
@@ -61,6 +61,7 @@ __all__ = [
     "ReplicaError",
     "ResultFileError",
     "StateFileError",
+    "Table",
     "Verdict",
     "Verification",
     "analyze",

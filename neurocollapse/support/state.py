@@ -42,7 +42,7 @@ def write_state(
 
     Raises
     ------
-    error
+    StateFileError, or what `error` names
         If the folder does not exist or cannot be written to, the disk is full, or `path` is a folder.
     """
     text = json.dumps({"kind": kind, "version": FORMAT_VERSION, **header})
@@ -57,7 +57,7 @@ def read_state(
 
     Raises
     ------
-    error
+    StateFileError, or what `error` names
         If the file is missing, not safetensors, of another kind or version, or a byte of it has changed.
     """
     metadata, tensors = read_tensors(path, error=error)
@@ -96,7 +96,7 @@ def read_tensors(
 
     Raises
     ------
-    error
+    StateFileError, or what `error` names
         If the file is missing, not safetensors, or its checksum is not that of its bytes.
     """
     place = visible(path)

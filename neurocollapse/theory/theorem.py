@@ -48,7 +48,7 @@ class Bracket:
     claim
         The inequality in words and symbols.
     prefix
-        The variables of a dataset are called `prefix`_lower and `prefix`_upper.
+        The variables of a dataset are called this with ``_lower`` and ``_upper`` behind it.
     lower, upper : arrays of shape (L,), optional
         NaN where the theorem says nothing; None for a side that it does not have.
     layers

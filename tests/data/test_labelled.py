@@ -144,7 +144,8 @@ def test_wrapped_datasets_need_labels_that_have_a_class(values: list) -> None:
 
 @pytest.mark.parametrize("batch_size", ["8", 2.5, None, -3])
 def test_a_batch_size_that_is_no_number_is_named(numbers: LabelledData, batch_size: Any) -> None:
-    with pytest.raises((TypeError, ValueError), match=f"`batch_size` must be an integer of at least 1, got {batch_size!r}"):
+    expected = f"`batch_size` must be an integer of at least 1, got {batch_size!r}"
+    with pytest.raises((TypeError, ValueError), match=expected):
         numbers.loader(batch_size)
 
 
