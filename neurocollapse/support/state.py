@@ -42,8 +42,9 @@ def write_state(
 
     Raises
     ------
-    StateFileError, or what `error` names
+    StateFileError
         If the folder does not exist or cannot be written to, the disk is full, or `path` is a folder.
+        `error` names another class for it.
     """
     text = json.dumps({"kind": kind, "version": FORMAT_VERSION, **header})
     with replacing(path, error=error) as part:
@@ -57,8 +58,9 @@ def read_state(
 
     Raises
     ------
-    StateFileError, or what `error` names
+    StateFileError
         If the file is missing, not safetensors, of another kind or version, or a byte of it has changed.
+        `error` names another class for it.
     """
     metadata, tensors = read_tensors(path, error=error)
     place = visible(path)
@@ -96,8 +98,9 @@ def read_tensors(
 
     Raises
     ------
-    StateFileError, or what `error` names
+    StateFileError
         If the file is missing, not safetensors, or its checksum is not that of its bytes.
+        `error` names another class for it.
     """
     place = visible(path)
     if not Path(path).is_file():
