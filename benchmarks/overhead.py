@@ -38,7 +38,7 @@ class Case:
 
 
 def cases() -> list[Case]:
-    """The models and features for which NUMERICS.md sets targets."""
+    """The models and features whose cost has a target."""
     return [*_perceptrons(), *_resnets(), *_deep_resnets(), *_transformers()]
 
 

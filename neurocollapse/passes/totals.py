@@ -12,7 +12,7 @@ from neurocollapse.metrics.layer import Finish, Gather
 from neurocollapse.metrics.quantity import REMEDIES
 from neurocollapse.passes.digest import option_text
 from neurocollapse.passes.sink import Sink
-from neurocollapse.statistics import ClassBatch, LayerRecord, MemoryPlan, memory_limit
+from neurocollapse.statistics import ClassBatch, ClassMoments, LayerRecord, MemoryPlan, memory_limit
 
 
 class TotalSink(Sink):
@@ -55,9 +55,10 @@ class TotalSink(Sink):
         self._waiting: list[_Waiting] = []
 
     def start(self, layers: Mapping[str, LayerRecord], device: torch.device) -> None:
-        """Learn where the model runs, and how much memory is free there."""
+        """Learn where the model runs; raise MemoryPlanError unless what gathers share of the layers fits there."""
         super().start(layers, device)
         self.limit = memory_limit(device, self.max_memory)
+        self._check_memory({})
 
     def begin(self, batch: ClassBatch) -> None:
         """Start a batch."""
@@ -144,9 +145,7 @@ class TotalSink(Sink):
         key = f"{site}/{index}"
         total = self.totals.get(key)
         if total is None:
-            sizes = {name: 8 * one.numel() for name, one in self.totals.items()} | {key: 8 * value.numel()}
-            entries = tuple((self.sites[name.rpartition("/")[0]].record.name, size) for name, size in sizes.items())
-            MemoryPlan(entries, self._batch.num_classes, self.limit).check()
+            self._check_memory({name: 8 * one.numel() for name, one in self.totals.items()} | {key: 8 * value.numel()})
             with torch.inference_mode(False):  # sums made in inference mode could not be updated outside it
                 total = self.totals[key] = torch.zeros(value.shape, dtype=torch.float64, device=value.device)
         if value.shape != total.shape:
@@ -154,6 +153,14 @@ class TotalSink(Sink):
                 site, index, f"`gather` must return one shape, got {tuple(value.shape)} after {tuple(total.shape)}"
             )
         total += value.detach().to(total.device)
+
+    def _check_memory(self, sums: Mapping[str, int]) -> None:
+        """Raise unless the sums, in bytes, fit beside what each layer keeps for its gather functions."""
+        sizes = {site: shared_bytes(layer.moments) for site, layer in self.sites.items()}
+        for key, size in sums.items():
+            sizes[key.rpartition("/")[0]] += size
+        entries = tuple((self.sites[site].record.name, size) for site, size in sizes.items())
+        MemoryPlan(entries, max(layer.moments.num_classes for layer in self.sites.values()), self.limit).check()
 
     def _refuse_named(self, waiting: "list[_Waiting]") -> None:
         """Raise if a quantity that was asked for itself waits in vain for logits."""
@@ -177,6 +184,11 @@ class _Waiting(NamedTuple):
     num_rows: int
     keep: Tensor | None
     device: torch.device
+
+
+def shared_bytes(moments: ClassMoments) -> int:
+    """Bytes that gathers share of a layer at most: its class means in float64, and twice in the dtype of the rows."""
+    return moments.num_classes * moments.num_features * (8 + 2 * moments.reference.element_size())
 
 
 def sums_up(quantity: Quantity, layer: Layer) -> bool:

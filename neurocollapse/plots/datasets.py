@@ -9,7 +9,6 @@ import numpy as np
 import xarray as xr
 from matplotlib.mathtext import MathTextParser
 
-from neurocollapse.support.dataset import class_names as class_names
 from neurocollapse.support.dataset import layer_names as layer_names
 from neurocollapse.support.dataset import layered, networks
 from neurocollapse.support.names import did_you_mean

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 import neurocollapse as nc
 from neurocollapse.metrics import Layer, Quantity, QuantityError, Rows, catalogue
 from neurocollapse.passes import checkpoint as saving
+from neurocollapse.passes.totals import shared_bytes
+from neurocollapse.statistics.nearest import NearestMean
 from neurocollapse.support.state import read_state
 
 DRIVER = Path(__file__).with_name("slow_analysis.py")
@@ -308,6 +310,40 @@ def test_sums_that_do_not_fit_in_memory_are_refused() -> None:
     quantity = Quantity(name="own", of=lambda layer: 0.0, gather=lambda layer, rows: torch.zeros(10**7))
     with pytest.raises(nc.MemoryPlanError, match=r"the statistics of 1 layers .*0\.07 GiB"):
         nc.analyze(build(), batches(), layers="0", quantities=quantity, max_memory=10**6)
+
+
+def test_what_gathers_share_of_a_layer_is_planned_before_the_second_pass() -> None:
+    model, seen = build(), 0
+
+    def count(layer: Any, rows: Any) -> Tensor:
+        nonlocal seen
+        seen += 1
+        return torch.zeros(1)
+
+    quantity = Quantity(name="own", of=lambda layer: 0.0, gather=count)
+    options = {"layers": "2", "precision": "double", "quantities": quantity}
+    # 3 classes of 64 features: 16 bytes each and 40 a class in the first pass, 24 bytes each in the second
+    with pytest.raises(nc.MemoryPlanError):
+        nc.analyze(model, batches(), **options, max_memory=3 * 64 * 24 - 1)
+    assert seen == 0
+    nc.analyze(model, batches(), **options, max_memory=3 * 64 * 24 + 8)
+    assert seen > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_plan_covers_what_gathers_really_share(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(2)
+    features, labels = torch.randn(40, 200, generator=generator, dtype=dtype), torch.arange(40) % 4
+    layer = Layer(nc.ClassMoments.from_features(features, labels))
+    rows = Rows(features, labels)
+    rows.centred(layer), rows.nearest(layer)
+    held = {}
+    for made in layer._placed.values():
+        for value in made:
+            tensors = vars(value).values() if isinstance(value, NearestMean) else [value]
+            held |= {one.data_ptr(): one.nbytes for one in tensors if isinstance(one, Tensor) and one.ndim == 2}
+    own = layer.moments.reference.nbytes if layer.moments.reference.data_ptr() in held else 0
+    assert shared_bytes(layer.moments) / 2 < sum(held.values()) - own <= shared_bytes(layer.moments)
 
 
 def test_sums_of_float32_batches_are_kept_in_float64() -> None:

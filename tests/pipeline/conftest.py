@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-# Streamed against two passes: float32 shifts and squared norms leave a few 1e-8 (NUMERICS: worst of 60 cases 2.7e-6,
+# Streamed against two passes: float32 shifts and squared norms leave a few 1e-8 (worst of 60 hard streams: 2.7e-6,
 # for outlier references that do not occur here). Separations are 1 − cosine, so their error is absolute.
 RELATIVE = 1e-6
 ABSOLUTE_COSINE = 1e-8

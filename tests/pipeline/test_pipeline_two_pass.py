@@ -257,7 +257,7 @@ def test_covariances_equal_two_passes_and_their_traces_the_traces(
         centred = by_hand.means - by_hand.means.mean(axis=0)
         scale = by_hand.within_trace + by_hand.between_trace
         within, between = (tree[name][key].values for key in ("within_class_covariance", "between_class_covariance"))
-        # float32 products of shifted samples (NUMERICS): absolute error relative to the largest entries
+        # float32 products of shifted samples: absolute error relative to the largest entries
         np.testing.assert_allclose(within, residual.T @ residual / 40, atol=1e-6 * scale)
         np.testing.assert_allclose(between, centred.T @ centred / 3, atol=1e-6 * scale)
         np.testing.assert_allclose(tree[name]["class_mean"].values, by_hand.means, rtol=1e-6, atol=1e-7)

@@ -5,8 +5,8 @@ from typing import Any
 import xarray as xr
 from matplotlib.figure import Figure
 
-from neurocollapse.plots.datasets import class_names
 from neurocollapse.plots.pictures import picture_grid
+from neurocollapse.support.dataset import class_names
 
 METHODS = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 
