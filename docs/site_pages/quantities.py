@@ -21,6 +21,7 @@ _NEEDS = {
     "second_pass": "a second pass over the loader",
     "logits": "the model's logits",
     "features": "`probes=True`",
+    "influence": "`uncertainty=True`",
 }
 _WORDS = {"between": "weighted as `weighting` says", "probe": "the classifier that `probes` names"}
 

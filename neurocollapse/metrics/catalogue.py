@@ -13,6 +13,8 @@ from neurocollapse.metrics import (
     margin,
     matrices,
     probing,
+    unbiased,
+    uncertainty,
     variability,
 )
 from neurocollapse.metrics.quantity import REMEDIES, Need, Quantity, QuantityError
@@ -20,7 +22,9 @@ from neurocollapse.support.names import did_you_mean
 
 QUANTITIES: tuple[Quantity, ...] = (
     *variability.QUANTITIES,
+    *unbiased.QUANTITIES,
     *decay.QUANTITIES,
+    *uncertainty.QUANTITIES,
     *geometry.QUANTITIES,
     *fuzziness.QUANTITIES,
     *collapse.QUANTITIES,

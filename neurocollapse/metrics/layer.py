@@ -133,10 +133,13 @@ class Network(NamedTuple):
     layers : tuple of Layer
     values : callable
         Name of a quantity → its values along `layer`.
+    covariance : ndarray of shape (layers, layers)
+        Of log D at the layers, over draws of the samples; NaN where the second pass did not follow the samples.
     """
 
     layers: tuple[Layer, ...]
     values: Callable[[str], NDArray[Any]]
+    covariance: NDArray[Any]
 
 
 def _class_means(layer: Layer, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from neurocollapse.metrics.catalogue import QUANTITIES, Choice, Chosen, chosen_quantities
 from neurocollapse.metrics.layer import Gather, Layer, Network
 from neurocollapse.metrics.quantity import REMEDIES, Need, PrecisionWarning, Quantity, QuantityError
+from neurocollapse.metrics.uncertainty import BOUNDS
 from neurocollapse.metrics.variability import PRECISION_FLOOR, between_class_covariance, within_class_covariance
 from neurocollapse.metrics.weighting import BETWEEN, Weighting, check_weighting
 from neurocollapse.probes import PROBE_WORDS, LayerSplit, Probe
@@ -35,11 +36,14 @@ class Extra:
     splits : mapping of layer name to a function that gives the kept features, or None where none were kept
     probe : {"logistic", "mse"}
         Which linear probe is meant.
+    influence : ndarray of shape (layers, layers), or None
+        Covariance of log D at the layers, from the influence of every sample.
     """
 
     totals: Mapping[str, Mapping[Gather, Any]] | None = None
     splits: Mapping[str, Callable[[], LayerSplit]] | None = None
     probe: Probe = "logistic"
+    influence: NDArray[np.float64] | None = None
 
 
 def measure(
@@ -105,6 +109,8 @@ def measured(collection: MomentCollection, chosen: Chosen, weighting: Weighting,
     dataset = xr.Dataset(variables, coords=_coordinates(collection, records))
     if "class_" in dataset.dims:
         dataset.coords["class_"] = dataset["class"].values
+    if "bound" in dataset.dims:
+        dataset.coords["bound"] = list(BOUNDS)
     dataset.attrs = _provenance(collection, weighting, notes + table.notes)
     return dataset
 
@@ -140,6 +146,8 @@ class _Table:
         self.quantities = {quantity.name: quantity for quantity in (*QUANTITIES, *chosen.quantities)}
         self.notes: list[str] = []
         self._extra = extra
+        size = len(self.layers)
+        self._covariance = np.full((size, size), np.nan) if extra.influence is None else extra.influence
         self._columns: dict[str, NDArray[Any]] = {}
         lacking = [(one, need) for one in chosen.quantities if one.name in chosen.named for need in self._lacks(one)]
         if lacking:
@@ -158,7 +166,9 @@ class _Table:
             if quantity is None:
                 raise QuantityError(f"there is no quantity {name!r} among those that are measured")
             if quantity.over_layers:
-                self._columns[name] = _array(quantity, "the network", Network(self.layers, self.values))
+                self._columns[name] = _array(
+                    quantity, "the network", Network(self.layers, self.values, self._covariance)
+                )
             else:
                 self._fill([quantity])
         return self._columns[name]
@@ -186,6 +196,7 @@ class _Table:
         """What the quantity needs and no layer has."""
         summed = self._extra.totals is not None
         made = {"features": self._extra.splits is not None, "second_pass": summed, "logits": summed}
+        made["influence"] = self._extra.influence is not None
         return quantity.lacks(lambda need: made.get(need, any(_HAS[need](layer, quantity) for layer in self.layers)))
 
 
@@ -196,6 +207,7 @@ _HAS: dict[Need, Callable[[Layer, Quantity], bool]] = {
     "second_pass": lambda layer, quantity: quantity.gather in layer.totals,
     "logits": lambda layer, quantity: quantity.gather in layer.totals,
     "features": lambda layer, quantity: layer.split is not None,
+    "influence": lambda layer, quantity: False,  # all layers together have it
 }
 """Whether a layer has what a quantity needs."""
 

@@ -8,10 +8,10 @@ from typing import Any, Literal, get_args
 
 from neurocollapse.metrics.layer import Gather
 
-Need = Literal["covariance", "reader", "classifier", "second_pass", "logits", "features"]
+Need = Literal["covariance", "reader", "classifier", "second_pass", "logits", "features", "influence"]
 """What a quantity needs beyond class means and scatter: the scatter matrix, the linear layer that reads the features,
-that layer with one output a class, a second pass over the loader, the model's logits in it, or the features of some
-samples."""
+that layer with one output a class, a second pass over the loader, the model's logits in it, the features of some
+samples, or the influence of every sample on all layers together."""
 REMEDIES: dict[Need, str] = {
     "covariance": "needs the within-class scatter matrix; pass covariance=True to nc.collect or nc.analyze",
     "reader": "needs the linear layer that reads the features; tap a linear layer's input, such as 'penultimate'",
@@ -20,8 +20,11 @@ REMEDIES: dict[Need, str] = {
     "second_pass": "needs a second pass over the loader; name it in nc.analyze(model, loader, quantities=…)",
     "logits": "needs the model's logits, a matrix (samples, outputs); this model's output has none",
     "features": "needs the features of some samples; call nc.analyze(model, loader, probes=True)",
+    "influence": "needs every sample's influence; call nc.analyze(model, loader, uncertainty=True)",
 }
 """What to do where a need is not met."""
+_COSTLY: set[Need] = {"covariance", "second_pass", "logits", "features", "influence"}
+"""Needs that no quantity is measured with unless it is asked for."""
 Better = Literal["lower", "higher"]
 
 
@@ -52,7 +55,7 @@ class Quantity:
         How it is normalised, and where it comes from.
     heading : str
         Its column in tables; none: only in the dataset.
-    needs : tuple of {"covariance", "reader", "classifier", "second_pass", "logits", "features"}
+    needs : tuple of {"covariance", "reader", "classifier", "second_pass", "logits", "features", "influence"}
         Default: class means and scatter, nothing more.
     gather : callable, optional
         `Layer`, `Rows` → Tensor that is added up in float64 over all batches of a second pass, in which
@@ -74,8 +77,8 @@ class Quantity:
     over_layers : bool
         Whether `of` takes the `Network`.
     default : bool
-        Whether it is measured unless others are named. Default: unless it needs a second pass, the covariance or
-        features.
+        Whether it is measured unless others are named. Default: unless it needs a second pass, the covariance,
+        features or influences.
 
     Raises
     ------
@@ -126,9 +129,10 @@ class Quantity:
         set_field = object.__setattr__
         set_field(self, "needs", needs)
         set_field(self, "long_name", self.long_name or self.name.replace("_", " "))
-        set_field(self, "over_layers", self.over_layers or self.dims[:1] != ("layer",))
+        over_layers = self.over_layers or self.dims[:1] != ("layer",) or "influence" in needs
+        set_field(self, "over_layers", over_layers)
         if self.default is None:
-            set_field(self, "default", not {"covariance", "second_pass", "logits", "features"} & set(needs))
+            set_field(self, "default", not _COSTLY & set(needs))
 
     def lacks(self, has: Callable[[Need], bool]) -> list[Need]:
         """Which of its needs are not met, a second pass counting as needless where `instead` is there."""

@@ -176,7 +176,7 @@ _SPREAD = "mean squared distance to the class mean, 1/n_k; NaN for absent classe
 _COUNT = "samples that were counted, or rows where each position has one; skipped ones are not"
 
 
-def _between_trace(layer: Layer) -> float:
+def layer_between_trace(layer: Layer) -> float:
     """tr Σ_B in the layer's weighting, from the means that it shares where they are centred in the same way."""
     if layer.weighting == "equal":
         return float(layer.means.square.mean())
@@ -205,7 +205,7 @@ QUANTITIES = (
     ),
     Quantity(
         name="between_trace",
-        of=lambda layer: _between_trace(layer),
+        of=lambda layer: layer_between_trace(layer),
         long_name="between-class variability",
         symbol=r"\mathrm{tr}\,\Sigma_B",
         units="feature units squared",
@@ -217,7 +217,7 @@ QUANTITIES = (
     ),
     Quantity(
         name="compression",
-        of=lambda layer: _ratio(layer.moments, _between_trace(layer)),
+        of=lambda layer: _ratio(layer.moments, layer_between_trace(layer)),
         symbol=r"D_\ell",
         convention="tr Σ_W / tr Σ_B; Σ_B: {between}",
         reference="Wang et al., JMLR 26(220), 2025",

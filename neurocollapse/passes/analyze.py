@@ -34,6 +34,7 @@ def analyze(
     quantities: Choice = None,
     weighting: Weighting = "equal",
     pairs: bool = False,
+    uncertainty: bool = False,
     probes: bool | Probe = False,
     probe_samples: int = 5_000,
     probe_seed: int = 0,
@@ -53,6 +54,10 @@ def analyze(
         Convention of the between-class covariance.
     pairs : bool, default False
         Add matrices over pairs of classes; see `neurocollapse.measure`.
+    uncertainty : bool, default False
+        Follow every sample through all layers in the second pass, and add 95 % intervals over draws of the samples:
+        `compression_interval` and `decay_ratio_interval` along `layer, bound`, `decay_slope_interval` along `bound`.
+        They are about `compression_unbiased`, and NaN for pool="positions" and where a class has one sample.
     probes : bool or {"logistic", "mse"}, default False
         Keep the features of some samples in the second pass, and add along `layer` the accuracy of a linear probe and
         of the nearest class mean (`probe_accuracy_train`, `probe_accuracy_test`, `ncm_accuracy_train`,
@@ -102,10 +107,12 @@ def analyze(
     chosen.require("features", probing is not None)
     if probes is not False:
         chosen = chosen.including("probes", "rank")
+    if uncertainty:
+        chosen = chosen.including("unbiased", "uncertainty")
     sink = MomentSink(**{name: options.pop(name) for name in _MOMENT_OPTIONS if name in options})
     second = SecondPass(chosen, probing, weighting, sink)
     second.check(loader, distributed=bool(options.get("distributed")))
-    first = moment_pass(model, loader, sink, PassOptions(**options), digests=bool(second.summed))
+    first = moment_pass(model, loader, sink, PassOptions(**options), digests=second.repeats)
     chosen.require("covariance", sink.covariance)
     if (chosen.need("reader") or chosen.need("classifier")) and not _taps_a_reader(first):
         chosen.require("reader", False)

@@ -14,6 +14,7 @@ from neurocollapse.metrics.layer import Gather
 from neurocollapse.metrics.measure import Extra
 from neurocollapse.metrics.quantity import Need
 from neurocollapse.passes.features import FeatureSink, KeptFeatures
+from neurocollapse.passes.influence import InfluenceSink, log_covariance
 from neurocollapse.passes.loop import Pass
 from neurocollapse.passes.moments import MomentSink
 from neurocollapse.passes.options import PassOptions
@@ -62,16 +63,26 @@ class SecondPass:
         given: Need | None = "covariance" if self.moments.covariance else None
         return tuple(one for one in self.chosen.quantities if "second_pass" in one.lacks(lambda need: need == given))
 
+    @property
+    def repeats(self) -> bool:
+        """Whether the second pass must meet the very samples of the first."""
+        return bool(self.summed) or self.chosen.need("influence")
+
     def check(self, loader: Any, *, distributed: bool) -> None:
         """Raise for what a second pass cannot work with, before the first one begins."""
-        if (self.summed or self.probing) and isinstance(loader, Iterator):
-            who = "probes go" if self.probing else f"quantity {self.summed[0].name!r} goes"
+        if (self.repeats or self.probing) and isinstance(loader, Iterator):
+            who = "probes go" if self.probing else f"quantity {self._users[0].name!r} goes"
             raise TypeError(
                 f"{who} through `loader` a second time, but a {type(loader).__name__} gives its batches once; pass a "
                 "DataLoader or a list of batches"
             )
         if self.probing and distributed:
             raise ValueError("`probes` work in one process; pass distributed=False, or probe on one rank only")
+
+    @property
+    def _users(self) -> tuple[Quantity, ...]:
+        """The quantities that make a second pass repeat the first."""
+        return self.summed or tuple(one for one in self.chosen.quantities if "influence" in one.needs)
 
     def run(self, model: nn.Module, first: Pass, moments: MomentCollection) -> Gathered:
         """Go over the loader of the first pass again, and over the test loader, with the options of the first pass."""
@@ -86,26 +97,32 @@ class SecondPass:
             sinks["features"] = FeatureSink(self.probing.num_samples)
         if summed:
             sinks["totals"] = self._total_sink(summed, first, layers)
+        if self.chosen.need("influence"):
+            sinks["influence"] = InfluenceSink(_by_site(first, layers), skips_non_finite=self.moments.skips)
         if not sinks:
             return Gathered()
         options = replace(first.options, num_classes=next(iter(moments.values())).num_classes)
-        second = _named_pass("second", model, first.loader, sinks, options, first if summed else None)
+        second = _named_pass("second", model, first.loader, sinks, options, first if self.repeats else None)
         results = _run_quietly(second)
-        totals, notes = None, []
+        totals, notes, influence = None, [], None
+        if self.repeats:
+            notes = _notes_on_batches(first, second)
+        if "influence" in sinks:
+            sums = results["influence"]
+            influence = log_covariance(sum_over_processes(sums) if options.distributed else sums, layers).numpy()
         if summed:
             totals = _over_processes(results["totals"], summed) if options.distributed else results["totals"]
-            notes = [*_notes_on_batches(first, second), *_notes_on_gaps(summed, layers, totals)]
+            notes += _notes_on_gaps(summed, layers, totals)
         if self.probing is None:
-            return Gathered(Extra(totals), notes)
+            return Gathered(Extra(totals, influence=influence), notes)
         kept = {"loader": results["features"], **self._kept_for_tests(model, options)}
-        extra = Extra(totals, self.probing.splits(moments, kept), self.probing.probe)
+        extra = Extra(totals, self.probing.splits(moments, kept), self.probing.probe, influence)
         return Gathered(extra, notes + self.probing.notes(moments, kept), self.probing.attributes(kept))
 
     def _total_sink(self, summed: list[Quantity], first: Pass, layers: Mapping[str, Layer]) -> TotalSink:
-        """What adds up: the layers are known by their sites, as names are settled only after a batch."""
-        names = {site: record.name for site, record in first.progress.layers.items() if record.name in layers}
+        """What adds up."""
         return TotalSink(
-            {site: layers[name] for site, name in names.items()},
+            _by_site(first, layers),
             summed,
             named=self.chosen.named,
             skips_non_finite=self.moments.skips,
@@ -119,6 +136,12 @@ class SecondPass:
         sinks: dict[str, Sink] = {"features": FeatureSink(self.probing.num_samples)}
         tests = _named_pass("test_loader", model, self.probing.test_loader, sinks, options)
         return {"test_loader": _run_quietly(tests)["features"]}
+
+
+def _by_site(first: Pass, layers: Mapping[str, Layer]) -> dict[str, Layer]:
+    """The layers by what stands for their names before names are settled."""
+    sites = {record.name: site for site, record in first.progress.layers.items()}
+    return {sites[name]: layer for name, layer in layers.items()}
 
 
 def _named_pass(

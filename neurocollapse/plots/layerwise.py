@@ -20,7 +20,8 @@ def compression(dataset: Datasets, *, ax: Axes | None = None, fit: bool = True) 
     r"""Within-class over between-class variability D_l against the layer, on a log axis with its geometric fit.
 
     A layer whose classes are exactly collapsed (D_l = 0) is marked at the bottom edge, one without between-class
-    variability (D_l = inf) at the top edge, and an undefined one (NaN) leaves a gap.
+    variability (D_l = inf) at the top edge, and an undefined one (NaN) leaves a gap. Results of
+    ``uncertainty=True`` have their 95 % intervals as bars.
 
     Parameters
     ----------
@@ -56,9 +57,19 @@ def compression(dataset: Datasets, *, ax: Axes | None = None, fit: bool = True) 
     """
     with network_panel(dataset, ax, BLUE, log=True) as panel:
         panel.curves("compression", "measured", limits=("exactly collapsed", "Σ_B = 0"))
-        for one in panel.summarised if fit else ():
-            _draw_fit(panel, one)
+        for one in panel.summarised:
+            _draw_interval(panel, one)
+            if fit:
+                _draw_fit(panel, one)
     return panel.ax
+
+
+def _draw_interval(panel: Panel, one: Network) -> None:
+    """Draw the 95 % intervals of the unbiased D as bars, where they were measured; the raw D may lie below them."""
+    if "compression_interval" not in one.dataset:
+        return
+    lower, upper = one.dataset["compression_interval"].transpose("bound", "layer").values
+    panel.bars(one, lower, upper, "95 % interval, unbiased" if one is panel.summarised[0] else "")
 
 
 def _draw_fit(panel: Panel, one: Network) -> None:

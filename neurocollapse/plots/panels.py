@@ -95,6 +95,16 @@ class Panel:
         self._series.append(values)
         return (log_line if self.log else linear_line)(self.ax, one.where, values, **{**look, **style})
 
+    def bars(self, one: Network, lower: np.ndarray, upper: np.ndarray, words: str = "") -> None:
+        """Intervals of one network as pale bars; none where an end is not finite."""
+        known = np.isfinite(lower) & np.isfinite(upper)
+        if not known.any():
+            return
+        self._series += [lower[known], upper[known]]
+        lines = self.ax.vlines(one.where[known], lower[known], upper[known], color=one.colour, alpha=0.35, linewidth=5)
+        if words:
+            self.add(lines, words)
+
     def mark(self, one: Network, values: np.ndarray, words: tuple[str, str], ink: Any = None) -> None:
         """Exact zeros at the bottom edge and infinities at the top edge, which a scale has no place for."""
         found = bool((values == 0).any()), bool(np.isposinf(values).any())

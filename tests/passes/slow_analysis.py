@@ -24,6 +24,7 @@ def third_moment(layer: Layer, rows: Rows) -> Tensor:
 OPTIONS: dict[str, Any] = {
     "quantities": [Quantity(name="skew", of=lambda layer: layer.total(third_moment).sum(), gather=third_moment)],
     "probes": True,
+    "uncertainty": True,
     "probe_samples": 100,
     "progress": False,
 }

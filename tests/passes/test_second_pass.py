@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 import neurocollapse as nc
 from neurocollapse.metrics import Layer, Quantity, QuantityError, Rows, catalogue
+from neurocollapse.metrics.uncertainty import influences
 from neurocollapse.passes import checkpoint as saving
 from neurocollapse.passes.totals import shared_bytes
 from neurocollapse.statistics.nearest import NearestMean
@@ -361,6 +362,76 @@ def test_sums_made_in_inference_mode_are_right() -> None:
     assert found.drop_attrs().equals(expected.drop_attrs())
 
 
+# Influences of samples on all layers together -----------------------------------------------------------------------
+
+
+def test_the_pass_adds_up_the_products_of_every_samples_influences() -> None:
+    model = build().eval()
+    dataset = nc.analyze(model, batches(), layers=["1", "3"], uncertainty=True)
+    inputs, labels = (torch.cat(parts) for parts in zip(*batches(), strict=True))
+    with nc.capture(model, ["1", "3"]) as features:
+        model(inputs)
+    rows = []
+    for name in ("1#0", "3"):
+        layer = Layer(nc.ClassMoments.from_features(features[name].double(), labels))
+        rows.append(influences(layer, Rows(features[name].double(), labels)))
+    table = torch.stack(rows)
+    deviation = (table @ table.T).diagonal().sqrt()
+    low, high = np.log(dataset["compression_interval"].sel(layer=["1#0", "3"]).values).T
+    np.testing.assert_allclose((high - low) / (2 * 1.959964), deviation, rtol=1e-5)  # float32 features
+    assert dataset["bound"].values.tolist() == ["lower", "upper"]
+
+
+def test_naming_an_interval_runs_the_second_pass_and_nothing_more() -> None:
+    model = build()
+    calls = watched(model)
+    dataset = nc.analyze(model, batches(), quantities="compression_interval")
+    assert len(calls) == 2 * len(batches())
+    assert list(dataset.data_vars) == ["compression_interval"]
+    with pytest.raises(TypeError, match=r"quantity 'compression_interval' goes through `loader` a second time"):
+        nc.analyze(model, iter(batches()), quantities="compression_interval")
+
+
+def test_layers_that_missed_samples_have_no_interval() -> None:
+    class Moody(nn.Module):
+        """Its last layer stays away from the second pass."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.rounds = nn.Linear(36, 8), nn.Linear(8, 3), 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = self.first(x.flatten(1))
+            self.rounds += 1
+            return self.second(hidden) if self.rounds <= len(batches()) else hidden[:, :3]
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Moody()
+    dataset = nc.analyze(model, batches(), uncertainty=True)
+    assert np.isfinite(dataset["compression_interval"].sel(layer="first")).all()
+    assert dataset["compression_interval"].sel(layer="second").isnull().all()
+    assert dataset["decay_ratio_interval"].isnull().all()
+
+
+def test_rows_that_were_skipped_have_no_influence() -> None:
+    loader = batches()
+    loader[1][0][3] = torch.nan
+    kept = [
+        (torch.cat([x[:3], x[4:]]), torch.cat([y[:3], y[4:]])) if i == 1 else (x, y)
+        for i, (x, y) in enumerate(batches())
+    ]
+    found = nc.analyze(build(), loader, uncertainty=True, non_finite="skip", num_classes=3)
+    expected = nc.analyze(build(), kept, uncertainty=True)
+    name = "compression_interval"
+    np.testing.assert_allclose(found[name], expected[name], rtol=1e-5)  # other chunks of float32
+
+
+def test_positions_have_no_interval() -> None:
+    dataset = nc.analyze(build(), batches(), uncertainty=True, layers="0", pool="positions")
+    assert dataset["compression_interval"].isnull().all()
+
+
 # Resuming -----------------------------------------------------------------------------------------------------------
 
 
@@ -381,6 +452,7 @@ class Stopping:
 def test_an_interrupted_second_pass_continues_to_the_last_bit(tmp_path: Path, error: type[BaseException]) -> None:
     options: dict[str, Any] = {
         "quantities": [SPREAD, HIT_SUM],
+        "uncertainty": True,
         "probes": True,
         "mode": "train",
         "weighting": "frequency",
@@ -455,7 +527,7 @@ def test_an_analysis_killed_in_its_second_pass_continues_there_in_a_new_process(
         process.send_signal(signal.SIGKILL)
     header, tensors = read_state(tmp_path / "state.second", "pass")
     assert header["settings"]["pass"] == "second"
-    assert {name.partition("/")[0] for name in tensors} == {"features", "totals", "random state"}
+    assert {name.partition("/")[0] for name in tensors} == {"features", "influence", "totals", "random state"}
     again = subprocess.run([*command, "0"], capture_output=True, text=True, check=True).stdout
     assert again.count("batch\n") == driver.NUM_BATCHES - header["num_batches"]
     unbroken = nc.analyze(driver.build(), driver.batches(), **driver.OPTIONS)

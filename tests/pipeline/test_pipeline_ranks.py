@@ -59,6 +59,10 @@ def test_row_11_a_second_pass_in_parts_adds_up_to_that_of_one_process(folder: Pa
     found = nc.open(folder / f"{name}.nc")
     np.testing.assert_allclose(found["distances"], expected["distances"], rtol=1e-6)  # as above
     assert found["hits"].equals(expected["hits"])
+    for interval in ("compression_interval", "decay_slope_interval"):
+        np.testing.assert_allclose(found[interval], expected[interval], rtol=1e-5)  # errors of variances, twice those
+    one_has_a_single_sample = case["num_samples"] < 12
+    assert bool(expected["compression_interval"].isnull().all()) == one_has_a_single_sample
 
 
 @pytest.mark.parametrize("precision", ["single", "double"])

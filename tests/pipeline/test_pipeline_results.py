@@ -24,6 +24,7 @@ LAYER_VARIABLES = (
     "within_trace",
     "between_trace",
     "compression",
+    *("within_trace_unbiased", "between_trace_unbiased", "compression_unbiased"),
     "separation",
     "separation_etf",
     "discrimination",
