@@ -21,6 +21,7 @@ from neurocollapse.metrics.fuzziness import Fuzziness, fuzziness, nc1
 from neurocollapse.metrics.geometry import discrimination, separation
 from neurocollapse.metrics.layer import Layer, Network, Rows
 from neurocollapse.metrics.margin import one_vs_rest_margin
+from neurocollapse.metrics.margin_efficiency import MarginEfficiency, margin_efficiency
 from neurocollapse.metrics.matrices import class_cdnv, class_cosine, class_distance
 from neurocollapse.metrics.measure import layer_tree, measure
 from neurocollapse.metrics.quantity import PrecisionWarning, Quantity, QuantityError
@@ -40,6 +41,7 @@ __all__ = [
     "Fuzziness",
     "GeometricDecay",
     "Layer",
+    "MarginEfficiency",
     "Network",
     "PrecisionWarning",
     "Quantity",
@@ -62,6 +64,7 @@ __all__ = [
     "gnc2",
     "gnc2_variation",
     "layer_tree",
+    "margin_efficiency",
     "measure",
     "minority_angle",
     "nc1",

@@ -11,6 +11,7 @@ from neurocollapse.metrics import (
     fuzziness,
     geometry,
     margin,
+    margin_efficiency,
     matrices,
     probing,
     unbiased,
@@ -31,6 +32,7 @@ QUANTITIES: tuple[Quantity, ...] = (
     *duality.QUANTITIES,
     *decisions.QUANTITIES,
     *margin.QUANTITIES,
+    *margin_efficiency.QUANTITIES,
     *matrices.QUANTITIES,
     *probing.QUANTITIES,
 )

@@ -46,12 +46,12 @@ def nc3(moments: ClassMoments, reader: Reader) -> float:
     >>> round(nc3(moments, Reader(torch.tensor([[3.0, 0.0], [-3.0, 0.0]]))), 12)
     0.0
     """
-    return _Duality(ClassMeans(moments), reader).distance(centred=True)
+    return Duality(ClassMeans(moments), reader).distance(centred=True)
 
 
 def nc3_raw(moments: ClassMoments, reader: Reader) -> float:
     r"""NC3 with the weight as it is, :math:`\| W / \|W\|_F - M / \|M\|_F \|_F`; see `nc3`."""
-    return _Duality(ClassMeans(moments), reader).distance(centred=False)
+    return Duality(ClassMeans(moments), reader).distance(centred=False)
 
 
 def nc3_product(moments: ClassMoments, reader: Reader) -> float:
@@ -65,7 +65,7 @@ def nc3_product(moments: ClassMoments, reader: Reader) -> float:
     ----------
     Zhu et al., A geometric analysis of neural collapse with unconstrained features, NeurIPS 2021.
     """
-    return _Duality(ClassMeans(moments), reader).product_distance()
+    return Duality(ClassMeans(moments), reader).product_distance()
 
 
 def unc3(moments: ClassMoments, reader: Reader) -> float:
@@ -77,11 +77,11 @@ def unc3(moments: ClassMoments, reader: Reader) -> float:
     ----------
     Wu and Papyan, Linguistic collapse: neural collapse in (large) language models, NeurIPS 2024.
     """
-    return _Duality(ClassMeans(moments), reader).cosine_deviation()
+    return Duality(ClassMeans(moments), reader).cosine_deviation()
 
 
-class _Duality:
-    """Class means beside the rows of the classifier."""
+class Duality:
+    """Class means beside the rows of the classifier: ‖w_k − w̄‖² in `square` and ⟨w_k − w̄, μ_k⟩ in `along`."""
 
     def __init__(self, means: ClassMeans, reader: Reader) -> None:
         self.means, self.weight = means, reader.weight
@@ -147,11 +147,11 @@ class _Duality:
             yield weight, relative - relative.mean(dim=0), block
 
 
-def _of_duality(name: str, of: Callable[[_Duality], float], **more: Any) -> Quantity:
+def _of_duality(name: str, of: Callable[[Duality], float], **more: Any) -> Quantity:
     """One number of class means and classifier."""
     return Quantity(
         name=name,
-        of=lambda layer: of(_Duality(layer.means, layer.reader)),
+        of=lambda layer: of(Duality(layer.means, layer.reader)),
         needs=("classifier",),
         at_collapse=0.0,
         better="lower",
@@ -184,7 +184,7 @@ QUANTITIES = (
     ),
     _of_duality(
         "nc3_product",
-        _Duality.product_distance,
+        Duality.product_distance,
         long_name="NC3, distance of their products from a simplex",
         symbol=r"\left\| \frac{W_c M^\top}{\|W_c M^\top\|} - \frac{I - 1 1^\top / K}{\sqrt{K - 1}} \right\|_F",
         convention="both centred; Frobenius norm one",
@@ -194,7 +194,7 @@ QUANTITIES = (
     ),
     _of_duality(
         "unc3",
-        _Duality.cosine_deviation,
+        Duality.cosine_deviation,
         long_name="uniform duality",
         symbol=r"\mathrm{std}_k \cos(w_k - \bar w, \mu_k)",
         convention="standard deviation over the classes, 1/K; both centred",
