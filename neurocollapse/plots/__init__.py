@@ -9,6 +9,7 @@ from neurocollapse.plots.certificates import bounds
 from neurocollapse.plots.classes import class_spread
 from neurocollapse.plots.collapse import collapse
 from neurocollapse.plots.layerwise import compression, decay, separation
+from neurocollapse.plots.margin_efficiency import margin_efficiency
 from neurocollapse.plots.overview import layers
 from neurocollapse.plots.pictures import features
 from neurocollapse.plots.probing import probes, ranks
@@ -29,6 +30,7 @@ __all__ = [
     "decay",
     "features",
     "layers",
+    "margin_efficiency",
     "offscreen_axes",
     "probes",
     "quantities",

@@ -10,10 +10,10 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from neurocollapse.plots.datasets import Datasets, named
+from neurocollapse.plots.datasets import Datasets, common_steps, named
 from neurocollapse.plots.panels import panel_grid
 from neurocollapse.plots.quantities import quantities
-from neurocollapse.support.dataset import family, heading, last, leading, limit, shown
+from neurocollapse.support.dataset import family, heading, last, limit, shown
 
 FAMILY = "collapse"
 TITLES = {
@@ -70,8 +70,7 @@ def collapse(dataset: Datasets, *, ax: Any = None) -> Figure:
 def collapse_panels(dataset: Datasets) -> dict[str, Callable[..., None]]:
     """Title of each panel, and the function that draws it in ``ax=``."""
     networks = named(dataset)
-    fronts = {dim if (dim := leading(one)) and one.sizes[dim] > 1 else "layer" for one in networks.values()}
-    over = fronts.pop() if len(fronts) == 1 else "layer"
+    over = common_steps(networks)
     panels: dict[str, Callable[..., None]] = {}
     for group, names in _groups({name: last(one)[0] for name, one in networks.items()}).items():
         title = f"{group}: {TITLES[group]}" if group in TITLES else group

@@ -10,7 +10,7 @@ import xarray as xr
 from matplotlib.mathtext import MathTextParser
 
 from neurocollapse.support.dataset import layer_names as layer_names
-from neurocollapse.support.dataset import layered, networks
+from neurocollapse.support.dataset import layered, leading, networks
 from neurocollapse.support.names import did_you_mean
 from neurocollapse.support.text import listed
 
@@ -47,6 +47,12 @@ def named(dataset: Datasets) -> dict[str, xr.Dataset]:
             raise TypeError(f"`dataset[{name!r}]` must be an xarray.Dataset, got {type(value).__name__}")
         found |= networks(layered(value, f"`dataset[{name!r}]`"), str(name))
     return found
+
+
+def common_steps(networks: Mapping[str, xr.Dataset]) -> str:
+    """The leading dimension along which all networks have several steps, or "layer"."""
+    fronts = {dim if (dim := leading(one)) and one.sizes[dim] > 1 else "layer" for one in networks.values()}
+    return fronts.pop() if len(fronts) == 1 else "layer"
 
 
 def variable(dataset: xr.Dataset, name: str, *dims: str) -> xr.DataArray:

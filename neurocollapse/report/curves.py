@@ -1,4 +1,4 @@
-"""The figures of the page: curves over the layers, over the steps of the last layer, and the measures of collapse."""
+"""The figures of the page: curves over the layers, over the steps, measures of collapse, and the margin of the head."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import xarray as xr
 
 from neurocollapse.report.figures import Picture, picture
-from neurocollapse.support.dataset import family, last, leading, shown
+from neurocollapse.support.dataset import family, last, last_defined, leading, shown
 
 COLLAPSE = "collapse"
-"""The family that has a section of its own."""
+MARGIN = "margin"
+"""The families that have a section of their own."""
 
 
 class _Curves(NamedTuple):
@@ -76,7 +77,7 @@ def layer_pictures(analyses: Mapping[str, xr.Dataset]) -> list[Picture]:
 
     if not analyses:
         return []
-    pictures, families = [], {COLLAPSE, ""}
+    pictures, families = [], {COLLAPSE, MARGIN, ""}
     latest = last(next(iter(analyses.values())))[0]
     for curves in _CURVES:
         if all(name in one.data_vars for one in analyses.values() for name in curves.needs):
@@ -102,7 +103,7 @@ def step_pictures(analyses: Mapping[str, xr.Dataset]) -> list[Picture]:
     return [
         _drawn(plots.quantities, stepped, f"steps{index}", _capital(words) or "Numbers", "", names=names, over=dim)
         for index, (words, names) in enumerate(families.items())
-        if words != COLLAPSE
+        if words not in (COLLAPSE, MARGIN)
     ]
 
 
@@ -117,6 +118,23 @@ def collapse_pictures(analyses: Mapping[str, xr.Dataset]) -> list[Picture]:
     return [_drawn(draw, None, f"collapse{index}", title, "") for index, (title, draw) in enumerate(panels.items())]
 
 
+def margin_pictures(analyses: Mapping[str, xr.Dataset]) -> list[Picture]:
+    """The margin of each network's head as one bar, and its factors over the steps."""
+    from neurocollapse import plots  # see layer_pictures
+
+    latest = {name: last(one)[0] for name, one in analyses.items()}
+    latest = {name: one for name, one in latest.items() if _has_efficiency(one)}
+    if not latest:
+        return []
+    caption = "The whole bar is the largest mean margin that the norms of the head and of its features allow."
+    bars = _drawn(plots.margin_efficiency, latest, "margin", "What becomes of the largest margin", caption)
+    stepped, dim = with_steps({name: analyses[name] for name in latest})
+    if not stepped:
+        return [bars]
+    title, caption = f"What is left of the margin, {dim} by {dim}", "Each factor is 1 at full collapse."
+    return [bars, _drawn(plots.margin_efficiency, stepped, "margin-steps", title, caption)]
+
+
 def with_steps(analyses: Mapping[str, xr.Dataset]) -> tuple[dict[str, xr.Dataset], str]:
     """The networks that have several steps, and the dimension of these, which is that of the first one."""
     fronts = {name: str(dim) for name, one in analyses.items() if (dim := leading(one)) and one.sizes[dim] > 1}
@@ -127,6 +145,17 @@ def with_steps(analyses: Mapping[str, xr.Dataset]) -> tuple[dict[str, xr.Dataset
 def of_collapse(dataset: xr.Dataset) -> list[str]:
     """The measures of neural collapse that a dataset of one step shows."""
     return [name for name in shown(dataset) if family(dataset, name) == COLLAPSE]
+
+
+def of_margin(dataset: xr.Dataset) -> list[str]:
+    """The numbers of the head's margin that a dataset of one step shows."""
+    return [name for name in shown(dataset) if family(dataset, name) == MARGIN]
+
+
+def _has_efficiency(dataset: xr.Dataset) -> bool:
+    """Whether a dataset of one step has what the figure of the margin needs, at some layer."""
+    needed = {"margin_efficiency", *(f"margin_{factor}" for factor in ("spread", "duality", "samples", "classes"))}
+    return needed <= set(dataset.data_vars) and last_defined(dataset, "margin_spread") is not None
 
 
 def _shared(analyses: Mapping[str, xr.Dataset]) -> list[str]:

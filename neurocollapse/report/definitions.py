@@ -7,11 +7,11 @@ from typing import Any
 import xarray as xr
 from markupsafe import Markup, escape
 
-from neurocollapse.report.curves import of_collapse
+from neurocollapse.report.curves import of_collapse, of_margin
 from neurocollapse.report.formulas import formula
 from neurocollapse.report.numbers import interval, number
 from neurocollapse.report.tables import cells
-from neurocollapse.support.dataset import heading, limit, shown
+from neurocollapse.support.dataset import heading, last_defined, limit, shown
 
 
 def definitions(analyses: Mapping[str, xr.Dataset]) -> list[dict[str, Any]]:
@@ -56,6 +56,23 @@ def collapse_rows(analyses: Mapping[str, xr.Dataset]) -> list[list[Any]]:
         words = [escape(str(attrs.get("long_name", ""))), symbol(dataset, name)]
         rows.append([heading(dataset, name), *values, *ends, Markup(": ").join(filter(None, words))])
     return rows
+
+
+def margin_rows(analyses: Mapping[str, xr.Dataset]) -> list[list[Any]]:
+    """Number, value at the head of each network, what it is; nothing where no network has a head that was measured."""
+    heads = {name: last_defined(one, "margin_spread") for name, one in analyses.items()}
+    first: dict[str, xr.Dataset] = {}
+    for head in heads.values():
+        for name in of_margin(head) if head is not None else ():
+            first.setdefault(name, head)
+    return [
+        [
+            heading(dataset, name),
+            *("–" if head is None or name not in head else cells(head[name])[0] for head in heads.values()),
+            Markup(": ").join(filter(None, [escape(dataset[name].attrs["long_name"]), symbol(dataset, name)])),
+        ]
+        for name, dataset in first.items()
+    ]
 
 
 def symbol(dataset: xr.Dataset, name: str) -> Markup:

@@ -11,8 +11,14 @@ import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from neurocollapse.report.curves import collapse_pictures, layer_pictures, step_pictures, with_steps
-from neurocollapse.report.definitions import collapse_rows, definitions
+from neurocollapse.report.curves import (
+    collapse_pictures,
+    layer_pictures,
+    margin_pictures,
+    step_pictures,
+    with_steps,
+)
+from neurocollapse.report.definitions import collapse_rows, definitions, margin_rows
 from neurocollapse.report.figures import Picture, picture
 from neurocollapse.report.provenance import provenance_rows, skipped_rows, warning_rows
 from neurocollapse.report.results import Results, sort_results
@@ -90,6 +96,7 @@ def report(
         pictures=dict(_pictures(found.analyses)),
         over=with_steps(found.analyses)[1],
         collapse=collapse_rows(latest),
+        margin=margin_rows(latest),
         extra=_extra(figures),
         verifications=[
             {**shown, "pictures": _verification_pictures(value, shown["dataset"], index)}
@@ -127,6 +134,7 @@ def _pictures(analyses: Mapping[str, xr.Dataset]) -> list[tuple[str, list[Pictur
         ("layers", layer_pictures(analyses)),
         ("steps", step_pictures(analyses)),
         ("collapse", collapse_pictures(analyses)),
+        ("margin", margin_pictures(analyses)),
     ]
 
 

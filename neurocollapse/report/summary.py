@@ -6,18 +6,30 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
-from neurocollapse.report.curves import of_collapse
+from neurocollapse.report.curves import of_collapse, of_margin
 from neurocollapse.report.numbers import exponential, interval, number
 from neurocollapse.report.tables import cells
-from neurocollapse.support.dataset import heading, layer_names, num_classes, scalar, shown
+from neurocollapse.support.dataset import heading, last_defined, layer_names, num_classes, scalar, shown
 
 WITHIN = 0.01
 """Accuracies that differ by less count as alike."""
+_FACTORS = {
+    "margin_spread": "spread within classes leaves",
+    "margin_duality": "its direction",
+    "margin_samples": "unequal samples",
+    "margin_classes": "unequal wrong classes",
+}
 
 
 def sentences(dataset: xr.Dataset, step: str = "") -> list[str]:
-    """What was measured on what, how D falls, how S rises, and what probes read; `step` says when."""
-    return [_scope(dataset, step), *_compression(dataset), *_separation(dataset), *_probes(dataset)]
+    """What was measured on what, how D falls and S rises, what probes read, the head's margin; `step` says when."""
+    return [
+        _scope(dataset, step),
+        *_compression(dataset),
+        *_separation(dataset),
+        *_probes(dataset),
+        *_margin(dataset),
+    ]
 
 
 def comparison(analyses: Mapping[str, xr.Dataset]) -> str:
@@ -125,6 +137,18 @@ def _probes(dataset: xr.Dataset) -> list[str]:
     return [f"{text}." for text in texts]
 
 
+def _margin(dataset: xr.Dataset) -> list[str]:
+    """The share of its best margin that the head realises, and what each factor leaves."""
+    head = last_defined(dataset, "margin_spread")
+    if head is None or any(name not in head for name in ("margin_efficiency", *_FACTORS)):
+        return []
+    where, share = layer_names(head)[0], head["margin_efficiency"].item()
+    if math.isnan(share):
+        return [f"The margin efficiency at {where} is undefined, as the mean margin is not positive."]
+    factors = ", ".join(f"{words} {number(head[name].item())}" for name, words in _FACTORS.items())
+    return [f"Of the margin that its norms allow, the head at {where} realises {number(share)}; {factors}."]
+
+
 def fits(analyses: Mapping[str, xr.Dataset]) -> list[list[str]]:
     """Layers of each network, and the line fitted to its compression where there is one."""
     rows = [["layers", *(str(one.sizes["layer"]) for one in analyses.values())]]
@@ -138,9 +162,12 @@ def fits(analyses: Mapping[str, xr.Dataset]) -> list[list[str]]:
 
 
 def glance(analyses: Mapping[str, xr.Dataset]) -> list[list[str]]:
-    """Heading of every number and its value at the last layer of each network; collapse has a table of its own."""
+    """Heading of every number and its value at the last layer of each network, without those in tables of their own."""
     names = {
-        name: heading(one, name) for one in analyses.values() for name in shown(one) if name not in of_collapse(one)
+        name: heading(one, name)
+        for one in analyses.values()
+        for name in shown(one)
+        if name not in (*of_collapse(one), *of_margin(one))
     }
     return [
         [words, *(cells(one[name])[-1] if name in shown(one) else "–" for one in analyses.values())]

@@ -77,6 +77,22 @@ def last(dataset: xr.Dataset) -> tuple[xr.Dataset, str]:
     return (dataset, "") if dim is None else (dataset.isel({dim: -1}), f"{dim} {labels(dataset, dim)[-1]}")
 
 
+def last_defined(dataset: xr.Dataset, name: str) -> xr.Dataset | None:
+    """The last layer at which a variable is defined, at any step; None where there is none.
+
+    Examples
+    --------
+    >>> one = xr.Dataset({"margin": ("layer", [0.5, float("nan")])}, {"layer": ["fc@in", "fc"]})
+    >>> last_defined(one, "margin")["layer"].values.tolist()
+    ['fc@in']
+    """
+    if name not in dataset.data_vars or "layer" not in dataset[name].dims:
+        return None
+    known = dataset[name].notnull()
+    found = np.flatnonzero(known.any([dim for dim in known.dims if dim != "layer"]).values)
+    return dataset.isel(layer=found[-1:]) if found.size else None
+
+
 def shown(dataset: xr.Dataset) -> list[str]:
     """The variables along `layer` that tables have a column for: those with a heading, or all where none has one."""
     numbers = [name for name, one in dataset.data_vars.items() if one.dims == ("layer",) and one.dtype.kind in "fiub"]
