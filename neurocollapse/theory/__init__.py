@@ -1,6 +1,7 @@
 """Theorems about deep linear networks: assumptions measured, bounds evaluated, verdicts given."""
 
 from neurocollapse.theory.assumptions import Assumption
+from neurocollapse.theory.attribution import attribution
 from neurocollapse.theory.conditions import EXACT, PRACTICAL, Exactness
 from neurocollapse.theory.invariant import InvariantSubspaces, invariant_subspaces, predicted_scale
 from neurocollapse.theory.parsimony import verify_parsimony
@@ -32,6 +33,7 @@ __all__ = [
     "Theorem",
     "Verdict",
     "Verification",
+    "attribution",
     "invariant_subspaces",
     "posterior_certificate",
     "predicted_compression",
