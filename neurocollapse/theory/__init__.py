@@ -11,6 +11,7 @@ from neurocollapse.theory.printed import PrintedBounds, printed_bounds
 from neurocollapse.theory.prior import PriorCertificate, prior_certificate
 from neurocollapse.theory.problem import LinearProblem
 from neurocollapse.theory.progressive import THEOREMS, verify
+from neurocollapse.theory.robust import RobustCertificate, robust_certificate
 from neurocollapse.theory.smooth_mlp import ACTIVATIONS, SmoothSubspaces, smooth_subspaces
 from neurocollapse.theory.theorem import Bracket, Case, Theorem
 from neurocollapse.theory.verdict import Verdict, Verification
@@ -29,6 +30,7 @@ __all__ = [
     "PosteriorCertificate",
     "PrintedBounds",
     "PriorCertificate",
+    "RobustCertificate",
     "SmoothSubspaces",
     "Theorem",
     "Verdict",
@@ -40,6 +42,7 @@ __all__ = [
     "predicted_scale",
     "printed_bounds",
     "prior_certificate",
+    "robust_certificate",
     "smooth_subspaces",
     "verify",
     "verify_parsimony",

@@ -86,10 +86,24 @@ def data_gram(inputs: Tensor) -> DataGram:
     for start in range(0, num_samples, BLOCK_ROWS):
         gram = inputs[start : start + BLOCK_ROWS] @ inputs.T
         gram.diagonal(start).sub_(1)
-        largest = max(largest, float(gram.abs().max()))
+        largest = max(largest, float(gram.abs().nan_to_num(math.inf).max()))
     values = torch.linalg.svdvals(inputs).square()
     spectral = max(float((values - 1).abs().max()), 1.0 if num_samples > num_features else 0.0)
     return DataGram(num_samples * largest, spectral)
+
+
+def second_moment_gram(equivalent: Tensor, num_samples: int) -> DataGram:
+    """Measure θ₂ from any matrix of shape (features, columns) with the same XXᵀ; θ needs the samples and is NaN.
+
+    Examples
+    --------
+    >>> second_moment_gram(2 * torch.eye(3), 3)
+    DataGram(theta=nan, theta_spectral=3.0)
+    """
+    num_features = equivalent.shape[0]
+    squares = torch.linalg.svdvals(equivalent.double()).square()[: min(num_samples, num_features)]
+    spectral = max(float((squares - 1).abs().max()), 1.0 if num_samples > num_features else 0.0)
+    return DataGram(math.nan, spectral)
 
 
 def balance(weights: Sequence[Tensor]) -> Balance:
@@ -104,8 +118,21 @@ def balance(weights: Sequence[Tensor]) -> Balance:
     for before, after in pairwise(weights):
         difference = after.T @ after - before @ before.T
         frobenius.append(float(torch.linalg.matrix_norm(difference)))
-        spectral.append(float(torch.linalg.eigvalsh(difference).abs().max()))
+        spectral.append(symmetric_norm(difference))
     return Balance(tuple(frobenius[:-1]), tuple(spectral[:-1]), frobenius[-1], spectral[-1])
+
+
+def symmetric_norm(matrix: Tensor) -> float:
+    """The spectral norm of a symmetric matrix; infinite where an entry is beyond the range of float64.
+
+    Examples
+    --------
+    >>> symmetric_norm(torch.tensor([[0.0, -2.0], [-2.0, 0.0]])), symmetric_norm(torch.tensor([[math.inf]]))
+    (2.0, inf)
+    """
+    if not bool(torch.isfinite(matrix).all()):
+        return math.inf
+    return float(torch.linalg.eigvalsh(matrix).abs().max())
 
 
 def spectrum_split(hidden_values: Sequence[Tensor], num_classes: int) -> SpectrumSplit:
@@ -140,9 +167,8 @@ def zero_loss(product: Tensor, features: Tensor, targets: Tensor, tolerance: flo
     return Assumption("zero_loss", residual, residual, tolerance, residual <= tolerance, meaning)
 
 
-def minimum_norm(product: Tensor, features: Tensor, targets: Tensor, tolerance: float) -> Assumption:
+def minimum_norm(product: Tensor, best: Tensor, tolerance: float) -> Assumption:
     """‖W_{L:1} − Y X⁺‖_F relative to ‖Y X⁺‖_F, with Y X⁺ = Y (XᵀX)⁻¹Xᵀ for independent samples."""
-    best = targets @ torch.linalg.pinv(features)
     residual = _relative(product - best, best)
     meaning = "‖W_{L:1} − Y(XᵀX)⁻¹Xᵀ‖ relative: of all exact fits, the one of least norm (A2)"
     return Assumption("minimum_norm", residual, residual, tolerance, residual <= tolerance, meaning)
@@ -151,7 +177,7 @@ def minimum_norm(product: Tensor, features: Tensor, targets: Tensor, tolerance: 
 def interior_balance(measured: Balance, top_smallest: float, tolerance: float) -> Assumption:
     """The largest interior imbalance, spectral, relative to the smallest leading σ_K²."""
     value = max(measured.interior_spectral, default=0.0)
-    residual = value / top_smallest**2 if top_smallest > 0 else math.inf
+    residual = value / top_smallest / top_smallest if top_smallest > 0 else math.inf
     meaning = "max_l ‖W_{l+1}ᵀW_{l+1} − W_lW_lᵀ‖₂ / σ_K² for l ≤ L−2: hidden layers share one spectrum (A3)"
     return Assumption("interior_balance", value, residual, tolerance, residual <= tolerance, meaning)
 

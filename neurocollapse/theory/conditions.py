@@ -8,6 +8,7 @@ import torch
 from neurocollapse.theory.assumptions import Assumption, interior_balance, minimum_norm, zero_loss
 from neurocollapse.theory.measured import Measured
 from neurocollapse.theory.problem import LinearProblem
+from neurocollapse.theory.spectrum import spectral_norm
 
 SHAPE = ("depth", "width", "several_samples_per_class")
 
@@ -49,15 +50,18 @@ def readout(problem: LinearProblem) -> tuple[float, float]:
 
     NaN when A₁ is singular or the last features do not vary within the classes.
     """
-    K = problem.num_classes
-    A = problem.weights[-1] @ problem.decompositions[-1].left
-    spread = problem.spreads[-1]
-    size = float(spread.norm())
-    if size == 0 or float(torch.linalg.svdvals(A[:, :K])[-1]) == 0:
+    basis = problem.spectra[-1].left(problem.num_classes)
+    normalised = problem.normalised
+    last, spread = normalised.weights[-1], normalised.spreads[-1]
+    leading, size = last @ basis, float(spread.norm())
+    if not bool(torch.isfinite(leading).all()) or size == 0:
         return math.nan, math.nan
-    mixing = torch.linalg.solve(A[:, :K], A[:, K:])
-    residual = torch.linalg.solve(A[:, :K], problem.weights[-1] @ spread)
-    return float(torch.linalg.matrix_norm(mixing, 2)), float(residual.norm()) / size
+    values = torch.linalg.svdvals(leading)
+    if float(values[-1]) <= len(values) * torch.finfo(torch.float64).eps * float(values[0]):
+        return math.nan, math.nan
+    mixing = torch.linalg.solve(leading, last - leading @ basis.T)
+    residual = torch.linalg.solve(leading, last @ spread)
+    return spectral_norm(mixing), float(residual.norm()) / size
 
 
 def below_one(name: str, value: float, residual: float, meaning: str) -> Assumption:
@@ -88,7 +92,7 @@ def _shape(problem: LinearProblem) -> list[Assumption]:
 def _data(problem: LinearProblem, measured: Measured) -> list[Assumption]:
     """A1."""
     theta, spectral = measured.gram
-    num_samples, num_features = problem.inputs.shape
+    num_samples, num_features = problem.num_samples, problem.widths[0]
     why = (
         f"; impossible here, {num_samples} samples have only {num_features} features"
         if num_samples > num_features
@@ -100,13 +104,11 @@ def _data(problem: LinearProblem, measured: Measured) -> list[Assumption]:
 
 def _fit(problem: LinearProblem, exactness: Exactness) -> list[Assumption]:
     """A2, in its parts."""
-    product = problem.weights[0]
-    for weight in problem.weights[1:]:
-        product = weight @ product
-    columns = problem.inputs.T
+    columns, targets = problem.equivalent_inputs, problem.equivalent_targets
+    product = problem.product
     return [
-        zero_loss(product, columns, problem.targets, exactness.fit),
-        minimum_norm(product, columns, problem.targets, exactness.fit),
+        zero_loss(product, columns, targets, exactness.fit),
+        minimum_norm(product, problem.least_norm_fit, exactness.fit),
     ]
 
 

@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from neurocollapse.metrics import compression, separation
-from neurocollapse.theory.assumptions import Balance, DataGram, SpectrumSplit, balance, data_gram, spectrum_split
+from neurocollapse.metrics import separation
+from neurocollapse.statistics import ClassMoments
+from neurocollapse.theory.assumptions import Balance, DataGram, SpectrumSplit, balance, spectrum_split
 from neurocollapse.theory.prediction import predicted_compression
 from neurocollapse.theory.problem import LinearProblem
 
@@ -41,20 +43,37 @@ class Measured:
 
 def measure_problem(problem: LinearProblem) -> Measured:
     """Measure everything the verification needs."""
-    compressions = np.array([compression(moments) for moments in problem.moments])
+    normalised = problem.normalised
+    means = [_as_moments(one) for one in normalised.means]
+    compressions = measured_compression(normalised)
     ratios = np.full(problem.depth, math.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios[1:] = compressions[1:] / compressions[:-1]
     measured = Measured(
         compression=compressions,
         decay_ratio=ratios,
-        separation_uncentred=np.array([separation(moments, centred=False) for moments in problem.moments]),
-        separation_centred=np.array([separation(moments) for moments in problem.moments]),
+        separation_uncentred=np.array([separation(moments, centred=False) for moments in means]),
+        separation_centred=np.array([separation(moments) for moments in means]),
         compression_predicted=predicted_compression(problem).numpy(),
-        gram=data_gram(problem.inputs),
+        gram=problem.gram,
     )
     if problem.depth < 2 or min(problem.widths) <= problem.num_classes:
         return measured
-    reachable = problem.reachable_weights
-    values = [torch.linalg.svdvals(weight) for weight in reachable[:-1]]
-    return replace(measured, balance=balance(reachable), split=spectrum_split(values, problem.num_classes))
+    reachable = problem.reachable
+    values = [spectrum.values for spectrum in reachable.spectra]
+    return replace(measured, balance=balance(reachable.weights), split=spectrum_split(values, problem.num_classes))
+
+
+def measured_compression(problem: LinearProblem) -> Array:
+    """D_l = (‖W_{l:1}R‖_F²/N) / (‖W_{l:1}M‖_F²/K) with K classes present, l = 0 … L−1; NaN where both are 0."""
+    found = []
+    for spread, means in zip(problem.spreads, problem.means, strict=True):
+        within = float(spread.square().sum()) / problem.num_samples
+        between = float((means - means.mean(1, keepdim=True)).square().sum(0).mean())
+        found.append(np.divide(np.float64(within), between) if within or between else math.nan)
+    return np.array(found)
+
+
+def _as_moments(means: Tensor) -> ClassMoments:
+    """Class means as moments of one sample each, which is how the metrics take them."""
+    return ClassMoments.from_features(means.T, torch.arange(means.shape[1]), means.shape[1])

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from neurocollapse.theory.assumptions import Assumption
 from neurocollapse.theory.conditions import SHAPE, below_one, readout
-from neurocollapse.theory.problem import SVD, LinearProblem
+from neurocollapse.theory.problem import LinearProblem
+from neurocollapse.theory.spectrum import Spectrum, spectral_norm
 from neurocollapse.theory.theorem import Bracket, Case, Theorem, after_first
 
 Array = NDArray[np.float64]
@@ -53,7 +53,7 @@ def posterior_certificate(problem: LinearProblem) -> PosteriorCertificate:
     r"""Evaluate the certificate of docs/theory.md, Theorem 2, with K the number of outputs.
 
     .. math:: \frac{f_l\,\sigma_{l+1,m}^2}{\sigma_{l+1,1}^2} \le \frac{D_{l+1}}{D_l} \le
-        \frac{(1 + x_{l+1}^2)(1 + s_l^2)(1 + y_l^2)\,\sigma_{l+1,K+1}^2}{\sigma_{l+1,K}^2\, g_l^2}
+        \frac{(1 + x_{l+1}^2)(1 + y_l^2)\,\sigma_{l+1,K+1}^2}{\sigma_{l+1,K}^2\, g_l^2}
 
     with m = min(d_l, d_{l+1}) − K (d − K for square layers) and f_l the share in the directions K+1 … m.
 
@@ -67,22 +67,21 @@ def posterior_certificate(problem: LinearProblem) -> PosteriorCertificate:
         raise ValueError(f"the certificate is about hidden layers; it needs at least two weights, got {L}")
     if min(problem.widths) <= K:
         raise ValueError(f"the certificate needs every width to exceed the {K} outputs, got {list(problem.widths)}")
-    misalignment = _misalignments(problem.decompositions, K)
+    misalignment = _misalignments(problem.spectra, K)
     mixing, residual = readout(problem)
     within = _within_leading(problem, misalignment, mixing, residual)
     trailing, gains = _means_trailing(problem, misalignment)
     share = _middle_share(problem)
     lower, upper, reasons = [], [], []
-    for layer, svd in enumerate(problem.decompositions):
-        values = svd.values
-        reason = _missing(layer, residual, within, trailing, gains)
-        ratio = _quotient(float(values[K]) ** 2, float(values[K - 1]) ** 2) if not reason else math.nan
-        spread = (1 + within[layer + 1] ** 2) * (1 + misalignment[layer] ** 2) * (1 + trailing[layer] ** 2)
+    for layer, spectrum in enumerate(problem.spectra):
+        values = spectrum.values
+        ratio = spectrum.decay(K - 1, K)
+        reason = _missing(layer, residual, within, trailing, gains, ratio)
+        spread = (1 + within[layer + 1] ** 2) * (1 + trailing[layer] ** 2)
         middle = min(problem.weights[layer].shape) - K
         upper.append(ratio * spread / gains[layer] ** 2 if not reason else math.nan)
-        least = share[layer] * float(values[middle - 1]) ** 2 if middle > K else 0.0
-        floor = _quotient(least, float(values[0]) ** 2)
-        lower.append(floor if not reason else math.nan)
+        least = _quotient(float(values[middle - 1]), float(values[0])) if middle > K else 0.0
+        lower.append(share[layer] * least * least if not reason else math.nan)
         reasons.append(reason)
     return PosteriorCertificate(
         np.array(lower),
@@ -97,11 +96,12 @@ def posterior_certificate(problem: LinearProblem) -> PosteriorCertificate:
     )
 
 
-def _misalignments(decompositions: tuple[SVD, ...], K: int) -> list[float]:
-    """s_0 = 0 (the input is read in W_1's own basis) and s_l = ‖V_{l+1,1}ᵀU_{l,2}‖₂."""
+def _misalignments(spectra: tuple[Spectrum, ...], K: int) -> list[float]:
+    """s_0 = 0 (the input is read in W_1's own basis) and s_l = ‖V_{l+1,1}ᵀU_{l,2}‖₂, the sine of the largest angle."""
     sines = [0.0]
-    for before, after in pairwise(decompositions):
-        sines.append(min(float(torch.linalg.matrix_norm(after.right[:, :K].T @ before.left[:, K:], 2)), 1.0))
+    for before, after in pairwise(spectra):
+        written, read = before.left(K), after.right[:, :K]
+        sines.append(min(spectral_norm(read - written @ (written.T @ read)), 1.0))
     return sines
 
 
@@ -111,8 +111,7 @@ def _within_leading(problem: LinearProblem, sines: list[float], mixing: float, r
     x = [math.nan] * L
     x[L - 1] = (mixing + residual) / (1 - residual) if residual < 1 else math.nan
     for layer in range(L - 2, 0, -1):
-        values = problem.decompositions[layer].values
-        carried = x[layer + 1] * _quotient(float(values[K]), float(values[K - 1]))
+        carried = x[layer + 1] * math.sqrt(problem.spectra[layer].decay(K - 1, K))
         denominator = math.sqrt(1 - sines[layer] ** 2) - carried * sines[layer]
         x[layer] = (carried + sines[layer]) / denominator if denominator > 0 else math.nan
     return x
@@ -121,12 +120,12 @@ def _within_leading(problem: LinearProblem, sines: list[float], mixing: float, r
 def _means_trailing(problem: LinearProblem, sines: list[float]) -> tuple[list[float], list[float]]:
     """y_l forward from the measured y_0, and g_l = c_l − s_l y_l; NaN after the first g_l that is not positive."""
     K = problem.num_classes
-    coordinates = problem.decompositions[0].right.T @ problem.centred_means
+    coordinates = problem.spectra[0].right.T @ problem.normalised.centred_means
     y, gains = [_quotient(float(coordinates[K:].norm()), float(coordinates[:K].norm()))], []
-    for layer, svd in enumerate(problem.decompositions):
+    for layer, spectrum in enumerate(problem.spectra):
         gain = math.sqrt(1 - sines[layer] ** 2) - sines[layer] * y[layer]
         gains.append(gain if gain > 0 else math.nan)
-        y.append(_quotient(float(svd.values[K]), float(svd.values[K - 1])) * (y[layer] + sines[layer]) / gains[layer])
+        y.append(math.sqrt(spectrum.decay(K - 1, K)) * (y[layer] + sines[layer]) / gains[layer])
     return y, gains
 
 
@@ -134,14 +133,20 @@ def _middle_share(problem: LinearProblem) -> list[float]:
     """f_l: within-class energy of layer l in the directions K+1 … m of W_{l+1}."""
     K = problem.num_classes
     shares = []
-    for svd, weight, spread in zip(problem.decompositions, problem.weights[:-1], problem.spreads[:-1], strict=True):
-        middle = svd.right[:, K : min(weight.shape) - K].T @ spread
+    for spectrum, weight, spread in zip(
+        problem.spectra, problem.weights[:-1], problem.normalised.spreads[:-1], strict=True
+    ):
+        middle = spectrum.right[:, K : min(weight.shape) - K].T @ spread
         shares.append(_quotient(float(middle.square().sum()), float(spread.square().sum())))
     return shares
 
 
-def _missing(layer: int, residual: float, within: list[float], trailing: list[float], gains: list[float]) -> str:
+def _missing(
+    layer: int, residual: float, within: list[float], trailing: list[float], gains: list[float], decay: float
+) -> str:
     """Say what keeps the certificate from applying to D_{l+1}/D_l, or nothing."""
+    if math.isnan(decay):
+        return f"σ_K of layer {layer + 1} is 0 within rounding: it drops a direction of the class means"
     if math.isnan(residual):
         return "the readout of the leading block is singular or the last features do not vary within classes"
     if residual >= 1:

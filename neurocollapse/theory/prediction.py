@@ -1,5 +1,7 @@
 """Every D_l from the input data and one spectrum, for balanced networks."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -24,14 +26,15 @@ def predicted_compression(problem: LinearProblem) -> Tensor:
     >>> predicted_compression(problem).tolist()
     [2.0, 2.0]
     """
-    residuals, means = problem.residuals, problem.centred_means
-    num_samples, num_classes = residuals.shape[1], means.shape[1]
+    residuals, means = problem.normalised.spread, problem.normalised.centred_means
+    num_samples, num_classes = problem.num_samples, means.shape[1]
     if problem.depth == 1:
         return (residuals.square().sum() / num_samples / (means.square().sum() / num_classes)).reshape(1)
-    first = problem.decompositions[0]
-    values = torch.zeros(first.right.shape[1], dtype=torch.float64)
-    values[: len(first.values)] = first.values
+    first = problem.spectra[0]
     within = (first.right.T @ residuals).square().sum(1) / num_samples
     between = (first.right.T @ means).square().sum(1) / num_classes
-    powers = values.square()[None, :] ** torch.arange(problem.depth)[:, None]
+    # Only the shape of the spectrum enters: relative to its largest value, no power of it overflows.
+    top = float(first.squares[0])
+    relative = first.squares / top if top > 0 else torch.full_like(first.squares, math.nan)
+    powers = relative[None, :] ** torch.arange(problem.depth)[:, None]
     return (powers @ within) / (powers @ between)

@@ -30,6 +30,7 @@ class PrintedBounds:
     separation_lower: Array
 
 
+@np.errstate(all="ignore")  # what is beyond the range of float64 is infinite or 0, and no error
 def printed_bounds(
     *,
     samples_per_class: float,
@@ -67,13 +68,14 @@ def printed_bounds(
     >>> round(printed_bounds(samples_per_class=10, depth=5, theta=0, delta=0.6, epsilon=0.3).rate, 5)
     0.05679
     """
-    n, L = samples_per_class / output_scale**2, depth
+    n, L = np.float64(samples_per_class / output_scale / output_scale), depth
+    epsilon = np.float64(epsilon)
     slope = 32 * (theta + 4 * delta) / L
     return PrintedBounds(
-        ratio_lower=c / kappa * epsilon**2 / (4 * n) ** (1 / L),
-        ratio_upper=kappa / c * epsilon**2 / (n / 2) ** (1 / L),
-        rate=epsilon**2 / n ** (1 / L),
-        separation_lower=1 - slope * (L - 1 - np.arange(L, dtype=np.float64)),
+        ratio_lower=float(c / kappa * epsilon**2 / (4 * n) ** (1 / L)),
+        ratio_upper=float(kappa / c * epsilon**2 / (n / 2) ** (1 / L)),
+        rate=float(epsilon**2 / n ** (1 / L)),
+        separation_lower=1 - np.float64(slope) * (L - 1 - np.arange(L, dtype=np.float64)),
     )
 
 

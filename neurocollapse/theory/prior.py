@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize
 
 from neurocollapse.theory.assumptions import Assumption
-from neurocollapse.theory.conditions import EXACT, SHAPE, below_one, readout
-from neurocollapse.theory.theorem import Bracket, Case, Theorem, after_first
+from neurocollapse.theory.conditions import EXACT, SHAPE, below_one
+from neurocollapse.theory.roots import leading_roots
+from neurocollapse.theory.theorem import Bracket, Case, Exactly, Theorem, after_first
 
 Array = NDArray[np.float64]
 
@@ -53,6 +53,7 @@ class PriorCertificate:
     middle_share: Array
 
 
+@np.errstate(all="ignore")  # what is beyond the range of float64 is infinite or 0, and no error
 def prior_certificate(
     *,
     num_classes: int,
@@ -94,14 +95,16 @@ def prior_certificate(
     """
     K, n, L, scale = num_classes, samples_per_class, depth, output_scale
     unknown = K if num_unknown is None else num_unknown
-    s_minus, s_plus = leading_bounds(n / scale**2, L, theta, delta)
+    s_minus, s_plus = (np.float64(root) for root in leading_bounds(n / scale / scale, L, theta, delta))
+    epsilon, rho, delta = np.float64(epsilon), np.float64(rho), np.float64(delta)
     layers = np.arange(L, dtype=np.float64)
     remaining = L - 1 - layers
-    leak = scale * math.sqrt(epsilon**2 + delta) * epsilon ** (L - 1) * math.sqrt((1 + theta) / n)
+    leak = scale * np.sqrt(epsilon**2 + delta) * epsilon ** (L - 1) * math.sqrt((1 + theta) / n)
     nothing = np.full(L, math.nan)
-    if not (theta < 1 and leak < 1 and delta < s_minus and epsilon**2 < s_minus):
+    if not (theta < 1 and leak < 1 and delta < s_minus and epsilon**2 < s_minus and np.isfinite(s_plus)):
+        constants = (float(s_minus), float(s_plus), float(leak))
         return PriorCertificate(
-            nothing[1:], nothing[1:], nothing, s_minus, s_plus, leak, nothing, nothing, nothing, nothing, nothing
+            nothing[1:], nothing[1:], nothing, *constants, nothing, nothing, nothing, nothing, nothing
         )
     within_leak = delta / (s_minus - delta) * (epsilon**2 / s_minus) ** (remaining / 2)
     gram_upper = (1 + leak) ** 2 / scale**2 * s_minus**-remaining / (s_minus - delta)
@@ -113,9 +116,9 @@ def prior_certificate(
         ratio_lower=share[:-1] * floor / (s_plus * (1 + within_leak[:-1] ** 2)),
         ratio_upper=(1 + within_leak[1:] ** 2) * (1 + gram_rest[:-1] / gram_lower[:-1]) * epsilon**2 / s_minus,
         separation_lower=2 / (1 + (gram_upper + gram_rest) / gram_lower),
-        s_minus=s_minus,
-        s_plus=s_plus,
-        leak=leak,
+        s_minus=float(s_minus),
+        s_plus=float(s_plus),
+        leak=float(leak),
         within_leak=within_leak,
         gram_lower=gram_lower,
         gram_upper=gram_upper,
@@ -132,14 +135,9 @@ def leading_bounds(samples_per_class: float, depth: int, theta: float, delta: fl
     >>> leading_bounds(16.0, 4, 0.0, 0.0)
     (2.0, 2.0)
     """
-    if not (0 <= theta < 1 and samples_per_class > 0):
+    if not 0 <= theta < 1:
         return math.nan, math.nan
-    low, high = samples_per_class / (1 + theta), samples_per_class / (1 - theta)
-    precise = {"xtol": 1e-300, "rtol": 4 * np.finfo(np.float64).eps, "maxiter": 500}
-    s_minus = optimize.brentq(lambda s: s ** (depth - 1) * (s + delta) - low, 0.0, 2 * low ** (1 / depth), **precise)
-    top = delta + 2 * high ** (1 / depth)
-    s_plus = optimize.brentq(lambda s: s ** (depth - 1) * (s - delta) - high, delta, top, **precise)
-    return float(s_minus), float(s_plus)
+    return leading_roots(samples_per_class / (1 + theta), samples_per_class / (1 - theta), depth, delta)
 
 
 def _middle_share(
@@ -191,6 +189,7 @@ def _brackets(case: Case, certificate: PriorCertificate | None) -> list[Bracket]
             prefix="separation_prior",
             lower=nothing if certificate is None else certificate.separation_lower,
             layers=range(depth),
+            reasons=dict.fromkeys(range(1, depth), "biases move the class means") if case.problem.has_bias else {},
         ),
     ]
 
@@ -200,9 +199,9 @@ def _assume(case: Case, certificate: PriorCertificate | None) -> list[Assumption
     balance, split = case.measured.balance, case.measured.split
     if balance is None or split is None or certificate is None:
         return []
-    small, delta, e = certificate.s_minus, balance.last_spectral, readout(case.problem)[1]
+    small, delta, e = certificate.s_minus, balance.last_spectral, case.readout[1]
     most = max(case.exactness.fit, float(case.problem.resolution[-1]))
-    undefined = " (s₋ is undefined: it needs balanced classes and θ₂ < 1)" if math.isnan(small) else ""
+    undefined = _undefined(small, delta)
     return [
         Assumption(
             "zero_loss_within_classes",
@@ -215,13 +214,13 @@ def _assume(case: Case, certificate: PriorCertificate | None) -> list[Assumption
         below_one(
             "last_layer_balance",
             balance.last_frobenius,
-            delta / small,
+            delta / small if small > 0 else math.inf,
             f"δ = {balance.last_frobenius:.4g} (Frobenius), δ₂ = {delta:.4g} (spectral); needs δ₂ < s₋ (A3){undefined}",
         ),
         below_one(
             "low_rank",
             split.epsilon,
-            split.epsilon**2 / small,
+            split.epsilon / small * split.epsilon if small > 0 else math.inf,
             f"all but K singular values at most ε = {split.epsilon:.4g}, the middle ones at least ε − ρ, "
             f"ρ = {split.rho:.4g}; needs ε² < s₋ (A4){undefined}",
         ),
@@ -232,6 +231,15 @@ def _assume(case: Case, certificate: PriorCertificate | None) -> list[Assumption
             "t, what the class means send through the trailing block",
         ),
     ]
+
+
+def _undefined(small: float, delta: float) -> str:
+    """Why s₋ is no positive number, in brackets, or nothing."""
+    if not math.isfinite(delta):
+        return " (δ₂ is beyond the range of float64)"
+    if math.isnan(small):
+        return " (s₋ is undefined: it needs balanced classes and θ₂ < 1)"
+    return "" if 0 < small < math.inf else " (s₋ is beyond the range of float64)"
 
 
 PRIOR = Theorem(
@@ -254,10 +262,10 @@ PRIOR = Theorem(
     certify=_certify,
     brackets=_brackets,
     assume=_assume,
-    taken_as_exact={
-        "zero_loss": EXACT.fit,
-        "zero_loss_within_classes": EXACT.fit,
-        "minimum_norm": EXACT.fit,
-        "interior_balance": EXACT.interior_balance,
-    },
+    taken_as_exact=(
+        Exactly("zero_loss", EXACT.fit),
+        Exactly("zero_loss_within_classes", EXACT.fit),
+        Exactly("minimum_norm", EXACT.fit),
+        Exactly("interior_balance", EXACT.interior_balance, adds_up=True),
+    ),
 )

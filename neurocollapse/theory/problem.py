@@ -2,33 +2,37 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from neurocollapse.statistics import ClassMoments
-
-
-class SVD(NamedTuple):
-    """Full singular value decomposition: weight = left · diag(values) · rightᵀ, both bases square."""
-
-    left: Tensor
-    values: Tensor
-    right: Tensor
+from neurocollapse.theory.assumptions import DataGram, data_gram, second_moment_gram
+from neurocollapse.theory.checks import check_biases, check_inputs, check_labels, check_weights
+from neurocollapse.theory.spectrum import Spectrum, shifted, unit_scaled
 
 
 @dataclass(frozen=True, eq=False)
 class LinearProblem:
-    """A deep linear network and its data; everything float64 on the CPU.
+    """A chain of affine maps and the second moments of its data; everything float64 on the CPU.
+
+    Every theorem here is about the within-class spread and the class means, so those are kept, and no samples.
 
     Attributes
     ----------
     weights : tuple of L Tensors, the l-th of shape (d_l, d_{l−1})
-    inputs : Tensor of shape (samples, d₀)
-    labels : Tensor of shape (samples,)
+    biases : tuple of L Tensors, the l-th of shape (d_l,)
+    spread : Tensor of shape (d₀, columns)
+        R, or any matrix with the same RRᵀ = Σ_i (x_i − mean of its class)(…)ᵀ.
+    class_means : Tensor of shape (d₀, classes present)
+    counts : Tensor of shape (classes,)
+        Samples of each class.
+    gram
+        How far the inputs are from orthonormal.
+    spread_accuracy
+        Relative accuracy of `spread`: 0 for one of samples, 1e−8 for a root of their covariance.
     output_scale
         α: the network's output is α W_{L:1} x.
     dtype
@@ -36,16 +40,26 @@ class LinearProblem:
     """
 
     weights: tuple[Tensor, ...]
-    inputs: Tensor
-    labels: Tensor
+    biases: tuple[Tensor, ...]
+    spread: Tensor
+    class_means: Tensor
+    counts: Tensor
+    gram: DataGram
+    spread_accuracy: float = 0.0
     output_scale: float = 1.0
     dtype: torch.dtype = torch.float64
 
     @classmethod
     def of(
-        cls, weights: Sequence[Tensor], inputs: Tensor, labels: Tensor, *, output_scale: float = 1.0
+        cls,
+        weights: Sequence[Tensor],
+        inputs: Tensor,
+        labels: Tensor,
+        *,
+        biases: Sequence[Tensor] | None = None,
+        output_scale: float = 1.0,
     ) -> "LinearProblem":
-        """Check shapes and convert.
+        """Check shapes and convert; `inputs` have shape (samples, d₀).
 
         Raises
         ------
@@ -54,18 +68,61 @@ class LinearProblem:
             finite.
         """
         weights = [torch.as_tensor(weight).detach() for weight in weights]
-        if not weights:
-            raise ValueError("`model` must hold at least one weight matrix, got none")
         inputs, labels = torch.as_tensor(inputs).detach(), torch.as_tensor(labels).detach()
         check_inputs(inputs)
         inputs = inputs.flatten(1)
-        _check_weights(weights, inputs.shape[1])
-        check_labels(labels, len(inputs), weights[-1].shape[0])
-        if not (math.isfinite(output_scale) and output_scale > 0):
-            raise ValueError(f"`output_scale` must be a positive number, got {output_scale!r}")
-        doubles = tuple(weight.cpu().double() for weight in weights)
-        dtype = min((weight.dtype for weight in weights), key=lambda kind: -torch.finfo(kind).eps)
-        return cls(doubles, inputs.cpu().double(), labels.cpu().long(), float(output_scale), dtype)
+        chain = _chain(weights, biases, inputs.shape[1], output_scale)
+        num_classes = len(chain[0][-1])
+        check_labels(labels, len(inputs), num_classes)
+        columns, labels = inputs.cpu().double().T, labels.cpu().long()
+        counts = torch.bincount(labels, minlength=num_classes)
+        means = _class_means(columns, labels, counts)
+        present = (counts > 0).long().cumsum(0) - 1
+        residuals = columns - means[:, present[labels]]
+        return cls(
+            weights=chain[0],
+            biases=chain[1],
+            spread=_reduced(residuals),
+            class_means=means,
+            counts=counts,
+            gram=data_gram(columns.T),
+            output_scale=float(output_scale),
+            dtype=chain[2],
+        )
+
+    @classmethod
+    def of_moments(
+        cls,
+        weights: Sequence[Tensor],
+        moments: ClassMoments,
+        *,
+        biases: Sequence[Tensor] | None = None,
+        output_scale: float = 1.0,
+    ) -> "LinearProblem":
+        """The same from the moments of the inputs, with their within-class scatter, in place of the inputs."""
+        if moments.within_scatter is None:
+            raise ValueError("`moments` must hold the within-class scatter; collect them with covariance=True")
+        weights = [torch.as_tensor(weight).detach() for weight in weights]
+        chain = _chain(weights, biases, moments.num_features, output_scale)
+        if moments.num_classes > len(chain[0][-1]):
+            raise ValueError(f"the data have {moments.num_classes} classes, the network {len(chain[0][-1])} outputs")
+        counts = torch.zeros(len(chain[0][-1]), dtype=torch.int64)
+        counts[: moments.num_classes] = moments.count.cpu()
+        means = moments.mean.cpu()[moments.present.cpu()].T
+        values, basis = torch.linalg.eigh(moments.within_scatter.cpu())
+        spread = basis * values.clamp(min=0).sqrt()
+        problem = cls(
+            weights=chain[0],
+            biases=chain[1],
+            spread=spread,
+            class_means=means,
+            counts=counts,
+            gram=DataGram(math.nan, math.nan),
+            spread_accuracy=math.sqrt(len(values) * torch.finfo(torch.float64).eps),
+            output_scale=float(output_scale),
+            dtype=chain[2],
+        )
+        return replace(problem, gram=second_moment_gram(problem.equivalent_inputs, problem.num_samples))
 
     @property
     def depth(self) -> int:
@@ -78,43 +135,24 @@ class LinearProblem:
         return int(self.weights[-1].shape[0])
 
     @property
+    def num_samples(self) -> int:
+        """N."""
+        return int(self.counts.sum())
+
+    @property
     def widths(self) -> tuple[int, ...]:
         """(d₀, …, d_{L−1}), the features the theorems speak about."""
         return tuple(int(weight.shape[1]) for weight in self.weights)
-
-    @cached_property
-    def counts(self) -> Tensor:
-        """Samples of each class, shape (classes,)."""
-        return torch.bincount(self.labels, minlength=self.num_classes)
 
     @property
     def samples_per_class(self) -> float:
         """n, or NaN when the classes differ in size."""
         return float(self.counts[0]) if bool((self.counts == self.counts[0]).all()) else math.nan
 
-    @cached_property
-    def targets(self) -> Tensor:
-        """Y/α of shape (classes, samples): what W_{L:1}X has to be."""
-        return torch.nn.functional.one_hot(self.labels, self.num_classes).double().T / self.output_scale
-
-    @cached_property
-    def features(self) -> tuple[Tensor, ...]:
-        """(Z⁰, …, Z^{L−1}), each of shape (d_l, samples)."""
-        features = [self.inputs.T]
-        for weight in self.weights[:-1]:
-            features.append(weight @ features[-1])
-        return tuple(features)
-
-    @cached_property
-    def moments(self) -> tuple[ClassMoments, ...]:
-        """Class moments of every feature layer."""
-        return tuple(ClassMoments.from_features(Z.T, self.labels, self.num_classes) for Z in self.features)
-
-    @cached_property
-    def class_means(self) -> Tensor:
-        """Means of the inputs of the classes present, shape (d₀, classes present)."""
-        assignment = torch.nn.functional.one_hot(self.labels, self.num_classes).double()[:, self.counts > 0]
-        return self.inputs.T @ assignment / assignment.sum(0)
+    @property
+    def has_bias(self) -> bool:
+        """Whether any entry of any bias but the last differs from 0."""
+        return any(bool(bias.any()) for bias in self.biases[:-1])
 
     @property
     def centred_means(self) -> Tensor:
@@ -122,30 +160,87 @@ class LinearProblem:
         return self.class_means - self.class_means.mean(1, keepdim=True)
 
     @cached_property
-    def residuals(self) -> Tensor:
-        """Inputs less the mean of their class, shape (d₀, samples): R."""
-        present = (self.counts > 0).long().cumsum(0) - 1
-        return self.inputs.T - self.class_means[:, present[self.labels]]
+    def equivalent_inputs(self) -> Tensor:
+        """[R, √n_k x̄_k], which is X times an isometry of sample space: the same XXᵀ, shape (d₀, columns)."""
+        present = self.counts[self.counts > 0].double()
+        return torch.cat([self.spread, self.class_means * present.sqrt()], 1)
+
+    @cached_property
+    def equivalent_targets(self) -> Tensor:
+        """Y/α after the same isometry: what W_{L:1} has to make of `equivalent_inputs`, shape (K, columns)."""
+        targets = torch.zeros(self.num_classes, self.equivalent_inputs.shape[1], dtype=torch.float64)
+        present = self.counts.nonzero().flatten()
+        targets[present, self.spread.shape[1] + torch.arange(len(present))] = self.counts[present].double().sqrt()
+        return targets / self.output_scale
+
+    @cached_property
+    def product(self) -> Tensor:
+        """W_{L:1}, shape (K, d₀); infinite or NaN where it is beyond the range of float64."""
+        product = self.weights[-1]
+        for weight in reversed(self.weights[:-1]):
+            product = product @ weight
+        return product
+
+    @cached_property
+    def least_norm_fit(self) -> Tensor:
+        """Y X⁺ / α, shape (K, d₀); NaN where X is beyond the range of float64."""
+        inputs, place = unit_scaled(self.equivalent_inputs)
+        if not bool(torch.isfinite(inputs).all()):
+            return torch.full((self.num_classes, self.widths[0]), math.nan, dtype=torch.float64)
+        return shifted(self.equivalent_targets @ torch.linalg.pinv(inputs), -place)
+
+    @cached_property
+    def normalised(self) -> "LinearProblem":
+        """The same network with the features of each layer divided by a power of two: largest entry in [1/2, 1).
+
+        D_l, S_l and all ratios are those of the network itself, and no finite weight over- or underflows on the way.
+        """
+        reached = torch.cat([self.spread, self.class_means], 1)
+        reached, place = unit_scaled(reached)
+        weights, biases, first = [], [], place
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            top = max(place + unit_scaled(weight).exponent, unit_scaled(bias).exponent if bool(bias.any()) else -10_000)
+            image = shifted(weight, place - top) @ reached
+            image[:, self.spread.shape[1] :] += shifted(bias, -top)[:, None]
+            reached, more = unit_scaled(image)
+            weights.append(shifted(weight, place - top - more))
+            biases.append(shifted(bias, -top - more))
+            place = top + more
+        return replace(
+            self,
+            weights=tuple(weights),
+            biases=tuple(biases),
+            spread=shifted(self.spread, -first),
+            class_means=shifted(self.class_means, -first),
+        )
 
     @cached_property
     def spreads(self) -> tuple[Tensor, ...]:
-        """Within-class residuals of every feature layer, W_{l:1}R for l = 0 … L−1."""
-        spreads = [self.residuals]
+        """W_{l:1}R for l = 0 … L−1."""
+        spreads = [self.spread]
         for weight in self.weights[:-1]:
             spreads.append(weight @ spreads[-1])
         return tuple(spreads)
 
     @cached_property
-    def decompositions(self) -> tuple[SVD, ...]:
-        """Full SVDs of W_1, …, W_{L−1}."""
-        return tuple(full_svd(weight) for weight in self.weights[:-1])
+    def means(self) -> tuple[Tensor, ...]:
+        """Class means of every feature layer, biases included, l = 0 … L−1."""
+        means = [self.class_means]
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            means.append(weight @ means[-1] + bias[:, None])
+        return tuple(means)
 
     @cached_property
-    def reachable_weights(self) -> tuple[Tensor, ...]:
-        """The weights restricted to what the layers before can reach: W̃_l = Q_lᵀ W_l Q_{l−1}.
+    def spectra(self) -> tuple[Spectrum, ...]:
+        """Singular values and vectors of W_1, …, W_{L−1}."""
+        return tuple(Spectrum(weight) for weight in self.weights[:-1])
+
+    @cached_property
+    def reachable(self) -> "LinearProblem":
+        """The network restricted to what the layers before can reach: W̃_l = Q_lᵀ W_l Q_{l−1}; itself if none widens.
 
         Q_l is an orthonormal basis of the range of W_l Q_{l−1} where layer l has more features than that, else the
-        identity. Features are only turned, Z^l = Q_l Z̃^l, so D_l and S_l stay; square networks stay as they are.
+        identity. Differences of features are only turned, so D_l stays; biases are left out.
         """
         reachable, basis = [], None
         for weight in self.weights[:-1]:
@@ -156,7 +251,10 @@ class LinearProblem:
                 basis = None
             reachable.append(reached)
         last = self.weights[-1]
-        return (*reachable, last if basis is None else last @ basis)
+        weights = (*reachable, last if basis is None else last @ basis)
+        if all(one is other for one, other in zip(weights, self.weights, strict=True)):
+            return self
+        return replace(self, weights=weights, biases=tuple(torch.zeros(len(one)).double() for one in weights))
 
     @cached_property
     def resolution(self) -> Tensor:
@@ -164,63 +262,47 @@ class LinearProblem:
 
         Rounding a weight to relative accuracy u moves ‖W_{l:1}R‖ by up to about l u ‖W_l‖ ⋯ ‖W_1‖ ‖R‖.
         """
-        unit = torch.finfo(self.dtype).eps
-        reach, parts = float(self.residuals.norm()), [0.0]
-        for layer, svd in enumerate(self.decompositions, start=1):
-            reach *= float(svd.values[0])
-            size = float(self.spreads[layer].norm())
-            parts.append(layer * unit * reach / size if size > 0 else math.inf)
+        unit, grown, parts = torch.finfo(self.dtype).eps, 1.0, [self.spread_accuracy]
+        spreads = self.normalised.spreads
+        for layer, (spectrum, weight) in enumerate(
+            zip(self.spectra, self.normalised.weights[:-1], strict=True), start=1
+        ):
+            scale = unit_scaled(weight).exponent - spectrum.exponent
+            top = float(shifted(spectrum.values[:1], scale))
+            before, size = float(spreads[layer - 1].norm()), float(spreads[layer].norm())
+            grown *= top * before / size if size > 0 else math.inf
+            parts.append((layer * unit + self.spread_accuracy) * grown)
         return torch.tensor(parts, dtype=torch.float64)
 
 
-def full_svd(weight: Tensor) -> SVD:
-    """Decompose a matrix with both bases complete."""
-    left, values, right = torch.linalg.svd(weight, full_matrices=True)
-    return SVD(left, values, right.T)
+def _chain(
+    weights: Sequence[Tensor], biases: Sequence[Tensor] | None, num_features: int, output_scale: float
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], torch.dtype]:
+    """Checked weights and biases as doubles, and the coarsest dtype that the weights came in."""
+    if not weights:
+        raise ValueError("`model` must hold at least one weight matrix, got none")
+    check_weights(weights, num_features)
+    offsets = [torch.zeros(len(weight)) for weight in weights] if biases is None else list(biases)
+    check_biases(offsets, weights)
+    if not (math.isfinite(output_scale) and output_scale > 0):
+        raise ValueError(f"`output_scale` must be a positive number, got {output_scale!r}")
+    dtype = min((weight.dtype for weight in weights), key=lambda kind: -torch.finfo(kind).eps)
+    doubles = tuple(weight.cpu().double() for weight in weights)
+    return doubles, tuple(bias.detach().cpu().double() for bias in offsets), dtype
 
 
-def check_inputs(inputs: Tensor) -> None:
-    """Raise unless there are samples, each with features, all of them finite."""
-    if inputs.ndim < 2 or len(inputs) == 0:
-        raise ValueError(f"`inputs` must have shape (samples, features), got {tuple(inputs.shape)}")
-    finite = torch.isfinite(inputs).flatten(1).all(1)
-    if not bool(finite.all()):
-        place = int((~finite).nonzero()[0])
-        raise ValueError(f"`inputs` must be finite, got NaN or infinity in sample {place}; leave such samples out")
+def _class_means(columns: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+    """Means of the classes present, about a sample of each class, so that large offsets do not cost digits."""
+    present = counts.nonzero().flatten()
+    means = columns.new_zeros(len(columns), len(present))
+    for place, index in enumerate(present):
+        own = columns[:, labels == index]
+        means[:, place] = own[:, 0] + (own - own[:, :1]).mean(1)
+    return means
 
 
-def check_labels(labels: Tensor, num_samples: int, num_classes: int | None = None) -> None:
-    """Raise unless there is one class index per sample, of at least two classes; None if the outputs are unknown."""
-    if labels.ndim != 1 or len(labels) != num_samples or labels.is_floating_point() or labels.is_complex():
-        raise ValueError(
-            f"`labels` must hold one integer per sample ({num_samples}), "
-            f"got {labels.dtype} of shape {tuple(labels.shape)}"
-        )
-    expected = "≥ 0" if num_classes is None else f"in [0, {num_classes}), one per output of the network"
-    wrong = ((labels < 0) | (labels >= (math.inf if num_classes is None else num_classes))).nonzero()
-    if wrong.numel():
-        place = int(wrong[0])
-        raise ValueError(f"`labels` must hold integers {expected}, got {int(labels[place])} at position {place}")
-    if int(labels.max()) == int(labels.min()):
-        raise ValueError(
-            "`labels` must hold at least two classes, got one; D_l and S_l compare classes with each other"
-        )
-
-
-def _check_weights(weights: Sequence[Tensor], num_features: int) -> None:
-    """Raise unless the weights are finite float matrices that chain from the inputs on."""
-    width = num_features
-    for layer, weight in enumerate(weights, start=1):
-        if weight.ndim != 2 or not weight.is_floating_point():
-            raise ValueError(
-                f"weight {layer} must be a real matrix of shape (out, in), got {weight.dtype} of shape "
-                f"{tuple(weight.shape)}; convolutions and biases have no place in a deep linear network"
-            )
-        if weight.shape[1] != width:
-            before = "`inputs` have" if layer == 1 else f"weight {layer - 1} gives"
-            raise ValueError(
-                f"weight {layer} takes {weight.shape[1]} features but {before} {width}; weights are (out, in)"
-            )
-        if not bool(torch.isfinite(weight).all()):
-            raise ValueError(f"weight {layer} holds NaN or infinite entries; verify a network whose training converged")
-        width = weight.shape[0]
+def _reduced(residuals: Tensor) -> Tensor:
+    """A matrix of at most d₀ columns with the same RRᵀ, to the accuracy of R itself."""
+    if residuals.shape[1] <= residuals.shape[0] or not bool(torch.isfinite(residuals).all()):
+        return residuals
+    return torch.linalg.qr(residuals.T, mode="r").R.T

@@ -8,19 +8,21 @@ import torch
 from torch import Tensor, nn
 
 from neurocollapse.theory.assumptions import Assumption
+from neurocollapse.theory.checks import check_inputs, check_labels
 from neurocollapse.theory.conditions import PRACTICAL, Exactness, shared_assumptions
 from neurocollapse.theory.measured import measure_problem
 from neurocollapse.theory.posterior import POSTERIOR
 from neurocollapse.theory.printed import PRINTED
 from neurocollapse.theory.prior import PRIOR
-from neurocollapse.theory.problem import LinearProblem, check_inputs, check_labels
+from neurocollapse.theory.problem import LinearProblem
+from neurocollapse.theory.robust import ROBUST
 from neurocollapse.theory.table import progressive_dataset, whole_network_dataset
 from neurocollapse.theory.tail import LinearTail, linear_tail
 from neurocollapse.theory.theorem import Applied, Case, Theorem
 from neurocollapse.theory.verdict import Verdict, Verification
 
 TITLE = "Progressive compression and separation"
-THEOREMS: tuple[Theorem, ...] = (PRIOR, POSTERIOR, PRINTED)
+THEOREMS: tuple[Theorem, ...] = (PRIOR, ROBUST, POSTERIOR, PRINTED)
 """What `verify` holds against a network."""
 
 
@@ -63,9 +65,8 @@ def verify(
         may move a measurement further than this, the verdict is "assumptions unmet".
     exactness
         When A2 and A3 count as met: `PRACTICAL` (interior imbalance 1 % of σ_K², fit 10 %) for trained networks,
-        `EXACT` (1e−8) for constructed ones. The a-priori theorem takes them as exact: a measurement outside its
-        bracket by a part of itself no larger than the largest of their residuals above 1e−8 is "assumptions unmet",
-        one further outside is "violated".
+        `EXACT` (1e−8) for constructed ones. The a-priori theorem takes them as exact: while a residual is above 1e−8,
+        a measurement outside its bracket is "assumptions unmet". The robust theorem has the residuals in its bounds.
     output_scale
         α, if the network's output is α W_{L:1} x.
     separation_means
@@ -115,7 +116,7 @@ def _of_problem(
     measured = measure_problem(problem)
     case = Case(problem, measured, options.exactness, options.tolerance)
     applied = [theorem.applied(case) for theorem in THEOREMS]
-    found = shared_assumptions(*case)
+    found = shared_assumptions(problem, measured, options.exactness, options.tolerance)
     assumptions = {one.name: one for one in [*found, *(own for each in applied for own in each.assumptions)]}
     dataset = progressive_dataset(problem, measured, applied, names)
     dtype = str(problem.dtype).removeprefix("torch.")

@@ -113,7 +113,7 @@ def _constants(problem: LinearProblem, measured: Measured) -> dict[str, float | 
         "weights_dtype": str(problem.dtype).removeprefix("torch."),
         "num_layers": problem.depth,
         "num_classes": problem.num_classes,
-        "num_samples": len(problem.inputs),
+        "num_samples": problem.num_samples,
         "samples_per_class": problem.samples_per_class,
         "widths": json.dumps(list(problem.widths)),
         "output_scale": problem.output_scale,

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neurocollapse.theory.assumptions import Assumption
-from neurocollapse.theory.conditions import Exactness
+from neurocollapse.theory.conditions import Exactness, readout
 from neurocollapse.theory.measured import Measured
 from neurocollapse.theory.problem import LinearProblem
 from neurocollapse.theory.verdict import UNMET, VIOLATED, Verdict
@@ -18,7 +19,8 @@ RESOLVED = ("compression", "decay_ratio")
 """Measurements of the within-class spread, in which rounding may be all that is left."""
 
 
-class Case(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Case:
     """A network on its data, measured, and how strictly it is judged.
 
     Attributes
@@ -35,6 +37,29 @@ class Case(NamedTuple):
     measured: Measured
     exactness: Exactness
     tolerance: float
+
+    @cached_property
+    def readout(self) -> tuple[float, float]:
+        """α and e of the last layer; see `conditions.readout`."""
+        return readout(self.problem)
+
+
+class Exactly(NamedTuple):
+    """An assumption that a proof takes as exact.
+
+    Attributes
+    ----------
+    name
+        Of the assumption.
+    limit
+        Residual up to which it is.
+    adds_up
+        Whether the residuals of the layers add up on the way through the network, in the worst case as L².
+    """
+
+    name: str
+    limit: float
+    adds_up: bool = False
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -94,9 +119,9 @@ class Theorem:
         The same → assumptions that it alone measures.
     remarks : callable
         The same → what the reader should know, one line each.
-    taken_as_exact : mapping of str to float
-        Assumptions that the proof takes as exact → up to which residual they are. A bracket that is missed by no more
-        than the largest residual beyond is unmet instead of violated.
+    taken_as_exact : tuple of Exactly
+        Assumptions that the proof takes as exact. While one of them is not, a missed bracket is unmet instead of
+        violated, however far the miss: what the residual may do to the bracket is not known.
     is_open
         Whether its source leaves constants open: its bounds are compared, and never part of the status.
     """
@@ -110,7 +135,7 @@ class Theorem:
     brackets: Callable[[Case, Any], Sequence[Bracket]]
     assume: Callable[[Case, Any], Sequence[Assumption]] = lambda _case, _certificate: ()
     remarks: Callable[[Case, Any], Sequence[str]] = lambda _case, _certificate: ()
-    taken_as_exact: Mapping[str, float] = field(default_factory=dict)
+    taken_as_exact: tuple[Exactly, ...] = ()
     is_open: bool = False
 
     def applied(self, case: Case) -> "Applied":
@@ -136,17 +161,21 @@ class Applied:
     def verdicts(self, case: Case, assumptions: Mapping[str, Assumption]) -> list[Verdict]:
         """One verdict for each claim and layer."""
         unmet = [name for name in self.theorem.needs if name in assumptions and not assumptions[name].met]
-        inexact = self._least_exact(assumptions)
+        inexact = self._least_exact(assumptions, case.problem.depth)
         return [
             _excused(_judged(bracket, layer, case, unmet, self.theorem.reference), inexact)
             for bracket in self.brackets
             for layer in bracket.layers
         ]
 
-    def _least_exact(self, assumptions: Mapping[str, Assumption]) -> Assumption | None:
+    def _least_exact(self, assumptions: Mapping[str, Assumption], depth: int) -> Assumption | None:
         """Which of the assumptions that are taken as exact is furthest from it, if any is not."""
-        limits = self.theorem.taken_as_exact
-        inexact = [one for name, one in assumptions.items() if name in limits and one.residual > limits[name]]
+        inexact = [
+            assumptions[one.name]
+            for one in self.theorem.taken_as_exact
+            if one.name in assumptions
+            and not assumptions[one.name].residual * (depth**2 if one.adds_up else 1) <= one.limit
+        ]
         return max(inexact, key=lambda one: one.residual, default=None)
 
 
@@ -175,8 +204,8 @@ def _judged(bracket: Bracket, layer: int, case: Case, unmet: Sequence[str], refe
 
 
 def _excused(verdict: Verdict, inexact: Assumption | None) -> Verdict:
-    """Call a bracket missed by no more than what is taken as exact misses exactness unmet instead of violated."""
-    if inexact is None or verdict.outcome != VIOLATED or -verdict.slack > inexact.residual:
+    """Call a missed bracket unmet instead of violated while an assumption that the proof takes as exact is not."""
+    if inexact is None or verdict.outcome != VIOLATED:
         return verdict
-    met = f"while {inexact.name} is met to {100 * inexact.residual:.2g} % only"
-    return replace(verdict, outcome=UNMET, reason=f"outside by {-100 * verdict.slack:.2g} %, {met}")
+    met = f"the theorem takes {inexact.name} as exact, and its residual is {inexact.residual:.2g}"
+    return replace(verdict, outcome=UNMET, reason=f"outside by {-100 * verdict.slack:.2g} %; {met}")

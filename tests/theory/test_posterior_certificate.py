@@ -117,7 +117,7 @@ def naive_posterior(weights: list[Tensor], inputs: Tensor, labels: Tensor) -> tu
         y[i + 1] = sigma[i + 1][K] * (y[i] + s[i]) / (sigma[i + 1][K - 1] * g[i])
         share = np.linalg.norm(V[i + 1][:, K : d - K].T @ Z) ** 2 / np.linalg.norm(Z) ** 2
         lower.append(share * sigma[i + 1][d - K - 1] ** 2 / sigma[i + 1][0] ** 2)
-        spread = (1 + x[i + 1] ** 2) * (1 + s[i] ** 2) * (1 + y[i] ** 2)
+        spread = (1 + x[i + 1] ** 2) * (1 + y[i] ** 2)
         upper.append(spread * sigma[i + 1][K] ** 2 / (sigma[i + 1][K - 1] ** 2 * g[i] ** 2))
         Z = W[i] @ Z
     return lower, upper
@@ -137,12 +137,13 @@ def test_the_bounds_equal_an_independent_implementation(train, kind: str, depth:
 def test_what_the_bounds_are_made_of_bounds_what_it_should(trained_case) -> None:
     problem = LinearProblem.of(trained_case.weights, trained_case.inputs, trained_case.labels)
     certificate, K = posterior_certificate(problem), 3
-    spread, means = problem.residuals, problem.centred_means
-    for layer, svd in enumerate(problem.decompositions, start=1):
+    spread, means = problem.spread, problem.centred_means
+    for layer in range(1, problem.depth):
         spread, means = problem.weights[layer - 1] @ spread, problem.weights[layer - 1] @ means
-        inside, outside = svd.left[:, :K].T @ spread, svd.left[:, K:].T @ spread
+        left = torch.linalg.svd(problem.weights[layer - 1]).U
+        inside, outside = left[:, :K].T @ spread, left[:, K:].T @ spread
         assert float(inside.norm() / outside.norm()) <= certificate.within_leading[layer] * (1 + 1e-9)
-        inside, outside = svd.left[:, :K].T @ means, svd.left[:, K:].T @ means
+        inside, outside = left[:, :K].T @ means, left[:, K:].T @ means
         assert float(outside.norm() / inside.norm()) <= certificate.means_trailing[layer] * (1 + 1e-9)
 
 

@@ -229,15 +229,13 @@ def test_layers_that_widen_are_measured_where_features_can_be() -> None:
     X = torch.randn(12, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     problem = LinearProblem.of(linear_weights([8, 20, 20, 3], "orth", 0.5, seed=1), X, torch.arange(12) % 3)
     assert balance(problem.weights).interior_spectral[0] == pytest.approx(0.25)
-    reachable = problem.reachable_weights
+    reachable = problem.reachable.weights
     assert [tuple(weight.shape) for weight in reachable] == [(8, 8), (8, 8), (3, 8)]
     assert balance(reachable).interior_spectral[0] < 1e-14
-    turned = X.T
-    for weight, features in zip(reachable, problem.features, strict=True):
+    for turned, features in zip(problem.reachable.spreads, problem.spreads, strict=True):
         torch.testing.assert_close(turned.T @ turned, features.T @ features)
-        turned = weight @ turned
     square = LinearProblem.of(linear_weights([8, 8, 5, 3]), X, torch.arange(12) % 3)
-    assert all(map(torch.equal, square.weights, square.reachable_weights))
+    assert square.reachable is square
 
 
 def test_theta_does_not_depend_on_the_blocks_it_is_formed_in(monkeypatch) -> None:
