@@ -1,4 +1,4 @@
-"""From copies of weights at some steps to rows of spectra and angles, batched over the steps."""
+"""From copies of weights at some steps to rows of spectra and angles, in tiles of steps."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -16,6 +16,9 @@ from neurocollapse.dynamics.spectra import estimated_imbalance, imbalance, stabl
 
 NUM_PROBES = 32
 """Random vectors that estimate the imbalance of large weights, to within a quarter (√(2/32)) of its square."""
+
+PADDING = -1
+"""The step of copies that only fill a tile: before every step."""
 
 Rows = dict[str, np.ndarray]
 Sides = tuple[Tensor, Tensor]
@@ -48,8 +51,14 @@ class Memory:
 
 
 @torch.no_grad()
-def analyse(steps: Sequence[int], stacks: Sequence[Tensor], layout: Layout, memory: Memory) -> Rows:
+def analyse(
+    steps: Sequence[int], stacks: Sequence[Tensor], layout: Layout, memory: Memory, *, num_before: int = 0
+) -> Rows:
     """Measure every layer at every step; remembers the reference's singular vectors when it comes by.
+
+    The last bits of a batched decomposition depend on the size of the batch and on the place in it. Which steps are
+    analysed together depends on the clock and on interruptions, so the batches are tiles of a fixed size, in which the
+    n-th row of a run always has the same place: an interrupted run ends with the bits of an unbroken one.
 
     Parameters
     ----------
@@ -57,27 +66,47 @@ def analyse(steps: Sequence[int], stacks: Sequence[Tensor], layout: Layout, memo
         Ascending.
     stacks
         One tensor (steps, rows, columns) a layer.
+    num_before
+        Rows of the run before these.
     """
+    rows = layout.rows(len(steps))
+    done = 0
     with ExitStack() as in_full_precision:
         for device in {stack.device.type for stack in stacks}:
             in_full_precision.enter_context(torch.autocast(device, enabled=False))
-        return _analysed(steps, stacks, layout, memory)
+        while done < len(steps):
+            place = (num_before + done) % layout.tile
+            part = slice(done, min(len(steps), done + layout.tile - place))
+            filled = [*steps[part], *[steps[part][-1]] * layout.tile][: layout.tile - place]
+            tiles = [_tile(stack[part], place, layout.tile) for stack in stacks]
+            found = _analysed([PADDING] * place + filled, tiles, layout, memory)
+            for name, values in found.items():
+                rows[name][part] = values[place : place + part.stop - done]
+            done = part.stop
+    return rows
+
+
+def _tile(stack: Tensor, place: int, size: int) -> Tensor:
+    """A tile that holds some matrices from a place on, and copies of the first elsewhere."""
+    tile = stack[:1].repeat(size, 1, 1)
+    tile[place : place + len(stack)] = stack
+    return tile
 
 
 def _analysed(steps: Sequence[int], stacks: Sequence[Tensor], layout: Layout, memory: Memory) -> Rows:
-    """The rows of `analyse`."""
+    """The rows of one tile."""
     rows = layout.rows(len(steps))
     first = _first_compared(steps, layout, memory)
     frames = list(memory.frames)
     for layer, stack in enumerate(stacks):
-        done = _spectra(layer, steps, stack, layout, memory.start[layer], rows, vectors=first < len(steps))
+        done = _spectra(layer, steps, stack, layout, memory.start[layer], rows, first)
         if done is None:
             continue
         left, right = done
         if len(frames) == layer:
-            known = 1.0 if _has_directions(rows, layer, first)[0] else torch.nan
+            known = 1.0 if _has_directions(rows, layer)[first] else torch.nan
             frames.append((frame_of(known * left[first], layer, layout), frame_of(known * right[first], layer, layout)))
-        _angles(layer, (left[first:], right[first:]), frames[layer], layout, rows, first)
+        _angles(layer, (left, right), frames[layer], layout, rows, first)
     _imbalances(steps, stacks, layout, rows)
     if first < len(steps) and not memory.frames:
         memory.frames, memory.reference_step = frames, steps[first]
@@ -93,14 +122,14 @@ def _first_compared(steps: Sequence[int], layout: Layout, memory: Memory) -> int
 
 
 def _spectra(
-    layer: int, steps: Sequence[int], stack: Tensor, layout: Layout, start: Tensor, rows: Rows, *, vectors: bool
+    layer: int, steps: Sequence[int], stack: Tensor, layout: Layout, start: Tensor, rows: Rows, first: int
 ) -> Sides | None:
-    """Fill in singular values, ranks and drift; return the left and right singular vectors where they are wanted."""
+    """Fill in singular values, ranks and drift; return the singular vectors if any row from `first` on wants them."""
     finite = stack.isfinite().all(dim=2).all(dim=1)
     stack = torch.where(finite[:, None, None], stack, 0.0)
     counts = bool(start.isfinite().all())
     measure = _sketched if layout.sketched[layer] else _full
-    found, sides = measure(layer, steps, stack, layout, start if counts else torch.zeros_like(start), vectors)
+    found, sides = measure(layer, steps, stack, layout, start if counts else torch.zeros_like(start), first)
     if not counts:
         found["drift_singular_values"].fill_(torch.nan)
     absent = ~finite.cpu().numpy()
@@ -112,14 +141,16 @@ def _spectra(
 
 
 def _full(
-    layer: int, steps: Sequence[int], stack: Tensor, layout: Layout, start: Tensor, vectors: bool
+    layer: int, steps: Sequence[int], stack: Tensor, layout: Layout, start: Tensor, first: int
 ) -> tuple[dict[str, Tensor], Sides | None]:
-    """Decompose every step in full, in float64."""
+    """Decompose every step in full, in float64; where vectors come along, the values have other last bits."""
     stack, start = stack.cpu().double(), start.cpu().double()
+    vectors = first < len(steps)
     if vectors:
         left, values, right = torch.linalg.svd(stack, full_matrices=False)
-    else:
-        values = torch.linalg.svdvals(stack)
+    if not vectors or first > steps.count(PADDING):
+        alone = torch.linalg.svdvals(stack)
+        values = torch.cat([alone[:first], values[first:]]) if vectors else alone
     kept = layout.kept[layer]
     found = {
         "singular_values": values[:, :kept],
@@ -133,7 +164,7 @@ def _full(
 
 
 def _sketched(
-    layer: int, steps: Sequence[int], stack: Tensor, layout: Layout, start: Tensor, vectors: bool
+    layer: int, steps: Sequence[int], stack: Tensor, layout: Layout, start: Tensor, first: int
 ) -> tuple[dict[str, Tensor], Sides | None]:
     """Find the leading components of every step from a sketch, in the weights' own precision."""
     dtype = torch.float64 if stack.dtype == torch.float64 else torch.float32
@@ -150,12 +181,12 @@ def _sketched(
         "stable_rank": stable_rank(values, torch.linalg.matrix_norm(stack.to(dtype)).square()),
     }
     sides = torch.stack([one.left for one in own]), torch.stack([one.right for one in own])
-    return found, sides if vectors else None
+    return found, sides if first < len(steps) else None
 
 
-def _has_directions(rows: Rows, layer: int, first: int) -> np.ndarray:
+def _has_directions(rows: Rows, layer: int) -> np.ndarray:
     """Which matrices are neither zero nor infinite, so that their singular vectors mean something."""
-    has: np.ndarray = rows["singular_values"][first:, layer, 0] > 0
+    has: np.ndarray = rows["singular_values"][:, layer, 0] > 0
     return has
 
 
@@ -164,7 +195,8 @@ def _angles(layer: int, sides: Sides, frames: tuple[Frame, Frame], layout: Layou
     if not all(frame.is_known for frame in frames):
         return
     edge = layout.edges[layer]
-    absent = ~_has_directions(rows, layer, first)
+    absent = ~_has_directions(rows, layer)
+    absent[:first] = True
     for side, (vectors, frame) in enumerate(zip(sides, frames, strict=True)):
         leading, trailing = frame.edge_angles(vectors, edge)
         found = {"top_angle": leading}
@@ -173,7 +205,7 @@ def _angles(layer: int, sides: Sides, frames: tuple[Frame, Frame], layout: Layou
         for name, angles in found.items():
             filled = angles.double().cpu().numpy()
             filled[absent] = np.nan
-            target = rows[name][first:, layer, side]
+            target = rows[name][:, layer, side]
             target[(slice(None), *map(slice, filled.shape[1:]))] = filled
 
 

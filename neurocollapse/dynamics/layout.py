@@ -15,6 +15,8 @@ FULL_UP_TO = 256
 """Smaller side up to which a matrix is decomposed in full by default: about 20 ms, a few steps of such a layer."""
 NUM_LEADING = 32
 """Components kept of larger matrices by default."""
+MOST_TILED, TILE_VALUES = 64, 2**15
+"""Steps that are decomposed together, and numbers in them: a large matrix gains nothing from company."""
 SIDES = ("left", "right")
 
 ROY = "Roy and Vetterli, EUSIPCO 2007"
@@ -112,6 +114,12 @@ class Layout:
         """Which layers are decomposed from a sketch: where little of a large spectrum is wanted."""
         pairs = zip(self.kept, self.shapes, strict=True)
         return tuple(2 * (kept + OVERSAMPLE) < min(shape) for kept, shape in pairs)
+
+    @property
+    def tile(self) -> int:
+        """How many steps are decomposed together: always as many, see `analyse`."""
+        largest = max(rows * columns for rows, columns in self.shapes)
+        return max(1, min(MOST_TILED, TILE_VALUES // largest))
 
     @property
     def edges(self) -> tuple[int, ...]:

@@ -65,10 +65,10 @@ class Frame:
         sine = sine.clamp(max=1.0)
         steep = sine.square() > 0.5
         angle = sine.asin()
-        if steep.any():
-            cosine = torch.linalg.svdvals(self.middle.T @ middle[steep])[..., -1]
-            angle[steep] = cosine.clamp(max=1.0).acos()
-        return angle
+        if not steep.any():
+            return angle
+        cosine = torch.linalg.svdvals(self.middle.T @ middle)[..., -1]
+        return torch.where(steep, cosine.clamp(max=1.0).acos(), angle)
 
 
 def _spectral_norm(matrix: Tensor) -> Tensor:
@@ -79,7 +79,11 @@ def _spectral_norm(matrix: Tensor) -> Tensor:
 
 
 def frame_of(vectors: Tensor, layer: int, layout: Layout) -> Frame:
-    """The frame of one side of a layer at the reference step; neither a sketch nor the unknown has a middle."""
+    """The frame of one side of a layer at the reference step; neither a sketch nor the unknown has a middle.
+
+    The vectors are laid out as a file gives them back: products of another layout differ in their last bits.
+    """
+    vectors = vectors.clone(memory_format=torch.contiguous_format)
     if layout.sketched[layer] or vectors.isnan().any():
         return Frame(vectors, vectors[:, :0], None)
     return Frame.of(vectors, layout.edges[layer])

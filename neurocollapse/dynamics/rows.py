@@ -1,6 +1,7 @@
 """Where a tracker's rows are kept: in memory, or in a NetCDF file that grows along `step`."""
 
 import io
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -29,14 +30,28 @@ CHUNK_VALUES = 8192
 """Numbers in one chunk of a file, 64 KiB: few enough to read a row, many enough to compress."""
 
 START_KIND = "tracker start"
+SEEN = "seen"
+"""Attribute of a file: the last step that the tracker was shown, and the most that lay between two, as JSON."""
 
 
 class Store(Protocol):
-    """Rows by step."""
+    """Rows by step.
+
+    Attributes
+    ----------
+    seen : tuple of int, or None
+        The last step that the tracker was shown, recorded or not, and the most that lay between two of them.
+    """
+
+    seen: tuple[int, int] | None
 
     @property
     def last(self) -> int | None:
         """The last step, None without rows."""
+
+    @property
+    def count(self) -> int:
+        """The number of rows."""
 
     @property
     def due(self) -> bool:
@@ -49,7 +64,7 @@ class Store(Protocol):
         """Add rows at the end, and keep what they were compared to."""
 
     def write(self) -> None:
-        """Write the rows that wait."""
+        """Write the rows that wait, and the steps seen."""
 
     def cut(self, step: int) -> int | None:
         """Drop the rows at this step and later; return the last step that stays."""
@@ -67,6 +82,7 @@ class InMemory:
         self.blocks: Rows = layout.rows(0)
         self._new: list[Rows] = []
         self.due = False
+        self.seen: tuple[int, int] | None = None
 
     def keep(self, memory: Memory) -> None:
         """The memory lives as long as the rows do."""
@@ -78,6 +94,11 @@ class InMemory:
     def last(self) -> int | None:
         """The last step, None without rows."""
         return self.steps[-1] if self.steps else None
+
+    @property
+    def count(self) -> int:
+        """The number of rows."""
+        return len(self.steps)
 
     def append(self, steps: Sequence[int], rows: Rows, memory: Memory) -> None:
         """Add rows at the end."""
@@ -118,12 +139,18 @@ class RowFile:
         self._written, self._duration = time.monotonic(), 0.0
         if not path.exists():
             self._create()
-        self._last = _last(_steps(path))
+        steps, self.seen = _steps(path), _seen(path)
+        self._last, self._count, self._seen = _last(steps), len(steps), self.seen
 
     @property
     def last(self) -> int | None:
         """The last step, None without rows."""
         return self._waiting[-1][0][-1] if self._waiting else self._last
+
+    @property
+    def count(self) -> int:
+        """The number of rows."""
+        return self._count + sum(len(steps) for steps, _ in self._waiting)
 
     @property
     def due(self) -> bool:
@@ -139,9 +166,9 @@ class RowFile:
             self.write()
 
     def write(self) -> None:
-        """Write the rows that wait."""
+        """Write the rows that wait, and the steps seen, in one step."""
         self._written = time.monotonic()
-        if not self._waiting:
+        if not self._waiting and self.seen == self._seen:
             return
         with self._edited() as file:
             self._check_is_ours(file.variables["step"][...])
@@ -151,7 +178,7 @@ class RowFile:
                 for name, values in rows.items():
                     file.variables[name][before:] = values
                 file.variables["step"][before:] = np.asarray(steps, dtype=np.int64)
-        self._last, self._waiting = self.last, []
+        self._last, self._count, self._waiting = self.last, self.count, []
         self._duration = time.monotonic() - self._written
 
     def cut(self, step: int) -> int | None:
@@ -164,7 +191,7 @@ class RowFile:
         if kept < len(steps):
             with self._edited() as file:
                 file.resize_dimension("step", kept)
-        self._last = _last(steps[:kept])
+        self._last, self._count = _last(steps[:kept]), kept
         return self._last
 
     def dataset(self) -> xr.Dataset:
@@ -205,7 +232,9 @@ class RowFile:
             copy = io.BytesIO(self.path.read_bytes())
             with h5netcdf.File(copy, "a") as file:
                 yield file
+                file.attrs[SEEN] = json.dumps(self.seen)
             part.write_bytes(copy.getbuffer())
+        self._seen = self.seen
 
     def _check_is_ours(self, steps: np.ndarray) -> None:
         """Two trackers that append to one file would mix their rows."""
@@ -276,6 +305,13 @@ def _steps(path: Path) -> np.ndarray:
     with h5netcdf.File(path, "r") as file:
         steps: np.ndarray = file.variables["step"][...]
     return steps
+
+
+def _seen(path: Path) -> tuple[int, int] | None:
+    """The steps that a file's tracker was shown."""
+    with h5netcdf.File(path, "r") as file:
+        found = json.loads(str(file.attrs.get(SEEN, "null")))
+    return None if found is None else (int(found[0]), int(found[1]))
 
 
 def _last(steps: np.ndarray) -> int | None:

@@ -1,7 +1,8 @@
 """Spectra and singular subspaces of weights along any training run."""
 
 import html
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,11 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from neurocollapse.dynamics.analysis import Memory, analyse
 from neurocollapse.dynamics.errors import TrackerError
 from neurocollapse.dynamics.layout import Layout, Options
 from neurocollapse.dynamics.matrices import Weights, as_matrix, matrix_places, named_matrices
-from neurocollapse.dynamics.rows import InMemory, RowFile, Store, stored_layout, stored_memory
-from neurocollapse.dynamics.snapshots import Snapshots
+from neurocollapse.dynamics.rows import RowFile, stored_layout
+from neurocollapse.dynamics.run import Run
 from neurocollapse.support.checks import integer
 from neurocollapse.support.table import html_table
 
@@ -69,11 +69,15 @@ class WeightTracker:
     the run goes on that its file holds, or one starts over: then it is not later than the first that the file's run
     saw, all rows are dropped, and W(0) is what was handed over.
 
+    `fit` and `descend` write the rows before their own `resume` file, so that after a crash at any moment the tracker's
+    file holds every step once, with the bits of an unbroken run. In a loop of your own, call `flush` before you save a
+    checkpoint. A run that goes on behind steps which its file has lost is refused.
+
     Raises
     ------
     TrackerError
-        If weights or `path` belong to another network, another tracker wrote to `path` meanwhile, or weights are not
-        real floating-point numbers.
+        If weights or `path` belong to another network, another tracker wrote to `path` meanwhile, weights are not
+        real floating-point numbers, or a run goes on later than its file.
 
     Examples
     --------
@@ -110,7 +114,7 @@ class WeightTracker:
         self._model = model if isinstance(model, nn.Module) else None
         self._readers: tuple[nn.Module, list[Callable[[], Tensor]]] | None = None
         self._places: tuple[int, list[int]] | None = None
-        self._run: _Run | None = None
+        self._run: Run | None = None
         if model is not None:
             with torch.no_grad():
                 given = [matrix.detach().clone() for matrix in self._matrices(model)]
@@ -118,14 +122,14 @@ class WeightTracker:
 
     def __call__(self, progress: Any) -> None:
         """Record as an event: of anything with `step` and either `model` or `weights`."""
-        weights = getattr(progress, "model", self._model)
-        self.record(progress.step, progress.weights if weights is None else weights)
+        self.record(progress.step, self._weights(progress))
 
     def record(self, step: int, model: Weights) -> None:
         """Record the weights at a step, if it is one of those wanted; the first call tells where the run begins."""
         run = self._run
         if run is None or not run.has_begun:
             run = self._begin(step, model)
+        run.see(step)
         if step % self.every if self.steps is None else step not in self.steps:
             return
         if torch.is_grad_enabled():
@@ -138,6 +142,40 @@ class WeightTracker:
         """Analyse what has been copied, and write it where there is a file."""
         if self._run is not None:
             self._run.flush()
+
+    def commit(self, progress: Any) -> None:
+        """Keep everything up to a step, before the file from which the training goes on says that it came so far.
+
+        `fit` and `descend` call it of an event that has it.
+        """
+        run = self._run
+        if run is None or not run.has_begun:
+            run = self._begin(progress.step, self._weights(progress))
+        run.see(progress.step)
+        run.flush()
+
+    def resume(self, progress: Any) -> None:
+        """Go on behind a step: later rows are dropped, as the training repeats them.
+
+        `fit` and `descend` call it of an event that has it, instead of "on_start", where they go on from a file.
+
+        Raises
+        ------
+        TrackerError
+            If the tracker's file lacks a step up to there. Without a file, a warning says so.
+        """
+        run = self._opened(self._weights(progress))
+        step = int(progress.step)
+        lacks_some = self._wants_any(run.first_unseen, step + 1)
+        if lacks_some and self.path is not None:
+            raise TrackerError(self._gap(run.first_unseen, step + 1))
+        if lacks_some:
+            warnings.warn(
+                f"the tracker lacks steps {run.first_unseen} to {step} of the run that goes on, and drift counts from "
+                "its later start; name a file in `path` to keep them",
+                stacklevel=2,
+            )
+        run.go_on_behind(step)
 
     def to_dataset(self) -> xr.Dataset:
         """Everything recorded, along `step`, `layer` and `component`; what is beyond a layer's own size is NaN."""
@@ -165,15 +203,42 @@ class WeightTracker:
         rows = [[name, f"{outputs:,} × {inputs:,}"] for name, (outputs, inputs) in named]
         return f"<p>{html.escape(repr(self))}</p>{html_table(['layer', 'outputs × inputs'], rows)}"
 
-    def _begin(self, step: int, weights: Weights) -> "_Run":
+    def _weights(self, progress: Any) -> Weights:
+        """The weights of an event."""
+        weights: Weights | None = getattr(progress, "model", self._model)
+        return progress.weights if weights is None else weights
+
+    def _begin(self, step: int, weights: Weights) -> Run:
         """Begin at the first step that is seen, whether or not it is one of those wanted."""
+        run = self._opened(weights)
+        far = not run.starts_over_at(step) and step - run.first_unseen >= run.stride
+        if far and self._wants_any(run.first_unseen, step):
+            raise TrackerError(self._gap(run.first_unseen, step))
+        run.begin(int(step))
+        return run
+
+    def _opened(self, weights: Weights) -> Run:
+        """The run, which the first weights open that there are."""
         if self._run is None:
             with torch.no_grad():
                 self._run = self._open(weights, [])
-        self._run.begin(int(step))
         return self._run
 
-    def _open(self, weights: Weights, given: list[Tensor]) -> "_Run":
+    def _wants_any(self, first: int, end: int) -> bool:
+        """Whether any of the steps from `first` up to before `end` is one to record."""
+        if self.steps is not None:
+            return any(first <= step < end for step in self.steps)
+        return -(-first // self.every) * self.every < end
+
+    def _gap(self, first: int, end: int) -> str:
+        """What to say of lost steps."""
+        lost = f"step {first}" if end == first + 1 else f"steps {first} to {end - 1}"
+        return (
+            f"{self.path} lacks {lost} of the run that goes on at step {end}; go on from a checkpoint before them, or "
+            "delete the tracker's file and that of the training"
+        )
+
+    def _open(self, weights: Weights, given: list[Tensor]) -> Run:
         """Find out what is tracked, and open the file if there is one."""
         matrices = {name: read() for name, read in named_matrices(weights, self.layers).items()}
         for name, matrix in matrices.items():
@@ -183,7 +248,7 @@ class WeightTracker:
                     "other weights with `layers`"
                 )
         shapes = tuple((matrix.shape[0], matrix.shape[1]) for matrix in matrices.values())
-        return _Run.open(Layout(tuple(matrices), shapes, self.options), self.path, given)
+        return Run.open(Layout(tuple(matrices), shapes, self.options), self.path, given)
 
     def _matrices(self, weights: Weights) -> list[Tensor]:
         """The matrices as they are now; which of the weights they are is looked up once."""
@@ -195,74 +260,3 @@ class WeightTracker:
             places = matrix_places(weights, self.layers)
             self._places = len(weights), places
         return [as_matrix(weights[place]) for place in self._places[1]]
-
-
-class _Run:
-    """The rows of one run, and the copies that are not rows yet."""
-
-    def __init__(self, layout: Layout, store: Store, memory: Memory, given: list[Tensor]) -> None:
-        self.layout = layout
-        self.store = store
-        self.memory = memory
-        self.given = given
-        self.last = store.last
-        self.snapshots: Snapshots | None = None
-        self.has_begun = False
-
-    @classmethod
-    def open(cls, layout: Layout, path: Path | None, given: list[Tensor]) -> "_Run":
-        """A new run, or the one in the file."""
-        if path is None:
-            return cls(layout, InMemory(layout), Memory(), given)
-        if not path.exists():
-            return cls(layout, RowFile(path, layout), Memory(), given)
-        if difference := layout.difference(stored_layout(path)):
-            raise TrackerError(f"{path} tracks another run ({difference}); name another file")
-        return cls(layout, RowFile(path, layout), stored_memory(path, layout), given)
-
-    def begin(self, step: int) -> None:
-        """Go on with the run in the file; or start over, if this first step is not later than that one's."""
-        if self.memory.first_step is None or step <= self.memory.first_step:
-            self.last = self.store.cut(step)
-            self.memory = Memory(list(self.given), start_is_given=bool(self.given), first_step=step)
-            self.store.keep(self.memory)
-        self.has_begun = True
-
-    def add(self, step: int, matrices: Sequence[Tensor]) -> None:
-        """Copy the matrices of a step; analyse when there is no more room."""
-        if self.last is not None and step <= self.last:
-            self._go_back_to(step)
-        if self.snapshots is None:
-            self.snapshots = Snapshots(self.layout, matrices)
-        self.snapshots.add(step, matrices)
-        if not self.memory.start:
-            self.memory.start = self.given or [matrix.detach().clone() for matrix in matrices]
-            self.memory.start_is_given = bool(self.given)
-        self.last = step
-        if self.store.due:
-            self.flush()
-        elif self.snapshots.full:
-            self._analyse()
-
-    def flush(self) -> None:
-        """Turn the copies into rows, and write the rows."""
-        self._analyse()
-        self.store.write()
-
-    def _analyse(self) -> None:
-        """Turn the copies into rows."""
-        if self.snapshots is not None and self.snapshots.steps:
-            steps, stacks = self.snapshots.take()
-            rows = analyse(steps, stacks, self.layout, self.memory)
-            self.store.append(steps, rows, self.memory)
-
-    def _go_back_to(self, step: int) -> None:
-        """Drop what was recorded at this step and later; a start that was given stays, the first weights do not."""
-        self.flush()
-        self.last = self.store.cut(step)
-        if self.memory.reference_step is not None and self.memory.reference_step >= step:
-            self.memory.frames, self.memory.reference_step = [], None
-        if self.last is None:
-            first = self.memory.first_step
-            self.memory.first_step = step if first is None else min(step, first)
-            self.memory.start = self.memory.start if self.memory.start_is_given else []

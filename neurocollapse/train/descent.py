@@ -14,6 +14,7 @@ from neurocollapse.support.checks import integer, non_negative_number, positive_
 from neurocollapse.support.choices import check_choice
 from neurocollapse.train.descent_file import Course, DescentFile
 from neurocollapse.train.digests import tensor_digest
+from neurocollapse.train.events import Journal, journals
 from neurocollapse.train.settings import TrainingError
 from neurocollapse.train.squared_error import Engine, LinearEngine, ModuleEngine, Objective
 
@@ -189,32 +190,47 @@ class _Run:
     def to(self, num_steps: int, course: Course) -> Descent:
         """Take updates until `num_steps` or the tolerance is reached."""
         step = first = len(course.losses)
+        known = journals(self.events)
         while True:
             loss = self.engine.loss()
             if not math.isfinite(loss):
                 raise TrainingError(f"the loss is {loss} at step {step}; use a smaller learning rate")
             progress = DescentProgress(step, loss, self.engine.parameters)
-            self._tell("on_start", progress, when=step == first)
+            if step == first:
+                self._start(progress, known)
             self._tell("on_step", progress)
             converged = loss <= self.tolerance
             if converged or step >= num_steps:
                 break
             if self.file is not None and step > first and step % self.save_every == 0:
-                self.file.save(self.engine.parameters, course)
+                self._save(self.file, course, progress, known)
             rate = self.rate(step)
             self.engine.update(rate, self.weight_decay)
             course.losses.append(loss)
             course.rates.append(float(rate))
             step += 1
         if self.file is not None:
-            self.file.save(self.engine.parameters, course)
+            self._save(self.file, course, progress, known)
         self._tell("on_end", progress)
         weights = tuple(weight.detach().contiguous() for weight in self.engine.parameters)  # as safetensors needs
         return Descent(weights, torch.tensor([*course.losses, loss], dtype=torch.float64), step, converged)
 
-    def _tell(self, event: str, progress: DescentProgress, *, when: bool = True) -> None:
+    def _save(self, file: DescentFile, course: Course, progress: DescentProgress, known: Sequence[Journal]) -> None:
+        """Write the files of the events, then the one that says how far the run has come."""
+        for journal in known:
+            journal.commit(progress)
+        file.save(self.engine.parameters, course)
+
+    def _start(self, progress: DescentProgress, known: Sequence[Journal]) -> None:
+        """Tell the events that the run starts; those with files of their own, where it goes on."""
+        for journal in known if progress.step else ():
+            journal.resume(progress)
+        if not (progress.step and isinstance(self.events.get("on_start"), Journal)):
+            self._tell("on_start", progress)
+
+    def _tell(self, event: str, progress: DescentProgress) -> None:
         """Call the event's function if there is one."""
-        if when and event in self.events:
+        if event in self.events:
             self.events[event](progress)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
@@ -46,6 +47,29 @@ class Progress:
 
 
 Event = Callable[[Progress], object]
+
+
+@runtime_checkable
+class Journal(Protocol):
+    """An event that keeps a file of its own, which must not fall behind that of the training.
+
+    A training with a `resume` file asks it to write before it writes itself. After a crash at any moment, the journal
+    then knows at least as much as the training, and drops what the training repeats.
+    """
+
+    def __call__(self, progress: Any) -> object:
+        """Take note of an event."""
+
+    def commit(self, progress: Any) -> None:
+        """Write everything up to this step."""
+
+    def resume(self, progress: Any) -> None:
+        """Go on behind this step, and forget later ones; raise if earlier ones are missing."""
+
+
+def journals(events: Mapping[str, Any]) -> list[Journal]:
+    """The events that keep files of their own, each once."""
+    return list({id(event): event for event in events.values() if isinstance(event, Journal)}.values())
 
 
 def checked_events(events: Mapping[str, Event] | None) -> dict[str, Event]:

@@ -16,7 +16,7 @@ from neurocollapse.support.quiet import in_mode, kept_random_state, seed_random_
 from neurocollapse.train.batch import check_outputs, class_indices
 from neurocollapse.train.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from neurocollapse.train.digests import data_digests
-from neurocollapse.train.events import Event, Progress, checked_events
+from neurocollapse.train.events import Event, Journal, Progress, checked_events, journals
 from neurocollapse.train.settings import Settings, TrainingError, loss_of
 
 
@@ -80,7 +80,8 @@ def fit(
         Seed of the run.
     events
         Functions of a `Progress`, by name: on_start, before_epoch, after_batch, after_epoch, on_end. They may look at
-        the model and run it in eval mode; that changes nothing in the training.
+        the model and run it in eval mode; that changes nothing in the training. A `WeightTracker` writes its file
+        before the `resume` file is written, and goes on with it.
     resume
         A file that keeps the finished epochs: written after each, and continued from where it exists. The result is
         that of the unbroken run to the last bit; so a run that ends before there is a file leaves the model as it was.
@@ -131,13 +132,34 @@ class _Run:
     def batches_per_epoch(self) -> int:
         return len(_batches(torch.arange(len(self.data)), self.settings.batch_size))
 
+    @property
+    def journals(self) -> list[Journal]:
+        """The events that keep files of their own."""
+        return journals(self.events)
+
     def emit(self, name: str, epoch: int, loss: float, accuracy: float) -> None:
-        """Call one event so that looking does not change training: random state and train mode are put back."""
-        if name not in self.events:
-            return
+        """Call one event."""
+        if name in self.events:
+            self.tell(self.events[name], epoch, loss, accuracy)
+
+    def tell(self, event: Event, epoch: int, loss: float, accuracy: float) -> None:
+        """Call a function so that looking does not change training: random state and train mode are put back."""
         with kept_random_state(self.device):
-            self.events[name](Progress(epoch, self.step, loss, accuracy, self.model))
+            event(Progress(epoch, self.step, loss, accuracy, self.model))
         self.model.train()
+
+    def start(self, history: History, *, resumed: bool) -> None:
+        """Tell the events that training starts; those with files of their own, where it goes on.
+
+        A crash behind the last save may have kept a journal from the end of that epoch: it is told again.
+        """
+        latest = len(history), *_latest(history)
+        for journal in self.journals if resumed else ():
+            self.tell(journal.resume, *latest)
+            if self.events.get("after_epoch") is journal:
+                self.tell(journal, *latest)
+        if not (resumed and isinstance(self.events.get("on_start"), Journal)):
+            self.emit("on_start", *latest)
 
 
 def _train(run: _Run, resume: Path | None, progress: bool) -> History:
@@ -147,7 +169,7 @@ def _train(run: _Run, resume: Path | None, progress: bool) -> History:
         run.digests = data_digests(run.data, run.device)
         history = _continue_from(resume, run) if resume.exists() else history
     run.model.train()
-    run.emit("on_start", len(history), *_latest(history))
+    run.start(history, resumed=run.step > 0)
     epochs = range(len(history), run.settings.epochs)
     shown = {"desc": "training", "unit": "epoch", "total": run.settings.epochs, "initial": len(history)}
     with tqdm(epochs, disable=None if progress else True, **shown) as bar:  # None: only on a terminal
@@ -156,7 +178,7 @@ def _train(run: _Run, resume: Path | None, progress: bool) -> History:
             with _undone_if_nothing_is_kept(run, resume):
                 history = history.extended(*_train_epoch(run, epoch))
                 if resume is not None:
-                    _save(resume, run, history)
+                    _save(resume, run, history)  # the commit: an epoch that is not in this file is repeated
             run.emit("after_epoch", epoch + 1, *_latest(history))
             bar.set_postfix(loss=f"{history.loss[-1]:.2e}", accuracy=f"{history.accuracy[-1]:.1%}", refresh=False)
     run.emit("on_end", len(history), *_latest(history))
@@ -255,7 +277,9 @@ def _check_data(data: Any) -> None:
 
 
 def _save(path: Path, run: _Run, history: History) -> None:
-    """Write everything the next epoch depends on."""
+    """Write everything the next epoch depends on, the files of the events first."""
+    for journal in run.journals:
+        run.tell(journal.commit, len(history), *_latest(history))
     record = {"settings": asdict(run.settings), "num_samples": len(run.data), "step": run.step}
     record |= {"loss": history.loss, "accuracy": history.accuracy, "data": run.digests}
     save_checkpoint(path, run.model, epoch=len(history), optimizer=run.optimizer, record=record)

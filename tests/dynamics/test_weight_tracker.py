@@ -243,7 +243,7 @@ def test_a_zero_weight_has_no_angles() -> None:
 
 def test_a_start_and_frames_elsewhere_are_brought_to_the_weights() -> None:
     layout = Layout(("W_1",), ((60, 60),), Options(5, 1, 0, 0))
-    found, _ = _sketched(0, [0], torch.empty(1, 60, 60, device="meta"), layout, torch.empty(60, 60), vectors=False)
+    found, _ = _sketched(0, [0], torch.empty(1, 60, 60, device="meta"), layout, torch.empty(60, 60), first=1)
     assert found["drift_singular_values"].device.type == "meta"
     frame = Frame(torch.empty(60, 5), torch.empty(60, 0), None)
     angles, _ = frame.edge_angles(torch.empty(1, 60, 5, device="meta"), 1)

@@ -127,20 +127,18 @@ def _tracked(setting: PenultimateSvd, workplace: Workplace, kind: str) -> xr.Dat
     model, name = _start(setting, train, kind)
     path = workplace.file(f"{kind}-weights.nc")
     tracker = WeightTracker(layers=name, every=setting.every, components=setting.width, reference=None, path=path)
-    record: dict[str, Any] = {"on_start": tracker, "after_batch": tracker, "after_epoch": lambda _: tracker.flush()}
-    with tracker:  # what is recorded is on disk no later than the epoch that a continued training begins after
-        fit(
-            model,
-            train,
-            epochs=setting.epochs,
-            batch_size=setting.batch_size,
-            learning_rate=setting.learning_rate,
-            optimizer="momentum",
-            seed=setting.seed,
-            events=record,
-            resume=workplace.file(f"{kind}.safetensors"),
-            progress=workplace.progress,
-        )
+    fit(
+        model,
+        train,
+        epochs=setting.epochs,
+        batch_size=setting.batch_size,
+        learning_rate=setting.learning_rate,
+        optimizer="momentum",
+        seed=setting.seed,
+        events={"on_start": tracker, "after_batch": tracker},
+        resume=workplace.file(f"{kind}.safetensors"),
+        progress=workplace.progress,
+    )
     tracked = tracker.to_dataset().isel(layer=0)[["singular_values", "drift_singular_values"]]
     accuracy = [evaluate(model, samples).accuracy for samples in (train, test)]
     dataset = tracked.rename(layer="weight").reset_coords().assign_coords(split=list(SPLITS))
