@@ -180,7 +180,7 @@ def _keeps_order(outer: _Link, divider: Any) -> bool:
 def _first(sampler: Any, most: int | None) -> list[int]:
     """The first indices that a sampler, or a batch sampler, gives, or all; none where it fails."""
     try:
-        with _random_states_kept():
+        with random_states_kept():
             flat = (index for part in sampler for index in (part if isinstance(part, list | tuple) else [part]))
             return [int(index) for index in islice(flat, most)]
     except Exception:  # a sampler of the user's may raise anything
@@ -188,8 +188,8 @@ def _first(sampler: Any, most: int | None) -> list[int]:
 
 
 @contextmanager
-def _random_states_kept() -> Iterator[None]:
-    """Put back the states of the random numbers that a sampler may draw."""
+def random_states_kept() -> Iterator[None]:
+    """Put back the states of the random numbers that a sampler or data set may draw."""
     states = random.getstate(), np.random.get_state()  # noqa: NPY002  # which samplers may draw from
     try:
         with kept_random_state():

@@ -19,6 +19,7 @@ from neurocollapse.passes.loop import Pass
 from neurocollapse.passes.moments import MomentSink
 from neurocollapse.passes.options import PassOptions
 from neurocollapse.passes.probing import Probing
+from neurocollapse.passes.processes import joined
 from neurocollapse.passes.second import SecondPass
 from neurocollapse.probes import Probe
 from neurocollapse.support.names import did_you_mean
@@ -96,36 +97,37 @@ def analyze(
     >>> analyze(nn.Linear(4, 3), batches).sizes["layer"]
     1
     """
-    check_weighting(weighting)  # before the run, not after it
-    _check_names(options)
-    chosen = chosen_quantities(quantities, pairs=pairs)
-    probing = None
-    if probes is not False or (chosen.need("features") and not options.get("distributed")):
-        probing = Probing(probes or True, probe_samples, probe_seed, test_loader)
-    elif test_loader is not None:
-        raise ValueError("`test_loader` is for probes only; pass probes=True as well, or leave it out")
-    chosen.require("features", probing is not None)
-    if probes is not False:
-        chosen = chosen.including("probes", "rank")
-    if uncertainty:
-        chosen = chosen.including("unbiased", "uncertainty")
-    sink = MomentSink(**{name: options.pop(name) for name in _MOMENT_OPTIONS if name in options})
-    second = SecondPass(chosen, probing, weighting, sink)
-    second.check(loader, distributed=bool(options.get("distributed")))
-    first = moment_pass(model, loader, sink, PassOptions(**options), digests=second.repeats)
-    chosen.require("covariance", sink.covariance)
-    if (chosen.need("reader") or chosen.need("classifier")) and not _taps_a_reader(first):
-        chosen.require("reader", False)
-        chosen.require("classifier", False)
+    with joined("analyze", distributed=bool(options.get("distributed"))) as run:
+        check_weighting(weighting)  # before the run, not after it
+        _check_names(options)
+        chosen = chosen_quantities(quantities, pairs=pairs)
+        probing = None
+        if probes is not False or (chosen.need("features") and not options.get("distributed")):
+            probing = Probing(probes or True, probe_samples, probe_seed, test_loader)
+        elif test_loader is not None:
+            raise ValueError("`test_loader` is for probes only; pass probes=True as well, or leave it out")
+        chosen.require("features", probing is not None)
+        if probes is not False:
+            chosen = chosen.including("probes", "rank")
+        if uncertainty:
+            chosen = chosen.including("unbiased", "uncertainty")
+        sink = MomentSink(**{name: options.pop(name) for name in _MOMENT_OPTIONS if name in options})
+        second = SecondPass(chosen, probing, weighting, sink)
+        second.check(loader, distributed=bool(options.get("distributed")))
+        first = moment_pass(model, loader, sink, PassOptions(**options), digests=second.repeats)
+        chosen.require("covariance", sink.covariance)
+        if (chosen.need("reader") or chosen.need("classifier")) and not _taps_a_reader(first):
+            chosen.require("reader", False)
+            chosen.require("classifier", False)
 
-    moments = collected(first)
-    start = time.monotonic()
-    gathered = second.run(model, first, moments)
-    dataset = measured(moments, chosen, weighting, gathered.extra)
-    notes = json.loads(dataset.attrs["warnings"]) + gathered.notes
-    seconds = dataset.attrs["elapsed_seconds"] + time.monotonic() - start
-    times = {"warnings": json.dumps(notes), "elapsed_seconds": round(seconds, 3)}
-    return dataset.assign_attrs(gathered.attributes | times)
+        moments = collected(first, run)
+        start = time.monotonic()
+        gathered = second.run(model, first, moments, run)
+        dataset = measured(moments, chosen, weighting, gathered.extra)
+        notes = json.loads(dataset.attrs["warnings"]) + gathered.notes
+        seconds = dataset.attrs["elapsed_seconds"] + time.monotonic() - start
+        times = {"warnings": json.dumps(notes), "elapsed_seconds": round(seconds, 3)}
+        return dataset.assign_attrs(gathered.attributes | times)
 
 
 def _check_names(options: Mapping[str, Any]) -> None:

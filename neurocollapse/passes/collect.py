@@ -15,8 +15,9 @@ from neurocollapse.passes.loaders import class_names
 from neurocollapse.passes.loop import Pass
 from neurocollapse.passes.moments import MomentSink, NonFinite
 from neurocollapse.passes.options import PassOptions
+from neurocollapse.passes.processes import check_counted_once, joined, notes_before
 from neurocollapse.passes.readers import readers_of
-from neurocollapse.statistics import MomentCollection, Precision, all_reduce
+from neurocollapse.statistics import JointRun, MomentCollection, Precision, reduce_collection
 from neurocollapse.support.provenance import describe_run
 from neurocollapse.support.quiet import Mode
 
@@ -110,22 +111,23 @@ def collect(
     >>> collect(nn.Sequential(nn.Linear(4, 8), nn.ReLU()), batches, layers="linear")
     MomentCollection(1 layer, 4 samples, 2 classes)
     """
-    options = PassOptions(
-        layers=layers,
-        pool=pool,
-        num_classes=num_classes,
-        device=device,
-        mode=mode,
-        progress=progress,
-        resume=resume,
-        calls=calls,
-        output=output,
-        label_fn=label_fn,
-        include_input=include_input,
-        distributed=distributed,
-    )
-    sink = MomentSink(precision=precision, covariance=covariance, non_finite=non_finite, max_memory=max_memory)
-    return collected(moment_pass(model, loader, sink, options))
+    with joined("collect", distributed=distributed) as run:
+        options = PassOptions(
+            layers=layers,
+            pool=pool,
+            num_classes=num_classes,
+            device=device,
+            mode=mode,
+            progress=progress,
+            resume=resume,
+            calls=calls,
+            output=output,
+            label_fn=label_fn,
+            include_input=include_input,
+            distributed=distributed,
+        )
+        sink = MomentSink(precision=precision, covariance=covariance, non_finite=non_finite, max_memory=max_memory)
+        return collected(moment_pass(model, loader, sink, options), run)
 
 
 def moment_pass(
@@ -136,9 +138,10 @@ def moment_pass(
     return Pass(model, loader, sinks, options, name="collect", digests=digests, announce=lambda: sink.plan)
 
 
-def collected(moments: Pass) -> MomentCollection:
-    """Run a `moment_pass`; what it has collected, of all processes together."""
+def collected(moments: Pass, run: JointRun | None) -> MomentCollection:
+    """Run a `moment_pass`; what it has collected, of all processes together where they are in a joint run."""
     start = time.monotonic()
+    before = notes_before(moments, run)
     collection = moments.run()["moments"]
     model, progress = moments.recorder.model, moments.progress
     readers, notes = readers_of(moments, collection)
@@ -148,8 +151,12 @@ def collected(moments: Pass) -> MomentCollection:
         "num_samples": progress.num_samples,
         "class_names": json.dumps(class_names(moments.loader)),
         "skipped_layers": json.dumps(progress.skipped),
-        "warnings": json.dumps(progress.notes + notes),
+        "warnings": json.dumps(before + progress.notes + notes),
         "elapsed_seconds": round(time.monotonic() - start, 3),
     }
     collection = replace(collection, attributes=attributes, readers=readers)
-    return all_reduce(collection) if moments.options.distributed else collection
+    if run is None:
+        return collection
+    collection = reduce_collection(collection, run)
+    check_counted_once(moments, collection, run)
+    return collection

@@ -28,8 +28,14 @@ def batch_digest(inputs: Iterable[Tensor], labels: Tensor, before: int) -> int:
 def weight_digest(model: nn.Module, mode: Mode) -> int:
     """Checksum of the model's parameters and of the buffers that stay put: those of modules not in train mode."""
     resting = [module for module in model.modules() if mode == "eval" or (mode == "unchanged" and not module.training)]
+    buffers = (buffer for module in resting for buffer in module.buffers(recurse=False))
+    return tensors_digest((*model.parameters(), *buffers))
+
+
+def tensors_digest(tensors: Iterable[Tensor]) -> int:
+    """Checksum of all numbers of some tensors."""
     digest = 0
-    for tensor in (*model.parameters(), *(buffer for module in resting for buffer in module.buffers(recurse=False))):
+    for tensor in tensors:
         digest = _digest(tensor, digest)
     return digest
 

@@ -161,7 +161,7 @@ class Pass:
         self.fixed_classes = options.num_classes or len(class_names(loader)) or None
         self.progress = Progress(num_classes=self.fixed_classes or 0)
         path = options.rank_path()
-        self._keeps_digests = digests or path is not None
+        self._keeps_digests = digests or path is not None or options.distributed
         self._checkpoint = Checkpoint(path, self._settings() | dict(settings or {}) if path else {}, self.device)
         self._callee = _callee_of(model, self.recorder.model)
         self._num_unrepeated = share_of(loader).num_unrepeated if options.distributed else None

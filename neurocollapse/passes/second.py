@@ -21,7 +21,7 @@ from neurocollapse.passes.options import PassOptions
 from neurocollapse.passes.probing import Probing
 from neurocollapse.passes.sink import Sink
 from neurocollapse.passes.totals import TotalSink, sums_up
-from neurocollapse.statistics import MomentCollection, sum_over_processes
+from neurocollapse.statistics import JointRun, MomentCollection, sum_over_processes
 from neurocollapse.support.text import listed
 
 Totals = Mapping[str, Mapping[Gather, Tensor]]
@@ -84,7 +84,7 @@ class SecondPass:
         """The quantities that make a second pass repeat the first."""
         return self.summed or tuple(one for one in self.chosen.quantities if "influence" in one.needs)
 
-    def run(self, model: nn.Module, first: Pass, moments: MomentCollection) -> Gathered:
+    def run(self, model: nn.Module, first: Pass, moments: MomentCollection, joint: JointRun | None) -> Gathered:
         """Go over the loader of the first pass again, and over the test loader, with the options of the first pass."""
         layers = {
             name: Layer(value, self.weighting, moments.readers.get(name), moments.record(name))
@@ -109,9 +109,9 @@ class SecondPass:
             notes = _notes_on_batches(first, second)
         if "influence" in sinks:
             sums = results["influence"]
-            influence = log_covariance(sum_over_processes(sums) if options.distributed else sums, layers).numpy()
+            influence = log_covariance(sums if joint is None else sum_over_processes(sums, joint), layers).numpy()
         if summed:
-            totals = _over_processes(results["totals"], summed) if options.distributed else results["totals"]
+            totals = results["totals"] if joint is None else _over_processes(results["totals"], summed, joint)
             notes += _notes_on_gaps(summed, layers, totals)
         if self.probing is None:
             return Gathered(Extra(totals, influence=influence), notes)
@@ -178,12 +178,12 @@ def _run_quietly(run: Pass) -> dict[str, Any]:
         raise
 
 
-def _over_processes(totals: Totals, summed: list[Quantity]) -> Totals:
+def _over_processes(totals: Totals, summed: list[Quantity], joint: JointRun) -> Totals:
     """The sums of all processes together, on each of them."""
     gathers = list(dict.fromkeys(one.gather for one in summed if one.gather is not None))
     flat = {f"{gathers.index(gather)}/{name}": total for name, row in totals.items() for gather, total in row.items()}
     together: dict[str, dict[Gather, Tensor]] = {}
-    for key, total in sum_over_processes(flat).items():
+    for key, total in sum_over_processes(flat, joint).items():
         index, _, name = key.partition("/")
         together.setdefault(name, {})[gathers[int(index)]] = total
     return together

@@ -2,7 +2,8 @@
 
 from neurocollapse.statistics.accumulator import MomentAccumulator
 from neurocollapse.statistics.collection import LayerRecord, MomentCollection
-from neurocollapse.statistics.distributed import all_reduce, process_group, sum_over_processes
+from neurocollapse.statistics.collectives import JointRun, ProcessError, joint_run
+from neurocollapse.statistics.distributed import all_reduce, process_group, reduce_collection, sum_over_processes
 from neurocollapse.statistics.in_memory import ClassMoments  # which gets its from_features there
 from neurocollapse.statistics.labels import ClassBatch, LabelError, check_labels, one_hot_columns
 from neurocollapse.statistics.memory import (
@@ -19,6 +20,7 @@ from neurocollapse.support.state import StateFileError, read_state, write_state
 __all__ = [
     "ClassBatch",
     "ClassMoments",
+    "JointRun",
     "LabelError",
     "LayerRecord",
     "MemoryPlan",
@@ -26,14 +28,17 @@ __all__ = [
     "MomentAccumulator",
     "MomentCollection",
     "Precision",
+    "ProcessError",
     "Reader",
     "StateFileError",
     "all_reduce",
     "check_labels",
+    "joint_run",
     "memory_limit",
     "one_hot_columns",
     "process_group",
     "read_state",
+    "reduce_collection",
     "state_bytes",
     "sum_over_processes",
     "working_dtype",

@@ -2,7 +2,6 @@
 
 import datetime
 import functools
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from neurocollapse.statistics.collection import LayerRecord, MomentCollection
+from neurocollapse.statistics.collectives import JointRun, joint_run
 from neurocollapse.statistics.kernels import mirrored
 from neurocollapse.statistics.moments import ClassMoments
 from neurocollapse.statistics.reader import Reader
@@ -38,35 +38,42 @@ def all_reduce(collection: MomentCollection, *, group: Any = None) -> MomentColl
     Raises
     ------
     RuntimeError
-        If torch.distributed is not initialised, or another rank dies or stays away longer than the group's timeout.
+        If torch.distributed is not initialised, or another rank dies or stays away longer than the group's timeout;
+        as `ProcessError` if another rank fails, or is in another run.
     ValueError
         If the ranks have collected different layers, or read them with different weights.
     """
     if not (dist.is_available() and dist.is_initialized()):
         raise RuntimeError("all_reduce needs torch.distributed; call init_process_group first or start with torchrun")
-    shape = _agreed(_shape(collection), group, _DIFFERENT)
+    with joint_run("all_reduce", group=group) as run:
+        return reduce_collection(collection, run)
+
+
+def reduce_collection(collection: MomentCollection, run: JointRun) -> MomentCollection:
+    """What `all_reduce` gives, as a part of a longer run."""
+    shape = run.agreed(_shape(collection), _DIFFERENT)
     if shape is None:
         raise ValueError("no process has collected a single sample; check the loader")
     records = [LayerRecord(**record) for record in shape["layers"]]
     own_classes = max((value.num_classes for value in collection.values()), default=0)
-    num_classes = _reduced_number(own_classes, dist.ReduceOp.MAX, group)
+    num_classes = run.reduced_number(own_classes, dist.ReduceOp.MAX)
     moments, layers = {}, {}
     for record, features in zip(records, shape["num_features"], strict=True):
         own = collection.get(record.name) or ClassMoments.empty(0, features, covariance=shape["covariance"])
-        moments[record.name] = reduce_moments(own.padded(num_classes), group=group)
+        moments[record.name] = _reduced_moments(own.padded(num_classes), run)
         skipped = collection.record(record.name).num_skipped if record.name in collection else 0
-        layers[record.name] = replace(record, num_skipped=_reduced_number(skipped, dist.ReduceOp.SUM, group))
-    num_samples = _reduced_number(collection.num_samples, dist.ReduceOp.SUM, group)
-    readers = {name: _shared_reader(collection.readers.get(name), sizes, group) for name, sizes in shape["readers"]}
+        layers[record.name] = replace(record, num_skipped=run.reduced_number(skipped, dist.ReduceOp.SUM))
+    num_samples = run.reduced_number(collection.num_samples, dist.ReduceOp.SUM)
+    readers = {name: _shared_reader(collection.readers.get(name), sizes, run) for name, sizes in shape["readers"]}
     different = [name for name, reader in collection.readers.items() if not reader.equals(readers[name])]
-    if _reduced_number(len(different), dist.ReduceOp.MAX, group):
+    if run.reduced_number(len(different), dist.ReduceOp.MAX):
         raise ValueError(
             "the processes read the features with linear layers of different weights; give every rank the same model"
         )
     return MomentCollection(moments, layers, collection.attributes | {"num_samples": num_samples}, readers)
 
 
-def sum_over_processes(tensors: Mapping[str, Tensor], *, group: Any = None) -> dict[str, Tensor]:
+def sum_over_processes(tensors: Mapping[str, Tensor], run: JointRun) -> dict[str, Tensor]:
     """The sums over all processes of float64 tensors on the CPU; a process that has none takes part.
 
     Raises
@@ -75,9 +82,9 @@ def sum_over_processes(tensors: Mapping[str, Tensor], *, group: Any = None) -> d
         If the ranks that have any have others, or of other shapes.
     """
     own = {name: list(tensor.shape) for name, tensor in tensors.items()}
-    agreed = _agreed(own, group, "the processes have added up different quantities; give every rank the same ones")
+    agreed = run.agreed(own, "the processes have added up different quantities; give every rank the same ones")
     zeros = {name: torch.zeros(shape, dtype=torch.float64, device="cpu") for name, shape in (agreed or {}).items()}
-    return {name: _reduced(tensors.get(name, zero), dist.ReduceOp.SUM, group) for name, zero in zeros.items()}
+    return {name: run.reduced(tensors.get(name, zero), dist.ReduceOp.SUM) for name, zero in zeros.items()}
 
 
 @contextmanager
@@ -98,65 +105,44 @@ def process_group(*, timeout: float = 600.0) -> Iterator[tuple[int, int]]:
         dist.destroy_process_group()
 
 
-def reduce_moments(moments: ClassMoments, *, group: Any = None) -> ClassMoments:
+def _reduced_moments(moments: ClassMoments, run: JointRun) -> ClassMoments:
     """The moments of one layer over all processes, which agree on the numbers of classes and features."""
-    rank, world = dist.get_rank(group), dist.get_world_size(group)
-    count = _reduced(moments.count, dist.ReduceOp.SUM, group)
-    owner = _reduced(torch.where(moments.count > 0, rank, world), dist.ReduceOp.MIN, group)
-    mine = (owner == rank).unsqueeze(1)
-    reference = _reduced(torch.where(mine, moments.reference.double(), 0.0), dist.ReduceOp.SUM, group)
+    count = run.reduced(moments.count, dist.ReduceOp.SUM)
+    owner = run.reduced(torch.where(moments.count > 0, run.rank, run.world), dist.ReduceOp.MIN)
+    mine = (owner == run.rank).unsqueeze(1)
+    reference = run.reduced(torch.where(mine, moments.reference.double(), 0.0), dist.ReduceOp.SUM)
     local = moments.shifted_to(reference)
-    offset_sum = _reduced(local.offset_sum, dist.ReduceOp.SUM, group)
+    offset_sum = run.reduced(local.offset_sum, dist.ReduceOp.SUM)
     return ClassMoments(
         count=count,
         reference=reference,
         offset_sum=offset_sum,
-        offset_square=_reduced(local.offset_square, dist.ReduceOp.SUM, group),
-        within_scatter=_reduced_scatter(local, count, offset_sum, group),
+        offset_square=run.reduced(local.offset_square, dist.ReduceOp.SUM),
+        within_scatter=_reduced_scatter(local, count, offset_sum, run),
     )
 
 
-def _shared_reader(own: Reader | None, sizes: tuple[int, int, bool], group: Any) -> Reader:
+def _shared_reader(own: Reader | None, sizes: tuple[int, int, bool], run: JointRun) -> Reader:
     """The reader of the lowest rank that has one; its numbers of outputs and features, and whether it has a bias."""
     outputs, features, has_bias = sizes
-    rank, world = dist.get_rank(group), dist.get_world_size(group)
-    mine = _reduced_number(world if own is None else rank, dist.ReduceOp.MIN, group) == rank
+    mine = run.reduced_number(run.world if own is None else run.rank, dist.ReduceOp.MIN) == run.rank
     zeros = functools.partial(torch.zeros, dtype=torch.float64, device="cpu")
     weight = own.weight if own is not None and mine else zeros(outputs, features)
-    weight = _reduced(weight, dist.ReduceOp.SUM, group)
+    weight = run.reduced(weight, dist.ReduceOp.SUM)
     if not has_bias:
         return Reader(weight)
     bias = own.bias if own is not None and own.bias is not None and mine else zeros(outputs)
-    return Reader(weight, _reduced(bias, dist.ReduceOp.SUM, group))
+    return Reader(weight, run.reduced(bias, dist.ReduceOp.SUM))
 
 
-def _reduced_scatter(local: ClassMoments, count: Tensor, offset_sum: Tensor, group: Any) -> Tensor | None:
+def _reduced_scatter(local: ClassMoments, count: Tensor, offset_sum: Tensor, run: JointRun) -> Tensor | None:
     """Pooled scatter about the means of all: each rank adds n_k Δ_k Δ_kᵀ for its distance Δ_k from them."""
     if local.within_scatter is None:
         return None
     own = local.count.clamp(min=1).unsqueeze(1)
     distance = local.offset_sum / own - offset_sum / count.clamp(min=1).unsqueeze(1)
     weighted = distance * local.count.unsqueeze(1)
-    return mirrored(_reduced(local.within_scatter + distance.T @ weighted, dist.ReduceOp.SUM, group))
-
-
-def _agreed(own: dict[str, Any], group: Any, refusal: str) -> dict[str, Any] | None:
-    """What the lowest rank says that says anything, None if none does; every other one that does must say the same."""
-    text = json.dumps(own).encode() if own else b""
-    rank, world = dist.get_rank(group), dist.get_world_size(group)
-    source = _reduced_number(rank if text else world, dist.ReduceOp.MIN, group)
-    if source == world:
-        return None
-    length = _reduced_number(len(text) if rank == source else 0, dist.ReduceOp.SUM, group)
-    payload = torch.zeros(length, dtype=torch.uint8, device="cpu")
-    if rank == source:
-        payload = torch.frombuffer(bytearray(text), dtype=torch.uint8)
-    payload = _reduced(payload, dist.ReduceOp.SUM, group)
-    agreed: dict[str, Any] = json.loads(bytes(payload.tolist()))
-    differs = bool(text) and own != agreed
-    if _reduced_number(int(differs), dist.ReduceOp.MAX, group):
-        raise ValueError(refusal)
-    return agreed
+    return mirrored(run.reduced(local.within_scatter + distance.T @ weighted, dist.ReduceOp.SUM))
 
 
 def _shape(collection: MomentCollection) -> dict[str, Any]:
@@ -173,15 +159,3 @@ def _shape(collection: MomentCollection) -> dict[str, Any]:
         ],
         "covariance": any(value.within_scatter is not None for value in moments),
     }
-
-
-def _reduced_number(value: int, operation: Any, group: Any) -> int:
-    """The reduction of an integer over all ranks."""
-    return int(_reduced(torch.tensor(value, device="cpu"), operation, group))
-
-
-def _reduced(value: Tensor, operation: Any, group: Any) -> Tensor:
-    """The reduction over all ranks of a copy of `value`: the collective itself works in place."""
-    result = value.clone()
-    dist.all_reduce(result, op=operation, group=group)
-    return result

@@ -112,7 +112,9 @@ def main(rank: int, world_size: int, folder: Path) -> None:
             moments.save(folder / name)
             nc.save(dataset, folder / f"{name}.nc")
     for name, wrap in WRAPPERS.items():
-        moments = nc.collect(wrap(build()), [samples(12)], progress=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", nc.hooks.CaptureWarning)  # of the other process, which has the same samples
+            moments = nc.collect(wrap(build()), [samples(12)], progress=False)
         if rank == 0:
             moments.save(folder / name)
     dist.destroy_process_group()
