@@ -15,8 +15,9 @@ from neurocollapse.hooks.errors import (
 from neurocollapse.hooks.inspection import LayerInfo, inspect_layers
 from neurocollapse.hooks.linear import is_linear, weight_and_bias
 from neurocollapse.hooks.plan import Site, SiteKey
-from neurocollapse.hooks.recorder import Calls, Recorder
+from neurocollapse.hooks.recorder import Recorder
 from neurocollapse.hooks.select import Tap, select
+from neurocollapse.hooks.sites import Calls
 
 __all__ = [
     "AmbiguousOutputError",

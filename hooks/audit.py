@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from neurocollapse.hooks.errors import CallCountError, CaptureError, NeverFiredError
+from neurocollapse.hooks.errors import CallCountError, CaptureError
 from neurocollapse.hooks.plan import Plan, SiteKey, Skip
 from neurocollapse.hooks.presets import can_be_called
 from neurocollapse.hooks.select import Tap
@@ -22,28 +22,27 @@ def refuse_script_modules(model: nn.Module, taps: tuple[Tap, ...] = ()) -> None:
 
 
 def refuse_missing(
-    taps: tuple[Tap, ...], plans: Mapping[SiteKey, Plan | Skip], never: Mapping[int, NeverFiredError]
+    taps: tuple[Tap, ...], plans: Mapping[SiteKey, Plan | Skip], gone: Mapping[int, CaptureError]
 ) -> None:
-    """Raise for explicit taps that never fired, and for selectors of which nothing is left."""
-    for index, error in never.items():
+    """Raise for explicit taps that are gone, as one that never fired is, and for selectors of which nothing is left."""
+    for index, error in gone.items():
         if taps[index].explicit:
-            raise NeverFiredError(f"layer {taps[index].name!r}: {error}")
+            raise type(error)(f"layer {taps[index].name!r}: {error}")
     delivered = {key.tap for key, plan in plans.items() if isinstance(plan, Plan)}
     alive = {selector for index in delivered for selector in taps[index].selectors}
     reasons: dict[int, CaptureError] = {key.tap: plan.error for key, plan in plans.items() if isinstance(plan, Skip)}
-    for index, reason in (reasons | dict(never)).items():
+    for index, reason in (reasons | dict(gone)).items():
         for selector in taps[index].selectors:
             if selector not in alive:
                 raise type(reason)(f"every match of {selector} is left out, such as {taps[index].name!r}: {reason}")
 
 
-def refuse_changed_count(tap: Tap, expected: int, count: int) -> None:
-    """Raise if a module was called a different number of times than in the first forward pass."""
-    if count != expected:
-        raise CallCountError(
-            f"layer {tap.name!r} was called {expected} times in the first forward pass, now {count} times; features "
-            f"of such a layer do not compare between batches, leave it out with '!{tap.name}'"
-        )
+def changed_count(tap: Tap, expected: int, count: int) -> CallCountError:
+    """The error of a module that is called a different number of times than in the first forward pass."""
+    return CallCountError(
+        f"called {expected} times in the first forward pass, now {count} times; features of such a layer do not "
+        f"compare between batches, leave it out with '!{tap.name}'"
+    )
 
 
 def why_silent(model: nn.Module, modules: dict[str, nn.Module], tap: Tap) -> str:

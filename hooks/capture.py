@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from neurocollapse.hooks.outputs import Path
 from neurocollapse.hooks.plan import Site, SiteKey
 from neurocollapse.hooks.pool import Pool
-from neurocollapse.hooks.recorder import Calls, Recorder
+from neurocollapse.hooks.recorder import Recorder
+from neurocollapse.hooks.sites import Calls
 from neurocollapse.support.table import html_table
 
 
@@ -104,7 +105,7 @@ def capture(
 
     Inside the block every call of the model replaces the features by those of that call. The model's device, mode and
     values are not touched: call ``model.eval()`` and ``torch.no_grad()`` yourself where you want them. When the block
-    ends, also by an error, exactly the hooks placed here are removed.
+    ends, also by an error, exactly the hooks placed here are removed. Calls of the model in other threads are ignored.
 
     Parameters
     ----------
@@ -132,9 +133,11 @@ def capture(
         If a selector matches nothing.
     NeverFiredError, AmbiguousOutputError, LayoutError
         From the first call of the model, if a layer chosen by name cannot be captured. Layers that were swept up by a
-        preset or pattern are left out instead, with one `CaptureWarning`.
+        preset or pattern are left out instead, with one `CaptureWarning`; so are those that no longer fit later.
     CallCountError
-        If a module is called more or less often than in the first call of the model.
+        If a module chosen by name is called more or less often than in the first call of the model.
+    CaptureError
+        If another thread captures features of the model, or of a part of it.
 
     Examples
     --------
@@ -145,5 +148,8 @@ def capture(
     {'1': (3, 8), '2@in': (3, 8)}
     """
     features = Features(model, layers, pool=pool, calls=calls, output=output)
-    with features._recorder:
-        yield features
+    try:
+        with features._recorder:
+            yield features
+    finally:
+        features._recorder.close()

@@ -4,6 +4,8 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from neurocollapse.support.undo import Undo
+
 
 class Engine(Protocol):
     """What the hooks report to."""
@@ -103,3 +105,29 @@ class CallInputs(tuple[Any, ...]):
         inputs = super().__new__(cls, (*args, *kwargs.values()))
         inputs._fields = (*map(str, range(len(args))), *kwargs)
         return inputs
+
+
+def place(hook: Any, module: nn.Module, undo: Undo, *, before: bool = False, **options: bool) -> None:
+    """Register a hook, before or after a module's forward, until `undo` is closed.
+
+    torch gives the handle that takes a hook off only once the hook is on, which an interrupt may part.
+    """
+    undo.add(_take_off, hook, module)
+    if before:
+        module.register_forward_pre_hook(hook, **options)
+    else:
+        module.register_forward_hook(hook, **options)
+
+
+def _take_off(hook: Any, module: nn.Module) -> None:
+    """Remove a hook wherever it is on a module."""
+    options = (
+        module._forward_pre_hooks_with_kwargs,
+        module._forward_hooks_with_kwargs,
+        module._forward_hooks_always_called,
+    )
+    for hooks in (module._forward_pre_hooks, module._forward_hooks):
+        for key in [key for key, placed in hooks.items() if placed is hook]:
+            for option in options:
+                option.pop(key, None)
+            hooks.pop(key, None)

@@ -8,15 +8,18 @@ import torch
 from torch import nn
 
 from neurocollapse.hooks.audit import refuse_script_modules
-from neurocollapse.hooks.eager import unfused
+from neurocollapse.hooks.eager import unfuse
 from neurocollapse.hooks.errors import CaptureError
+from neurocollapse.hooks.handlers import place
 from neurocollapse.hooks.layout import LayoutMemory, is_sequence_first
 from neurocollapse.hooks.outputs import first_tensor
+from neurocollapse.hooks.owner import claim
 from neurocollapse.hooks.plan import Plan, make_plan
 from neurocollapse.hooks.presets import can_be_called, is_leaf
 from neurocollapse.hooks.select import ROOT
 from neurocollapse.hooks.wrappers import named_modules, unwrap
 from neurocollapse.support.quiet import in_mode
+from neurocollapse.support.undo import undoing
 
 
 @dataclass(frozen=True)
@@ -110,14 +113,14 @@ def _run(root: nn.Module, modules: dict[str, nn.Module], example: Any) -> _Surve
     sequence_first = any(map(is_sequence_first, root.modules()))
     survey = _Survey(None if first is None else first.shape[0], sequence_first=sequence_first)
     devices = {parameter.device for parameter in root.parameters() if parameter.is_cuda}
-    handles = []
-    try:
-        handles = [module.register_forward_hook(survey.observe) for module in modules.values()]
-        with torch.random.fork_rng(devices), torch.no_grad(), unfused(modules.values()), in_mode(root):
+    with undoing() as undo:
+        claim(root.modules(), undo)
+        unfuse(modules.values(), undo)
+        observe = survey.observe  # one object, by which the hook is found again
+        for module in modules.values():
+            place(observe, module, undo)
+        with torch.random.fork_rng(devices), torch.no_grad(), in_mode(root):
             root(*args, **kwargs)
-    finally:
-        for handle in handles:
-            handle.remove()
     return survey
 
 

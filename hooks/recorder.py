@@ -2,29 +2,37 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from threading import get_ident
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from neurocollapse.hooks.audit import refuse_changed_count, refuse_missing, refuse_script_modules, why_silent
-from neurocollapse.hooks.eager import outside_autocast, unfused
-from neurocollapse.hooks.errors import CaptureError, CaptureWarning, NeverFiredError
-from neurocollapse.hooks.handlers import AbortHook, EndHook, EnterHook, HintHook, InputHook, OutputHook, StartHook
-from neurocollapse.hooks.layout import BatchConflict, LayoutMemory, is_sequence_first
+from neurocollapse.hooks.audit import refuse_script_modules
+from neurocollapse.hooks.eager import outside_autocast, unfuse
+from neurocollapse.hooks.errors import CaptureError, CaptureWarning
+from neurocollapse.hooks.handlers import (
+    AbortHook,
+    EndHook,
+    EnterHook,
+    HintHook,
+    InputHook,
+    OutputHook,
+    StartHook,
+    place,
+)
 from neurocollapse.hooks.options import readings
 from neurocollapse.hooks.outputs import Path, first_tensor
-from neurocollapse.hooks.plan import Plan, Site, SiteKey, Skip, make_plan
+from neurocollapse.hooks.owner import claim
+from neurocollapse.hooks.plan import Site, SiteKey
 from neurocollapse.hooks.pool import Pool
-from neurocollapse.hooks.provisional import Provisional
-from neurocollapse.hooks.select import LAST, select
+from neurocollapse.hooks.select import select
+from neurocollapse.hooks.sites import Calls, Sites
 from neurocollapse.hooks.wrappers import is_compiled, named_modules, unwrap
 from neurocollapse.support.choices import check_choice
+from neurocollapse.support.undo import Undo
 
-Calls = Literal["all", "first", "last"]
-"""Which calls of a module within one forward pass are kept."""
 Receiver = Callable[[SiteKey, Tensor, int], None]
 
 
@@ -38,7 +46,8 @@ class Recorder:
     recorder's own hooks are removed, also after an error.
 
     Inside the context, torch.compile falls back to eager execution and fused attention to its parts, as neither
-    calls the modules inside; both are restored afterwards.
+    calls the modules inside; both are restored afterwards. The thread that enters it has the model for itself: another
+    one that enters a Recorder of the same modules is refused, and calls of the model in other threads are ignored.
 
     A forward pass is a call of the model itself. Hooks that fire outside one (recomputation of checkpointed
     activations during backward) are ignored. Where the model is never called, only its parts or methods
@@ -90,48 +99,50 @@ class Recorder:
         refuse_script_modules(self.model)
         self.taps = select(self.model, layers, proposals=True)
         refuse_script_modules(self.model, self.taps)
-        self._readings = readings(self.taps, pool, output)
-        self._calls = calls
+        modules = dict(named_modules(self.model))
+        self._layers = Sites(self.model, modules, self.taps, readings(self.taps, pool, output), calls)
         self._sink = sink
         self._compiled = is_compiled(model)
-        self._modules = dict(named_modules(self.model))
-        self._proposed = Provisional(self.taps, self._modules)
-        self._stack: ExitStack | None = None
-        self._hints = ExitStack()
-        self._expected: tuple[int, ...] | None = None
-        self._never: dict[int, NeverFiredError] = {}
+        self._undo, self._hints = Undo(), Undo()
         self._open = self._root_seen = False
+        self._thread = get_ident()
         self._announced: int | None = None
-        self.forward = 0
-        self._counts: list[int] = []
-        self._sites: dict[SiteKey, Site] | None = None
         self._num_samples: int | None = None
-        self._restart()
+        self.forward = 0
 
     def __enter__(self) -> Self:
-        if self._stack is not None:
+        if self._undo:
             raise CaptureError("this Recorder is already recording; make one Recorder for each `with` block")
-        if self._compiled:
-            message = "the model is set up for torch.compile; it runs eagerly while its features are captured"
-            warnings.warn(message, CaptureWarning, stacklevel=2)
-        with ExitStack() as stack:
-            stack.enter_context(unfused(self._modules.values()))
-            stack.callback(self._hints.close)
-            self._place_hooks(stack)
-            self._stack = stack.pop_all()
-        self._root_seen = False
-        self._restart()
-        return self
+        try:
+            claim(self._layers.modules.values(), self._undo)
+            if self._compiled:
+                message = "the model is set up for torch.compile; it runs eagerly while its features are captured"
+                warnings.warn(message, CaptureWarning, stacklevel=2)
+            unfuse(self._layers.modules.values(), self._undo)
+            self._thread = get_ident()
+            self._place_hooks()
+            self._root_seen = False
+            self._restart()
+            return self
+        except BaseException:
+            self.close()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        stack, self._stack = self._stack, None
-        if stack is not None:
-            stack.close()
-        self.abort()  # torch calls no hook after KeyboardInterrupt
-        if kind is None and not self._root_seen and any(self._counts):
+        try:
+            self.close()
+        finally:
+            self.close()
+        if kind is None and not self._root_seen and any(self._layers.counts):
             self.finish()
+
+    def close(self) -> None:
+        """Take everything back, as leaving the block does; call it again where an interrupt may have landed in that."""
+        self._undo.close()
+        if self._open:  # torch calls no hook after KeyboardInterrupt
+            self._forget()
 
     def expect(self, num_samples: int) -> None:
         """Tell the batch size of the next forward pass, which is otherwise the length of its first tensor."""
@@ -152,16 +163,14 @@ class Recorder:
         NeverFiredError, LayoutError, AmbiguousOutputError
             After the first forward pass, if an explicit tap, or every match of a selector, gave no features.
         CallCountError
-            If a module was called a different number of times than in the first forward pass.
+            If a module that was named was called a different number of times than in the first forward pass.
         """
         self._open, self._announced = False, None
-        if self._expected is None:
-            self._finish_first()
-        else:
-            for tap, expected, count in zip(self.taps, self._expected, self._counts, strict=True):
-                refuse_changed_count(tap, expected, count)
+        for key, features, positions in self._layers.finish():
+            self._sink(key, features, positions)
+        self._hints.close()
         if not self._root_seen:
-            self._counts = [0] * len(self.taps)
+            self._layers.begin()
 
     @property
     def is_open(self) -> bool:
@@ -170,24 +179,21 @@ class Recorder:
 
     @property
     def sites(self) -> dict[SiteKey, Site]:
-        """What has fired, in order of first firing; complete after the first forward pass."""
-        if self._sites is None or self._expected is None:
-            counts = self._expected or self._counts
-            plans = [(key, plan) for key, plan in self._plans.items() if isinstance(plan, Plan)]
-            self._sites = {
-                key: plan.describe(self.taps[key.tap], self._name(key), key.call, counts[key.tap], depth)
-                for depth, (key, plan) in enumerate(plans)
-            }
-        return self._sites
+        """What has fired, in order of first firing; complete after the first forward pass.
+
+        The same object as long as no layer is left out that no longer fits.
+        """
+        return self._layers.described
 
     @property
     def skipped(self) -> dict[str, str]:
-        """The sites that were left out after the first forward pass, and why."""
-        left_out = {self._name(key): str(plan.error) for key, plan in self._plans.items() if isinstance(plan, Skip)}
-        return left_out | {self.taps[index].name: str(error) for index, error in self._never.items()}
+        """The layers that are left out, and why."""
+        return self._layers.skipped
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Start a forward pass of the model."""
+        if get_ident() != self._thread:
+            return
         self._root_seen = True
         self._restart()
         self._open = True
@@ -198,185 +204,87 @@ class Recorder:
 
     def end(self) -> None:
         """End a forward pass of the model."""
+        if get_ident() != self._thread:
+            return
         if not self._open:
             raise CaptureError("the model calls itself inside its forward pass; capture a part of it instead")
         self.finish()
 
     def abort(self) -> None:
         """End a forward pass that raised."""
-        if self._open:
-            self._open, self._announced = False, None
-            self._restart()
+        if self._open and get_ident() == self._thread:
+            self._forget()
 
     def fire(self, index: int, value: Any) -> None:
         """Hand the features of one call of one tap to the sink."""
-        if self._ignores() or self._is_dropped(index, value):
+        if self._ignores():
             return
-        call = self._counts[index]
-        self._counts[index] = call + 1
-        key = SiteKey(index, call)
-        if key in self._forgotten or not self._wants(index, call):
+        num_samples = self._num_samples if self._open else self._announced
+        entry = self._layers.entry(index, value, num_samples, announced=self._announced is not None)
+        if entry is None:
             return
+        key, plan = entry
         try:
-            plan = self._plans.get(key) or self._settle(key, value)
-            if isinstance(plan, Skip):
-                return
-            tensor = plan.pick(value, self._num_samples if self._open else self._announced)
+            tensor = plan.pick(value, num_samples)
         except CaptureError as error:
-            raise self._named(key, error) from error.__cause__
+            self._layers.leave_out(key, error)
+            return
         with outside_autocast(tensor):
             try:
                 features = plan.features(tensor)
             except CaptureError as error:
-                raise self._named(key, error) from error.__cause__
-            self._hand_over(key, features, features.shape[0] // tensor.shape[0] if tensor.shape[0] else 1)
+                self._layers.leave_out(key, error)
+                return
+            positions = features.shape[0] // tensor.shape[0] if tensor.shape[0] else 1
+            if self._layers.is_settled or not self._layers.hold(key, features, positions):
+                self._sink(key, features, positions)
 
     def enter(self) -> None:
         """Start a container that may turn out to be a leaf, in the first forward pass."""
         if not self._ignores():
-            self._proposed.enter()
+            self._layers.proposed.enter()
 
     def observe(self, module: nn.Module, output: Any) -> None:
         """Learn the layout of a module that is not tapped, in the first forward pass."""
-        if self._ignores():
-            return
-        self._proposed.note(module, output)
-        try:
-            make_plan(module, output, self._samples(), self._memory, pool="auto", path=None, at_input=False)
-        except BatchConflict:
-            if self._announced is None:
-                raise
-        except CaptureError:
-            return
+        if not self._ignores():
+            num_samples = self._num_samples if self._open else self._announced
+            self._layers.observe(module, output, num_samples, announced=self._announced is not None)
 
-    def _place_hooks(self, stack: ExitStack) -> None:
+    def _place_hooks(self) -> None:
         """Put hooks on the root (around all else) and on the tapped modules."""
-        root = self.model
-        start = root.register_forward_pre_hook(StartHook(self), with_kwargs=True)
-        stack.callback(start.remove)
+        root, undo, layers = self.model, self._undo, self._layers
+        place(StartHook(self), root, undo, before=True, with_kwargs=True)
         for index, tap in enumerate(self.taps):
-            if index in self._proposed.dropped:
+            if layers.is_gone(index):
                 continue
             if tap.at_input:
-                handle = tap.module.register_forward_pre_hook(InputHook(self, index), with_kwargs=True)
+                place(InputHook(self, index), tap.module, undo, before=True, with_kwargs=True)
             else:
-                handle = tap.module.register_forward_hook(OutputHook(self, index))
-            stack.callback(handle.remove)
-        if self._expected is None:
-            for index in self._proposed.containers:
-                self._hints.callback(self.taps[index].module.register_forward_pre_hook(EnterHook(self)).remove)
+                place(OutputHook(self, index), tap.module, undo)
+        if not layers.is_settled:
+            undo.add(self._hints.close)
+            for index in layers.proposed.containers:
+                place(EnterHook(self), self.taps[index].module, self._hints, before=True)
             tapped = {id(tap.module) for tap in self.taps if not tap.at_input}
-            for module in self._modules.values():
+            for module in layers.modules.values():
                 if id(module) not in tapped and not isinstance(module, torch.jit.ScriptModule):
-                    self._hints.callback(module.register_forward_hook(HintHook(self)).remove)
-        stack.callback(root.register_forward_hook(EndHook(self)).remove)
-        stack.callback(root.register_forward_hook(AbortHook(self), always_call=True).remove)
+                    place(HintHook(self), module, self._hints)
+        place(EndHook(self), root, undo)
+        place(AbortHook(self), root, undo, always_call=True)
+
+    def _forget(self) -> None:
+        """Give up the forward pass that is going on."""
+        self._open, self._announced = False, None
+        self._restart()
 
     def _restart(self) -> None:
         """Forget the calls of an unfinished forward pass, and what was learnt if it was the first."""
         self.forward += 1
-        self._counts = [0] * len(self.taps)
         self._num_samples = None
-        self._held: dict[SiteKey, tuple[Tensor, int]] = {}
-        if self._expected is None:
-            self._proposed.restart()
-            self._forgotten: set[SiteKey] = set()
-            self._plans: dict[SiteKey, Plan | Skip] = {}
-            self._never = {}
-            sequence_first = any(map(is_sequence_first, self._modules.values()))
-            self._memory = LayoutMemory(sequence_first=sequence_first)
-
-    def _is_dropped(self, index: int, value: Any) -> bool:
-        """Whether a tap that was only proposed turns out not to be meant; forget what others gave in its place."""
-        if self._expected is not None:
-            return index in self._proposed.dropped
-        tap = self.taps[index]
-        if not tap.at_input:
-            self._proposed.note(tap.module, value)
-        gone = self._proposed.fire(index, value) if tap.when else set()
-        for key in [key for key in self._plans if key.tap in gone]:
-            self._forgotten.add(key)
-            self._plans.pop(key)
-            self._held.pop(key, None)
-        return index in gone
+        self._layers.begin()
 
     def _ignores(self) -> bool:
-        """Whether a hook fired outside a forward pass: recomputation during backward, or a part called alone."""
-        return not self._open and (self._root_seen or torch._C._current_graph_task_id() != -1)
-
-    def _samples(self) -> int | None:
-        """The batch size if it is known."""
-        return self._num_samples if self._open else self._announced
-
-    def _wants(self, index: int, call: int) -> bool:
-        """Whether this call of a tap is kept."""
-        if self._calls == "first":
-            return call == 0
-        if self._expected is None:
+        """Whether a hook fired outside a forward pass (recomputation, a part called alone) or in another thread."""
+        if get_ident() != self._thread:
             return True
-        count = self._expected[index]
-        if call >= count:
-            refuse_changed_count(self.taps[index], count, call + 1)
-        return self._calls == "all" or call == count - 1
-
-    def _settle(self, key: SiteKey, value: Any) -> Plan | Skip:
-        """Find out how a site is read; what an explicit tap cannot deliver raises."""
-        tap = self.taps[key.tap]
-        reading = self._readings[key.tap]
-        plan: Plan | Skip
-        try:
-            plan = make_plan(
-                tap.module,
-                value,
-                self._samples(),
-                self._memory,
-                pool=reading.pool,
-                path=reading.path_for(tap, value),
-                at_input=tap.at_input,
-            )
-        except CaptureError as error:
-            if tap.explicit or (isinstance(error, BatchConflict) and self._announced is None):
-                raise
-            plan = Skip(error)
-        if self._calls == "last":
-            self._plans.pop(SiteKey(key.tap, key.call - 1), None)
-            self._held.pop(SiteKey(key.tap, key.call - 1), None)
-        self._plans[key] = plan
-        return plan
-
-    def _hand_over(self, key: SiteKey, features: Tensor, positions: int) -> None:
-        """Give to the sink, or hold back while a later call may turn out to be the last."""
-        if self._expected is None and (self._calls == "last" or LAST in self.taps[key.tap].when):
-            self._held[key] = (features.clone(), positions)
-        else:
-            self._sink(key, features, positions)
-
-    def _finish_first(self) -> None:
-        """Settle names and call counts, and report what gave no features."""
-        self._proposed.finish(self._counts)
-        for index, (tap, count) in enumerate(zip(self.taps, self._counts, strict=True)):
-            if count == 0 and index not in self._proposed.dropped:
-                self._never[index] = NeverFiredError(f"never called: {why_silent(self.model, self._modules, tap)}")
-        refuse_missing(self.taps, self._plans, self._never)
-        for key, (features, positions) in self._held.items():
-            self._sink(key, features, positions)
-        self._held = {}
-        self._hints.close()
-        dropped = self._proposed.dropped
-        self._expected = tuple(0 if index in dropped else count for index, count in enumerate(self._counts))
-        self._counts, self._sites = list(self._expected), None
-        if remark := self._proposed.remark:
-            warnings.warn(f"'penultimate' is the model's output: {remark}", CaptureWarning, stacklevel=2)
-        if skipped := self.skipped:
-            parts = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
-            warnings.warn(f"no features of {len(skipped)} of the layers: {parts}", CaptureWarning, stacklevel=2)
-
-    def _named(self, key: SiteKey, error: CaptureError) -> CaptureError:
-        """The same error with the layer's name in front."""
-        return type(error)(f"layer {self._name(key)!r}: {error}")
-
-    def _name(self, key: SiteKey) -> str:
-        """The shown name of a site."""
-        name = self.taps[key.tap].name
-        many = self._calls == "all" and (self._expected or self._counts)[key.tap] > 1
-        return f"{name}#{key.call}" if many else name
+        return not self._open and (self._root_seen or torch._C._current_graph_task_id() != -1)

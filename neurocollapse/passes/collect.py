@@ -55,7 +55,9 @@ def collect(
     loader : iterable of batches
         Pairs (inputs, labels), or dicts of keyword arguments with the labels among them.
     layers
-        Names, globs, regular expressions, types, predicates or presets; see `neurocollapse.hooks.select`.
+        Names, globs, regular expressions, types, predicates or presets; see `neurocollapse.hooks.select`. A layer that
+        was not named is left out, with a warning, once a batch shows that it does not fit: not called, called more
+        often, or with an activation in which the samples cannot be told.
     pool : str, callable or dict
         How maps and tokens become one vector a sample; "auto" takes the mean. See `neurocollapse.hooks.capture`.
     num_classes : int, optional
@@ -100,7 +102,8 @@ def collect(
     Raises
     ------
     ValueError
-        For labels, features, layers or options that cannot be used; the message says what to do. Subclasses:
+        For labels, features, layers or options that cannot be used, or a model that another thread captures features
+        of; the message says what to do. Subclasses:
         LabelError, NonFiniteError, NoMatchError, NeverFiredError, LayoutError, AmbiguousOutputError, StateFileError.
     MemoryPlanError
         If the state would not fit in memory.

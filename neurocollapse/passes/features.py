@@ -50,6 +50,10 @@ class FeatureSink(Sink):
         self._left -= len(self._labels[-1])
         self.full = self._left == 0
 
+    def drop(self, site: str) -> None:
+        """Give up one layer's features."""
+        self._parts.pop(site, None)
+
     def state(self) -> dict[str, Tensor]:
         """Features and labels, batch by batch."""
         parts = {"labels": self._labels} | self._parts

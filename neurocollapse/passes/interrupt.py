@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from neurocollapse.support.undo import undoing
+
 
 @contextmanager
 def deferred_interrupt() -> Iterator[None]:
@@ -22,10 +24,9 @@ def deferred_interrupt() -> Iterator[None]:
             previous(number, frame)
         pending = True
 
-    signal.signal(signal.SIGINT, remember)
-    try:
+    with undoing() as undo:
+        undo.add(signal.signal, signal.SIGINT, previous)
+        signal.signal(signal.SIGINT, remember)
         yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
     if pending and callable(previous):
         previous(signal.SIGINT, None)

@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
@@ -27,12 +28,10 @@ from neurocollapse.passes.loaders import (
     progress_bar,
 )
 from neurocollapse.passes.options import PassOptions
+from neurocollapse.passes.records import INPUT, records_of, site_of
 from neurocollapse.passes.sink import Sink, check_sinks
-from neurocollapse.statistics import ClassBatch, LayerRecord, one_hot_columns
+from neurocollapse.statistics import ClassBatch, one_hot_columns
 from neurocollapse.support.quiet import Mode, in_mode, kept_random_state
-
-INPUT = SiteKey(-1, 0)
-"""Key of the network's input, which comes from the loader and not from a hook."""
 
 
 def run_pass(
@@ -168,7 +167,8 @@ class Pass:
         self._announce = announce
         self._sites: dict[SiteKey, str] = {}
         self._batch: ClassBatch | None = None
-        self._settled = False
+        self._known: Mapping[SiteKey, object] | None = None  # the recorder's sites that `progress.layers` follows
+        self._dropped: set[str] = set()
         self._torn = False  # whether some sinks or layers may have counted a batch that others have not
 
     def run(self) -> dict[str, Any]:
@@ -176,23 +176,34 @@ class Pass:
         for sink in self.sinks.values():
             sink.start(self.progress.layers, self.device)
         self._checkpoint.load(self.progress, self.sinks)
-        finished = self.progress.num_batches
-        model = self.recorder.model
-        with kept_random_state(self.device), torch.no_grad(), in_mode(model, self.options.mode), self.recorder:
-            try:
-                with progress_bar(self.loader, self.options.progress, self.name) as bar:
-                    self._count_all(bar, finished)
-            finally:
-                if self.progress.num_batches > finished and not self._torn:
-                    self._checkpoint.save(self.progress, self.sinks)
+        try:
+            self._run_model()
+        finally:
+            self.recorder.close()  # where an interrupt has kept the recorder's block from doing it
         if not self.progress.num_samples and not self.options.distributed:
             raise ValueError("the loader gave no samples; check that it is not empty or already used up")
         with torch.inference_mode(False):  # results made in inference mode could not be used with autograd outside it
             return {name: sink.result() for name, sink in self.sinks.items()}
 
+    def _run_model(self) -> None:
+        """Use the model: who owns it is settled before its mode changes."""
+        mode = in_mode(self.recorder.model, self.options.mode)
+        with self.recorder, kept_random_state(self.device), torch.no_grad(), mode:
+            self._count_and_save()
+
+    def _count_and_save(self) -> None:
+        """Hand every batch to the sinks, and save what is new however that ends."""
+        finished = self.progress.num_batches
+        try:
+            with progress_bar(self.loader, self.options.progress, self.name) as bar:
+                self._count_all(bar, finished)
+        finally:
+            if self.progress.num_batches > finished and not self._torn:
+                self._checkpoint.save(self.progress, self.sinks)
+
     def tap_of(self, site: str) -> Tap | None:
         """The tap that a site belongs to; None for the network's input."""
-        return None if site == _site(INPUT) else self.recorder.taps[int(site.partition(".")[0])]
+        return None if site == site_of(INPUT) else self.recorder.taps[int(site.partition(".")[0])]
 
     def _settings(self) -> dict[str, Any]:
         """What a file must have in common with this run to be continued."""
@@ -253,7 +264,7 @@ class Pass:
                 self._hand_over(INPUT, features, 1)
         self.recorder.expect(len(labels))
         output = self._callee(*args, **kwargs)
-        if not self._settled:
+        if self.recorder.sites is not self._known:
             self._settle(parts)
         self._warn_of_padding(parts)
         self._torn = True
@@ -288,35 +299,35 @@ class Pass:
         rows = self._batch.repeated(positions)
         if len(features) > len(rows.labels):  # what a padding sampler repeats comes last and has no label here
             features = features[: len(rows.labels)]
-        site = self._sites.get(key) or self._sites.setdefault(key, _site(key))
+        site = self._sites.get(key) or self._sites.setdefault(key, site_of(key))
+        if site in self._dropped:
+            return
         self._torn = True
         for sink in self.sinks.values():
             sink.add(site, features, rows)
 
     def _settle(self, parts: Batch) -> None:
-        """After the first forward pass: what is known of each layer."""
-        layers = {}
-        if self.options.include_input:
-            dtype = str(float_input(parts).dtype).removeprefix("torch.")
-            layers[_site(INPUT)] = LayerRecord("input", 0, "Input", pooling="flatten", feature_dtype=dtype)
-        for key, site in self.recorder.sites.items():
-            layers[_site(key)] = LayerRecord(
-                name=site.name,
-                depth=site.depth + 1,
-                module_type=site.module_type,
-                layout=site.layout,
-                pooling=site.pooling,
-                feature_dtype=str(site.dtype).removeprefix("torch."),
-                positions=site.positions,
-            )
-        names = [record.name for record in layers.values()]
+        """What is known of each layer, after the first forward pass and whenever a layer no longer fits.
+
+        A layer that is missing from batches which were counted earlier, perhaps in another process, does not come back.
+        """
+        found = records_of(self.recorder.sites, float_input(parts) if self.options.include_input else None)
+        before = self.progress.layers
+        kept = [site for site in found if not self.progress.num_batches or site in before]
+        names = [found[site].name for site in kept]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise CaptureError(f"there are two layers named {twice!r}; give one an alias: layers={{'alias': selector}}")
-        self.progress.layers.clear()
-        self.progress.layers.update(layers)
-        self.progress.skipped = self.recorder.skipped
-        self._settled = True
+        for site in (before.keys() | found.keys()).difference(kept):
+            self._dropped.add(site)
+            for sink in self.sinks.values():
+                sink.drop(site)
+        before.clear()
+        before.update(
+            (site, replace(found[site], depth=depth)) for depth, site in enumerate(kept, 1 - self.options.include_input)
+        )
+        self.progress.skipped |= self.recorder.skipped
+        self._known = self.recorder.sites
 
     def _warn_of_padding(self, parts: Batch) -> None:
         """Say once that padded tokens are averaged with the others."""
@@ -327,11 +338,6 @@ class Pass:
         if any(record.layout == "tokens" and record.pooling in ("mean", "max") for record in records):
             notes.append("batches have padding, and padded tokens take part in pool='mean' and 'max'; pass a callable")
             warnings.warn(notes[0], CaptureWarning, stacklevel=2)
-
-
-def _site(key: SiteKey) -> str:
-    """What sinks and files call a site: the same in every process, unlike names, which the first batch settles."""
-    return "input" if key == INPUT else f"{key.tap}.{key.call}"
 
 
 def _callee_of(model: nn.Module, inner: nn.Module) -> nn.Module:

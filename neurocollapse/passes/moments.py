@@ -107,6 +107,11 @@ class MomentSink(Sink):
             self.plan.check()
         self._check_finite()
 
+    def drop(self, site: str) -> None:
+        """Give up one layer's state."""
+        for parts in (self.accumulators, self._planned, self._norms):
+            parts.pop(site, None)
+
     @property
     def plan(self) -> MemoryPlan:
         """How much memory each layer's state takes."""

@@ -1,6 +1,5 @@
 """The second pass over a loader: planned once for everything that needs one, and left out where nothing does."""
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,6 +21,7 @@ from neurocollapse.passes.probing import Probing
 from neurocollapse.passes.sink import Sink
 from neurocollapse.passes.totals import TotalSink, sums_up
 from neurocollapse.statistics import JointRun, MomentCollection, sum_over_processes
+from neurocollapse.support.quiet import without_warnings
 from neurocollapse.support.text import listed
 
 Totals = Mapping[str, Mapping[Gather, Tensor]]
@@ -169,8 +169,7 @@ def _named_pass(
 def _run_quietly(run: Pass) -> dict[str, Any]:
     """The results of a later pass: what it could warn of, the first one has said. Errors name a `test_loader`."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CaptureWarning)
+        with without_warnings(CaptureWarning):
             return run.run()
     except ValueError as error:
         if run.name == "test_loader":

@@ -21,6 +21,7 @@ class Sink(Protocol):
         begin(batch)                           for every batch:
             add(site, features, rows)              once a layer, from inside the model's forward pass
         end(logits)
+        drop(site)                             where a layer no longer fits and is left out, between `add` and `end`
         state()                                about once a second, between batches, where there is a resume file
         result()                               once
 
@@ -33,7 +34,8 @@ class Sink(Protocol):
     full : bool
         Whether the sink needs no further batch. A pass ends early when all of its sinks are full. Default: False.
     layers : mapping of site to LayerRecord
-        What is known of each layer, in order of depth; complete from the first `end` on.
+        What is known of each layer, in order of depth; complete from the first `end` on. A layer that is left out later
+        disappears: make results of these layers only.
     device : torch.device
         Where the model runs.
 
@@ -89,6 +91,9 @@ class Sink(Protocol):
         `logits` is the model's output of shape (samples, outputs); None where the model returns no such matrix.
         """
 
+    def drop(self, site: str) -> None:
+        """Forget a layer, or one that was never added; where results are made of `layers`, nothing needs to be done."""
+
     def state(self) -> Mapping[str, Tensor]:
         """All that was made of the batches so far, as tensors by names of your own."""
 
@@ -116,4 +121,4 @@ def check_sinks(sinks: Any) -> None:
             )
 
 
-_MEMBERS = ("settings", "full", "start", "begin", "add", "end", "state", "load_state", "result")
+_MEMBERS = ("settings", "full", "start", "begin", "add", "end", "drop", "state", "load_state", "result")

@@ -105,6 +105,11 @@ class TotalSink(Sink):
             rows = repeated[device, num_rows]
             self._add(site, index, self._called(site, index, finish, rows if keep is None else rows[keep]))
 
+    def drop(self, site: str) -> None:
+        """Give up one layer's sums, which hold a part of the batches only."""
+        self.totals = {key: total for key, total in self.totals.items() if key.rpartition("/")[0] != site}
+        self._waiting = [one for one in self._waiting if one.site != site]
+
     def state(self) -> dict[str, Tensor]:
         """The sums."""
         return dict(self.totals)

@@ -1,11 +1,14 @@
 """Using a model, or torch, without a trace: what a block changes is afterwards as it was, however the block ends."""
 
+import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Literal
 
 import torch
 from torch import nn
+
+from neurocollapse.support.undo import undoing
 
 Mode = Literal["eval", "train", "unchanged"]
 """Mode of a model while it is used."""
@@ -32,16 +35,36 @@ def in_mode(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
     [True, False]
     """
     modes = [(module, module.training) for module in model.modules()]
-    try:
+    with undoing() as undo:
+        undo.add(_set_modes, modes)
         if mode == "train":
             model.train()  # a model may let parts of it stay in eval mode
-        elif mode == "eval":
-            for module, _ in modes:  # not model.eval(), in which some do more than that, such as merging their adapters
-                module.training = False
+        elif mode == "eval":  # not model.eval(), in which some do more than that, such as merging their adapters
+            _set_modes([(module, False) for module, _ in modes])
         yield
-    finally:
-        for module, training in modes:
-            module.training = training
+
+
+def _set_modes(modes: list[tuple[nn.Module, bool]]) -> None:
+    """Put modules into training mode or out of it, each by itself."""
+    for module, training in modes:
+        module.training = training
+
+
+@contextmanager
+def without_warnings(category: type[Warning]) -> Iterator[None]:
+    """Ignore warnings of one kind, and put the filters back, also where an interrupt lands in that."""
+    manager = warnings.catch_warnings()
+    with undoing() as undo:
+        undo.add(_leave, manager)
+        manager.__enter__()
+        warnings.simplefilter("ignore", category)
+        yield
+
+
+def _leave(manager: AbstractContextManager[object]) -> None:
+    """Leave a manager of warnings, once or again, if it was entered."""
+    with suppress(RuntimeError):
+        manager.__exit__(None, None, None)
 
 
 def kept_random_state(*devices: torch.device) -> AbstractContextManager[None]:
@@ -60,9 +83,7 @@ def seed_random_state(seed: int, device: torch.device) -> None:
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Run torch on one thread: for networks so small that more gain nothing, and stall where others compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with undoing() as undo:
+        undo.add(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(1)
         yield
-    finally:
-        torch.set_num_threads(threads)
