@@ -30,6 +30,8 @@ class Injector:
         Lines counted so far.
     place : str
         File and line of the error, empty as long as there is none.
+    places : dict of (file, line) to list of int
+        The numbers of each line of the source.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class Injector:
     ) -> None:
         self.folders, self.at, self.error = folders, at, error
         self.count, self.place = 0, ""
+        self.places: dict[tuple[str, int], list[int]] = {}
         self._inside: dict[str, bool] = {}
 
     def run(self, action: Callable[[], object]) -> BaseException | None:
@@ -70,16 +73,17 @@ class Injector:
         """Count one line; Python stops tracing by itself when this raises."""
         if event == "line":
             self.count += 1
+            self.places.setdefault((frame.f_code.co_filename, frame.f_lineno), []).append(self.count)
             if self.count == self.at:
                 self.place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
                 raise self.error()
         return self._line
 
 
-def count_lines(action: Callable[[], object], folders: tuple[str, ...]) -> int:
-    """How many lines in some folders an action executes."""
+def executed_lines(action: Callable[[], object], folders: tuple[str, ...]) -> Injector:
+    """An injector that has counted the lines of an action."""
     injector = Injector(folders)
     error = injector.run(action)
     if error is not None:
         raise error
-    return injector.count
+    return injector

@@ -13,7 +13,7 @@ from torch import nn
 import neurocollapse as nc
 from neurocollapse.hooks import inspect_layers
 from neurocollapse.hooks.owner import _OWNERS
-from tests.attacks.injector import HOOKS, PASSES, Injector, count_lines
+from tests.attacks.injector import HOOKS, PASSES, Injector, executed_lines
 
 FOLDERS = (HOOKS, PASSES)
 NUM_SAMPLES = 12
@@ -117,17 +117,18 @@ def no_other_tracer():
         pytest.skip("a debugger or coverage traces this thread, which the injector would replace")
 
 
-def spread(num_lines, num_places):
-    """Places spread evenly over an action, at least the first and the last line."""
-    return torch.linspace(1, num_lines, min(num_places, num_lines)).round().long().unique().tolist()
+def spread(numbers, most):
+    """Some of many numbers, the first and the last among them."""
+    chosen = torch.linspace(0, len(numbers) - 1, min(most, len(numbers))).round().long().unique()
+    return [numbers[index] for index in chosen]
 
 
 def test_an_interrupt_at_a_sample_of_lines_leaves_nothing(scenario):
     build, action = scenario
     action(build())  # what is imported and cached once
-    num_lines = count_lines(lambda: action(build()), FOLDERS)
-    assert num_lines > SAMPLE
-    assert attack(build, action, spread(num_lines, SAMPLE)) == []
+    lines = executed_lines(lambda: action(build()), FOLDERS)
+    assert len(lines.places) > SAMPLE
+    assert attack(build, action, spread([numbers[-1] for numbers in lines.places.values()], SAMPLE)) == []
 
 
 @pytest.mark.slow
@@ -135,6 +136,7 @@ def test_an_interrupt_at_a_sample_of_lines_leaves_nothing(scenario):
 def test_an_interrupt_at_thousands_of_lines_leaves_nothing(scenario):
     build, action = scenario
     action(build())
-    num_lines = count_lines(lambda: action(build()), FOLDERS)
-    places = spread(num_lines, MANY)
+    lines = executed_lines(lambda: action(build()), FOLDERS)
+    ends = {number for numbers in lines.places.values() for number in (numbers[0], numbers[-1])}
+    places = sorted(ends | set(spread(range(1, lines.count + 1), max(MANY - len(ends), 2))))
     assert attack(build, action, places) == []

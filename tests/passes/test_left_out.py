@@ -9,6 +9,7 @@ from torch import nn
 import neurocollapse as nc
 from neurocollapse.hooks import CallCountError, CaptureError, CaptureWarning, capture
 from neurocollapse.passes import FeatureSink, run_pass
+from neurocollapse.support.state import read_state
 
 
 def randn(*shape, seed=0):
@@ -168,10 +169,10 @@ def test_a_selector_of_which_nothing_is_left_ends_the_run():
 @pytest.mark.filterwarnings("ignore::neurocollapse.hooks.CaptureWarning")
 def test_a_resumed_run_does_not_bring_a_layer_back(tmp_path):
     model, batches, kept = MEMBERS["counts"]
-    batches = [batches[0], batches[2], *batches[:2]]
+    batches = [batches[0], batches[2], *batches[:2], *batches[:2]]
 
     def stopping():
-        yield from batches[:3]
+        yield from batches[:3]  # what is left would fit
         raise KeyboardInterrupt
 
     whole = nc.collect(model, batches, progress=False)
@@ -182,6 +183,29 @@ def test_a_resumed_run_does_not_bring_a_layer_back(tmp_path):
     for name in kept:
         assert torch.equal(resumed[name].mean, whole[name].mean)
     assert set(json.loads(resumed.attributes["skipped_layers"])) == {"maybe", "twice"}
+    _, tensors = read_state(tmp_path / "state", "pass")
+    assert len({name.split("/")[1] for name in tensors if name.startswith("moments/")}) == len(kept)
+
+
+class Tires(Depth):
+    """Skips a layer from its sixth batch on."""
+
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        x = self.first(x)
+        return self.head(self.maybe(x) if self.calls < 6 else x)
+
+
+def test_a_layer_that_fits_in_the_first_pass_only_has_no_sums_of_a_part():
+    model, batches = Tires(), labelled(*(randn(8, 6, seed=seed) for seed in range(4)))
+    dataset = nc.analyze(
+        model, batches, layers=["leaves", "!head", "!twice"], quantities=["nc1", "compression"], progress=False
+    )
+    assert dataset.nc1.isnull().values.tolist() == [False, True]
+    assert dataset.compression.notnull().all()
+    assert "no features of maybe in the second pass" in dataset.attrs["warnings"]
 
 
 @pytest.mark.filterwarnings("ignore::neurocollapse.hooks.CaptureWarning")
