@@ -54,6 +54,8 @@ def why_silent(model: nn.Module, modules: dict[str, nn.Module], tap: Tap) -> str
         return "MultiheadAttention uses the weights of out_proj without calling it, select the attention module"
     if any(isinstance(parent, nn.TransformerEncoderLayer) for parent in parents):
         return "nn.TransformerEncoderLayer may have taken its fused fast path, select the encoder layer"
+    if not tap.path:
+        return f"{type(model).__name__} has a __call__ of its own, which passes by the hooks; select the layers inside"
     if is_compiled(model):
         return "torch.compile may run it inside a compiled graph, capture the model before compiling it"
     return f"the forward pass of {type(model).__name__} does not call it with these inputs"

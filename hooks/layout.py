@@ -115,8 +115,10 @@ def declared_batch_axis(module: nn.Module) -> int | None:
     return None if not isinstance(batch_first, bool) else int(not batch_first)
 
 
-def find_batch_axis(module: nn.Module, tensor: Tensor, num_samples: int | None, memory: LayoutMemory) -> int:
-    """Return the axis of `tensor` that counts the samples.
+def find_batch_axis(
+    module: nn.Module, tensor: Tensor, num_samples: int | None, memory: LayoutMemory, *, chosen: bool = False
+) -> int:
+    """Return the axis of `tensor` that counts the samples; one that the user has `chosen` is judged by its shape.
 
     Raises
     ------
@@ -137,9 +139,11 @@ def find_batch_axis(module: nn.Module, tensor: Tensor, num_samples: int | None, 
             f"{type(module).__name__} counts samples in axis {told} of {sizes}, but the batch is taken to have "
             f"{num_samples}; if the model's input has its samples in axis 1, call expect(num_samples) first"
         )
-    if tensor.dim() == 3 and memory.sequence_first and sizes[1] == num_samples:
+    if tensor.dim() == 3 and (memory.sequence_first or chosen) and sizes[1] == num_samples:
         if sizes[0] != num_samples:
             return 1
+        if not memory.sequence_first:
+            return 0
         raise LayoutError(
             f"axes 0 and 1 of {sizes} both have the batch size {num_samples} in a model with batch_first=False; "
             "use another batch size"
@@ -154,7 +158,13 @@ def find_batch_axis(module: nn.Module, tensor: Tensor, num_samples: int | None, 
 
 
 def find_axes(
-    module: nn.Module, tensor: Tensor, num_samples: int | None, memory: LayoutMemory, *, at_input: bool = False
+    module: nn.Module,
+    tensor: Tensor,
+    num_samples: int | None,
+    memory: LayoutMemory,
+    *,
+    at_input: bool = False,
+    chosen: bool = False,
 ) -> Axes:
     """Return the axes of a tensor that left (or, `at_input`, enters) a module.
 
@@ -163,7 +173,7 @@ def find_axes(
     LayoutError
         If the batch or the channel axis is not certain.
     """
-    batch = find_batch_axis(module, tensor, num_samples, memory)
+    batch = find_batch_axis(module, tensor, num_samples, memory, chosen=chosen)
     shape = batch_first_shape(tensor, batch)
     if len(shape) <= 2:
         return Axes(batch, len(shape) - 1, FEATURES)

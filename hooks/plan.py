@@ -155,12 +155,15 @@ def make_plan(
     AmbiguousOutputError, LayoutError
         If the tensor, its axes or a fitting pooling cannot be told.
     """
+    chosen = path is not None
     if path is None and not at_input and isinstance(module, nn.MultiheadAttention | nn.RNNBase):
         path = "0" if isinstance(value, tuple) else None  # next to attention weights or last states
     tensor = _first_pick(module, value, num_samples, memory, path)
     needs_layout = not callable(pool) and pool != "flatten"
-    told = not (callable(path) and isinstance(value, Tensor) and tensor is not value)
-    axes = _axes(module if told else nn.Flatten(), tensor, num_samples, memory, at_input, needs_layout)
+    if chosen and not _is_declared(module, value, tensor):
+        axes = _axes(nn.Flatten(), tensor, num_samples, memory, at_input, needs_layout, chosen=True)
+    else:
+        axes = _axes(module, tensor, num_samples, memory, at_input, needs_layout)
     sizes = batch_first_shape(tensor, axes.batch)
     if len(sizes) > 2 and axes.layout != UNKNOWN and not at_input:
         memory.note(sizes, axes.channel)
@@ -181,6 +184,17 @@ def _first_pick(
         return pick_tensor(value, num_samples=num_samples, batch_axis=0 if told else 1, path=path)
 
 
+def _is_declared(module: nn.Module, value: Any, tensor: Tensor) -> bool:
+    """Whether a tensor that the user has chosen has the axes that the module declares, as its main output has.
+
+    A module that declares none, such as a block of transformers, is taken for the kind of all of its outputs.
+    """
+    if isinstance(value, Tensor):
+        return tensor is value
+    main = value[0] if isinstance(value, tuple) and value else None
+    return tensor is main or declared_batch_axis(module) is None
+
+
 def _axes(
     module: nn.Module,
     tensor: Tensor,
@@ -188,11 +202,13 @@ def _axes(
     memory: LayoutMemory,
     at_input: bool,
     needs_layout: bool,
+    *,
+    chosen: bool = False,
 ) -> Axes:
     """The axes, with an unknown layout where the pooling needs none and none is certain."""
     try:
-        return find_axes(module, tensor, num_samples, memory, at_input=at_input)
+        return find_axes(module, tensor, num_samples, memory, at_input=at_input, chosen=chosen)
     except LayoutError:
         if needs_layout:
             raise
-        return Axes(find_batch_axis(module, tensor, num_samples, memory), -1, UNKNOWN)
+        return Axes(find_batch_axis(module, tensor, num_samples, memory, chosen=chosen), -1, UNKNOWN)

@@ -108,6 +108,7 @@ class Recorder:
         self._thread = get_ident()
         self._announced: int | None = None
         self._num_samples: int | None = None
+        self._num_passes: int | None = None  # in one call of `run`
         self.forward = 0
 
     def __enter__(self) -> Self:
@@ -149,6 +150,25 @@ class Recorder:
         if not isinstance(num_samples, int) or isinstance(num_samples, bool) or num_samples < 1:
             raise ValueError(f"`num_samples` must be a positive integer, got {num_samples!r}")
         self._announced = num_samples
+
+    def run(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], num_samples: int) -> Any:
+        """Call the model on one batch, and return its output.
+
+        Raises
+        ------
+        CaptureError
+            If the call runs the model's forward pass more than once. A call that passes by `torch.nn.Module.__call__`
+            counts as one.
+        """
+        self.expect(num_samples)
+        self._num_passes = 0
+        try:
+            output = call(*args, **kwargs)
+            if not self._num_passes:
+                self.finish()
+        finally:
+            self._num_passes = None
+        return output
 
     def reset(self) -> None:
         """Forget the calls since the last finished forward pass."""
@@ -194,6 +214,11 @@ class Recorder:
         """Start a forward pass of the model."""
         if get_ident() != self._thread:
             return
+        if self._num_passes and not self._open:
+            raise CaptureError(
+                f"{type(self.model).__name__}.__call__ runs its forward pass more than once for one batch, as "
+                "test-time augmentation does, so that samples would count more than once; pass the model without it"
+            )
         self._root_seen = True
         self._restart()
         self._open = True
@@ -208,6 +233,8 @@ class Recorder:
             return
         if not self._open:
             raise CaptureError("the model calls itself inside its forward pass; capture a part of it instead")
+        if self._num_passes is not None:
+            self._num_passes += 1
         self.finish()
 
     def abort(self) -> None:

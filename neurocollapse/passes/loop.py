@@ -262,8 +262,7 @@ class Pass:
             features = flat_input(parts, len(labels)).to(self.device)
             with outside_autocast(features):
                 self._hand_over(INPUT, features, 1)
-        self.recorder.expect(len(labels))
-        output = self._callee(*args, **kwargs)
+        output = self.recorder.run(self._callee, args, kwargs, len(labels))
         if self.recorder.sites is not self._known:
             self._settle(parts)
         self._warn_of_padding(parts)

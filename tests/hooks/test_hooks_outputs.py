@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from torch import nn
 
-from neurocollapse.hooks import AmbiguousOutputError
+from neurocollapse.hooks import AmbiguousOutputError, capture
 from neurocollapse.hooks.outputs import describe, first_tensor, pick_tensor
 
 N = 4
@@ -112,3 +113,60 @@ def test_the_tree_of_a_long_output_is_cut():
 def test_the_first_tensor_of_nested_arguments_is_found():
     assert first_tensor(((torch.tensor(3),), {"x": {"y": [Z]}})) is Z
     assert first_tensor(("text", 3)) is None
+
+
+class States(nn.Module):
+    """Recurrent layers and attention, whose outputs hold more than what they declare the axes of."""
+
+    def __init__(self, batch_first):
+        super().__init__()
+        self.rnn = nn.LSTM(6, 5, num_layers=2, batch_first=batch_first)
+        self.gru = nn.GRU(5, 4, batch_first=batch_first)
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=batch_first)
+
+    def forward(self, x):
+        hidden = self.gru(self.rnn(x)[0])[0]
+        return self.attention(hidden, hidden, hidden)[0]
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize(
+    ("layer", "output", "shape"),
+    [
+        ("rnn", lambda out: out[1][0][-1], (8, 5)),
+        ("rnn", lambda out: out[1][1].sum(0), (8, 5)),
+        ("rnn", "1.0", (8, 10)),
+        ("gru", lambda out: out[1][0], (8, 4)),
+        ("gru", "1", (8, 4)),
+        ("attention", lambda out: out[0].sum(out[0].shape.index(7)), (8, 4)),
+        ("attention", "1", (8, 49)),
+    ],
+)
+def test_what_output_returns_is_judged_by_its_own_shape(batch_first, layer, output, shape):
+    torch.manual_seed(0)
+    model, x = States(batch_first).eval(), torch.randn(8, 7, 6) if batch_first else torch.randn(7, 8, 6)
+    with capture(model, layer, output={layer: output}, pool="flatten") as features, torch.no_grad():
+        for _ in range(2):
+            features.expect(8)
+            model(x)
+    assert features[layer].shape == shape
+
+
+def test_the_state_that_output_returns_is_the_state():
+    torch.manual_seed(0)
+    model, x = States(True).eval(), torch.randn(8, 7, 6)
+    options = {"rnn": lambda out: out[1][0][-1], "gru": "1"}
+    with capture(model, ["rnn", "gru"], output=options, pool={"gru": "flatten"}) as features, torch.no_grad():
+        model(x)
+        sequence, (hidden, _) = model.rnn(x)
+        assert torch.equal(features["rnn"], hidden[-1])
+        assert torch.equal(features["gru"], model.gru(sequence)[1].transpose(0, 1).flatten(1))
+
+
+def test_the_main_output_keeps_the_axes_that_its_layer_declares():
+    model, x = States(False).eval(), torch.randn(7, 8, 6)
+    for output in ("0", lambda out: out[0]):
+        with capture(model, "rnn", output={"rnn": output}) as features, torch.no_grad():
+            features.expect(8)
+            model(x)
+        torch.testing.assert_close(features["rnn"], model.rnn(x)[0].mean(0).detach())
