@@ -186,6 +186,8 @@ class Recorder:
             If a module that was named was called a different number of times than in the first forward pass.
         """
         self._open, self._announced = False, None
+        if not self._layers.is_settled:
+            self._layers.fixed.stop()
         for key, features, positions in self._layers.finish():
             self._sink(key, features, positions)
         self._hints.close()
@@ -222,6 +224,8 @@ class Recorder:
         self._root_seen = True
         self._restart()
         self._open = True
+        if not self._layers.is_settled:
+            self._layers.fixed.start()
         self._num_samples = self._announced
         if self._num_samples is None:
             tensor = first_tensor((args, kwargs))
@@ -290,6 +294,7 @@ class Recorder:
                 place(OutputHook(self, index), tap.module, undo)
         if not layers.is_settled:
             undo.add(self._hints.close)
+            undo.add(layers.fixed.stop)
             for index in layers.proposed.containers:
                 place(EnterHook(self), self.taps[index].module, self._hints, before=True)
             tapped = {id(tap.module) for tap in self.taps if not tap.at_input}
@@ -302,6 +307,7 @@ class Recorder:
     def _forget(self) -> None:
         """Give up the forward pass that is going on."""
         self._open, self._announced = False, None
+        self._layers.fixed.stop()
         self._restart()
 
     def _restart(self) -> None:

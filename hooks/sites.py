@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from neurocollapse.hooks.audit import changed_count, refuse_missing, why_silent
 from neurocollapse.hooks.errors import CallCountError, CaptureError, CaptureWarning, NeverFiredError
+from neurocollapse.hooks.fixed import FixedTensors
 from neurocollapse.hooks.layout import BatchConflict, LayoutMemory, is_sequence_first
 from neurocollapse.hooks.options import Reading
 from neurocollapse.hooks.plan import Plan, Site, SiteKey, Skip, make_plan
@@ -42,6 +43,8 @@ class Sites:
         How often each tap has fired in this forward pass.
     proposed : Provisional
         Which of the taps that were only proposed are meant.
+    fixed : FixedTensors
+        What does not depend on the input, in the first forward pass.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Sites:
     ) -> None:
         self.model, self.modules, self.taps = model, dict(modules), taps
         self.proposed = Provisional(taps, modules)
+        self.fixed = FixedTensors(model)
         self._readings = readings
         self._calls = calls
         self._sequence_first = any(map(is_sequence_first, self.modules.values()))
@@ -212,6 +216,8 @@ class Sites:
         reading = self._readings[key.tap]
         plan: Plan | Skip
         try:
+            if not tap.explicit and self.fixed.holds(value):
+                raise CaptureError("its first axis counts no samples: it is made of parameters and positions alone")
             plan = make_plan(
                 tap.module,
                 value,
