@@ -1,12 +1,13 @@
 """Running a model so that every module is called, and a hook so that nothing is computed in half precision."""
 
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 from neurocollapse.support.undo import Undo, locked
 
@@ -24,11 +25,23 @@ def unfuse(modules: Iterable[nn.Module], undo: Undo) -> None:
 
 
 def outside_autocast(tensor: Tensor) -> AbstractContextManager[object]:
-    """Switch autocast off where it is on for the tensor's device: matrix products would run in half precision."""
+    """Switch autocast off where it is on for the tensor's device: matrix products would run in half precision.
+
+    Transforms of torch.func that are going on are left, too: they would take part in what is computed.
+    """
     device = tensor.device.type
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return _outside_transforms(device)
     if device != "meta" and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return _NOTHING
+
+
+@contextmanager
+def _outside_transforms(device: str) -> Iterator[None]:
+    """Compute without autocast, and without the transforms that are going on."""
+    with temporarily_clear_interpreter_stack(), torch.autocast(device, enabled=False):
+        yield
 
 
 class _Switch:

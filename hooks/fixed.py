@@ -5,6 +5,7 @@ from weakref import ref
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
 from neurocollapse.hooks.outputs import tensors_in
@@ -63,7 +64,7 @@ class FixedTensors(TorchFunctionMode):
 
     def _note(self, tensor: Tensor) -> None:
         """Remember a tensor as it is now; what another tensor is written into has another version."""
-        if not tensor.is_inference():  # has no version
+        if not is_lazy(tensor) and not tensor.is_inference():  # these have no version
             self._known[id(tensor)] = (ref(tensor), tensor._version)
 
     def _is_known(self, tensor: Tensor) -> bool:

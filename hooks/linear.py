@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from neurocollapse.hooks.shards import whole
 from neurocollapse.hooks.weights import current
 from neurocollapse.support.quiet import in_mode
 
@@ -113,7 +114,7 @@ def _tensor(module: nn.Module, name: str) -> Tensor | None:
         value: Any = current(module, name)
     except AttributeError:
         return None
-    value = value() if callable(value) and not isinstance(value, Tensor) else value
+    value = whole(value() if callable(value) and not isinstance(value, Tensor) else value)
     if isinstance(value, Tensor) and (value.is_quantized or type(value).dequantize is not Tensor.dequantize):
         return value.dequantize()
     return value if isinstance(value, Tensor) else None

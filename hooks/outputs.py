@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 from neurocollapse.hooks.errors import AmbiguousOutputError
+from neurocollapse.hooks.shards import whole
 
 Path = str | Callable[[Any], Tensor]
 
@@ -51,6 +53,10 @@ def pick_tensor(output: Any, *, num_samples: int | None, batch_axis: int = 0, pa
         chosen = output if isinstance(output, Tensor) else _search(output, num_samples, batch_axis)
     if not isinstance(chosen, Tensor):
         raise AmbiguousOutputError(f"`output` must lead to a tensor, got {describe(chosen)}")
+    if type(chosen) is not Tensor:
+        chosen = whole(chosen)
+    elif torch._C._functorch.is_functorch_wrapped_tensor(chosen):
+        chosen = _outside_transforms(chosen)
     _refuse_special(chosen)
     return chosen
 
@@ -144,6 +150,19 @@ def _entries(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((str(index), part) for index, part in enumerate(value))
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         yield from ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
+
+
+def _outside_transforms(tensor: Tensor) -> Tensor:
+    """The tensor that a transform of torch.func carries along; vmap leaves out an axis of it, which may be any."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        if torch._C._functorch.is_batchedtensor(tensor):
+            raise AmbiguousOutputError(
+                "the layer runs inside torch.func.vmap, which hides an axis of its features; select a layer outside of "
+                "it, or run the model without vmap"
+            )
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    with temporarily_clear_interpreter_stack():
+        return tensor.detach()
 
 
 def _refuse_special(tensor: Tensor) -> None:

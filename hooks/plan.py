@@ -95,7 +95,9 @@ class Plan:
 
     def pick(self, value: Any, num_samples: int | None) -> Tensor:
         """Return the activation, samples first, detached; check that it is the one of the first batch."""
-        tensor = pick_tensor(value, num_samples=num_samples, batch_axis=self.axes.batch, path=self.path).detach()
+        tensor = pick_tensor(value, num_samples=num_samples, batch_axis=self.axes.batch, path=self.path)
+        if tensor.requires_grad:
+            tensor = tensor.detach()
         if self.axes.batch:
             tensor = tensor.transpose(0, self.axes.batch)
         sizes = tensor.shape

@@ -28,6 +28,7 @@ from neurocollapse.hooks.owner import claim
 from neurocollapse.hooks.plan import Site, SiteKey
 from neurocollapse.hooks.pool import Pool
 from neurocollapse.hooks.select import select
+from neurocollapse.hooks.shards import refuse_tensor_parallel
 from neurocollapse.hooks.sites import Calls, Sites
 from neurocollapse.hooks.wrappers import is_compiled, named_modules, unwrap
 from neurocollapse.support.choices import check_choice
@@ -97,6 +98,7 @@ class Recorder:
         check_choice("calls", calls, Calls)
         self.model = unwrap(model)
         refuse_script_modules(self.model)
+        refuse_tensor_parallel(self.model)
         self.taps = select(self.model, layers, proposals=True)
         refuse_script_modules(self.model, self.taps)
         modules = dict(named_modules(self.model))

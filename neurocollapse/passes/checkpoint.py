@@ -80,13 +80,19 @@ class Checkpoint:
         self._saved = time.monotonic()
         self._cost = 0.0
 
+    @property
+    def lacks_weights(self) -> bool:
+        """Whether the settings hold no digest of the weights yet, which lazy layers make in their first forward pass."""
+        return "weights" in self.settings and self.settings["weights"] is None
+
     def load(self, progress: Progress, sinks: Mapping[str, Sink]) -> None:
         """Put a saved state, if there is one, into `progress` and the sinks.
 
         Raises
         ------
         StateFileError
-            If the file is damaged, belongs to another run, or lies in a folder that does not exist.
+            If the file is damaged, belongs to another run, or lies in a folder that does not exist; or if the model has
+            no weights yet by which a run would be known again.
         """
         if self.path is None:
             return
@@ -95,6 +101,11 @@ class Checkpoint:
             raise StateFileError(f"cannot write {place}: there is no such folder; name a folder that exists")
         if not self.path.exists():
             return
+        if self.lacks_weights:
+            raise StateFileError(
+                f"{visible(self.path)} cannot be continued: the model has lazy layers, which have no weights yet; load "
+                "its weights, or call it once on a batch, first"
+            )
         header, tensors = read_state(self.path, KIND)
         try:
             saved: dict[str, Any] = header["settings"]

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
+from neurocollapse.hooks.shards import own_part
 from neurocollapse.support.quiet import Mode
 
 DIGEST_ELEMENTS = 2**14
@@ -26,9 +28,17 @@ def batch_digest(inputs: Iterable[Tensor], labels: Tensor, before: int) -> int:
 
 
 def weight_digest(model: nn.Module, mode: Mode) -> int:
-    """Checksum of the model's parameters and of the buffers that stay put: those of modules not in train mode."""
+    """Checksum of the model's parameters and of the buffers that stay put and are saved with it.
+
+    Those of modules in train mode move; those that are not persistent are no weights, but made in a first call, say.
+    """
     resting = [module for module in model.modules() if mode == "eval" or (mode == "unchanged" and not module.training)]
-    buffers = (buffer for module in resting for buffer in module.buffers(recurse=False))
+    buffers = (
+        buffer
+        for module in resting
+        for name, buffer in module._buffers.items()
+        if buffer is not None and name not in module._non_persistent_buffers_set
+    )
     return tensors_digest((*model.parameters(), *buffers))
 
 
@@ -38,6 +48,11 @@ def tensors_digest(tensors: Iterable[Tensor]) -> int:
     for tensor in tensors:
         digest = _digest(tensor, digest)
     return digest
+
+
+def is_unsettled(model: nn.Module) -> bool:
+    """Whether a part of the model makes its weights in its first forward pass, which has not been."""
+    return any(map(is_lazy, (*model.parameters(), *model.buffers())))
 
 
 def option_text(option: Any) -> str:
@@ -52,8 +67,8 @@ def option_text(option: Any) -> str:
 
 
 def _digest(tensor: Tensor, before: int) -> int:
-    """Checksum of a tensor's numbers, after others."""
-    values = tensor.detach().cpu().contiguous().flatten()
+    """Checksum of a tensor's numbers, after others; of those that this process has."""
+    values = own_part(tensor.detach()).cpu().contiguous().flatten().clone()  # torch resizes no memory that numpy views
     return zlib.crc32(values.view(torch.uint8).numpy().data, before) if values.numel() else before
 
 

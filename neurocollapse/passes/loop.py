@@ -16,7 +16,7 @@ from neurocollapse.data.sharding import share_of
 from neurocollapse.hooks import Calls, CaptureError, CaptureWarning, Recorder, SiteKey, Tap
 from neurocollapse.hooks.eager import outside_autocast
 from neurocollapse.passes.checkpoint import Checkpoint, Progress
-from neurocollapse.passes.digest import batch_digest, option_text, weight_digest
+from neurocollapse.passes.digest import batch_digest, is_unsettled, option_text, weight_digest
 from neurocollapse.passes.interrupt import deferred_interrupt
 from neurocollapse.passes.loaders import (
     check_loader,
@@ -211,7 +211,7 @@ class Pass:
         common = {
             "pass": self.name,
             "model": type(self.recorder.model).__name__,
-            "weights": weight_digest(self.recorder.model, options.mode),
+            "weights": None if is_unsettled(self.recorder.model) else weight_digest(self.recorder.model, options.mode),
             "layers": [[tap.name, tap.path, tap.at_input] for tap in self.recorder.taps],
             "pool": option_text(options.pool),
             "output": option_text(options.output),
@@ -326,6 +326,8 @@ class Pass:
             (site, replace(found[site], depth=depth)) for depth, site in enumerate(kept, 1 - self.options.include_input)
         )
         self.progress.skipped |= self.recorder.skipped
+        if self._checkpoint.lacks_weights:
+            self._checkpoint.settings["weights"] = weight_digest(self.recorder.model, self.options.mode)
         self._known = self.recorder.sites
 
     def _warn_of_padding(self, parts: Batch) -> None:
