@@ -2,6 +2,9 @@
 
 from neurocollapse.theory.assumptions import Assumption
 from neurocollapse.theory.attribution import attribution
+from neurocollapse.theory.balance_bound import balanced_compression, imbalance
+from neurocollapse.theory.blocks import Tail
+from neurocollapse.theory.certified import CertifiedCompression, certified_compression
 from neurocollapse.theory.conditions import EXACT, PRACTICAL, Exactness
 from neurocollapse.theory.invariant import InvariantSubspaces, invariant_subspaces, predicted_scale
 from neurocollapse.theory.parsimony import verify_parsimony
@@ -12,7 +15,9 @@ from neurocollapse.theory.prior import PriorCertificate, prior_certificate
 from neurocollapse.theory.problem import LinearProblem
 from neurocollapse.theory.progressive import THEOREMS, verify
 from neurocollapse.theory.robust import RobustCertificate, robust_certificate
+from neurocollapse.theory.separation_bound import separation_bounds
 from neurocollapse.theory.smooth_mlp import ACTIVATIONS, SmoothSubspaces, smooth_subspaces
+from neurocollapse.theory.split import SplitCertificate
 from neurocollapse.theory.theorem import Bracket, Case, Theorem
 from neurocollapse.theory.verdict import Verdict, Verification
 
@@ -24,6 +29,7 @@ __all__ = [
     "Assumption",
     "Bracket",
     "Case",
+    "CertifiedCompression",
     "Exactness",
     "InvariantSubspaces",
     "LinearProblem",
@@ -32,10 +38,15 @@ __all__ = [
     "PriorCertificate",
     "RobustCertificate",
     "SmoothSubspaces",
+    "SplitCertificate",
+    "Tail",
     "Theorem",
     "Verdict",
     "Verification",
     "attribution",
+    "balanced_compression",
+    "certified_compression",
+    "imbalance",
     "invariant_subspaces",
     "posterior_certificate",
     "predicted_compression",
@@ -43,6 +54,7 @@ __all__ = [
     "printed_bounds",
     "prior_certificate",
     "robust_certificate",
+    "separation_bounds",
     "smooth_subspaces",
     "verify",
     "verify_parsimony",

@@ -70,7 +70,7 @@ def measured_compression(problem: LinearProblem) -> Array:
     for spread, means in zip(problem.spreads, problem.means, strict=True):
         within = float(spread.square().sum()) / problem.num_samples
         between = float((means - means.mean(1, keepdim=True)).square().sum(0).mean())
-        found.append(np.divide(np.float64(within), between) if within or between else math.nan)
+        found.append(within / between if between > 0 else math.inf if within > 0 else math.nan)
     return np.array(found)
 
 

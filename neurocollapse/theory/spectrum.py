@@ -69,6 +69,31 @@ class Spectrum:
         return torch.linalg.qr(self._unit @ self.right[:, :count]).Q
 
 
+def gain_bounds(matrix: Tensor, dropped: int = 0) -> tuple[float, float]:
+    """The smallest and the largest singular value of an operator, a bound of each within rounding.
+
+    Parameters
+    ----------
+    matrix : Tensor of shape (out, in)
+        0 is among the values if there are more features than outputs.
+    dropped
+        Of the smallest values, how many are left out: the matrix is 0 on so many directions by construction.
+
+    Examples
+    --------
+    >>> [round(side, 12) for side in gain_bounds(torch.diag(torch.tensor([3.0, 2.0, 0.0]).double()), dropped=1)]
+    [2.0, 3.0]
+    """
+    unit, exponent = unit_scaled(matrix)
+    if not bool(torch.isfinite(unit).all()):
+        return 0.0, math.inf
+    squares = torch.linalg.eigvalsh(unit.T @ unit)
+    margin = len(squares) * torch.finfo(torch.float64).eps * squares[-1].clamp(min=0)
+    ends = torch.stack([squares[dropped] - margin, squares[-1] + margin]).clamp(min=0).sqrt()
+    low, high = shifted(ends, exponent).tolist()
+    return low, high
+
+
 def unit_scaled(tensor: Tensor) -> Scaled:
     """Divide by the power of two that brings the largest entry into [1/2, 1); zeros stay.
 
