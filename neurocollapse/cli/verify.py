@@ -37,9 +37,9 @@ def verify(
     output: Annotated[Path | None, typer.Option(help="NetCDF file to write: measurements and bounds.")] = None,
     report: Annotated[Path | None, typer.Option(help="HTML report to write.")] = None,
 ) -> None:
-    """Verify progressive compression on a network's linear layers; the exit code is the verdict.
+    """Certify progressive compression of the affine maps that a network ends with; the exit code is the verdict.
 
-    0: every verdict holds. 1: a bound is violated. 2: bad input. 3: assumptions unmet.
+    0: every layer provably compresses. 1: one provably spreads the classes. 2: bad input. 3: undecided.
     """
     check_folders(json, output, report)
     if model is None:

@@ -5,6 +5,7 @@ Every function returns its Axes or Figure and leaves matplotlib's settings as th
 or pass `ax=offscreen_axes()` for a figure that pyplot never hears of.
 """
 
+from neurocollapse.plots.certificate import certificate
 from neurocollapse.plots.certificates import bounds
 from neurocollapse.plots.classes import class_spread
 from neurocollapse.plots.collapse import collapse
@@ -22,6 +23,7 @@ from neurocollapse.plots.trajectory import angles, trajectory
 __all__ = [
     "angles",
     "bounds",
+    "certificate",
     "class_spread",
     "close",
     "collapse",

@@ -148,6 +148,11 @@ def _verification_pictures(result: Any, dataset: Any, index: int) -> list[Pictur
         plots.close(figure)
         return [drawn]
     pictures = []
+    if "certified_upper" in dataset.data_vars:
+        band: Any = plots.certificate(dataset, ax=plots.offscreen_axes())
+        caption = "The band is proved from the input, the output and the weights; D is a transient on a floor."
+        prefix = f"verification{index}-certificate"
+        pictures.append(picture(band.figure, title="What is proved about D", caption=caption, prefix=prefix))
     for bound in bound_tables(dataset):
         axes: Any = plots.bounds(dataset, quantity=bound["quantity"], ax=plots.offscreen_axes())
         title = f"{bound['heading'].capitalize()} and what the theorems allow"

@@ -21,6 +21,14 @@ _OUTCOMES = {
 }
 
 
+_CERTIFIED = {
+    "holds": "Every layer of the linear tail provably pulls the classes together.",
+    "violated": "A layer of the linear tail provably spreads the classes.",
+    "unmet": "No proved bound decides some layer; that is neither a pass nor a failure.",
+}
+"""What an outcome means where the claims are certified compression."""
+
+
 def outcome(status: Any) -> dict[str, str]:
     """Word, sign, style class and meaning of an outcome; the sign tells the three apart without colour."""
     text = str(getattr(status, "value", status))
@@ -35,12 +43,25 @@ def section(name: str, verification: Any) -> dict[str, Any]:
     assumptions = [_assumption(key, value) for key, value in _named(verification.assumptions)]
     keys = [key for key, _ in _named(verification.assumptions)]
     verdicts = _verdict_rows(verification.verdicts, keys)
+    claims = [claim_row(claim) for claim in _field(verification, "claims", None) or ()]
+    result, reasons = (
+        outcome(verification.status),
+        " ".join([*_share(verification.verdicts), _reasons(assumptions, verdicts)]),
+    )
+    if claims:
+        undecided = [row["text"] for row in claims if row["outcome"]["style"] != "holds"]
+        result, reasons = {**result, "meaning": _CERTIFIED[result["style"]]}, _listed(undecided, " ")
     return {
         "name": name,
         "kind": "Experiment" if of_experiment else "Verification",
         "about": f"{verification.experiment.shows} Source: {verification.experiment.source}." if of_experiment else "",
-        "outcome": outcome(verification.status),
-        "reasons": " ".join([*_share(verification.verdicts), _reasons(assumptions, verdicts)]),
+        "outcome": result,
+        "reasons": reasons,
+        "claims": claims,
+        "theorems": [
+            {"label": str(one.label), "outcome": outcome(one.status)}
+            for one in dict(_field(verification, "theorems", None) or {}).values()
+        ],
         "assumptions": assumptions,
         "verdicts": verdicts,
         "comparisons": _verdict_rows(_field(verification, "comparisons", ()), keys),
@@ -48,6 +69,12 @@ def section(name: str, verification: Any) -> dict[str, Any]:
         "bounds": [] if of_experiment else bound_tables(dataset),
         "dataset": dataset,
     }
+
+
+def claim_row(claim: Any) -> dict[str, Any]:
+    """One line about one step: the sentence, and how it came out."""
+    text = str(_field(claim, "reason", "") or _field(claim, "claim", ""))
+    return {"text": text[:1].upper() + text[1:] + ".", "outcome": outcome(_field(claim, "outcome"))}
 
 
 def is_experiment(value: Any) -> bool:

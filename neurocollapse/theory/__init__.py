@@ -19,7 +19,7 @@ from neurocollapse.theory.separation_bound import separation_bounds
 from neurocollapse.theory.smooth_mlp import ACTIVATIONS, SmoothSubspaces, smooth_subspaces
 from neurocollapse.theory.split import SplitCertificate
 from neurocollapse.theory.theorem import Bracket, Case, Theorem
-from neurocollapse.theory.verdict import Verdict, Verification
+from neurocollapse.theory.verdict import TheoremResult, Verdict, Verification
 
 __all__ = [
     "ACTIVATIONS",
@@ -41,6 +41,7 @@ __all__ = [
     "SplitCertificate",
     "Tail",
     "Theorem",
+    "TheoremResult",
     "Verdict",
     "Verification",
     "attribution",

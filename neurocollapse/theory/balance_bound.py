@@ -2,10 +2,13 @@
 
 import math
 
+import numpy as np
 import torch
 
+from neurocollapse.theory.assumptions import Assumption
 from neurocollapse.theory.blocks import Tail
 from neurocollapse.theory.spectrum import shifted, unit_scaled
+from neurocollapse.theory.theorem import Bracket, Case, Theorem
 
 
 def imbalance(tail: Tail) -> float:
@@ -45,3 +48,52 @@ def balanced_compression(tail: Tail, excess: float) -> float:
     within = fixed + scaled * float(problem.spreads[-2].square().sum())
     between = float((basis.T @ tail.centred_means[-1]).square().sum())
     return tail.class_share * within / between if between > 0 else math.inf
+
+
+def _certify(case: Case) -> tuple[float, float] | None:
+    """δ⁺ and the bound."""
+    if case.tail is None:
+        return None
+    excess = imbalance(case.tail)
+    return excess, balanced_compression(case.tail, excess)
+
+
+def _brackets(case: Case, found: tuple[float, float] | None) -> list[Bracket]:
+    """Of D at the last features, from above."""
+    depth = case.problem.depth
+    upper = np.full(depth, math.nan)
+    if found is not None:
+        upper[-1] = found[1]
+    return [
+        Bracket(
+            of="compression",
+            claim="D_{L−1} is at most its bound",
+            prefix="balance",
+            upper=upper,
+            layers=range(depth - 1, depth) if found is not None else (),
+            convention="of the last features only, NaN elsewhere",
+        )
+    ]
+
+
+def _assume(case: Case, found: tuple[float, float] | None) -> list[Assumption]:
+    """δ⁺, which is measured and may be anything that float64 holds."""
+    if found is None:
+        return []
+    met = math.isfinite(found[0])
+    meaning = "δ⁺ = max(0, λ_max(W_{L−1}W_{L−1}ᵀ − W_LᵀW_L)): what the last layer does not read"
+    meaning += "" if met else "; beyond the range of float64"
+    return [Assumption("last_layer_excess", found[0], 0.0 if met else math.inf, 0.0, met, meaning)]
+
+
+BALANCE = Theorem(
+    name="balance",
+    label="balance of the last two layers",
+    about="From the output, the layer before the last two weights, and how balanced these are.",
+    reference="docs/theory.md, Theorem 6 (balance implies collapse)",
+    needs=("depth", "width", "several_samples_per_class", "output_rank", "last_layer_excess"),
+    certify=_certify,
+    brackets=_brackets,
+    assume=_assume,
+)
+"""The mechanism by which weight decay makes the last features collapse, with measured constants."""

@@ -80,8 +80,8 @@ class Tail:
         for weight, basis in zip(reversed(self.problem.normalised.weights), reversed(self.bases), strict=True):
             rows = weight if reader is None else reader.T @ weight
             output, reader = unit_scaled(output @ (rows @ basis)).values, basis
-            values = torch.linalg.svdvals(output)
-            found.append(float(values[0] / values[-1]))
+            values = torch.linalg.svdvals(output.nan_to_num(0, 0, 0))
+            found.append(float(values[0] / values[-1]) if float(values[-1]) > 0 else math.inf)
         return tuple(reversed(found))
 
     @cached_property
@@ -120,7 +120,10 @@ class Tail:
     def _directions(self) -> Tensor:
         """V: right singular vectors of the spread that is left at the output, those that rounding made left out."""
         last, weight = self.problem.normalised.spreads[-1], self.problem.normalised.weights[-1]
-        _, values, right = torch.linalg.svd(weight @ last, full_matrices=False)
+        output = weight @ last
+        if not bool(torch.isfinite(output).all()):
+            return last.new_zeros(last.shape[1], 0)
+        _, values, right = torch.linalg.svd(output, full_matrices=False)
         least = max(last.shape) * torch.finfo(torch.float64).eps * float(weight.norm() * last.norm())
         return right[values > least].T
 

@@ -1,14 +1,17 @@
 """Progressive compression and separation: assumptions measured, three levels of bounds, verdicts."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from neurocollapse.theory.assumptions import Assumption
+from neurocollapse.theory.balance_bound import BALANCE
 from neurocollapse.theory.checks import check_inputs, check_labels
+from neurocollapse.theory.compression_claim import certified_steps
 from neurocollapse.theory.conditions import PRACTICAL, Exactness, shared_assumptions
 from neurocollapse.theory.measured import measure_problem
 from neurocollapse.theory.posterior import POSTERIOR
@@ -16,13 +19,15 @@ from neurocollapse.theory.printed import PRINTED
 from neurocollapse.theory.prior import PRIOR
 from neurocollapse.theory.problem import LinearProblem
 from neurocollapse.theory.robust import ROBUST
+from neurocollapse.theory.split_theorem import SPLIT
+from neurocollapse.theory.streamed import streamed_tail
 from neurocollapse.theory.table import progressive_dataset, whole_network_dataset
 from neurocollapse.theory.tail import LinearTail, linear_tail
 from neurocollapse.theory.theorem import Applied, Case, Theorem
-from neurocollapse.theory.verdict import Verdict, Verification
+from neurocollapse.theory.verdict import TheoremResult, Verdict, Verification
 
 TITLE = "Progressive compression and separation"
-THEOREMS: tuple[Theorem, ...] = (PRIOR, ROBUST, POSTERIOR, PRINTED)
+THEOREMS: tuple[Theorem, ...] = (PRIOR, ROBUST, POSTERIOR, SPLIT, BALANCE, PRINTED)
 """What `verify` holds against a network."""
 
 
@@ -37,29 +42,31 @@ class _Options:
 
 def verify(
     model: nn.Module | Sequence[Tensor],
-    inputs: Tensor,
-    labels: Tensor,
+    inputs: Tensor | Iterable[Any],
+    labels: Tensor | None = None,
     *,
     tolerance: float = 1e-6,
     exactness: Exactness = PRACTICAL,
     output_scale: float = 1.0,
     separation_means: str = "uncentred",
 ) -> Verification:
-    """Verify progressive compression and separation of a deep linear network or of a network's linear tail.
+    """Certify progressive compression of a deep linear network or of a network's linear tail, theorem by theorem.
 
-    Three levels side by side: the printed theorem (compared only, its constants being open), the a-priori certificate
-    (from θ, δ, ε, ρ, n, K and L alone) and the a-posteriori certificate (from the weights' spectra and misalignments).
+    The status says whether every layer of the tail provably compresses: "holds" if a proved upper bound of D_l/D_{l−1}
+    is below 1 at every step, "violated" if a proved lower bound is at least 1 at one, else "assumptions unmet". Beside
+    it, every theorem's own brackets against the measurements.
 
     Parameters
     ----------
     model
-        The weights [W_1, …, W_L], each (out, in), bias-free. Or a module: the linear layers it ends with are taken as
-        a deep linear network on the features that enter them; for the layers before, which no theorem covers, the
-        empirical decay is reported.
-    inputs : Tensor of shape (samples, …)
-        For weights, flattened to (samples, features).
-    labels : Tensor of shape (samples,)
-        Integers below K, the number of outputs.
+        The weights [W_1, …, W_L], each (out, in). Or a module: the affine maps it ends with (biases, BatchNorm in eval
+        mode, Dropout and linear skip connections included) are taken as a deep linear network on the features that
+        enter them; for the layers before, which no theorem covers, the empirical decay is reported.
+    inputs : Tensor of shape (samples, …), or a loader
+        For weights, flattened to (samples, features). A loader, for a module, is gone through once, after the tail has
+        been found on its first batch; only a covariance and the class means of what enters the tail are kept.
+    labels : Tensor of shape (samples,), optional
+        Integers below K, the number of outputs. Left out with a loader, whose batches hold them.
     tolerance
         How far outside its bracket a measurement may be, as a part of it, for rounding's sake. Where rounding alone
         may move a measurement further than this, the verdict is "assumptions unmet".
@@ -95,17 +102,22 @@ def verify(
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise ValueError(f"`tolerance` must be a number ≥ 0, got {tolerance!r}")
     options = _Options(tolerance, exactness, separation_means == "centred")
+    if labels is None:
+        if isinstance(inputs, Tensor) or not isinstance(model, nn.Module):
+            raise ValueError("`labels` may be left out only for a module and a loader of pairs (inputs, labels)")
+        streamed, tail = streamed_tail(model, inputs, output_scale=output_scale)
+        return _without_tail(tail) if streamed is None else _of_problem(streamed, tail.names, options, tail)
+    inputs, labels = torch.as_tensor(inputs), torch.as_tensor(labels)
     if not isinstance(model, nn.Module):
         problem = LinearProblem.of(model, inputs, labels, output_scale=output_scale)
         names = tuple(f"W_{layer}" for layer in range(1, problem.depth + 1))
         return _of_problem(problem, names, options)
-    inputs, labels = torch.as_tensor(inputs), torch.as_tensor(labels)
     check_inputs(inputs)
     check_labels(labels, len(inputs))
     tail = linear_tail(model, inputs, labels)
     if not tail.weights:
         return _without_tail(tail)
-    problem = LinearProblem.of(tail.weights, tail.features, labels, output_scale=output_scale)
+    problem = LinearProblem.of(tail.weights, tail.features, labels, biases=tail.biases, output_scale=output_scale)
     return _of_problem(problem, tail.names, options, tail)
 
 
@@ -124,19 +136,44 @@ def _of_problem(
     notes += [remark for one in applied for remark in one.remarks]
     if tail is not None and not tail.is_whole:
         assumptions = {"linear_tail": _tail_assumption(tail), **assumptions}
-        dataset, notes = dataset.merge(whole_network_dataset(tail.moments)), [*notes, *_tail_notes(tail)]
+        if tail.moments:
+            dataset, notes = dataset.merge(whole_network_dataset(tail.moments)), [*notes, *_tail_notes(tail)]
     if options.centred:
         applied = [one if one.theorem.is_open else _about_centred_means(one) for one in applied]
-    verdicts: dict[bool, list[Verdict]] = {False: [], True: []}
+    results = {one.theorem.name: _result(one, case, assumptions) for one in applied}
+    of_open: dict[bool, list[Verdict]] = {False: [], True: []}
     for one in applied:
-        verdicts[one.theorem.is_open] += one.verdicts(case, assumptions)
-    return Verification(TITLE, assumptions, tuple(verdicts[False]), tuple(verdicts[True]), tuple(notes), dataset)
+        of_open[one.theorem.is_open] += results[one.theorem.name].verdicts
+    steps = certified_steps(applied, case, assumptions)
+    # Who asks about centred means gets an answer: the claims about them count, too.
+    asked = [verdict for verdict in of_open[False] if options.centred and "centred means" in verdict.claim]
+    return Verification(
+        TITLE,
+        assumptions,
+        tuple(of_open[False]),
+        tuple(of_open[True]),
+        tuple(notes),
+        dataset,
+        claims=(*steps.claims, *asked),
+        decided_by=steps.by,
+        theorems=results,
+    )
+
+
+def _result(applied: Applied, case: Case, assumptions: Mapping[str, Assumption]) -> TheoremResult:
+    """One theorem by itself."""
+    theorem = applied.theorem
+    needed = {name: assumptions[name] for name in theorem.needs if name in assumptions}
+    own = {one.name: one for one in applied.assumptions}
+    verdicts = tuple(applied.verdicts(case, assumptions))
+    return TheoremResult(theorem.name, theorem.label, theorem.reference, needed | own, verdicts)
 
 
 def _without_tail(tail: LinearTail) -> Verification:
-    """A network that does not end with a bias-free linear layer: numbers, and no theorem."""
+    """A network that does not end with an affine map: numbers, and no theorem."""
     dataset = whole_network_dataset(tail.moments)
-    return Verification(TITLE, {"linear_tail": _tail_assumption(tail)}, (), (), tuple(_tail_notes(tail)), dataset)
+    assumptions = {"linear_tail": _tail_assumption(tail)}
+    return Verification(TITLE, assumptions, (), (), tuple(_tail_notes(tail)), dataset, claims=())
 
 
 def _about_centred_means(applied: Applied) -> Applied:
@@ -155,10 +192,10 @@ def _about_centred_means(applied: Applied) -> Applied:
 
 
 def _tail_assumption(tail: LinearTail) -> Assumption:
-    """Whether the network ends with at least two bias-free linear layers."""
+    """Whether the network ends with at least two affine maps."""
     found = len(tail.weights)
     end = f"; {tail.obstacle}" if tail.obstacle else ""
-    meaning = f"the network ends with {found} bias-free linear layers in a row{end}"
+    meaning = f"the network ends with {found} affine maps in a row, biases and what folds into them included{end}"
     return Assumption("linear_tail", float(found), float(max(0, 2 - found)), 0.0, found >= 2, meaning)
 
 

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -184,7 +185,7 @@ def _leak(
     return alpha * (np.sqrt(s_plus + delta) * leading + np.sqrt(epsilon**2 + delta) * trailing)
 
 
-def _positive(value: Array) -> Array:
+def _positive(value: Any) -> Any:
     """The value where it is positive, NaN elsewhere: no bound follows from it there."""
     return np.where(value > 0, value, math.nan)
 

@@ -28,9 +28,14 @@ def progressive_dataset(
     """
     depth = problem.depth
     variables = _measurements(measured)
-    for place, one in enumerate(applied):
+    places: dict[str, int] = {}
+    for one in applied:
         for bracket in one.brackets:
+            # A place of its own for every label: brackets of one theorem would cover one another in a figure.
+            place = places.setdefault(bracket.label or one.theorem.label, len(places))
             variables |= _bounds(bracket, one.theorem, place, str(variables[bracket.of][2]["long_name"]))
+        for number in one.numbers:
+            variables[number.name] = _variable(number.values, *number[2:], one.theorem.reference)
     dataset = xr.Dataset(
         variables,
         coords={
@@ -92,12 +97,13 @@ def _measurements(measured: Measured) -> dict[str, Variable]:
 
 def _bounds(bracket: Bracket, theorem: Theorem, place: int, measured: str) -> dict[str, Variable]:
     """The sides of a bracket, and the curve that goes with it."""
-    shown = {"of": bracket.of, "theorem": theorem.name, "label": theorem.label, "place": place}
+    label = bracket.label or theorem.label
+    shown = {"of": bracket.of, "theorem": theorem.name, "label": label, "place": place}
     shown |= {"compared": int(theorem.is_open), "about": theorem.about}
     found = {}
     for side, values in (("lower", bracket.lower), ("upper", bracket.upper)):
         if values is not None:
-            about = (f"{side} bound of the {measured}, {theorem.label}", "", bracket.convention, theorem.reference)
+            about = (f"{side} bound of the {measured}, {label}", "", bracket.convention, theorem.reference)
             found[f"{bracket.prefix}_{side}"] = _variable(values, *about)
             found[f"{bracket.prefix}_{side}"][2].update(shown, role=side)
     if bracket.curve is not None:

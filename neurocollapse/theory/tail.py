@@ -1,4 +1,4 @@
-"""The trailing run of linear layers of any network, and the class moments on the way to it."""
+"""The affine maps that any network ends with, and the class moments on the way to them."""
 
 import math
 import warnings
@@ -13,6 +13,7 @@ from torch.nn.functional import linear
 from neurocollapse.hooks import CaptureWarning, Recorder, SiteKey, is_linear, select, weight_and_bias
 from neurocollapse.statistics import ClassMoments
 from neurocollapse.support.quiet import in_mode
+from neurocollapse.theory.folding import Affine, Folding, Place, fits
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 CHUNK = 1024
@@ -20,12 +21,14 @@ CHUNK = 1024
 
 @dataclass(frozen=True, eq=False)
 class LinearTail:
-    """What a network does last, if that is a run of bias-free linear layers.
+    """What a network does last, if that is a chain of affine maps.
 
     Attributes
     ----------
-    names, weights
-        The run's modules, input side first; empty if the network does not end with one.
+    names, weights, biases
+        The linear layers at whose inputs the maps begin, input side first, and the maps; empty if the network does not
+        end with one. What lies between two layers and is affine (BatchNorm in eval mode, skip connections) is part of
+        the map of the first.
     features : Tensor of shape (samples, features)
         What enters the run.
     is_whole
@@ -38,6 +41,7 @@ class LinearTail:
 
     names: tuple[str, ...]
     weights: tuple[Tensor, ...]
+    biases: tuple[Tensor, ...]
     features: Tensor
     is_whole: bool
     obstacle: str
@@ -45,12 +49,14 @@ class LinearTail:
 
 
 def linear_tail(model: nn.Module, inputs: Tensor, labels: Tensor, num_classes: int | None = None) -> LinearTail:
-    """Run the network once in evaluation mode and find the linear layers it ends with.
+    """Run the network in evaluation mode and find the affine maps it ends with.
 
-    A layer belongs to the run if its output is its weight times its input, within rounding, and, value for value, what
-    the next layer receives; the last output is the network's. So what is verified is what the network computes on these
-    inputs, whatever its code looks like. What counts as a linear layer, and what its weight is, says
-    `neurocollapse.hooks.weight_and_bias`: adapters and factors are worked in.
+    A linear layer belongs to the run if its output is its weight times its input plus its bias, within rounding, and,
+    value for value, what the next layer receives; the last output is the network's. Where something else happens before
+    the next layer, the network is run again with other features in place of the layer's input: if the next layer
+    receives an affine function of them, and the same one on the data, it is that function. So what is verified is what
+    the network computes on these inputs, whatever its code looks like. What counts as a linear layer, and what its
+    weight is, says `neurocollapse.hooks.weight_and_bias`: adapters and factors are worked in.
 
     Raises
     ------
@@ -66,7 +72,10 @@ def linear_tail(model: nn.Module, inputs: Tensor, labels: Tensor, num_classes: i
             for chunk, expected in zip(inputs.split(CHUNK), labels.cpu().split(CHUNK), strict=True):
                 given = chunk.to(reference.device)
                 watch.run(given.to(reference.dtype) if given.is_floating_point() else given, expected)
-    return _trailing_run(watch.named_calls(), inputs)
+        one = inputs[:1].to(reference.device)
+        sample = one.to(reference.dtype) if one.is_floating_point() else one
+        folding = Folding(watch.recorder.model, sample, _matrix)
+        return _trailing_run(watch, folding, inputs)
 
 
 @dataclass(eq=False)
@@ -76,6 +85,7 @@ class _Call:
     module: nn.Module
     key: SiteKey
     dtype: torch.dtype
+    place: Place
     joined: bool = True
     is_linear: bool = True
     features: list[Tensor] = field(default_factory=list)
@@ -100,6 +110,7 @@ class _Watch:
         self.recorder = Recorder(model, [*entries, *exits], sink=self._take)
         self.num_classes = num_classes
         self.calls: dict[tuple[str, int], _Call] = {}
+        self.outputs: list[Tensor] = []
         self._labels = torch.empty(0)
         self._last: tuple[_Call, Tensor | None] | None = None
 
@@ -108,6 +119,7 @@ class _Watch:
         self._labels, self._last = labels, None
         self.recorder.expect(len(labels))
         output = _matrix(self.recorder.model(inputs), len(labels))
+        self.outputs.append(output.cpu().clone())
         self._join(output)
 
     def named_calls(self) -> dict[str, _Call]:
@@ -122,7 +134,7 @@ class _Watch:
         is_row = len(site.shape) == 1 and len(features) == len(self._labels)
         if tap.at_input:
             self._join(features)
-            call = self.calls.setdefault(place, _Call(tap.module, key, site.dtype))
+            call = self.calls.setdefault(place, _Call(tap.module, key, site.dtype, Place(tap.module, key.call)))
             self._last = (call, None)
             if is_row and call.pair is not None:
                 call.features.append(features.cpu().clone())
@@ -140,42 +152,64 @@ class _Watch:
             call.joined &= output is not None and output.shape == features.shape and torch.equal(output, features)
 
 
-def _trailing_run(calls: dict[str, _Call], inputs: Tensor) -> LinearTail:
-    """Walk back from the output as long as bias-free linear layers follow each other."""
-    run: list[tuple[str, _Call, Tensor]] = []
+def _trailing_run(watch: _Watch, folding: Folding, inputs: Tensor) -> LinearTail:
+    """Walk back from the output; a layer that is no part of a map may lie inside the map of an earlier one."""
+    calls = watch.named_calls()
+    run: list[tuple[str, _Call, Affine]] = []
+    end, images, following = Place(None), torch.cat(watch.outputs), True
     obstacle = ""
     for name, call in reversed(calls.items()):
-        obstacle = _obstacle(name, call, is_last=not run)
-        if obstacle or call.pair is None:
+        problem = _unreadable(name, call)
+        if problem:
+            obstacle = problem
             break
-        run.insert(0, (name, call, call.pair[0]))
-    features = torch.cat(run[0][1].features) if run else inputs.detach().flatten(1)
-    whole = bool(run) and _same_values(features, inputs.detach().flatten(1).cpu(), run[0][1].dtype)
+        found = _map(call, folding, end, images, adjacent=following)
+        following = found is not None
+        if found is None:
+            obstacle = obstacle or _between(name, is_last=not run)
+            continue
+        obstacle = ""
+        run.insert(0, (name, call, found))
+        end, images = call.place, torch.cat(call.features)
+    whole = bool(run) and _same_values(images, inputs.detach().flatten(1).cpu(), run[0][1].dtype)
     return LinearTail(
         names=tuple(name for name, _, _ in run),
-        weights=tuple(weight for _, _, weight in run),
-        features=inputs.detach().flatten(1) if whole else features,
+        weights=tuple(found.weight for _, _, found in run),
+        biases=tuple(found.bias for _, _, found in run),
+        features=images if run and not whole else inputs.detach().flatten(1),
         is_whole=whole,
         obstacle=obstacle,
         moments={name: call.moments for name, call in calls.items() if call.moments is not None},
     )
 
 
-def _obstacle(name: str, call: _Call, *, is_last: bool) -> str:
-    """Say why a call is not part of the run, or nothing."""
+def _unreadable(name: str, call: _Call) -> str:
+    """Say why no map can begin at a call, or nothing."""
     if call.pair is None:
         return f"layer {name!r} is a {type(call.module).__name__}"
-    if not call.joined:
-        target = "the output" if is_last else "the next linear layer"
-        return f"something else happens between layer {name!r} and {target}"
     if not call.features:
         return f"layer {name!r} does not receive one row per sample"
     if not call.is_linear:
         return f"layer {name!r} does not compute Wx (a hook, quantisation or a forward of its own)"
-    bias = call.pair[1]
-    if bias is not None and bool((bias != 0).any()):
-        return f"layer {name!r} has a bias (largest entry {float(bias.abs().max()):.3g})"
     return ""
+
+
+def _map(call: _Call, folding: Folding, end: Place, images: Tensor, *, adjacent: bool) -> Affine | None:
+    """The map from a call's input to where the run begins so far; None if there is none."""
+    assert call.pair is not None
+    weight, bias = call.pair
+    if adjacent and call.joined:
+        return Affine(weight, torch.zeros(len(weight)) if bias is None else bias)
+    features = torch.cat(call.features)
+    found = folding.between(call.place, end, features.shape[1])
+    unit = max(torch.finfo(kind).eps for kind in (call.dtype, weight.dtype) if kind.is_floating_point)
+    return found if found is not None and fits(found, features, images, unit) else None
+
+
+def _between(name: str, *, is_last: bool) -> str:
+    """Say that something nonlinear comes after a call."""
+    target = "the output" if is_last else "the next linear layer"
+    return f"something else happens between layer {name!r} and {target}"
 
 
 def _is_linear(call: _Call, output: Tensor, dtype: torch.dtype) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurocollapse.theory.assumptions import Assumption
+from neurocollapse.theory.blocks import Tail
 from neurocollapse.theory.conditions import Exactness, readout
 from neurocollapse.theory.measured import Measured
 from neurocollapse.theory.problem import LinearProblem
@@ -37,6 +38,11 @@ class Case:
     measured: Measured
     exactness: Exactness
     tolerance: float
+
+    @cached_property
+    def tail(self) -> Tail | None:
+        """The network as its output sees it; None where it is too shallow or too narrow."""
+        return None if self.measured.balance is None else Tail(self.problem)
 
     @cached_property
     def readout(self) -> tuple[float, float]:
@@ -74,6 +80,8 @@ class Bracket:
         The inequality in words and symbols.
     prefix
         The variables of a dataset are called this with ``_lower`` and ``_upper`` behind it.
+    label
+        What a legend says, where a theorem has more than one bracket of the same variable; default: the theorem's.
     lower, upper : arrays of shape (L,), optional
         NaN where the theorem says nothing; None for a side that it does not have.
     layers
@@ -89,12 +97,32 @@ class Bracket:
     of: str
     claim: str
     prefix: str
+    label: str = ""
     lower: Array | None = None
     upper: Array | None = None
     layers: Sequence[int] = ()
     reasons: Mapping[int, str] = field(default_factory=dict)
     convention: str = ""
     curve: tuple[str, Array, str] | None = None
+
+
+class Number(NamedTuple):
+    """A variable of the dataset that a theorem speaks about without a bound.
+
+    Attributes
+    ----------
+    name
+        Of the variable.
+    values : array of shape (L,)
+    long_name, symbol, convention
+        What it is, how it is written, how it is normalised.
+    """
+
+    name: str
+    values: Array
+    long_name: str
+    symbol: str
+    convention: str
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -119,6 +147,8 @@ class Theorem:
         The same → assumptions that it alone measures.
     remarks : callable
         The same → what the reader should know, one line each.
+    numbers : callable
+        The same → variables without a bound.
     taken_as_exact : tuple of Exactly
         Assumptions that the proof takes as exact. While one of them is not, a missed bracket is unmet instead of
         violated, however far the miss: what the residual may do to the bracket is not known.
@@ -135,6 +165,7 @@ class Theorem:
     brackets: Callable[[Case, Any], Sequence[Bracket]]
     assume: Callable[[Case, Any], Sequence[Assumption]] = lambda _case, _certificate: ()
     remarks: Callable[[Case, Any], Sequence[str]] = lambda _case, _certificate: ()
+    numbers: Callable[[Case, Any], Sequence[Number]] = lambda _case, _certificate: ()
     taken_as_exact: tuple[Exactly, ...] = ()
     is_open: bool = False
 
@@ -146,6 +177,7 @@ class Theorem:
             tuple(self.brackets(case, certificate)),
             tuple(self.assume(case, certificate)),
             tuple(self.remarks(case, certificate)),
+            tuple(self.numbers(case, certificate)),
         )
 
 
@@ -157,16 +189,23 @@ class Applied:
     brackets: tuple[Bracket, ...]
     assumptions: tuple[Assumption, ...]
     remarks: tuple[str, ...]
+    numbers: tuple[Number, ...] = ()
+
+    def is_exact(self, case: Case, assumptions: Mapping[str, Assumption]) -> bool:
+        """Whether all that the proof takes as exact is, so that its bounds are proved."""
+        return self._least_exact(assumptions, case.problem.depth) is None
 
     def verdicts(self, case: Case, assumptions: Mapping[str, Assumption]) -> list[Verdict]:
         """One verdict for each claim and layer."""
+        return [
+            self.verdict(bracket, layer, case, assumptions) for bracket in self.brackets for layer in bracket.layers
+        ]
+
+    def verdict(self, bracket: Bracket, layer: int, case: Case, assumptions: Mapping[str, Assumption]) -> Verdict:
+        """The verdict about one claim at one layer."""
         unmet = [name for name in self.theorem.needs if name in assumptions and not assumptions[name].met]
         inexact = self._least_exact(assumptions, case.problem.depth)
-        return [
-            _excused(_judged(bracket, layer, case, unmet, self.theorem.reference), inexact)
-            for bracket in self.brackets
-            for layer in bracket.layers
-        ]
+        return _excused(_judged(bracket, layer, case, unmet, self.theorem.reference), inexact)
 
     def _least_exact(self, assumptions: Mapping[str, Assumption], depth: int) -> Assumption | None:
         """Which of the assumptions that are taken as exact is furthest from it, if any is not."""

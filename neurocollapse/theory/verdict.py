@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from types import MappingProxyType
@@ -89,6 +89,40 @@ class Verdict:
         return _quotient(self.measured, self.lower), _quotient(self.upper, self.measured)
 
 
+def status_of(verdicts: Iterable[Verdict]) -> str:
+    """ "violated" if any verdict is; else "assumptions unmet" if any is, or there is none; else "holds"."""
+    outcomes = {verdict.outcome for verdict in verdicts}
+    if VIOLATED in outcomes:
+        return VIOLATED
+    return HOLDS if outcomes == {HOLDS} else UNMET
+
+
+@dataclass(frozen=True, eq=False)
+class TheoremResult:
+    """One theorem against one network: its brackets beside the measurements.
+
+    Attributes
+    ----------
+    name, label, reference
+        As code and as a legend say it, and where it is proved.
+    assumptions : mapping name → Assumption
+        What it needs.
+    verdicts : tuple of Verdicts
+        One for each claim and layer.
+    """
+
+    name: str
+    label: str
+    reference: str
+    assumptions: Mapping[str, Assumption]
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def status(self) -> str:
+        """Whether the measurements lie in its brackets; nothing is said of compression."""
+        return status_of(self.verdicts)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Verification:
     """Assumptions, verdicts and numbers of one verification.
@@ -99,12 +133,21 @@ class Verification:
         What was verified.
     assumptions : mapping name → Assumption
     verdicts : tuple of Verdicts
-        They make the status.
+        They make the status, unless there are claims.
     comparisons : tuple of Verdicts
         Bounds whose source leaves a constant or an o(1) open, compared at the stated value: for information, never
         part of the status.
     notes : tuple of str
         One line each.
+    dataset
+        Measurements and bounds.
+    claims : tuple of Verdicts, optional
+        What the status is about, where that is more than each theorem against the measurement: certified compression
+        of every step. The reason of each is a sentence.
+    decided_by : tuple of str
+        The theorem that decides each step, layer 1 first; "" where none does.
+    theorems : mapping name → TheoremResult
+        Every theorem by itself.
     """
 
     title: str
@@ -113,17 +156,18 @@ class Verification:
     comparisons: tuple[Verdict, ...] = ()
     notes: tuple[str, ...] = ()
     dataset: xr.Dataset = field(default_factory=xr.Dataset)
+    claims: tuple[Verdict, ...] | None = None
+    decided_by: tuple[str, ...] = ()
+    theorems: Mapping[str, TheoremResult] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "theorems", MappingProxyType(dict(self.theorems)))
         object.__setattr__(self, "assumptions", MappingProxyType(dict(self.assumptions)))
 
     @property
     def status(self) -> str:
-        """ "violated" if any verdict is; else "assumptions unmet" if any is, or there is none; else "holds"."""
-        outcomes = {verdict.outcome for verdict in self.verdicts}
-        if VIOLATED in outcomes:
-            return VIOLATED
-        return HOLDS if outcomes == {HOLDS} else UNMET
+        """ "violated" if any claim is; else "assumptions unmet" if any is, or there is none; else "holds"."""
+        return status_of(self.verdicts if self.claims is None else self.claims)
 
     def to_dataset(self) -> xr.Dataset:
         """Measurements and bounds as a labelled dataset, a copy."""
@@ -136,6 +180,9 @@ class Verification:
             "title": self.title,
             "status": self.status,
             "assumptions": {name: asdict(assumption) for name, assumption in self.assumptions.items()},
+            "claims": [asdict(verdict) for verdict in self.claims or ()],
+            "decided_by": list(self.decided_by),
+            "theorems": {name: one.status for name, one in self.theorems.items()},
             "verdicts": [asdict(verdict) for verdict in self.verdicts],
             "comparisons": [asdict(verdict) for verdict in self.comparisons],
             "notes": list(self.notes),
@@ -155,7 +202,24 @@ class Verification:
         columns = ("assumption", "value", "residual", "tolerance", "", "meaning")
         rows = [_assumption_row(one) for one in self.assumptions.values()]
         assumptions = [Table("Assumptions", columns, rows, numbers=(1, 2, 3))] if rows else []
-        return [*assumptions, *_verdict_tables(self.verdicts), *_verdict_tables(self.comparisons, " (for comparison)")]
+        return [
+            *self._claims(),
+            *assumptions,
+            *_verdict_tables(self.verdicts),
+            *_verdict_tables(self.comparisons, " (for comparison)"),
+        ]
+
+    def _claims(self) -> list[Table]:
+        """The steps, one line each, and every theorem's own status."""
+        if self.claims is None:
+            return []
+        columns = ("layer", "measured", "certified", "outcome", "by")
+        names = [*self.decided_by, *[""] * (len(self.claims) - len(self.decided_by))]
+        rows = [(*_verdict_cells(claim), name) for claim, name in zip(self.claims, names, strict=True)]
+        sentences = tuple(claim.reason for claim in self.claims if claim.reason)
+        steps = Table("Certified compression, D_l/D_{l−1} < 1", columns, rows, sentences, numbers=(0, 1))
+        statuses = [(one.label, one.status) for one in self.theorems.values()]
+        return [steps, Table("Measurements in the brackets of each theorem", ("theorem", "status"), statuses)]
 
 
 def _assumption_row(assumption: Assumption) -> tuple[str, ...]:
@@ -176,7 +240,9 @@ def _verdict_tables(verdicts: Sequence[Verdict], suffix: str = "") -> Iterator[T
         columns: tuple[str, ...] = ("claim", "layer", "measured", "allowed", "outcome")
         if all(verdict.layer is None for verdict in found):
             columns, rows = columns[:1] + columns[2:], [row[:1] + row[2:] for row in rows]
-        reasons = dict.fromkeys(f"unmet: {verdict.reason}" for verdict in found if verdict.reason)
+        reasons = dict.fromkeys(
+            f"unmet: {verdict.reason}" for verdict in found if verdict.outcome != HOLDS and verdict.reason
+        )
         measured = columns.index("measured")
         yield Table(reference + suffix, columns, rows, tuple(reasons), tuple(range(1, measured + 1)))
 

@@ -53,10 +53,14 @@ def test_a_network_that_meets_the_theorem_exits_with_0(trained: Path, capsys: py
     assert "holds" in (trained / "v.html").read_text()
 
 
-def test_unmet_assumptions_exit_with_3(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["--model", "verify_models:linear", "--data", "npz:data.npz"]) == 3
-    assert "NOT MET" in capsys.readouterr().out
+def test_a_tail_that_no_bound_decides_exits_with_3(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--model", "verify_models:biased", "--data", "npz:data.npz"]) == 3
+    assert "NOT MET" in capsys.readouterr().out
+
+
+def test_layers_that_spread_the_classes_exit_with_1(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--model", "verify_models:linear", "--data", "npz:data.npz"]) == 1
+    assert "provably spreads the classes" in capsys.readouterr().out
 
 
 def test_a_violated_verdict_exits_with_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,11 +79,12 @@ def test_a_violated_verdict_exits_with_1(monkeypatch: pytest.MonkeyPatch, capsys
 
 
 def test_without_arguments_the_source_network_is_verified(capsys: pytest.CaptureFixture[str]) -> None:
-    # The printed setting leaves the minimum-norm residual at 14 %, above the 10 % that Theorem 1 is granted.
-    assert run([]) == 3
+    # The printed setting leaves the minimum-norm residual at 14 %, above the 10 % that Theorem 1 is granted: it says
+    # nothing, and yet every layer provably compresses.
+    assert run([]) == 0
     printed = capsys.readouterr().out
     assert "unmet: minimum_norm" in printed
-    assert printed.count("holds") == 5
+    assert printed.count("provably compresses") == 5
 
 
 @pytest.mark.parametrize(

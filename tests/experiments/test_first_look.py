@@ -72,6 +72,14 @@ def test_layers_are_pictured(look: FirstLook) -> None:
 def test_the_theorem_holds_where_its_assumptions_do(look: FirstLook) -> None:
     statuses = {name: verification.status for name, verification in look.verifications.items()}
     assert statuses == {
+        "hybrid, its linear layers": "holds",
+        "deep linear network, as printed": "holds",
+        "deep linear network, output scale 1": "holds",
+    }
+    decided = {name: set(verification.decided_by) for name, verification in look.verifications.items()}
+    assert decided["hybrid, its linear layers"] == {"split"}
+    prior = {name: verification.theorems["prior"].status for name, verification in look.verifications.items()}
+    assert prior == {
         "hybrid, its linear layers": "assumptions unmet",
         "deep linear network, as printed": "assumptions unmet",
         "deep linear network, output scale 1": "holds",

@@ -164,7 +164,7 @@ def test_networks_of_changing_width_are_certified() -> None:
 def test_untrained_networks_are_told_what_is_missing() -> None:
     inputs, labels = near_orthonormal(20, 24, seed=1), balanced_labels(4, 5)
     verification = verify(linear_weights([24, 24, 24, 24, 4], "norm", 1.0), inputs, labels)
-    assert verification.status == "assumptions unmet"
+    assert verification.theorems["posterior"].status == "assumptions unmet"
     reasons = {verdict.reason for verdict in verification.verdicts if "posteriori" in verdict.reference}
     assert any("within-class spread" in reason or "misaligned" in reason for reason in reasons)
 

@@ -109,6 +109,6 @@ def test_an_unfinished_network_is_not_called_a_violation() -> None:
         options = {"num_steps": 3000, "tolerance": tolerance, "reduction": "half_mean"}
         weights = descend(start, inputs, one_hot(labels), learning_rate=1.0, **options).weights
         verification = verify(weights, inputs, labels)
-        assert verification.status == "assumptions unmet"
+        assert verification.theorems["prior"].status == "assumptions unmet"
         assert not verification.assumptions["zero_loss_within_classes"].met
         assert math.isfinite(float(verification.to_dataset()["prior_upper"][1]))

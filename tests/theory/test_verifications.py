@@ -99,8 +99,12 @@ def test_text_html_and_json_say_the_same(trained_case) -> None:
         assert name in text
         assert name in page
         assert content["assumptions"][name]["met"] == assumption.met
-    assert content["status"] == verification.status == "assumptions unmet"
+    assert content["status"] == verification.status == "holds"
+    assert content["theorems"]["prior"] == verification.theorems["prior"].status == "assumptions unmet"
     assert "NOT MET" in text
+    for claim in verification.claims:
+        assert claim.reason[:30] in text
+        assert claim.reason in page
     assert len(content["verdicts"]) == len(verification.verdicts)
     assert content["variables"]["prior_upper"]["data"][1] is None
 
@@ -154,7 +158,7 @@ def test_data_the_theorem_does_not_cover_is_named(change: dict, name: str) -> No
     given = {"inputs": inputs, "labels": torch.arange(12) % 2, **change}
     weights = [torch.randn(5, 5, generator=generator), torch.randn(2, 5, generator=generator)]
     verification = verify(weights, given["inputs"], given["labels"])
-    assert verification.status == "assumptions unmet"
+    assert verification.theorems["prior"].status == "assumptions unmet"
     assert not verification.assumptions[name].met
 
 
