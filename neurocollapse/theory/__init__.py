@@ -2,7 +2,7 @@
 
 from neurocollapse.theory.assumptions import Assumption
 from neurocollapse.theory.attribution import attribution
-from neurocollapse.theory.balance_bound import balanced_compression, imbalance
+from neurocollapse.theory.balance_bound import balanced_compression
 from neurocollapse.theory.blocks import Tail
 from neurocollapse.theory.certified import CertifiedCompression, certified_compression
 from neurocollapse.theory.conditions import EXACT, PRACTICAL, Exactness
@@ -47,7 +47,6 @@ __all__ = [
     "attribution",
     "balanced_compression",
     "certified_compression",
-    "imbalance",
     "invariant_subspaces",
     "posterior_certificate",
     "predicted_compression",

@@ -51,13 +51,17 @@ class DataGram(NamedTuple):
 class Balance(NamedTuple):
     """How far neighbouring layers are from balanced.
 
-    interior: one norm ‖W_{l+1}ᵀW_{l+1} − W_lW_lᵀ‖ for l = 1 … L−2; last: the same for l = L−1 (δ, δ₂).
+    interior: one norm ‖W_{l+1}ᵀW_{l+1} − W_lW_lᵀ‖ for l = 1 … L−2; last: the same for l = L−1 (δ, δ₂). last_excess: δ⁺,
+    what W_L does not read of W_{L−1}, λ_max(W_{L−1}W_{L−1}ᵀ − W_LᵀW_L) or 0, at most, within rounding. differences: the
+    matrices themselves.
     """
 
     interior_frobenius: tuple[float, ...]
     interior_spectral: tuple[float, ...]
     last_frobenius: float
     last_spectral: float
+    last_excess: float
+    differences: tuple[Tensor, ...]
 
 
 class SpectrumSplit(NamedTuple):
@@ -114,12 +118,19 @@ def balance(weights: Sequence[Tensor]) -> Balance:
     >>> balance([torch.eye(2), torch.eye(2), 2 * torch.eye(2)]).last_spectral
     3.0
     """
-    frobenius, spectral = [], []
-    for before, after in pairwise(weights):
-        difference = after.T @ after - before @ before.T
-        frobenius.append(float(torch.linalg.matrix_norm(difference)))
-        spectral.append(symmetric_norm(difference))
-    return Balance(tuple(frobenius[:-1]), tuple(spectral[:-1]), frobenius[-1], spectral[-1])
+    differences = tuple(after.T @ after - before @ before.T for before, after in pairwise(weights))
+    values = [_eigenvalues(one) for one in differences]
+    frobenius = [float(torch.linalg.matrix_norm(one)) for one in differences]
+    spectral = [float(one.abs().max()) for one in values]
+    rounding = len(values[-1]) * torch.finfo(torch.float64).eps * spectral[-1]
+    excess = max(0.0, rounding - float(values[-1].min()))
+    return Balance(tuple(frobenius[:-1]), tuple(spectral[:-1]), frobenius[-1], spectral[-1], excess, differences)
+
+
+def _eigenvalues(matrix: Tensor) -> Tensor:
+    """Of a symmetric matrix; infinite where an entry is beyond the range of float64."""
+    finite = bool(torch.isfinite(matrix).all())
+    return torch.linalg.eigvalsh(matrix) if finite else torch.tensor([-math.inf, math.inf])
 
 
 def symmetric_norm(matrix: Tensor) -> float:
@@ -130,9 +141,7 @@ def symmetric_norm(matrix: Tensor) -> float:
     >>> symmetric_norm(torch.tensor([[0.0, -2.0], [-2.0, 0.0]])), symmetric_norm(torch.tensor([[math.inf]]))
     (2.0, inf)
     """
-    if not bool(torch.isfinite(matrix).all()):
-        return math.inf
-    return float(torch.linalg.eigvalsh(matrix).abs().max())
+    return float(_eigenvalues(matrix).abs().max())
 
 
 def spectrum_split(hidden_values: Sequence[Tensor], num_classes: int) -> SpectrumSplit:

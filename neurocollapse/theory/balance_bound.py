@@ -11,16 +11,6 @@ from neurocollapse.theory.spectrum import shifted, unit_scaled
 from neurocollapse.theory.theorem import Bracket, Case, Theorem
 
 
-def imbalance(tail: Tail) -> float:
-    """δ⁺ = max(0, λ_max(W_{L−1}W_{L−1}ᵀ − W_LᵀW_L)), what W_L does not read of W_{L−1}; at most, within rounding."""
-    before, last = tail.problem.weights[-2:]
-    difference = before @ before.T - last.T @ last
-    if not bool(torch.isfinite(difference).all()):
-        return math.inf
-    values = torch.linalg.eigvalsh(difference)
-    return max(0.0, float(values[-1] + len(values) * torch.finfo(torch.float64).eps * values.abs().max()))
-
-
 def balanced_compression(tail: Tail, excess: float) -> float:
     r"""Bound D of the last features from their output, the layer before, and the imbalance δ⁺ between the two weights.
 
@@ -32,7 +22,7 @@ def balanced_compression(tail: Tail, excess: float) -> float:
     Parameters
     ----------
     excess
-        δ⁺; see `imbalance`.
+        δ⁺ = max(0, λ_max(W_{L−1}W_{L−1}ᵀ − W_LᵀW_L)), `last_excess` of the balance.
 
     References
     ----------
@@ -52,10 +42,11 @@ def balanced_compression(tail: Tail, excess: float) -> float:
 
 def _certify(case: Case) -> tuple[float, float] | None:
     """δ⁺ and the bound."""
-    if case.tail is None:
+    if case.tail is None or case.measured.balance is None:
         return None
-    excess = imbalance(case.tail)
-    return excess, balanced_compression(case.tail, excess)
+    reachable = case.problem.reachable
+    tail = case.tail if reachable is case.problem else Tail(reachable)
+    return case.measured.balance.last_excess, balanced_compression(tail, case.measured.balance.last_excess)
 
 
 def _brackets(case: Case, found: tuple[float, float] | None) -> list[Bracket]:

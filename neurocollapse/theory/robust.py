@@ -2,13 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from neurocollapse.theory.assumptions import Assumption, symmetric_norm
+from neurocollapse.theory.assumptions import Assumption, Balance, symmetric_norm
 from neurocollapse.theory.conditions import SHAPE, below_one, readout
 from neurocollapse.theory.problem import LinearProblem
 from neurocollapse.theory.roots import leading_roots
@@ -209,7 +208,7 @@ def _certify(case: Case) -> RobustCertificate | None:
         rho=split.rho,
         largest=float(np.float64(split.top_largest) * split.top_largest),
         imbalance=balance.interior_spectral,
-        trailing_imbalance=_trailing_imbalance(problem),
+        trailing_imbalance=_trailing_imbalance(problem, balance),
         within_residual=residual,
         means_residual=_means_residual(problem),
         fit_residual=alpha * spectral_norm(problem.product - problem.least_norm_fit),
@@ -218,14 +217,13 @@ def _certify(case: Case) -> RobustCertificate | None:
     )
 
 
-def _trailing_imbalance(problem: LinearProblem) -> tuple[float, ...]:
+def _trailing_imbalance(problem: LinearProblem, balance: Balance) -> tuple[float, ...]:
     """‖U_{l,2}ᵀE_lU_{l,2}‖ for l = 1 … L−2."""
     norms = []
-    for (before, after), spectrum in zip(pairwise(problem.weights[:-1]), problem.spectra, strict=False):
-        difference = after.T @ after - before @ before.T
+    for difference, spectrum in zip(balance.differences[:-1], problem.spectra, strict=False):
         basis = spectrum.left(problem.num_classes)
-        difference = difference - basis @ (basis.T @ difference)
-        norms.append(symmetric_norm(difference - (difference @ basis) @ basis.T))
+        rest = difference - basis @ (basis.T @ difference)
+        norms.append(symmetric_norm(rest - (rest @ basis) @ basis.T))
     return tuple(norms)
 
 

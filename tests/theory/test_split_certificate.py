@@ -11,7 +11,8 @@ from torch import Tensor
 
 from neurocollapse.data.synthetic import balanced_labels
 from neurocollapse.statistics import ClassMoments
-from neurocollapse.theory.balance_bound import balanced_compression, imbalance
+from neurocollapse.theory.assumptions import balance
+from neurocollapse.theory.balance_bound import balanced_compression
 from neurocollapse.theory.bands import Gains, band_bounds, resolved_bounds
 from neurocollapse.theory.blocks import Tail
 from neurocollapse.theory.certified import certified_compression
@@ -227,7 +228,7 @@ def check_no_violation(network: Network, room: float = 1e-9) -> None:
     for bound in separation_bounds(certificate.tail):
         assert (bound <= separations + room).all()
         assert (bound >= 0).all()
-    balanced = balanced_compression(certificate.tail, imbalance(certificate.tail))
+    balanced = balanced_compression(certificate.tail, balance(certificate.tail.problem.weights).last_excess)
     assert compressions[-1] <= balanced * (1 + room)
 
 
@@ -413,12 +414,12 @@ def test_balance_implies_collapse() -> None:
     means = torch.zeros(6, 2, dtype=torch.float64)
     means[torch.arange(6), labels] = 3**-0.5
     tail = Tail(LinearProblem.of([means @ means.T, means.T], inputs, labels))
-    assert imbalance(tail) == pytest.approx(0, abs=1e-15)
-    assert balanced_compression(tail, imbalance(tail)) == pytest.approx(0, abs=1e-15)
+    assert balance(tail.problem.weights).last_excess == pytest.approx(0, abs=1e-15)
+    assert balanced_compression(tail, balance(tail.problem.weights).last_excess) == pytest.approx(0, abs=1e-15)
     loose = Tail(LinearProblem.of([means @ means.T + 0.1 * torch.eye(6).double(), 1.1 * means.T], inputs, labels))
-    assert imbalance(loose) == pytest.approx(0.01, rel=1e-9)
+    assert balance(loose.problem.weights).last_excess == pytest.approx(0.01, rel=1e-9)
     expected = 2 / 6 * 0.01 * 4 / ((1.1**2) * (1 / 3))  # δ⁺‖R‖² over ‖M_{L−1}‖² = 1.1² · ‖M‖², ‖R‖² = 4
-    assert balanced_compression(loose, imbalance(loose)) == pytest.approx(expected, rel=1e-9)
+    assert balanced_compression(loose, balance(loose.problem.weights).last_excess) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize(
