@@ -25,7 +25,7 @@ from neurocollapse.hooks import (
     ReplicaError,
     capture,
 )
-from neurocollapse.metrics import PrecisionWarning, Quantity, QuantityError, layer_tree, measure
+from neurocollapse.metrics import PrecisionWarning, Quantity, QuantityError, SampleWarning, layer_tree, measure
 from neurocollapse.passes.analyze import analyze
 from neurocollapse.passes.collect import collect
 from neurocollapse.passes.layers import LayerTable, layers
@@ -60,6 +60,7 @@ __all__ = [
     "QuantityError",
     "ReplicaError",
     "ResultFileError",
+    "SampleWarning",
     "StateFileError",
     "Table",
     "Verdict",

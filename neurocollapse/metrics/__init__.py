@@ -25,6 +25,7 @@ from neurocollapse.metrics.margin_efficiency import MarginEfficiency, margin_eff
 from neurocollapse.metrics.matrices import class_cdnv, class_cosine, class_distance
 from neurocollapse.metrics.measure import layer_tree, measure
 from neurocollapse.metrics.quantity import PrecisionWarning, Quantity, QuantityError
+from neurocollapse.metrics.samples import SampleWarning
 from neurocollapse.metrics.variability import (
     between_class_covariance,
     between_trace,
@@ -47,6 +48,7 @@ __all__ = [
     "Quantity",
     "QuantityError",
     "Rows",
+    "SampleWarning",
     "Weighting",
     "between_class_covariance",
     "between_trace",

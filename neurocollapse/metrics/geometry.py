@@ -36,8 +36,8 @@ def separation(moments: ClassMoments, *, centred: bool = True, absolute: bool = 
     Returns
     -------
     float
-        In [0, 1] with `absolute`, in [0, 2] without. NaN with fewer than two classes present, and when a class mean
-        coincides with the centre, which leaves its direction undefined.
+        In [0, 1] with `absolute`, in [0, 2] without; of the centred means of two classes always 0, or 2. NaN with fewer
+        than two classes present, and when a class mean coincides with the centre, which leaves its direction undefined.
 
     References
     ----------
@@ -87,7 +87,7 @@ QUANTITIES = (
         name="separation",
         of=lambda layer: _separation(layer.pairs.cosine, absolute=True),
         symbol=r"S_\ell",
-        convention="class means centred, absolute cosine",
+        convention="class means centred, absolute cosine; always 0 for two classes",
         reference="Qu, slides of 7 September 2023",
         heading="S",
         better="higher",
@@ -99,7 +99,7 @@ QUANTITIES = (
         of=lambda layer: _separation(layer.pairs.cosine, absolute=False),
         long_name="separation, signed",
         symbol=r"S_\ell^{\pm}",
-        convention="class means centred, signed cosine",
+        convention="class means centred, signed cosine; always 2 for two classes",
         reference="Papyan, Han, Donoho, PNAS 117(40), 2020",
         better="higher",
         bounds=(0.0, 2.0),

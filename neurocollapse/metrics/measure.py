@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from neurocollapse.metrics.catalogue import QUANTITIES, Choice, Chosen, chosen_quantities
 from neurocollapse.metrics.layer import Gather, Layer, Network
 from neurocollapse.metrics.quantity import REMEDIES, Need, PrecisionWarning, Quantity, QuantityError
+from neurocollapse.metrics.samples import SampleWarning, sample_notes
 from neurocollapse.metrics.uncertainty import BOUNDS
 from neurocollapse.metrics.variability import PRECISION_FLOOR, between_class_covariance, within_class_covariance
 from neurocollapse.metrics.weighting import BETWEEN, Weighting, check_weighting
@@ -106,12 +107,15 @@ def measured(collection: MomentCollection, chosen: Chosen, weighting: Weighting,
     notes += _underflow_notes(records, table.values("between_trace"), precision)
     for note in notes:
         warnings.warn(note, PrecisionWarning, stacklevel=3)
+    few = sample_notes(collection, weighting, table.values("compression"), table.values("between_trace"))
+    for note in few:
+        warnings.warn(note, SampleWarning, stacklevel=3)
     dataset = xr.Dataset(variables, coords=_coordinates(collection, records))
     if "class_" in dataset.dims:
         dataset.coords["class_"] = dataset["class"].values
     if "bound" in dataset.dims:
         dataset.coords["bound"] = list(BOUNDS)
-    dataset.attrs = _provenance(collection, weighting, notes + table.notes)
+    dataset.attrs = _provenance(collection, weighting, notes + few + table.notes)
     return dataset
 
 

@@ -140,7 +140,8 @@ def separation(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
         if (limit := _frame_limit(panel.drawn)) is not None:
             words = f"$S_\\ell$ at a simplex frame: {limit:.3f}"
             panel.level(limit, words, color=GREY, linestyle=LINES[3], linewidth=1.0)
-        panel.label = "separation of class means"
+        two = {num_classes(one.dataset) for one in panel.drawn} == {2}
+        panel.label = "separation of class means" + (", where S is always 0 for two classes" if two else "")
     return panel.ax
 
 

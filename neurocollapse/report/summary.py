@@ -116,6 +116,8 @@ def _separation(dataset: xr.Dataset) -> list[str]:
     classes = num_classes(dataset) or 0
     if texts and "separation" in dataset.data_vars and classes > 2:
         texts[0] += f"; a simplex frame of {number(classes)} classes has {number(1 - 1 / (classes - 1))}"
+    if texts and "separation" in dataset.data_vars and classes == 2:
+        texts[0] += "; of two classes it is always 0"
     return [f"{text}." for text in texts]
 
 

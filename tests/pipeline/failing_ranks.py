@@ -61,6 +61,7 @@ def measured(model: nn.Module, loader: Any, *, function: Any = nc.analyze, **opt
     """What a call gives, raises, and warns of."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        warnings.simplefilter("ignore", nc.SampleWarning)
         try:
             found = function(model, loader, progress=False, **options)
             found = found if function is nc.analyze else nc.measure(found)

@@ -134,7 +134,7 @@ def test_provenance_says_where_the_numbers_come_from(model: nn.Module, dataset: 
     assert attrs["device"] == "cpu"
     assert attrs["torch_version"] == str(torch.__version__)
     assert json.loads(attrs["skipped_layers"]) == {}
-    assert json.loads(attrs["warnings"]) == []
+    assert [note[:23] for note in json.loads(attrs["warnings"])] == ["few samples per class ("]
     age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(attrs["created"])
     assert datetime.timedelta(seconds=-1) < age < datetime.timedelta(minutes=5)
     assert all(isinstance(value, str | int | float) for value in attrs.values())
@@ -163,7 +163,7 @@ def test_warnings_from_collecting_are_kept_beside_those_of_measuring() -> None:
     collection = nc.MomentCollection({"a": moments}, record, {"warnings": '["look out"]'})
     with pytest.warns(nc.PrecisionWarning):
         dataset = nc.measure(collection)
-    first, second = json.loads(dataset.attrs["warnings"])
+    first, second, *_ = json.loads(dataset.attrs["warnings"])
     assert first == "look out"
     assert second.startswith("compression below 1e-12 at a")
 
@@ -324,7 +324,7 @@ def test_the_table_of_layers_leaves_the_model_as_it_was(hand: Any, model: nn.Mod
 
 def test_the_result_is_plain_enough_to_print(dataset: xr.Dataset) -> None:
     assert "compression" in repr(dataset)
-    assert ast.literal_eval(dataset.attrs["warnings"]) == []
+    assert ast.literal_eval(dataset.attrs["warnings"])[0].startswith("few samples")
 
 
 def test_tiny_features_in_single_precision_are_a_warning_and_fine_in_double() -> None:

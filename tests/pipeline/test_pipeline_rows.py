@@ -325,7 +325,7 @@ def test_padding_in_any_batch_warns_once_where_tokens_are_averaged(hand: Any, wh
     model, loader = Tagger(), padded(4, where)
     with pytest.warns(nc.CaptureWarning, match="padded tokens take part") as caught:
         dataset = nc.analyze(model, loader, resume=tmp_path / "state")
-    assert len(caught) == 1
+    assert [one.category for one in caught].count(nc.CaptureWarning) == 1
     assert "padded tokens take part" in dataset.attrs["warnings"]
     again = nc.analyze(model, loader, resume=tmp_path / "state")
     assert again.attrs["warnings"] == dataset.attrs["warnings"]
