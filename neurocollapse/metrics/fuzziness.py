@@ -57,7 +57,8 @@ def fuzziness(moments: ClassMoments, *, weighting: Weighting = "equal") -> Fuzzi
     -------
     Fuzziness
         Its `value` is non-negative, exactly 0 at full collapse; NaN with fewer than two classes present, or where all
-        class means coincide.
+        class means coincide. Its relative error in single precision is about 10⁻⁶, and 10⁻⁵ where features drift by
+        thousands of standard deviations orthogonally to the class means; with precision="double" it is below 10⁻¹².
 
     Raises
     ------

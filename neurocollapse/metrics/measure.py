@@ -23,8 +23,10 @@ from neurocollapse.statistics import ClassMoments, LayerRecord, MemoryPlanError,
 from neurocollapse.statistics.memory import GIB
 from neurocollapse.support.text import listed
 
-UNDERFLOW = 1e-28
-"""tr Σ_B below which squares of single deviations, a millionth of it and less, may leave float32 (1e-38)."""
+UNDERFLOW = 4 * float(np.finfo(np.float32).tiny)
+"""Variance of one feature within its class (5e-38) below which squares of single deviations leave float32."""
+HIDDEN = UNDERFLOW / float(np.finfo(np.float32).eps) ** 2
+"""Square of one feature (3e-24) below which even a class of differing float32 features may seem collapsed."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def measured(collection: MomentCollection, chosen: Chosen, weighting: Weighting,
     records = [collection.record(name) for name in collection]
     notes = _precision_notes(records, table.values("compression"))
     precision = str(collection.attributes.get("precision", "double"))
-    notes += _underflow_notes(records, table.values("between_trace"), precision)
+    notes += _underflow_notes(collection, table.values("within_trace"), table.values("between_trace"), precision)
     for note in notes:
         warnings.warn(note, PrecisionWarning, stacklevel=3)
     few = sample_notes(collection, weighting, table.values("compression"), table.values("between_trace"))
@@ -157,7 +159,8 @@ class _Table:
         if lacking:
             raise QuantityError(f"quantity {lacking[0][0].name!r} {REMEDIES[lacking[0][1]]}")
         wanted = [one for one in chosen.quantities if self.can(one) and not one.over_layers]
-        self._fill(list(dict.fromkeys((*wanted, self.quantities["compression"], self.quantities["between_trace"]))))
+        watched = [self.quantities[name] for name in ("compression", "within_trace", "between_trace")]
+        self._fill(list(dict.fromkeys((*wanted, *watched))))
 
     def can(self, quantity: Quantity) -> bool:
         """Whether any layer has what the quantity needs."""
@@ -325,15 +328,19 @@ def _precision_notes(records: list[LayerRecord], values: np.ndarray) -> list[str
     return notes
 
 
-def _underflow_notes(records: list[LayerRecord], between: np.ndarray, precision: str) -> list[str]:
+def _underflow_notes(
+    collection: MomentCollection, within: np.ndarray, between: np.ndarray, precision: str
+) -> list[str]:
     """A line for layers whose features are so small that their squares leave float32."""
     if precision == "double":
         return []
-    low = [
-        record.name
-        for record, value in zip(records, between, strict=True)
-        if record.feature_dtype != "float64" and 0 < value < UNDERFLOW
-    ]
+    low = []
+    for (name, moments), inside, outside in zip(collection.items(), within, between, strict=True):
+        if collection.record(name).feature_dtype == "float64":
+            continue
+        small = 0 < inside < UNDERFLOW * moments.num_features
+        if small or (inside == 0 < outside < HIDDEN * moments.num_features):
+            low.append(name)
     if not low:
         return []
     return [f'features are tiny at {listed(low)}: float32 squares underflow; pass precision="double"']

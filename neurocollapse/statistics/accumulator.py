@@ -22,10 +22,13 @@ FLUSH_COUNT = 64
 """Samples of one class that float32 sums may gather before they go to the float64 total."""
 COVARIANCE_FLUSH_ROWS = 2048
 """Rows whose products float32 may gather before they go to the float64 scatter matrix."""
-FEW = 8
+FEW = 4
 """Samples of a class from which its reference is first looked at: it may have turned out an outlier."""
-REBASE_RATIO = 16.0
-"""A class moves its reference when ‖mean − reference‖² exceeds this many times its variance."""
+REBASE_RATIO = 3.0
+"""A class moves its reference when ‖mean − reference‖² exceeds this many times its variance.
+
+A usual sample lies at about 1; a far outlier that came first at n − 1, after n samples. Rounding counts that often.
+"""
 REBASE_ELEMENTS = 2**20
 """Elements of the classes looked at together when references move: float64 temporaries of 8 MiB."""
 SMALL = 2**16
@@ -37,8 +40,8 @@ class MomentAccumulator:
 
     Each sample is first shifted by its class's reference, an actual sample of that class (the median of three, so that
     no single outlier is chosen), which is exact in floating point when the two are close (Sterbenz). Sums of a few
-    dozen shifted samples stay in the working dtype; they and the squared norms are then added to float64 totals. At 16
-    samples of a class, or 8, and whenever they have quadrupled, or doubled, its reference moves if it has turned out
+    dozen shifted samples stay in the working dtype; they and the squared norms are then added to float64 totals. At 8
+    samples of a class, or 4, and whenever they have quadrupled, or doubled, its reference moves if it has turned out
     far from their mean. Nothing is read back from the device, but for `skip_non_finite`.
 
     Parameters
