@@ -139,6 +139,7 @@ class RowFile:
         self._written, self._duration = time.monotonic(), 0.0
         if not path.exists():
             self._create()
+        files.check_sealed(path, error=TrackerError)
         steps, self.seen = _steps(path), _seen(path)
         self._last, self._count, self._seen = _last(steps), len(steps), self.seen
 
@@ -223,17 +224,17 @@ class RowFile:
         image = files.netcdf(empty, unlimited_dims=["step"], encoding=encoding)
         with suppress(OSError):
             start_file(self.path).unlink()  # of a run that was deleted
-        write(self.path, image, error=TrackerError)
+        write(self.path, files.sealed(image), error=TrackerError)
 
     @contextmanager
     def _edited(self) -> Iterator[Any]:
         """A copy of the file in memory, open (see `files.netcdf`); it takes the file's place if all goes well."""
         with replacing(self.path, error=TrackerError) as part:
-            copy = io.BytesIO(self.path.read_bytes())
+            copy = io.BytesIO(files.unsealed(self.path, error=TrackerError))
             with h5netcdf.File(copy, "a") as file:
                 yield file
                 file.attrs[SEEN] = json.dumps(self.seen)
-            part.write_bytes(copy.getbuffer())
+            part.write_bytes(files.sealed(copy.getbuffer()))
         self._seen = self.seen
 
     def _check_is_ours(self, steps: np.ndarray) -> None:

@@ -101,6 +101,7 @@ class Workplace:
 
     def _kept(self, path: Path) -> xr.Dataset:
         """A part from its file."""
+        files.check_sealed(path)
         found = files.open(path)
         if not isinstance(found, xr.Dataset) or found.attrs.get(PART_OF) != self.claim:
             raise ValueError(f"{path} is no part of this experiment in this setting; remove it or name another folder")

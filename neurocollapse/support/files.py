@@ -1,5 +1,7 @@
 """Labelled results on disk: NetCDF files that anybody's tools open."""
 
+import hashlib
+import io
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final
@@ -16,10 +18,16 @@ MAX_DEPTH = 8
 """Groups inside each other; reading takes time with the square of the depth."""
 MAX_GROUPS = 1_000
 MAX_BYTES = 8 * 2**30
+_MARK = b"\x93NCseal\n"
+"""Begins what follows the NetCDF file proper, whose readers do not look there: a mark and a SHA-256."""
+_BLOCK = 2**20
+_SEAL_BYTES = len(_MARK) + hashlib.sha256().digest_size
 
 
 def save(results: xr.Dataset | xr.DataTree, path: str | PathLike[str]) -> Path:
     """Write a Dataset or DataTree to a NetCDF file in one step, and return its path.
+
+    A checksum follows the file, by which `open` knows a damaged one.
 
     Raises
     ------
@@ -30,13 +38,35 @@ def save(results: xr.Dataset | xr.DataTree, path: str | PathLike[str]) -> Path:
     """
     if not isinstance(results, xr.Dataset | xr.DataTree):
         raise TypeError(f"`results` must be an xarray Dataset or DataTree, got {type(results).__name__}")
-    return write(path, netcdf(results))
+    return write(path, sealed(netcdf(results)))
 
 
 def netcdf(results: xr.Dataset | xr.DataTree, **options: Any) -> memoryview:
     """The bytes of a NetCDF file, made in memory: HDF5 crashes at the end of the process if it fills a disk."""
     image: memoryview = results.to_netcdf(engine=ENGINE, **options)
     return image
+
+
+def sealed(image: memoryview) -> bytes:
+    """The bytes of a file and their checksum."""
+    return b"".join((image, _MARK, hashlib.sha256(image).digest()))
+
+
+def check_sealed(path: Path, *, error: type[Exception] = ResultFileError) -> None:
+    """Raise unless a file is as `sealed` made it."""
+    left, checksum = max(0, path.stat().st_size - _SEAL_BYTES), hashlib.sha256()
+    with path.open("rb") as file:
+        while left and (block := file.read(min(left, _BLOCK))):
+            checksum.update(block)
+            left -= len(block)
+        if file.read() != _MARK + checksum.digest():
+            raise error(f"{visible(path)} is damaged: its checksum is another one than when it was written; delete it")
+
+
+def unsealed(path: Path, *, error: type[Exception] = ResultFileError) -> bytes:
+    """The bytes of a file as they were before `sealed`; raise if they are others."""
+    check_sealed(path, error=error)
+    return path.read_bytes()[:-_SEAL_BYTES]
 
 
 def open(path: str | PathLike[str]) -> xr.Dataset | xr.DataTree:
@@ -47,24 +77,37 @@ def open(path: str | PathLike[str]) -> xr.Dataset | xr.DataTree:
     Raises
     ------
     ResultFileError
-        If the file is missing, not NetCDF, or holds more than results do: groups more than 8 deep, more than 1,000 of
-        them, or more than 8 GiB.
+        If the file is missing, damaged, not NetCDF, or holds more than results do: groups more than 8 deep, more than
+        1,000 of them, or more than 8 GiB.
     """
     target = Path(path)
     if not target.is_file():
         raise ResultFileError(f"{visible(target)} does not exist or is not a file")
     try:
         with h5py.File(target) as file:
+            if _is_sealed(target):
+                check_sealed(target)
             file.attrs.get("title")  # h5netcdf would print a stray traceback where this fails
             _check_contents(file)
         with xr.open_datatree(target, engine=ENGINE) as tree:
             loaded = tree.load()
+    except ResultFileError:
+        raise
     except Exception as error:  # a damaged file makes HDF5 raise nearly anything
         raise ResultFileError(f"{visible(target)} is not a NetCDF file of results: {first_line(error)}") from error
     for node in loaded.subtree:
         node.dataset = node.to_dataset(inherit=False).drop_encoding()
         node.attrs = {key: _plain(value) for key, value in node.attrs.items()}
     return loaded if loaded.children else loaded.to_dataset()
+
+
+def _is_sealed(path: Path) -> bool:
+    """Whether a file ends in a checksum, or in what is left of one; a file that other programs wrote does not."""
+    with path.open("rb") as file:
+        file.seek(-min(_SEAL_BYTES, path.stat().st_size), io.SEEK_END)
+        end = file.read()
+    half = len(_MARK) // 2
+    return _MARK[:half] in end or _MARK[half:] in end
 
 
 def _check_contents(file: h5py.File) -> None:
