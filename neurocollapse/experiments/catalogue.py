@@ -12,6 +12,7 @@ from neurocollapse.experiments.classifiers.data_separation_law import EXPERIMENT
 from neurocollapse.experiments.classifiers.depth_role import EXPERIMENT as DEPTH_ROLE
 from neurocollapse.experiments.classifiers.feature_pictures import EXPERIMENT as FEATURE_PICTURES
 from neurocollapse.experiments.classifiers.hybrid_vs_mlp import EXPERIMENT as HYBRID_VS_MLP
+from neurocollapse.experiments.classifiers.margin_factors import EXPERIMENT as MARGIN_FACTORS
 from neurocollapse.experiments.classifiers.penultimate_svd import EXPERIMENT as PENULTIMATE_SVD
 from neurocollapse.experiments.collapse.assumption_checks import EXPERIMENT as ASSUMPTION_CHECKS
 from neurocollapse.experiments.collapse.decay import DEPTH, INIT, SCALE, TRADEOFF
@@ -33,7 +34,7 @@ from neurocollapse.experiments.settings import replaced
 from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.support.names import did_you_mean
 
-_CLASSIFIERS = (HYBRID_VS_MLP, FEATURE_PICTURES, DATA_SEPARATION_LAW, DEPTH_ROLE, PENULTIMATE_SVD)
+_CLASSIFIERS = (HYBRID_VS_MLP, FEATURE_PICTURES, DATA_SEPARATION_LAW, DEPTH_ROLE, PENULTIMATE_SVD, MARGIN_FACTORS)
 _COLLAPSE = (DEPTH, SCALE, INIT, TRADEOFF, PROGRESSIVE_THEOREM, ASSUMPTION_CHECKS)
 _PARSIMONY = (EVOLUTION, NONWHITENED, OPTIMIZERS, SMOOTH_MLP)
 _RECOVERY = (
