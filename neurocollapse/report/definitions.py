@@ -63,8 +63,8 @@ def margin_rows(analyses: Mapping[str, xr.Dataset]) -> list[list[Any]]:
     heads = {name: last_defined(one, "margin_spread") for name, one in analyses.items()}
     first: dict[str, xr.Dataset] = {}
     for head in heads.values():
-        for name in of_margin(head) if head is not None else ():
-            first.setdefault(name, head)
+        if head is not None:
+            first |= {name: head for name in of_margin(head) if name not in first}
     return [
         [
             heading(dataset, name),

@@ -202,8 +202,7 @@ class _LinkSink(Sink):
         self._last: tuple[str, Tensor] | None = None
 
     def begin(self, batch: ClassBatch) -> None:
-        """Start at the input."""
-        self._last = None
+        """Start a batch."""
 
     def add(self, site: str, features: Tensor, rows: ClassBatch) -> None:
         """Compare some features with those before them."""
@@ -212,6 +211,10 @@ class _LinkSink(Sink):
             known = self.links.get((before, site), ["", *_FUNCTIONS])
             self.links[before, site] = [name for name in known if _leads_to(name, given, features)]
         self._last = (site, features.clone())  # the next operation may work in place
+
+    def end(self, logits: Tensor | None) -> None:
+        """Let the last features go: the next batch starts at the input."""
+        self._last = None
 
     def state(self) -> Mapping[str, Tensor]:
         """Nothing: this pass is not continued from a file."""
@@ -263,11 +266,10 @@ def _kind(module: nn.Module) -> tuple[str, float]:
     return (UNKNOWN, math.nan) if known is None else (ACTIVATION, known(module))
 
 
-def _overlap(pool: nn.Module) -> int:
+def _overlap(pool: Any) -> int:
     """In how many windows of a pooling layer a number may be the largest."""
-    sizes: tuple[Any, Any] = (pool.kernel_size, pool.stride)
-    dims = {nn.MaxPool1d: 1, nn.MaxPool2d: 2, nn.MaxPool3d: 3}[type(pool)]
-    kernel, stride = (size if isinstance(size, tuple) else (size,) * dims for size in sizes)
+    dims = int(type(pool).__name__[-2])
+    kernel, stride = (size if isinstance(size, tuple) else (size,) * dims for size in (pool.kernel_size, pool.stride))
     return math.prod(-(-side // step) for side, step in zip(kernel, stride, strict=True))
 
 
