@@ -34,6 +34,7 @@ from neurocollapse.report import Table, report, table
 from neurocollapse.statistics import ClassMoments, LabelError, MemoryPlanError, MomentCollection, StateFileError
 from neurocollapse.support.files import ResultFileError, open, save
 from neurocollapse.theory import Verdict, Verification, verify, verify_parsimony
+from neurocollapse.tracking import Checks, check
 
 if TYPE_CHECKING:
     from neurocollapse import plots as plot
@@ -46,6 +47,7 @@ __all__ = [
     "CallCountError",
     "CaptureError",
     "CaptureWarning",
+    "Checks",
     "ClassMoments",
     "LabelError",
     "LayerTable",
@@ -67,6 +69,7 @@ __all__ = [
     "Verification",
     "analyze",
     "capture",
+    "check",
     "collect",
     "experiment",
     "layer_tree",
@@ -83,7 +86,7 @@ __all__ = [
 
 _PACKAGES = (
     *("data", "dynamics", "experiments", "hooks", "lowrank", "metrics", "models", "passes", "probes"),
-    *("statistics", "theory", "train"),
+    *("statistics", "theory", "tracking", "train"),
 )
 """What can be reached as an attribute, and is imported when it first is."""
 

@@ -11,6 +11,7 @@ import typer
 
 import neurocollapse as nc
 from neurocollapse.cli.analyze import analyze, list_layers
+from neurocollapse.cli.check import check
 from neurocollapse.cli.experiment import experiment
 from neurocollapse.cli.options import OnceCommand
 from neurocollapse.cli.report import report
@@ -50,6 +51,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "verify": verify,
     "experiment": experiment,
     "report": report,
+    "check": check,
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name, cls=OnceCommand)(_command)
