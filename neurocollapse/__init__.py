@@ -34,7 +34,7 @@ from neurocollapse.report import Table, report, table
 from neurocollapse.statistics import ClassMoments, LabelError, MemoryPlanError, MomentCollection, StateFileError
 from neurocollapse.support.files import ResultFileError, open, save
 from neurocollapse.theory import Verdict, Verification, verify, verify_parsimony
-from neurocollapse.tracking import Checks, check
+from neurocollapse.tracking import Alarm, AlarmWarning, Checks, FeatureTracker, TrackingError, check, track
 
 if TYPE_CHECKING:
     from neurocollapse import plots as plot
@@ -43,12 +43,15 @@ if TYPE_CHECKING:
 __version__ = version("neurocollapse")
 
 __all__ = [
+    "Alarm",
+    "AlarmWarning",
     "AmbiguousOutputError",
     "CallCountError",
     "CaptureError",
     "CaptureWarning",
     "Checks",
     "ClassMoments",
+    "FeatureTracker",
     "LabelError",
     "LayerTable",
     "LayoutError",
@@ -65,6 +68,7 @@ __all__ = [
     "SampleWarning",
     "StateFileError",
     "Table",
+    "TrackingError",
     "Verdict",
     "Verification",
     "analyze",
@@ -80,6 +84,7 @@ __all__ = [
     "report",
     "save",
     "table",
+    "track",
     "verify",
     "verify_parsimony",
 ]

@@ -32,7 +32,7 @@ def junit(name: str, cases: Sequence[Case]) -> str:
         "errors": 0,
         "skipped": sum(bool(case.skipped) for case in cases),
     }
-    suite = ElementTree.Element("testsuite", name=name, **{key: str(count) for key, count in counts.items()})
+    suite = ElementTree.Element("testsuite", {"name": name} | {key: str(count) for key, count in counts.items()})
     for case in cases:
         entry = ElementTree.SubElement(suite, "testcase", classname=name, name=visible(case.name))
         if case.failures:
