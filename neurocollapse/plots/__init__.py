@@ -9,6 +9,7 @@ from neurocollapse.plots.certificate import certificate
 from neurocollapse.plots.certificates import bounds
 from neurocollapse.plots.classes import class_spread
 from neurocollapse.plots.collapse import collapse
+from neurocollapse.plots.evolution import evolution
 from neurocollapse.plots.layerwise import compression, decay, separation
 from neurocollapse.plots.margin_efficiency import margin_efficiency
 from neurocollapse.plots.overview import layers
@@ -30,6 +31,7 @@ __all__ = [
     "compression",
     "context",
     "decay",
+    "evolution",
     "features",
     "layers",
     "margin_efficiency",

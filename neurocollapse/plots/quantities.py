@@ -58,7 +58,7 @@ def quantities(dataset: Datasets, names: str | Sequence[str], *, over: str = "la
     with network_panel(dataset, ax, BLUE, over=over) as panel:
         first = panel.drawn[0].dataset
         series = [one.values(name) for one in panel.drawn for name in wanted]
-        panel.log = _far_apart(series) and all(_towards_zero(first, name) for name in wanted)
+        panel.log = far_apart(series) and all(towards_zero(first, name) for name in wanted)
         for index, name in enumerate(wanted):
             panel.curves(name, _words(first, name), index=index, ink=colour(index), limits=("exactly 0", "infinite"))
         _draw_limits(panel, {limit(first, name) for name in wanted})
@@ -78,14 +78,14 @@ def _words(dataset: xr.Dataset, name: str) -> str:
     return literal(heading(dataset, name)) + arrow
 
 
-def _far_apart(series: Sequence[np.ndarray]) -> bool:
+def far_apart(series: Sequence[np.ndarray]) -> bool:
     """Whether a logarithmic axis shows more: values over a decade or more, none of them negative."""
     values = np.concatenate(series)
     positive = values[np.isfinite(values) & (values > 0)]
     return positive.size > 1 and not (values < 0).any() and positive.max() > _DECADE * positive.min()
 
 
-def _towards_zero(dataset: xr.Dataset, name: str) -> bool:
+def towards_zero(dataset: xr.Dataset, name: str) -> bool:
     """Whether the small values are the ones to tell apart, not those near a largest one."""
     return limit(dataset, name) == 0 or not np.isfinite(dataset[name].attrs.get("valid_max", np.inf))
 

@@ -55,7 +55,7 @@ def step_axis(ax: Axes, datasets: Sequence[xr.Dataset], dim: str) -> None:
 
 def name_ticks(ax: Axes, where: np.ndarray, names: Sequence[str]) -> None:
     """Label at most twelve positions, the first and the last among them, and turn the names where they are long."""
-    kept = _thinned(len(names))
+    kept = thinned(len(names))
     texts = [shortened(names[index], 18) for index in kept]
     ax.set_xticks([float(where[index]) for index in kept], texts, parse_math=False)
     width = 72 * ax.bbox.width / ax.figure.dpi
@@ -80,7 +80,7 @@ def _distinct_parts(names: Sequence[str]) -> tuple[list[str], str]:
     return short, ".".join([*parts[0][:head], "*", *parts[0][len(parts[0]) - tail :]])
 
 
-def _thinned(count: int) -> list[int]:
+def thinned(count: int) -> list[int]:
     """Evenly spaced indices with both ends, at most twelve."""
     if count <= _MAX_LAYER_TICKS:
         return list(range(count))

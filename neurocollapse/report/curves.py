@@ -68,6 +68,9 @@ _CURVES = (
 )
 
 
+_MAP = "Layers upwards, steps to the right; a row that darkens early is a layer that collapses early."
+
+
 def layer_pictures(analyses: Mapping[str, xr.Dataset]) -> list[Picture]:
     """The curves over the layers, all networks in the same axes; each panel is a figure of its own, to fit a phone.
 
@@ -92,19 +95,35 @@ def layer_pictures(analyses: Mapping[str, xr.Dataset]) -> list[Picture]:
 
 
 def step_pictures(analyses: Mapping[str, xr.Dataset]) -> list[Picture]:
-    """The last layer's numbers over the steps, one figure a family."""
+    """The compression of all layers over the steps as a heat map, and the last layer's numbers, one figure a family."""
     from neurocollapse import plots  # see layer_pictures
 
     stepped, dim = with_steps(analyses)
+    maps = [
+        _drawn(plots.evolution, {name: one}, f"evolution{index}", _map_title(name, stepped), _MAP)
+        for index, (name, one) in enumerate(stepped.items())
+        if "compression" in one.data_vars
+    ]
     families: dict[str, list[str]] = {}
     for name in _shared(stepped):
         if all(dim in one[name].dims for one in stepped.values()):
             families.setdefault(family(next(iter(stepped.values())), name), []).append(name)
-    return [
-        _drawn(plots.quantities, stepped, f"steps{index}", _capital(words) or "Numbers", "", names=names, over=dim)
+    curves = [
+        _drawn(plots.quantities, stepped, f"steps{index}", _of_last(words), "", names=names, over=dim)
         for index, (words, names) in enumerate(families.items())
         if words not in (COLLAPSE, MARGIN)
     ]
+    return maps + curves
+
+
+def _map_title(name: str, stepped: Mapping[str, xr.Dataset]) -> str:
+    """Of a heat map, with the network's name where there are several."""
+    return f"Compression D of every layer{f' of {name}' * (len(stepped) > 1)}"
+
+
+def _of_last(words: str) -> str:
+    """Of the curves of a family."""
+    return f"{_capital(words) or 'Numbers'} of the last layer"
 
 
 def collapse_pictures(analyses: Mapping[str, xr.Dataset]) -> list[Picture]:

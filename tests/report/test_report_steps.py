@@ -43,9 +43,9 @@ def test_the_last_step_is_told_and_all_are_drawn(drawn, run):
     text, figures = drawn(run)
     assert "in 10 classes, at epoch 20, the last of 3." in text
     assert "HybridMLP (epoch 20, the last of 3)" in text
-    assert "The last layer, epoch by epoch" in text
+    assert "Over training, epoch by epoch" in text
     assert "to 0.167 (layers.2)" in text  # 0.5 / 3
-    assert figures == 4 + 3  # curves over the layers, and a figure for each of three families over the epochs
+    assert figures == 4 + 1 + 3  # curves over the layers; over the epochs a heat map, and a figure a family
 
 
 def test_a_single_step_needs_no_curves_over_steps(drawn, run):
@@ -72,7 +72,7 @@ def test_models_are_compared(words, make_analysis, dim):
 def test_networks_with_and_without_steps_share_a_page(drawn, run, make_analysis):
     text, _ = drawn({"trained": run, "ready": make_analysis([4.0, 2.0, 1.0])})
     assert "trained (epoch 20, the last of 3)" in text
-    assert "The last layer, epoch by epoch" in text
+    assert "Over training, epoch by epoch" in text
 
 
 def test_a_saved_run_is_reported_as_it_was(words, tmp_path, run):
