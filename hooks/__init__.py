@@ -14,6 +14,7 @@ from neurocollapse.hooks.errors import (
 )
 from neurocollapse.hooks.inspection import LayerInfo, inspect_layers
 from neurocollapse.hooks.linear import is_linear, weight_and_bias
+from neurocollapse.hooks.masks import MaskError, Positions
 from neurocollapse.hooks.plan import Site, SiteKey
 from neurocollapse.hooks.recorder import Recorder
 from neurocollapse.hooks.select import Tap, select
@@ -28,8 +29,10 @@ __all__ = [
     "Features",
     "LayerInfo",
     "LayoutError",
+    "MaskError",
     "NeverFiredError",
     "NoMatchError",
+    "Positions",
     "Recorder",
     "ReplicaError",
     "Site",

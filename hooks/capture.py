@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from neurocollapse.hooks.masks import Positions
 from neurocollapse.hooks.outputs import Path
 from neurocollapse.hooks.plan import Site, SiteKey
 from neurocollapse.hooks.pool import Pool
@@ -71,9 +72,12 @@ class Features(Mapping[str, Tensor]):
     def skipped(self) -> dict[str, str]:
         return self._recorder.skipped
 
-    def expect(self, num_samples: int) -> None:
-        """Tell the batch size of the next forward pass, where the first input does not have it in its first axis."""
-        self._recorder.expect(num_samples)
+    def expect(self, num_samples: int, *, mask: Tensor | None = None) -> None:
+        """Tell the batch size of the next forward pass, where the first input does not have it in its first axis.
+
+        A mask (samples, positions) says which positions are real, where the model is given none.
+        """
+        self._recorder.expect(num_samples, mask=mask)
 
     def clear(self) -> None:
         """Forget the features, and start counting calls anew where only parts of the model are called."""
@@ -84,7 +88,7 @@ class Features(Mapping[str, Tensor]):
         """The features of the last forward pass, none if it failed or has not ended."""
         return self._values if self._forward == self._recorder.forward and not self._recorder.is_open else {}
 
-    def _keep(self, key: SiteKey, features: Tensor, positions: int) -> None:
+    def _keep(self, key: SiteKey, features: Tensor, positions: Positions) -> None:
         """Copy features out of the model's memory, and out of inference mode, whose tensors autograd refuses."""
         if self._forward != self._recorder.forward:
             self._values, self._forward = {}, self._recorder.forward
@@ -100,6 +104,7 @@ def capture(
     pool: Pool | Mapping[str, Pool] = "auto",
     calls: Calls = "all",
     output: Path | Mapping[str, Path] | None = None,
+    mask: str | Literal[False] | None = None,
 ) -> Iterator[Features]:
     """Capture features of chosen layers while your own code runs the model.
 
@@ -121,6 +126,9 @@ def capture(
         Which calls of a module that is called several times in one forward pass; all are named "act#0", "act#1".
     output : str, callable or dict, optional
         Which tensor of a structured output is meant; a dict goes by layer name.
+    mask : str or False, optional
+        Argument of the model that says which positions are real (1) and which padding (0): every pooling looks at real
+        ones only, and padding gets no rows. Default: `attention_mask`, where the model is given one; False for none.
 
     Yields
     ------
@@ -147,7 +155,7 @@ def capture(
     >>> {name: tuple(value.shape) for name, value in features.items()}
     {'1': (3, 8), '2@in': (3, 8)}
     """
-    features = Features(model, layers, pool=pool, calls=calls, output=output)
+    features = Features(model, layers, pool=pool, calls=calls, output=output, mask=mask)
     try:
         with features._recorder:
             yield features

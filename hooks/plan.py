@@ -1,6 +1,5 @@
 """How one site is read: settled in the first forward pass, then applied to every batch."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,6 +8,9 @@ from torch import Tensor, nn
 
 from neurocollapse.hooks.errors import AmbiguousOutputError, CaptureError, LayoutError
 from neurocollapse.hooks.layout import (
+    CHANNELS_FIRST,
+    FEATURES,
+    TOKENS,
     UNKNOWN,
     Axes,
     LayoutMemory,
@@ -17,8 +19,9 @@ from neurocollapse.hooks.layout import (
     find_axes,
     find_batch_axis,
 )
+from neurocollapse.hooks.masks import Positions, check_labelled, fitted
 from neurocollapse.hooks.outputs import Path, pick_tensor
-from neurocollapse.hooks.pool import Pool, resolve_pool
+from neurocollapse.hooks.pool import ROWS, Pool, PoolMode, Reduce, resolve_pool
 from neurocollapse.hooks.select import ROOT, Tap
 
 
@@ -86,7 +89,7 @@ class Plan:
 
     axes: Axes
     pooling: str
-    reduce: Callable[[Tensor], Tensor]
+    reduce: Reduce
     path: Path | None
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -109,18 +112,37 @@ class Plan:
             )
         return tensor
 
-    def features(self, tensor: Tensor) -> Tensor:
-        """Return the features of an activation; check that their width is that of the first batch."""
-        features = self.reduce(tensor)
+    def features(self, tensor: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Positions]:
+        """Return the features of an activation, and what its rows are; check that their width is that of the first.
+
+        Raises
+        ------
+        CaptureError
+            If the width is another one, or the mask is of other positions.
+        """
+        if self.axes.layout == FEATURES:
+            mask = None
+        elif mask is not None and self.axes.layout != UNKNOWN:
+            mask = fitted(mask, self.positions_of(tensor), tensor.device)
+        features = self.reduce(tensor, mask)
+        rows = Positions(self.positions_of(tensor), mask) if self.pooling in ROWS else Positions()
+        if self.pooling not in ROWS and len(features) > len(tensor):  # a function's rows
+            rows = Positions((len(features) // max(len(tensor), 1),))
         if self.num_features < 0:
             self.num_features = features.shape[1]
-            self.positions = len(features) // max(len(tensor), 1)
+            self.positions = rows.number
         if features.shape[1] != self.num_features:
             raise CaptureError(
                 f"the width of the features changed from {self.num_features} to {features.shape[1]} (activation "
                 f"{tuple(tensor.shape)}); give all batches one size, or use a pooling that averages positions"
             )
-        return features
+        return features, rows
+
+    def positions_of(self, tensor: Tensor) -> tuple[int, ...]:
+        """The positions of one sample of an activation."""
+        if self.axes.layout in (FEATURES, UNKNOWN):
+            return ()
+        return tuple(tensor.shape[2:] if self.axes.layout == CHANNELS_FIRST else tensor.shape[1:-1])
 
     def describe(self, tap: Tap, name: str, call: int, num_calls: int, depth: int) -> Site:
         """Return what a user may want to know of the site."""
@@ -149,8 +171,12 @@ def make_plan(
     pool: Pool,
     path: Path | None,
     at_input: bool,
+    mask: Tensor | None = None,
+    positions: tuple[int, ...] | None = None,
 ) -> Plan:
     """Settle how a site is read, from its first value.
+
+    Where there are labels per position, of which a sample has `positions`, every position becomes a row.
 
     Raises
     ------
@@ -169,8 +195,21 @@ def make_plan(
     sizes = batch_first_shape(tensor, axes.batch)
     if len(sizes) > 2 and axes.layout != UNKNOWN and not at_input:
         memory.note(sizes, axes.channel)
+    if positions is not None and pool == "auto":
+        pool = _every_position(axes.layout)
     pooling, reduce = resolve_pool(pool, axes.layout, len(sizes))
-    return Plan(axes, pooling, reduce, path, sizes[1:], tensor.dtype)
+    plan = Plan(axes, pooling, reduce, path, sizes[1:], tensor.dtype)
+    own = plan.positions_of(tensor if not axes.batch else tensor.transpose(0, axes.batch))
+    if mask is not None and own and not callable(pool):
+        fitted(mask, own, mask.device)
+    if positions is not None and not callable(pool):
+        check_labelled(own if pooling in ROWS else (), positions)
+    return plan
+
+
+def _every_position(layout: str) -> PoolMode:
+    """The pooling that keeps every position of this layout."""
+    return "tokens" if layout == TOKENS else "positions"
 
 
 def _first_pick(

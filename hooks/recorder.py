@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from threading import get_ident
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from neurocollapse.hooks.handlers import (
     StartHook,
     place,
 )
+from neurocollapse.hooks.masks import Forward, Masks, Positions, as_mask, find_masks
 from neurocollapse.hooks.options import readings
 from neurocollapse.hooks.outputs import Path, first_tensor
 from neurocollapse.hooks.owner import claim
@@ -34,7 +35,7 @@ from neurocollapse.hooks.wrappers import is_compiled, named_modules, unwrap
 from neurocollapse.support.choices import check_choice
 from neurocollapse.support.undo import Undo
 
-Receiver = Callable[[SiteKey, Tensor, int], None]
+Receiver = Callable[[SiteKey, Tensor, Positions], None]
 
 
 class Recorder:
@@ -42,7 +43,8 @@ class Recorder:
 
     Inside ``with recorder:`` every forward pass of the model calls ``sink(key, features, positions)`` once a site,
     before the model's next operation runs: `features` has shape (samples · positions, features), is detached, float32
-    or float64, computed outside autocast, and may share memory with the model (copy what is kept). How each site is
+    or float64, computed outside autocast, and may share memory with the model (copy what is kept); `positions` says
+    which rows there are where every position has one. How each site is
     read is settled in the first forward pass. The model's device, mode and values are never touched, and only the
     recorder's own hooks are removed, also after an error.
 
@@ -66,8 +68,11 @@ class Recorder:
         Which tensor of a structured output is meant, for all outputs or by tap name; see `pick_tensor`.
     calls : {"all", "first", "last"}
         Which calls of a module within one forward pass are kept.
+    mask : str or False, optional
+        Argument of the model that says which positions are real. Default: `attention_mask`, where it has that; False
+        for none.
     sink : callable
-        Receives (SiteKey, features, positions).
+        Receives (SiteKey, features, Positions).
 
     Raises
     ------
@@ -91,6 +96,7 @@ class Recorder:
         pool: Pool | Mapping[str, Pool] = "auto",
         output: Path | Mapping[str, Path] | None = None,
         calls: Calls = "all",
+        mask: str | Literal[False] | None = None,
         sink: Receiver,
     ) -> None:
         if not isinstance(model, nn.Module):
@@ -104,12 +110,12 @@ class Recorder:
         modules = dict(named_modules(self.model))
         self._layers = Sites(self.model, modules, self.taps, readings(self.taps, pool, output), calls)
         self._sink = sink
+        self._mask_name = _checked_name(mask)
         self._compiled = is_compiled(model)
         self._undo, self._hints = Undo(), Undo()
         self._open = self._root_seen = False
         self._thread = get_ident()
-        self._announced: int | None = None
-        self._num_samples: int | None = None
+        self._announced = self._current = Forward()
         self._num_passes: int | None = None  # in one call of `run`
         self.forward = 0
 
@@ -147,14 +153,49 @@ class Recorder:
         if self._open:  # torch calls no hook after KeyboardInterrupt
             self._forget()
 
-    def expect(self, num_samples: int) -> None:
-        """Tell the batch size of the next forward pass, which is otherwise the length of its first tensor."""
+    def expect(
+        self,
+        num_samples: int,
+        *,
+        mask: Tensor | None = None,
+        masks: Masks | None = None,
+        labelled: tuple[int, ...] | None = None,
+    ) -> None:
+        """Tell what the next forward pass does not show.
+
+        Parameters
+        ----------
+        num_samples : int
+            The batch size, which is otherwise the length of the first tensor.
+        mask : Tensor of shape (samples, positions, …), optional
+            Which positions are real. Default: what the model is given as its mask.
+        masks : Masks, optional
+            The same where encoder and decoder have one each.
+        labelled : tuple of int, optional
+            Positions of a sample that have labels of their own: every position becomes a row then.
+
+        Raises
+        ------
+        MaskError, ValueError
+            If the mask holds something else than zeros and ones, or fits no batch of that size.
+        """
         if not isinstance(num_samples, int) or isinstance(num_samples, bool) or num_samples < 1:
             raise ValueError(f"`num_samples` must be a positive integer, got {num_samples!r}")
-        self._announced = num_samples
+        if mask is not None:
+            masks = Masks(as_mask(mask, num_samples, "`mask`"))
+        self._announced = Forward(num_samples, True, masks, labelled)
 
-    def run(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], num_samples: int) -> Any:
-        """Call the model on one batch, and return its output.
+    def run(
+        self,
+        call: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        num_samples: int,
+        *,
+        masks: Masks | None = None,
+        labelled: tuple[int, ...] | None = None,
+    ) -> Any:
+        """Call the model on one batch, and return its output; see `expect` for the rest.
 
         Raises
         ------
@@ -162,7 +203,7 @@ class Recorder:
             If the call runs the model's forward pass more than once. A call that passes by `torch.nn.Module.__call__`
             counts as one.
         """
-        self.expect(num_samples)
+        self.expect(num_samples, masks=masks, labelled=labelled)
         self._num_passes = 0
         try:
             output = call(*args, **kwargs)
@@ -174,7 +215,7 @@ class Recorder:
 
     def reset(self) -> None:
         """Forget the calls since the last finished forward pass."""
-        self._announced = None
+        self._announced = Forward()
         self._restart()
 
     def finish(self) -> None:
@@ -187,7 +228,7 @@ class Recorder:
         CallCountError
             If a module that was named was called a different number of times than in the first forward pass.
         """
-        self._open, self._announced = False, None
+        self._open, self._announced = False, Forward()
         if not self._layers.is_settled:
             self._layers.fixed.stop()
         for key, features, positions in self._layers.finish():
@@ -228,10 +269,13 @@ class Recorder:
         self._open = True
         if not self._layers.is_settled:
             self._layers.fixed.start()
-        self._num_samples = self._announced
-        if self._num_samples is None:
+        self._current = self._announced
+        if not self._current.announced:
             tensor = first_tensor((args, kwargs))
-            self._num_samples = None if tensor is None else tensor.shape[0]
+            self._current = Forward(num_samples=None if tensor is None else tensor.shape[0])
+        if self._current.masks is None and self._mask_name is not False:
+            masks = find_masks(self.model, args, kwargs, self._current.num_samples, self._mask_name)
+            self._current = self._current._replace(masks=masks)
 
     def end(self) -> None:
         """End a forward pass of the model."""
@@ -252,23 +296,24 @@ class Recorder:
         """Hand the features of one call of one tap to the sink."""
         if self._ignores():
             return
-        num_samples = self._num_samples if self._open else self._announced
-        entry = self._layers.entry(index, value, num_samples, announced=self._announced is not None)
+        forward = self._current if self._open else self._announced
+        entry = self._layers.entry(index, value, forward)
         if entry is None:
             return
         key, plan = entry
+        tap = self.taps[index]
         try:
-            tensor = plan.pick(value, num_samples)
+            tensor = plan.pick(value, forward.num_samples)
         except CaptureError as error:
             self._layers.leave_out(key, error)
             return
         with outside_autocast(tensor):
             try:
-                features = plan.features(tensor)
+                mask = forward.mask(tap.path, tap.module)
+                features, positions = plan.features(tensor, mask)
             except CaptureError as error:
                 self._layers.leave_out(key, error)
                 return
-            positions = features.shape[0] // tensor.shape[0] if tensor.shape[0] else 1
             if self._layers.is_settled or not self._layers.hold(key, features, positions):
                 self._sink(key, features, positions)
 
@@ -280,8 +325,7 @@ class Recorder:
     def observe(self, module: nn.Module, output: Any) -> None:
         """Learn the layout of a module that is not tapped, in the first forward pass."""
         if not self._ignores():
-            num_samples = self._num_samples if self._open else self._announced
-            self._layers.observe(module, output, num_samples, announced=self._announced is not None)
+            self._layers.observe(module, output, self._current if self._open else self._announced)
 
     def _place_hooks(self) -> None:
         """Put hooks on the root (around all else) and on the tapped modules."""
@@ -308,14 +352,14 @@ class Recorder:
 
     def _forget(self) -> None:
         """Give up the forward pass that is going on."""
-        self._open, self._announced = False, None
+        self._open, self._announced = False, Forward()
         self._layers.fixed.stop()
         self._restart()
 
     def _restart(self) -> None:
         """Forget the calls of an unfinished forward pass, and what was learnt if it was the first."""
         self.forward += 1
-        self._num_samples = None
+        self._current = Forward()
         self._layers.begin()
 
     def _ignores(self) -> bool:
@@ -323,3 +367,10 @@ class Recorder:
         if get_ident() != self._thread:
             return True
         return not self._open and (self._root_seen or torch._C._current_graph_task_id() != -1)
+
+
+def _checked_name(mask: Any) -> str | Literal[False] | None:
+    """What `mask` may be, raising for anything else."""
+    if mask is None or mask is False or isinstance(mask, str):
+        return mask
+    raise TypeError(f"`mask` must be the name of an argument, False or None, got {type(mask).__name__}")

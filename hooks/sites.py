@@ -10,6 +10,7 @@ from neurocollapse.hooks.audit import changed_count, refuse_missing, why_silent
 from neurocollapse.hooks.errors import CallCountError, CaptureError, CaptureWarning, NeverFiredError
 from neurocollapse.hooks.fixed import FixedTensors
 from neurocollapse.hooks.layout import BatchConflict, LayoutMemory, is_sequence_first
+from neurocollapse.hooks.masks import Forward, Positions
 from neurocollapse.hooks.options import Reading
 from neurocollapse.hooks.plan import Plan, Site, SiteKey, Skip, make_plan
 from neurocollapse.hooks.provisional import Provisional
@@ -86,13 +87,13 @@ class Sites:
         self._forgotten: set[SiteKey] = set()
         self._plans: dict[SiteKey, Plan | Skip] = {}
         self._gone: dict[int, CaptureError] = {}
-        self._held: dict[SiteKey, tuple[Tensor, int]] = {}
+        self._held: dict[SiteKey, tuple[Tensor, Positions]] = {}
         self._memory = LayoutMemory(sequence_first=self._sequence_first)
 
-    def entry(self, index: int, value: Any, num_samples: int | None, *, announced: bool) -> Entry | None:
+    def entry(self, index: int, value: Any, forward: Forward) -> Entry | None:
         """Count one call of a tap, and tell how it is read; None where it is not wanted."""
         if not self._entries:
-            return self._first_entry(index, value, num_samples, announced)
+            return self._first_entry(index, value, forward)
         entries = self._entries[index]
         if entries is None:
             return None
@@ -104,20 +105,20 @@ class Sites:
             self.leave_out(SiteKey(index, 0), changed_count(self.taps[index], self._wanted[index], call + 1))
         return None
 
-    def hold(self, key: SiteKey, features: Tensor, positions: int) -> bool:
+    def hold(self, key: SiteKey, features: Tensor, positions: Positions) -> bool:
         """Keep features back while a later call, or another tap, may turn out to be meant; False where none can."""
         if self._entries or (self._calls != "last" and LAST not in self.taps[key.tap].when):
             return False
         self._held[key] = (features.clone(), positions)
         return True
 
-    def observe(self, module: nn.Module, output: Any, num_samples: int | None, *, announced: bool) -> None:
+    def observe(self, module: nn.Module, output: Any, forward: Forward) -> None:
         """Learn the layout of a module that is not tapped, in the first forward pass."""
         self.proposed.note(module, output)
         try:
-            make_plan(module, output, num_samples, self._memory, pool="auto", path=None, at_input=False)
+            make_plan(module, output, forward.num_samples, self._memory, pool="auto", path=None, at_input=False)
         except BatchConflict:
-            if not announced:
+            if not forward.announced:
                 raise
         except CaptureError:
             return
@@ -140,7 +141,7 @@ class Sites:
         self._described = None
         self._news[self.taps[key.tap].name] = str(error)
 
-    def finish(self) -> Iterable[tuple[SiteKey, Tensor, int]]:
+    def finish(self) -> Iterable[tuple[SiteKey, Tensor, Positions]]:
         """Audit a forward pass that has ended; what was held back in the first one, and is meant.
 
         Raises
@@ -187,7 +188,7 @@ class Sites:
         many = self._calls == "all" and (self._expected or self.counts)[key.tap] > 1
         return f"{name}#{key.call}" if many else name
 
-    def _first_entry(self, index: int, value: Any, num_samples: int | None, announced: bool) -> Entry | None:
+    def _first_entry(self, index: int, value: Any, forward: Forward) -> Entry | None:
         """In the first forward pass: whether a tap is meant, and how its call is read."""
         if self._is_dropped(index, value):
             return None
@@ -195,7 +196,7 @@ class Sites:
         self.counts[index] += 1
         if key in self._forgotten or (self._calls == "first" and key.call):
             return None
-        plan = self._plans.get(key) or self._settle(key, value, num_samples, announced)
+        plan = self._plans.get(key) or self._settle(key, value, forward)
         return None if isinstance(plan, Skip) else (key, plan)
 
     def _is_dropped(self, index: int, value: Any) -> bool:
@@ -210,7 +211,7 @@ class Sites:
             self._held.pop(key, None)
         return index in gone
 
-    def _settle(self, key: SiteKey, value: Any, num_samples: int | None, announced: bool) -> Plan | Skip:
+    def _settle(self, key: SiteKey, value: Any, forward: Forward) -> Plan | Skip:
         """Find out how a site is read; what an explicit tap cannot deliver raises."""
         tap = self.taps[key.tap]
         reading = self._readings[key.tap]
@@ -221,14 +222,16 @@ class Sites:
             plan = make_plan(
                 tap.module,
                 value,
-                num_samples,
+                forward.num_samples,
                 self._memory,
                 pool=reading.pool,
                 path=reading.path_for(tap, value),
                 at_input=tap.at_input,
+                mask=forward.mask(tap.path, tap.module),
+                positions=forward.labelled_at(tap.path),
             )
         except CaptureError as error:
-            if tap.explicit or (isinstance(error, BatchConflict) and not announced):
+            if tap.explicit or (isinstance(error, BatchConflict) and not forward.announced):
                 self.leave_out(key, error)
             plan = Skip(error)
         if self._calls == "last":
@@ -237,7 +240,7 @@ class Sites:
         self._plans[key] = plan
         return plan
 
-    def _finish_first(self) -> Iterable[tuple[SiteKey, Tensor, int]]:
+    def _finish_first(self) -> Iterable[tuple[SiteKey, Tensor, Positions]]:
         """Settle names and call counts, and report what gave no features."""
         self.proposed.finish(self.counts)
         dropped = self.proposed.dropped

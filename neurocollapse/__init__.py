@@ -38,6 +38,7 @@ from neurocollapse.tracking import Alarm, AlarmWarning, Checks, FeatureTracker, 
 
 if TYPE_CHECKING:
     from neurocollapse import plots as plot
+    from neurocollapse.data import labels
     from neurocollapse.experiments import experiment
 
 __version__ = version("neurocollapse")
@@ -76,6 +77,7 @@ __all__ = [
     "check",
     "collect",
     "experiment",
+    "labels",
     "layer_tree",
     "layers",
     "measure",
@@ -102,6 +104,8 @@ def __getattr__(name: str) -> Any:
         return import_module("neurocollapse.plots")
     if name == "experiment":
         return import_module("neurocollapse.experiments").experiment
+    if name == "labels":
+        return import_module("neurocollapse.data.labels")
     if name in _PACKAGES:
         return import_module(f"neurocollapse.{name}")
     raise AttributeError(f"module 'neurocollapse' has no attribute {name!r}")

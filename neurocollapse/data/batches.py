@@ -1,7 +1,7 @@
 """What is in a batch: the model's arguments and the labels, whatever the loader yields."""
 
 import copy
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -78,6 +78,16 @@ def split_batch(batch: Any, model: nn.Module, *, label_fn: Callable[[Any], Any] 
         found = Labels(label_fn(batch), plain, name="")
     num_samples = len(found.values) if isinstance(found.values, Sized) and _has_axis(found.values) else None
     return Batch(*arguments(found, model, num_samples), found.values)
+
+
+def part_called(name: str, batch: Any) -> Any:
+    """The part of a batch that has this name: of a mapping, named tuple, dataclass or object; None where none has."""
+    for part in (batch, *(batch if isinstance(batch, tuple | list) else ())):
+        if isinstance(part, Mapping) and name in part:
+            return part[name]
+        if not isinstance(part, Tensor) and hasattr(part, name):
+            return getattr(part, name)
+    return None
 
 
 def moved(value: Any, device: torch.device) -> Any:

@@ -23,9 +23,10 @@ from neurocollapse.metrics.layer import Layer, Network, Rows
 from neurocollapse.metrics.margin import one_vs_rest_margin
 from neurocollapse.metrics.margin_efficiency import MarginEfficiency, margin_efficiency
 from neurocollapse.metrics.matrices import class_cdnv, class_cosine, class_distance
-from neurocollapse.metrics.measure import layer_tree, measure
+from neurocollapse.metrics.measure import measure
 from neurocollapse.metrics.quantity import PrecisionWarning, Quantity, QuantityError
 from neurocollapse.metrics.samples import SampleWarning
+from neurocollapse.metrics.tree import layer_tree
 from neurocollapse.metrics.variability import (
     between_class_covariance,
     between_trace,

@@ -16,7 +16,7 @@ from neurocollapse.metrics.layer import Gather, Layer, Network
 from neurocollapse.metrics.quantity import REMEDIES, Need, PrecisionWarning, Quantity, QuantityError
 from neurocollapse.metrics.samples import SampleWarning, sample_notes
 from neurocollapse.metrics.uncertainty import BOUNDS
-from neurocollapse.metrics.variability import PRECISION_FLOOR, between_class_covariance, within_class_covariance
+from neurocollapse.metrics.variability import PRECISION_FLOOR
 from neurocollapse.metrics.weighting import BETWEEN, Weighting, check_weighting
 from neurocollapse.probes import PROBE_WORDS, LayerSplit, Probe
 from neurocollapse.statistics import ClassMoments, LayerRecord, MemoryPlanError, MomentCollection, memory_limit
@@ -90,7 +90,7 @@ def measure(
     9.0
     """
     check_weighting(weighting)
-    return measured(_checked_collection(moments), chosen_quantities(quantities, pairs=pairs), weighting, Extra())
+    return measured(checked_collection(moments), chosen_quantities(quantities, pairs=pairs), weighting, Extra())
 
 
 def measured(collection: MomentCollection, chosen: Chosen, weighting: Weighting, extra: Extra) -> xr.Dataset:
@@ -117,7 +117,7 @@ def measured(collection: MomentCollection, chosen: Chosen, weighting: Weighting,
         dataset.coords["class_"] = dataset["class"].values
     if "bound" in dataset.dims:
         dataset.coords["bound"] = list(BOUNDS)
-    dataset.attrs = _provenance(collection, weighting, notes + few + table.notes)
+    dataset.attrs = provenance_of(collection, weighting, notes + few + table.notes)
     return dataset
 
 
@@ -229,56 +229,7 @@ def _array(quantity: Quantity, where: str, source: Layer | Network) -> NDArray[A
         raise QuantityError(f"quantity {quantity.name!r} at {where}: {type(error).__name__}: {error}") from error
 
 
-def layer_tree(moments: Mapping[str, ClassMoments], *, weighting: Weighting = "equal") -> xr.DataTree:
-    """Arrays whose size differs from layer to layer, one node a layer.
-
-    Returns
-    -------
-    xarray.DataTree
-        Each node holds `class_mean (class, feature)` and, where the moments were collected with covariance=True,
-        `within_class_covariance` and `between_class_covariance (feature, feature_)`. A "/" in a layer's name is
-        written as "|". The root carries the provenance.
-
-    Examples
-    --------
-    >>> moments = ClassMoments.from_features([[0.0], [2.0], [7.0], [7.0]], [0, 0, 1, 1])
-    >>> layer_tree({"fc": moments})["fc"]["class_mean"].values.tolist()
-    [[1.0], [7.0]]
-    """
-    check_weighting(weighting)
-    collection = _checked_collection(moments)
-    nodes = {"/": xr.Dataset(attrs=_provenance(collection, weighting, []))}
-    for name, value in collection.items():
-        arrays = {"class_mean": (("class", "feature"), value.mean)}
-        if value.within_scatter is not None:
-            square = ("feature", "feature_")
-            arrays["within_class_covariance"] = (square, within_class_covariance(value))
-            arrays["between_class_covariance"] = (square, between_class_covariance(value, weighting=weighting))
-        variables = {
-            key: (dims, array.numpy(), _tree_attributes(key, weighting)) for key, (dims, array) in arrays.items()
-        }
-        nodes[name.replace("/", "|")] = xr.Dataset(variables, coords={"class": np.arange(value.num_classes)})
-    return xr.DataTree.from_dict(nodes)
-
-
-_PAPYAN = "Papyan, Han, Donoho, PNAS 117(40), 2020"
-
-
-def _tree_attributes(name: str, weighting: Weighting) -> dict[str, str]:
-    """What an array of a layer is called, how it is normalised and where it comes from."""
-    long_name, symbol, convention, units = {
-        "class_mean": ("class mean", r"\mu_k", "1/n_k, not centred; NaN for absent classes", "feature units"),
-        "within_class_covariance": ("within-class covariance", r"\Sigma_W", "1/N over samples", _SQUARED),
-        "between_class_covariance": ("between-class covariance", r"\Sigma_B", BETWEEN[weighting], _SQUARED),
-    }[name]
-    words = {"long_name": long_name, "units": units, "symbol": symbol, "convention": convention}
-    return words | {"reference": _PAPYAN}
-
-
-_SQUARED = "feature units squared"
-
-
-def _checked_collection(moments: Any) -> MomentCollection:
+def checked_collection(moments: Any) -> MomentCollection:
     """`moments` as a collection of at least one layer, all with the same classes."""
     values = list(moments.values()) if isinstance(moments, Mapping) else [moments]
     wrong = next((value for value in values if not isinstance(value, ClassMoments)), None)
@@ -346,7 +297,7 @@ def _underflow_notes(
     return [f'features are tiny at {listed(low)}: float32 squares underflow; pass precision="double"']
 
 
-def _provenance(collection: MomentCollection, weighting: str, notes: list[str]) -> dict[str, Any]:
+def provenance_of(collection: MomentCollection, weighting: str, notes: list[str]) -> dict[str, Any]:
     """Attributes of the dataset: plain strings and numbers, so that NetCDF can hold them."""
     notes = json.loads(collection.attributes.get("warnings", "[]")) + notes
     skipped = {name: count for name in collection if (count := collection.record(name).num_skipped)}

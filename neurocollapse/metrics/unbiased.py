@@ -73,7 +73,7 @@ def between_trace_unbiased(moments: ClassMoments, *, weighting: Weighting = "equ
     >>> between_trace_unbiased(ClassMoments.from_features([[0.0], [2.0], [7.0], [7.0]], [0, 0, 1, 1]))
     8.75
     """
-    return between_trace(moments, weighting=weighting) - _noise(moments, weighting)
+    return between_trace(moments, weighting=weighting) - between_noise(moments, weighting)
 
 
 def compression_unbiased(moments: ClassMoments, *, weighting: Weighting = "equal") -> float:
@@ -103,8 +103,8 @@ def compression_unbiased(moments: ClassMoments, *, weighting: Weighting = "equal
     return _ratio(within_trace_unbiased(moments), between_trace_unbiased(moments, weighting=weighting))
 
 
-def _noise(moments: ClassMoments, weighting: Weighting) -> float:
-    """What the noise of the class means adds to tr Σ_B, on average."""
+def between_noise(moments: ClassMoments, weighting: Weighting) -> float:
+    """What the noise of the class means adds to tr Σ_B, on average; NaN where a class has one sample."""
     weights, count = class_weights(moments, weighting), moments.count[moments.present]
     return float((weights * (1 - weights) * class_traces(moments) / count).sum()) if moments.num_samples else math.nan
 
@@ -123,7 +123,7 @@ def _between(layer: Layer) -> float:
     """The unbiased trace of Σ_B, from the biased one that the layer shares; NaN where `_within` is."""
     if layer.record.positions > 1:
         return math.nan
-    return layer_between_trace(layer) - _noise(layer.moments, layer.weighting)
+    return layer_between_trace(layer) - between_noise(layer.moments, layer.weighting)
 
 
 _DRAWN = 'samples are draws from their classes; NaN for pool="positions"'

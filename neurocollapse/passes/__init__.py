@@ -1,8 +1,8 @@
 """One pass of a model over a loader, before many sinks."""
 
 from neurocollapse.passes.features import FeatureSink, KeptFeatures
-from neurocollapse.passes.loop import run_pass
 from neurocollapse.passes.moments import MomentSink, NonFinite, NonFiniteError
+from neurocollapse.passes.run import run_pass
 from neurocollapse.passes.sink import Sink
 
 __all__ = [

@@ -5,11 +5,12 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from os import PathLike
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from neurocollapse.data.labels import IGNORED
 from neurocollapse.hooks import Calls
 from neurocollapse.passes.loaders import class_names
 from neurocollapse.passes.loop import Pass
@@ -42,6 +43,9 @@ def collect(
     precision: Precision = "single",
     max_memory: float | None = None,
     distributed: bool = False,
+    mask: str | Literal[False] | None = None,
+    mask_fn: Callable[[Any], Any] | None = None,
+    ignore_index: int = IGNORED,
 ) -> MomentCollection:
     """Class moments of every chosen layer, streamed over a loader at nearly the cost of the forward pass.
 
@@ -92,6 +96,16 @@ def collect(
     distributed : bool
         Add up the moments of all processes of torch.distributed; samples that a sampler repeats to even out the ranks
         count once.
+    mask : str or False, optional
+        The part of a batch, or the model's argument, that says which positions are real (1) and which padding (0).
+        Every pooling looks at real ones only, and padding has no rows. Default: `attention_mask`, where the model is
+        given one (in a decoder with an input of its own, `decoder_attention_mask`); False for none.
+    mask_fn : callable, optional
+        A batch → its mask, shape (samples, positions).
+    ignore_index : int, default -100
+        Of labels per position, those that do not count. Such labels are what `nc.labels.next_token` and
+        `nc.labels.field` give to `label_fn`, integers of the mask's shape, and integers (samples, positions, …) with
+        pool="tokens" or "positions": every position is then a sample of its class, and other layers are left out.
 
     Returns
     -------
@@ -128,6 +142,9 @@ def collect(
             label_fn=label_fn,
             include_input=include_input,
             distributed=distributed,
+            mask=mask,
+            mask_fn=mask_fn,
+            ignore_index=ignore_index,
         )
         sink = MomentSink(precision=precision, covariance=covariance, non_finite=non_finite, max_memory=max_memory)
         return collected(moment_pass(model, loader, sink, options), run)

@@ -13,6 +13,7 @@ from neurocollapse.passes.sink import Sink
 from neurocollapse.statistics import ClassBatch, MemoryPlanError, MomentCollection, memory_limit
 from neurocollapse.statistics.memory import GIB
 
+_SAMPLES = "samples of "
 WORKING_COPIES = 4
 """Float64 copies of the largest layer that a probe makes: of both parts, standardised, and decomposed."""
 
@@ -30,6 +31,7 @@ class FeatureSink(Sink):
         self.num_samples = num_samples
         self.settings = {"num_samples": num_samples}
         self._parts: dict[str, list[Tensor]] = {}
+        self._samples: dict[str, list[Tensor]] = {}
         self._labels: list[Tensor] = []
         self._left = num_samples
 
@@ -39,10 +41,15 @@ class FeatureSink(Sink):
 
     def add(self, site: str, features: Tensor, rows: ClassBatch) -> None:
         """Keep one layer's features."""
-        positions = len(rows.labels) // len(self._batch.labels)
+        if not self._left:
+            return
+        samples = rows.samples
+        if len(self._batch.labels) > self._left:
+            wanted = samples < self._left
+            features, samples = features[wanted.to(features.device)], samples[wanted]
         with torch.inference_mode(False):  # a copy, never a view of the model's memory or a tensor of inference mode
-            if self._left:
-                self._parts.setdefault(site, []).append(features[: self._left * positions].to("cpu", copy=True))
+            self._parts.setdefault(site, []).append(features.to("cpu", copy=True))
+            self._samples.setdefault(site, []).append(samples + (self.num_samples - self._left))
 
     def end(self, logits: Tensor | None) -> None:
         """Keep the labels."""
@@ -53,10 +60,12 @@ class FeatureSink(Sink):
     def drop(self, site: str) -> None:
         """Give up one layer's features."""
         self._parts.pop(site, None)
+        self._samples.pop(site, None)
 
     def state(self) -> dict[str, Tensor]:
         """Features and labels, batch by batch."""
         parts = {"labels": self._labels} | self._parts
+        parts |= {f"{_SAMPLES}{site}": samples for site, samples in self._samples.items()}
         return {f"{name}/{index}": part for name, batches in parts.items() for index, part in enumerate(batches)}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
@@ -65,6 +74,7 @@ class FeatureSink(Sink):
         for name in sorted(tensors, key=lambda name: int(name.rpartition("/")[2])):
             parts.setdefault(name.rpartition("/")[0], []).append(tensors[name])
         self._labels = parts.pop("labels")
+        self._samples = {name[len(_SAMPLES) :]: parts.pop(name) for name in list(parts) if name.startswith(_SAMPLES)}
         self._parts = parts
         self._left -= sum(map(len, self._labels))
         self.full = self._left == 0
@@ -75,12 +85,11 @@ class FeatureSink(Sink):
         features = {
             record.name: torch.cat(self._parts.pop(site)) for site, record in self.layers.items() if site in self._parts
         }
-        samples = torch.arange(len(labels), device="cpu")
-        return KeptFeatures(
-            features,
-            {name: samples.repeat_interleave(len(rows) // len(labels)) for name, rows in features.items()},
-            labels,
-        )
+        names = {site: record.name for site, record in self.layers.items()}
+        samples = {
+            names[site]: torch.cat(parts) for site, parts in self._samples.items() if names.get(site) in features
+        }
+        return KeptFeatures(features, samples, labels)
 
 
 @dataclass(frozen=True)

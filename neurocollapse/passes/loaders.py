@@ -58,14 +58,18 @@ def flat_input(parts: Batch, num_samples: int) -> Tensor:
     return tensor.reshape(num_samples, -1).to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def logits_of(output: Any, num_samples: int, *, count: int) -> Tensor | None:
+def logits_of(output: Any, num_samples: int, *, count: int, counts: Tensor | None = None) -> Tensor | None:
     """The model's output as a matrix (samples, outputs): itself, its `logits`, or the first tensor of a tuple.
 
-    Of `num_samples` rows the first `count` are meant. None where there is no such matrix of floating-point numbers.
+    Of `num_samples` rows the first `count` are meant. With labels per position, `counts` of shape (samples, positions)
+    says which of its rows (samples, positions, outputs) are. None where there is no such tensor of floating-point
+    numbers.
     """
     found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
     if isinstance(found, tuple | list):
         found = next((part for part in found if isinstance(part, Tensor)), None)
-    if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != num_samples or not found.is_floating_point():
+    if not isinstance(found, Tensor) or found.shape[:1] != (num_samples,) or not found.is_floating_point():
         return None
-    return found.detach()[:count]
+    if counts is not None:
+        return found.detach()[counts.to(found.device)] if found.shape[:-1] == counts.shape else None
+    return found.detach()[:count] if found.dim() == 2 else None

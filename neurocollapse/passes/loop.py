@@ -1,11 +1,9 @@
 """The one loop: a model over a loader, every batch counted once, before any number of sinks."""
 
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
-from os import PathLike
 from typing import Any
 
 import torch
@@ -13,8 +11,9 @@ from torch import Tensor, nn
 
 from neurocollapse.data.batches import Batch, moved, split_batch
 from neurocollapse.data.sharding import share_of
-from neurocollapse.hooks import Calls, CaptureError, CaptureWarning, Recorder, SiteKey, Tap
+from neurocollapse.hooks import CaptureError, Positions, Recorder, SiteKey, Tap
 from neurocollapse.hooks.eager import outside_autocast
+from neurocollapse.hooks.masks import Masks
 from neurocollapse.passes.checkpoint import Checkpoint, Progress
 from neurocollapse.passes.digest import batch_digest, is_unsettled, option_text, weight_digest
 from neurocollapse.passes.interrupt import deferred_interrupt
@@ -28,80 +27,11 @@ from neurocollapse.passes.loaders import (
     progress_bar,
 )
 from neurocollapse.passes.options import PassOptions
+from neurocollapse.passes.positions import LabelMap, label_map_of, masks_of
 from neurocollapse.passes.records import INPUT, records_of, site_of
 from neurocollapse.passes.sink import Sink, check_sinks
 from neurocollapse.statistics import ClassBatch, one_hot_columns
-from neurocollapse.support.quiet import Mode, in_mode, kept_random_state
-
-
-def run_pass(
-    model: nn.Module,
-    loader: Iterable[Any],
-    sinks: Mapping[str, Sink],
-    *,
-    layers: Any = "leaves",
-    pool: Any = "auto",
-    num_classes: int | None = None,
-    device: torch.device | str | None = None,
-    mode: Mode = "eval",
-    progress: bool = True,
-    resume: str | PathLike[str] | None = None,
-    calls: Calls = "all",
-    output: Any = None,
-    label_fn: Callable[[Any], Any] | None = None,
-    include_input: bool = False,
-    distributed: bool = False,
-) -> dict[str, Any]:
-    """Run a model over a loader once, and hand the features of every chosen layer to all sinks.
-
-    The model is left as `neurocollapse.collect` leaves it, and the options mean the same.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-    loader : iterable of batches
-    sinks : mapping of str to Sink
-        What takes the features, by names of your own; see `Sink`.
-    layers, pool, num_classes, device, mode, progress, calls, output, label_fn, include_input
-        See `neurocollapse.collect`.
-    resume : path-like, optional
-        File in which the state of all sinks is kept; a run that finds it continues from there, to the last bit.
-    distributed : bool, default False
-        Samples that a sampler repeats to even out the ranks count once, and each rank has a resume file of
-        its own. Each rank has the results of its own samples.
-
-    Returns
-    -------
-    dict of str to what the sink's `result` gives
-
-    Raises
-    ------
-    ValueError
-        As `neurocollapse.collect`; also if the loader gives no samples.
-
-    Examples
-    --------
-    >>> from neurocollapse.passes import FeatureSink
-    >>> batches = [(torch.eye(4), torch.tensor([0, 0, 1, 1]))] * 3
-    >>> results = run_pass(nn.Linear(4, 3), batches, {"features": FeatureSink(num_samples=6)})
-    >>> results["features"].labels.tolist()
-    [0, 0, 1, 1, 0, 0]
-    """
-    options = PassOptions(
-        layers=layers,
-        pool=pool,
-        num_classes=num_classes,
-        device=device,
-        mode=mode,
-        progress=progress,
-        resume=resume,
-        calls=calls,
-        output=output,
-        label_fn=label_fn,
-        include_input=include_input,
-        distributed=distributed,
-    )
-    return Pass(model, loader, sinks, options, name="pass").run()
+from neurocollapse.support.quiet import in_mode, kept_random_state
 
 
 class Pass:
@@ -110,7 +40,7 @@ class Pass:
     Parameters
     ----------
     model, loader, sinks
-        See `run_pass`.
+        See `neurocollapse.passes.run_pass`.
     options : PassOptions
     name : str
         What the progress bar and the file call it.
@@ -155,6 +85,7 @@ class Pass:
             pool=options.pool,
             output=options.output,
             calls=options.calls,
+            mask=False,
             sink=self._hand_over,
         )
         self.fixed_classes = options.num_classes or len(class_names(loader)) or None
@@ -167,6 +98,7 @@ class Pass:
         self._announce = announce
         self._sites: dict[SiteKey, str] = {}
         self._batch: ClassBatch | None = None
+        self._map: LabelMap | None = None
         self._known: Mapping[SiteKey, object] | None = None  # the recorder's sites that `progress.layers` follows
         self._dropped: set[str] = set()
         self._torn = False  # whether some sinks or layers may have counted a batch that others have not
@@ -229,17 +161,19 @@ class Pass:
 
     def _count_all(self, bar: Any, finished: int) -> None:
         """Pass over the batches of an earlier run, once it is certain that they are the same, and count the others."""
-        index, digest = 0, 0
+        index, digest, options = 0, 0, self.options
         for batch in bar:
-            parts = split_batch(batch, self.recorder.model, label_fn=self.options.label_fn)
-            labels = checked_labels(parts, self.fixed_classes)
+            parts = split_batch(batch, self.recorder.model, label_fn=options.label_fn)
+            masks = masks_of(batch, parts, self.recorder.model, options)
+            found = label_map_of(parts, masks, options, self.fixed_classes)
+            labels = checked_labels(parts, self.fixed_classes) if found is None else found.labels
             if not len(labels):
                 continue  # an empty batch holds nothing to count, and models may fail on it
             if self._keeps_digests:  # before the model runs, which may change its inputs in place
                 digest = batch_digest(parts.tensors, labels, digest)
             if index >= finished:
                 with deferred_interrupt() if self._checkpoint.path else nullcontext():
-                    self._count(parts, labels)
+                    self._count(parts, labels, masks, found)
                     self.progress.digest = digest
                     self._checkpoint.finish_batch(self.progress, self.sinks)
                     self._torn = False
@@ -253,26 +187,35 @@ class Pass:
         if index < finished:
             self._checkpoint.check_repeated(digest, self.progress)
 
-    def _count(self, parts: Batch, labels: Tensor) -> None:
+    def _count(self, parts: Batch, labels: Tensor, masks: Masks, found: LabelMap | None) -> None:
         """Run the model on one batch, with every chosen layer handed over from inside its hook."""
         args, kwargs = moved(parts.args, self.device), moved(parts.kwargs, self.device)
         left = len(labels) if self._num_unrepeated is None else self._num_unrepeated - self.progress.num_samples
-        batch = self._batch = self._begun(labels[:left], one_hot_columns(parts.labels))
+        if found is None:
+            batch = self._begun(labels[:left], one_hot_columns(parts.labels))
+        else:
+            found.counts[max(0, left) :] = False
+            batch = self._begun(labels[found.counts], 0)
+            if batch is not None:
+                found.base = batch
+        self._batch, self._map = batch, found
         if self.options.include_input:
             features = flat_input(parts, len(labels)).to(self.device)
             with outside_autocast(features):
-                self._hand_over(INPUT, features, 1)
-        output = self.recorder.run(self._callee, args, kwargs, len(labels))
+                self._hand_over(INPUT, features, Positions())
+        labelled = None if found is None else found.shape
+        output = self.recorder.run(self._callee, args, kwargs, len(labels), masks=masks, labelled=labelled)
         if self.recorder.sites is not self._known:
             self._settle(parts)
-        self._warn_of_padding(parts)
         self._torn = True
         if batch is not None:
-            logits = logits_of(output, len(labels), count=len(batch.labels))
+            logits = logits_of(
+                output, len(labels), count=len(batch.labels), counts=None if found is None else found.counts
+            )
             with outside_autocast(batch.labels if logits is None else logits):
                 for sink in self.sinks.values():
                     sink.end(logits)
-            self.progress.num_samples += len(batch.labels)
+            self.progress.num_samples += len(labels[:left])
             self.progress.num_classes = batch.num_classes
         self.progress.num_batches += 1
         self._batch = None
@@ -291,13 +234,18 @@ class Pass:
             sink.begin(batch)
         return batch
 
-    def _hand_over(self, key: SiteKey, features: Tensor, positions: int) -> None:
+    def _hand_over(self, key: SiteKey, features: Tensor, positions: Positions) -> None:
         """Give one layer's features to every sink: called inside the hook, before the model's next operation."""
         if self._batch is None:
             return
-        rows = self._batch.repeated(positions)
-        if len(features) > len(rows.labels):  # what a padding sampler repeats comes last and has no label here
-            features = features[: len(rows.labels)]
+        if self._map is not None:
+            rows, chosen = self._map.rows(positions)
+            features = features[chosen.to(features.device)]
+        else:
+            batch, mask = self._batch, positions.mask
+            rows = batch.repeated(positions.number) if mask is None else batch.kept(mask)
+            if len(features) > len(rows.labels):  # what a padding sampler repeats comes last and has no label here
+                features = features[: len(rows.labels)]
         site = self._sites.get(key) or self._sites.setdefault(key, site_of(key))
         if site in self._dropped:
             return
@@ -329,16 +277,6 @@ class Pass:
         if self._checkpoint.lacks_weights:
             self._checkpoint.settings["weights"] = weight_digest(self.recorder.model, self.options.mode)
         self._known = self.recorder.sites
-
-    def _warn_of_padding(self, parts: Batch) -> None:
-        """Say once that padded tokens are averaged with the others."""
-        mask, notes = parts.kwargs.get("attention_mask"), self.progress.notes
-        if notes or not isinstance(mask, Tensor) or bool(mask.all()):
-            return
-        records = self.progress.layers.values()
-        if any(record.layout == "tokens" and record.pooling in ("mean", "max") for record in records):
-            notes.append("batches have padding, and padded tokens take part in pool='mean' and 'max'; pass a callable")
-            warnings.warn(notes[0], CaptureWarning, stacklevel=2)
 
 
 def _callee_of(model: nn.Module, inner: nn.Module) -> nn.Module:

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import distributed as dist
 from torch import nn
 
+from neurocollapse.data.labels import IGNORED
 from neurocollapse.hooks import Calls
 from neurocollapse.support.checks import integer
 from neurocollapse.support.choices import check_choice
@@ -37,12 +38,21 @@ class PassOptions:
     label_fn: Callable[[Any], Any] | None = None
     include_input: bool = False
     distributed: bool = False
+    mask: str | Literal[False] | None = None
+    mask_fn: Callable[[Any], Any] | None = None
+    ignore_index: int = IGNORED
 
     def __post_init__(self) -> None:
         check_choice("mode", self.mode, Mode)
         if self.label_fn is not None and not callable(self.label_fn):
             found = type(self.label_fn).__name__
             raise TypeError(f"`label_fn` must be a function from a batch to its labels, got {found}")
+        if self.mask is not None and self.mask is not False and not isinstance(self.mask, str):
+            raise TypeError(f"`mask` must name a part of the batch, or be False, got {type(self.mask).__name__}")
+        if self.mask_fn is not None and (not callable(self.mask_fn) or self.mask is not None):
+            problem = "leave out `mask` beside it" if callable(self.mask_fn) else f"got {type(self.mask_fn).__name__}"
+            raise TypeError(f"`mask_fn` must be a function from a batch to its mask; {problem}")
+        object.__setattr__(self, "ignore_index", integer("ignore_index", self.ignore_index))
         if self.distributed and not (dist.is_available() and dist.is_initialized()):
             raise RuntimeError("`distributed` needs torch.distributed; call init_process_group or start with torchrun")
         if self.num_classes is not None:

@@ -70,6 +70,7 @@ class Sink(Protocol):
 
     def begin(self, batch: ClassBatch) -> None:
         """Start a batch with these labels (one a sample, on the CPU); raise to refuse it, but change nothing yet."""
+        return
 
     def add(self, site: str, features: Tensor, rows: ClassBatch) -> None:
         """Count the features of one layer, before the model's next operation runs.
@@ -90,9 +91,11 @@ class Sink(Protocol):
 
         `logits` is the model's output of shape (samples, outputs); None where the model returns no such matrix.
         """
+        return
 
     def drop(self, site: str) -> None:
         """Forget a layer, or one that was never added; where results are made of `layers`, nothing needs to be done."""
+        return
 
     def state(self) -> Mapping[str, Tensor]:
         """All that was made of the batches so far, as tensors by names of your own."""

@@ -87,23 +87,25 @@ class TotalSink(Sink):
                 part = replace(part, features=part.features.clone())
             value = self._called(site, index, gather, layer, part)
             if needs_logits and callable(value):
-                self._waiting.append(_Waiting(site, index, value, len(labels), keep, features.device))
+                self._waiting.append(_Waiting(site, index, value, rows, keep, features.device))
             else:
                 self._add(site, index, value)
 
     def end(self, logits: Tensor | None) -> None:
-        """Give the logits to what waits for them, one row of logits for each row of features."""
+        """Give the logits to what waits for them, those of a sample to each of its rows."""
         waiting, self._waiting = self._waiting, []
         if logits is None:
             self._refuse_named(waiting)
             return
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        repeated: dict[tuple[torch.device, int], Tensor] = {}
-        for site, index, finish, num_rows, keep, device in waiting:
-            if (device, num_rows) not in repeated:
-                repeated[device, num_rows] = wide.to(device).repeat_interleave(num_rows // len(wide), dim=0)
-            rows = repeated[device, num_rows]
-            self._add(site, index, self._called(site, index, finish, rows if keep is None else rows[keep]))
+        spread: dict[tuple[torch.device, int], Tensor] = {}
+        for site, index, finish, rows, keep, device in waiting:
+            key = device, id(rows)
+            if key not in spread:
+                own = wide.to(device)
+                spread[key] = own if rows.source is None else own.index_select(0, rows.samples.to(device))
+            each = spread[key]
+            self._add(site, index, self._called(site, index, finish, each if keep is None else each[keep]))
 
     def drop(self, site: str) -> None:
         """Give up one layer's sums, which hold a part of the batches only."""
@@ -186,7 +188,7 @@ class _Waiting(NamedTuple):
     site: str
     gather: int
     finish: Finish
-    num_rows: int
+    rows: ClassBatch
     keep: Tensor | None
     device: torch.device
 

@@ -139,10 +139,13 @@ class ClassBatch:
     ----------
     labels : Tensor of shape (samples,), int64, on the CPU
     num_classes : int
+    source : Tensor of shape (rows,), int64, or None
+        Which sample of the batch each row belongs to, where that is not its own.
     """
 
     labels: Tensor
     num_classes: int
+    source: Tensor | None = None
 
     @cached_property
     def counts(self) -> Tensor:
@@ -212,6 +215,28 @@ class ClassBatch:
     def repeated(self, positions: int) -> "ClassBatch":
         """The labels of a batch in which every sample stands for `positions` consecutive rows."""
         if positions not in self._repeats:
-            labels = self.labels.repeat_interleave(positions)
-            self._repeats[positions] = ClassBatch(labels, self.num_classes)
+            self._repeats[positions] = self._spread(torch.full_like(self.labels, positions))
         return self._repeats[positions]
+
+    def kept(self, mask: Tensor) -> "ClassBatch":
+        """The labels of the rows that a mask of shape (samples, positions, …) keeps, sample after sample.
+
+        The mask may have more samples than the batch; the first ones are meant.
+        """
+        if id(mask) not in self._kept:
+            self._kept[id(mask)] = mask, self._spread(mask[: len(self.labels)].flatten(1).sum(dim=1).cpu())
+        return self._kept[id(mask)][1]
+
+    @cached_property
+    def _kept(self) -> "dict[int, tuple[Tensor, ClassBatch]]":
+        return {}
+
+    @cached_property
+    def samples(self) -> Tensor:
+        """Which sample of the batch each row belongs to, shape (rows,), int64."""
+        return torch.arange(len(self.labels), device="cpu") if self.source is None else self.source
+
+    def _spread(self, counts: Tensor) -> "ClassBatch":
+        """The labels of so many consecutive rows of each sample."""
+        source = self.samples.repeat_interleave(counts)
+        return ClassBatch(self.labels.repeat_interleave(counts), self.num_classes, source)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from neurocollapse.hooks import CaptureWarning, Recorder, SiteKey, is_linear, select, weight_and_bias
+from neurocollapse.hooks import CaptureWarning, Positions, Recorder, SiteKey, is_linear, select, weight_and_bias
 from neurocollapse.statistics import ClassMoments
 from neurocollapse.support.quiet import in_mode
 from neurocollapse.theory.folding import Affine, Folding, Place, fits
@@ -127,7 +127,7 @@ class _Watch:
         names = [self.recorder.sites[call.key].name for call in self.calls.values()]
         return {name.replace("@in", "", 1): call for name, call in zip(names, self.calls.values(), strict=True)}
 
-    def _take(self, key: SiteKey, features: Tensor, positions: int) -> None:
+    def _take(self, key: SiteKey, features: Tensor, positions: Positions) -> None:
         """What enters a layer, or leaves a linear one."""
         tap, site = self.recorder.taps[key.tap], self.recorder.sites[key]
         place = (tap.path, key.call)

@@ -15,6 +15,7 @@ from neurocollapse.hooks import (
     inspect_layers,
     sites,
 )
+from neurocollapse.hooks.masks import Positions
 from neurocollapse.hooks.plan import make_plan
 
 
@@ -56,8 +57,8 @@ def test_keys_are_the_same_in_every_batch_and_rows_match_the_samples():
             seen.clear()
             model(randn(num_samples, 3, 5, 5))
             assert [key for key, _, _ in seen] == list(recorder.sites)
-            assert seen[0][1:] == ((9 * num_samples, 6), 9)
-            assert all(shape[0] == num_samples and positions == 1 for _, shape, positions in seen[1:])
+            assert seen[0][1:] == ((9 * num_samples, 6), Positions((3, 3)))
+            assert all(shape[0] == num_samples and positions == Positions() for _, shape, positions in seen[1:])
 
 
 def test_depth_follows_execution_not_definition():

@@ -321,15 +321,21 @@ def padded(num_batches: int, where: list[int]) -> list[dict[str, Tensor]]:
 
 
 @pytest.mark.parametrize("where", [[0], [2, 3]], ids=["first", "later ones"])
-def test_padding_in_any_batch_warns_once_where_tokens_are_averaged(hand: Any, where: list[int], tmp_path: Path) -> None:
-    model, loader = Tagger(), padded(4, where)
-    with pytest.warns(nc.CaptureWarning, match="padded tokens take part") as caught:
-        dataset = nc.analyze(model, loader, resume=tmp_path / "state")
-    assert [one.category for one in caught].count(nc.CaptureWarning) == 1
-    assert "padded tokens take part" in dataset.attrs["warnings"]
-    again = nc.analyze(model, loader, resume=tmp_path / "state")
-    assert again.attrs["warnings"] == dataset.attrs["warnings"]
-    nc.analyze(model, loader, pool="cls")
+def test_padding_in_any_batch_is_left_out(where: list[int], tmp_path: Path) -> None:
+    model, loader = Tagger().double(), padded(4, where)
+    dataset = nc.analyze(model, loader, resume=tmp_path / "state", precision="double")
+    assert dataset.attrs["warnings"] == "[]"
+    again = nc.analyze(model, loader, resume=tmp_path / "state", precision="double")
+    assert again.drop_attrs().equals(dataset.drop_attrs())
+    single = [
+        {"input_ids": ids[None, mask.bool()], "attention_mask": mask[None, mask.bool()], "labels": label[None]}
+        for batch in loader
+        for ids, mask, label in zip(batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True)
+    ]
+    expected = nc.analyze(model, single, precision="double")
+    np.testing.assert_allclose(dataset["compression"], expected["compression"], rtol=1e-12)
+    counted = nc.analyze(model, loader, mask=False, precision="double")
+    assert (abs(counted["compression"] / dataset["compression"] - 1) > 1e-3).all()
 
 
 # Samples and rows ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,223 @@
+"""Which positions are real: padding masks, found in the model's arguments or given, and fitted to a layer."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from neurocollapse.hooks.errors import CaptureError, LayoutError
+from neurocollapse.support.text import listed
+
+NAME = "attention_mask"
+"""What models call the mask of their input; that of a decoder's own input has `decoder_` in front."""
+_ENCODER, _DECODER = "encoder", "decoder"
+
+
+class MaskError(CaptureError, ValueError):
+    """A mask that cannot be read as one true or false a position."""
+
+
+class Positions(NamedTuple):
+    """The positions of an activation that have become rows of features.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Positions of one sample; () where there is one row a sample.
+    mask : Tensor of shape (samples, *shape), bool, or None
+        Which of them are real: only these have rows. None for all.
+    """
+
+    shape: tuple[int, ...] = ()
+    mask: Tensor | None = None
+
+    @property
+    def number(self) -> int:
+        """Positions of one sample."""
+        return torch.Size(self.shape).numel()
+
+
+class Masks(NamedTuple):
+    """The masks of one forward pass: that of the input, and that of the decoder where it has an input of its own.
+
+    Attributes
+    ----------
+    first, decoder : Tensor of shape (samples, positions, …), bool, or None
+        None where every position is real.
+    two : bool
+        Whether the decoder has an input of its own.
+    """
+
+    first: Tensor | None = None
+    decoder: Tensor | None = None
+    two: bool = False
+
+    def of(self, path: str, module: nn.Module) -> Tensor | None:
+        """The mask for a module, by its dotted path.
+
+        Raises
+        ------
+        LayoutError
+            If encoder and decoder share it, as they do embeddings, and either has a mask.
+        """
+        if not self.two or _ENCODER in path.split("."):
+            return self.first
+        shared = isinstance(module, nn.Embedding) and _DECODER not in path.split(".")
+        if shared and not (self.first is None and self.decoder is None):
+            raise LayoutError("encoder and decoder share this embedding, so that its mask cannot be told")
+        return self.decoder
+
+
+class Forward(NamedTuple):
+    """What is known of a forward pass before it ends.
+
+    Attributes
+    ----------
+    num_samples : int or None
+        Samples in the batch; None where nothing tells.
+    announced : bool
+        Whether the caller has told that number.
+    masks : Masks or None
+        None until the model's arguments are seen.
+    labelled : tuple of int, or None
+        Positions of a sample that have labels of their own; None where there is one label a sample.
+    """
+
+    num_samples: int | None = None
+    announced: bool = False
+    masks: Masks | None = None
+    labelled: tuple[int, ...] | None = None
+
+    def mask(self, path: str, module: nn.Module) -> Tensor | None:
+        """The mask for a module, by its dotted path."""
+        return None if self.masks is None else self.masks.of(path, module)
+
+    def labelled_at(self, path: str) -> tuple[int, ...] | None:
+        """The positions that labels are given for, where a module may have them: those of the decoder, if it has own.
+
+        Raises
+        ------
+        LayoutError
+            If the module belongs to the encoder then.
+        """
+        if self.labelled and self.masks is not None and self.masks.two and _ENCODER in path.split("."):
+            raise LayoutError("labels are given for the decoder's positions, and this layer has the encoder's")
+        return self.labelled
+
+
+def find_masks(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    num_samples: int | None,
+    name: str | None = None,
+) -> Masks:
+    """The masks among the arguments of a forward pass: that of this name, or those that models of Hugging Face take.
+
+    Of the latter, masks of another form than (samples, positions) are left alone.
+
+    Raises
+    ------
+    MaskError
+        If a mask has numbers other than zero and one, or masks all of a sample.
+    """
+    given = _by_name(model, args, kwargs)
+    if name is not None:
+        if given.get(name) is None:
+            raise MaskError(f"`mask` names {name!r}, which the model is not given; it has {listed(given, most=6)}")
+        return Masks(as_mask(given[name], num_samples, f"`mask` ({name!r})"))
+    two = any(given.get(name) is not None for name in (f"{_DECODER}_input_ids", f"{_DECODER}_{NAME}")) or bool(
+        getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+    )
+    first, decoder = (_plain(given.get(name), num_samples) for name in (NAME, f"{_DECODER}_{NAME}"))
+    return Masks(
+        None if first is None else as_mask(first, num_samples, f"`{NAME}`"),
+        None if decoder is None else as_mask(decoder, num_samples, f"`{_DECODER}_{NAME}`"),
+        two,
+    )
+
+
+def as_mask(value: Any, num_samples: int | None, name: str) -> Tensor | None:
+    """A mask as a bool tensor of shape (samples, positions, …); None where nothing is masked.
+
+    Examples
+    --------
+    >>> as_mask(torch.tensor([[1, 1, 0], [1, 0, 0]]), 2, "`mask`").sum(dim=1).tolist()
+    [2, 1]
+    """
+    if not isinstance(value, Tensor):
+        try:
+            value = torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError):
+            raise MaskError(f"{name} must be a tensor (samples, positions), got {type(value).__name__}") from None
+    if value.dim() < 2 or (num_samples is not None and len(value) != num_samples):
+        samples = "samples" if num_samples is None else num_samples
+        raise MaskError(f"{name} must have shape ({samples}, positions, …), got {tuple(value.shape)}")
+    mask = value.detach().bool()
+    if value.dtype != torch.bool and bool((value != mask.to(value.dtype)).any()):
+        raise MaskError(f"{name} must hold 1 for real positions and 0 for padding, got {value.dtype} of other numbers")
+    if bool(mask.all()):
+        return None
+    empty = (~mask.flatten(1).any(dim=1)).nonzero().flatten()
+    if len(empty):
+        raise MaskError(f"{name} leaves nothing of sample {int(empty[0])} of the batch; leave such samples out")
+    return mask
+
+
+def fitted(mask: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """The mask of a layer whose samples have positions of this shape.
+
+    Raises
+    ------
+    LayoutError
+        If the mask is of other positions: pooled, strided or with special ones among them.
+    """
+    if tuple(mask.shape[1:]) != shape:
+        raise LayoutError(
+            f"the mask has shape {tuple(mask.shape)}, but this layer's positions are {shape} a sample; leave the layer "
+            "out, or pool it with a function of (activation, mask)"
+        )
+    return mask.to(device, non_blocking=True)
+
+
+def _by_name(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The arguments of a forward pass by name, also of one mapping that holds them all."""
+    given: dict[str, Any] = dict(args[0]) if len(args) == 1 and isinstance(args[0], Mapping) else {}
+    if args and not given:
+        try:
+            given = dict(inspect.signature(model.forward).bind_partial(*args).arguments)
+        except (TypeError, ValueError):
+            given = {}
+    return {**given, **kwargs}
+
+
+def _plain(value: Any, num_samples: int | None) -> Tensor | None:
+    """A mask of (samples, positions); None for additive ones, those of pairs of positions, and none at all."""
+    if not isinstance(value, Tensor) or value.dim() != 2 or (num_samples is not None and len(value) != num_samples):
+        return None
+    return value if not value.is_floating_point() or bool(((value == 0) | (value == 1)).all()) else None
+
+
+def check_labelled(own: tuple[int, ...], labelled: tuple[int, ...]) -> None:
+    """Raise unless labels of these positions can be brought to the positions of a layer.
+
+    Maps are brought to a finer or coarser one whose sides are whole multiples; sequences must be the same.
+
+    Raises
+    ------
+    LayoutError
+        If they cannot.
+    """
+    if own == labelled:
+        return
+    if torch.Size(own).numel() == 1:
+        raise LayoutError(f"labels are given for positions {labelled}, but this layer has one row a sample")
+    finer = len(own) == len(labelled) and all(a % b == 0 for a, b in zip(own, labelled, strict=True))
+    coarser = len(own) == len(labelled) and all(b % a == 0 for a, b in zip(own, labelled, strict=True))
+    if len(own) < 2 or not (finer or coarser):
+        raise LayoutError(
+            f"labels are given for positions {labelled}, but this layer has {own}; maps must be whole multiples of one "
+            "another, sequences the same"
+        )

@@ -1,0 +1,110 @@
+"""Labels for every position of a sequence or map, as functions of a batch: what `label_fn` takes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neurocollapse.data.labelled import DataError
+from neurocollapse.support.text import listed
+
+IGNORED = -100
+"""The label of positions that do not count, as in torch.nn.functional.cross_entropy."""
+
+
+@dataclass(frozen=True)
+class PositionLabels:
+    """Labels of every position, shape (samples, positions, …); those of `IGNORED` do not count."""
+
+    values: Any
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+def next_token(field: str = "input_ids", *, mask: str | None = "attention_mask") -> Callable[[Any], PositionLabels]:
+    """The class of a position is the token that comes next.
+
+    Parameters
+    ----------
+    field : str, default "input_ids"
+        The part of a dict batch that holds the tokens, shape (samples, positions).
+    mask : str, optional
+        The part that says which of them are real. Default: "attention_mask", where the batch has it.
+
+    Returns
+    -------
+    callable
+        A batch → `PositionLabels`. The last position of a sequence, and positions before padding, are left out.
+
+    Examples
+    --------
+    >>> batch = {"input_ids": torch.tensor([[5, 3, 7, 0]]), "attention_mask": torch.tensor([[1, 1, 1, 0]])}
+    >>> next_token()(batch).values.tolist()
+    [[3, 7, -100, -100]]
+    """
+
+    def labels(batch: Any) -> PositionLabels:
+        tokens = torch.as_tensor(_part(batch, field))
+        if tokens.dim() != 2:
+            raise DataError(f"{field!r} must have shape (samples, positions), got {tuple(tokens.shape)}")
+        following = torch.full_like(tokens, IGNORED, dtype=torch.int64)
+        following[:, :-1] = tokens[:, 1:]
+        if mask is not None and mask in _names(batch):
+            real = torch.as_tensor(_part(batch, mask)).bool()
+            if real.shape != tokens.shape:
+                raise DataError(f"{mask!r} has shape {tuple(real.shape)}, but {field!r} {tuple(tokens.shape)}")
+            following[:, :-1][~(real[:, 1:] & real[:, :-1])] = IGNORED
+        return PositionLabels(following)
+
+    return labels
+
+
+def field(name: str) -> Callable[[Any], PositionLabels]:
+    """The labels of the positions are a part of the batch, such as tags of words or a map of classes.
+
+    Parameters
+    ----------
+    name : str
+        The part of a dict batch that holds them, shape (samples, positions, …).
+
+    Examples
+    --------
+    >>> field("tags")({"tags": [[0, 2, -100]]}).values
+    [[0, 2, -100]]
+    """
+    return lambda batch: PositionLabels(_part(batch, name))
+
+
+def label_map(values: Tensor | Any) -> Tensor:
+    """Labels of every position as int64, shape (samples, positions, …).
+
+    Raises
+    ------
+    DataError
+        If they are no integers, or have no axis of positions.
+    """
+    try:
+        labels = torch.as_tensor(values).detach().cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise DataError("labels per position must be integers, all samples with as many positions") from None
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise DataError(f"labels per position must be integers, got {labels.dtype}")
+    if labels.dim() < 2:
+        raise DataError(f"labels per position need shape (samples, positions, …), got {tuple(labels.shape)}")
+    return labels.long()
+
+
+def _names(batch: Any) -> list[str]:
+    """The names of a batch's parts."""
+    return list(map(str, batch)) if isinstance(batch, Mapping) else [name for name in dir(batch) if name[:1] != "_"]
+
+
+def _part(batch: Any, name: str) -> Any:
+    """A part of a batch, or a DataError that says which there are."""
+    try:
+        return batch[name] if isinstance(batch, Mapping) else getattr(batch, name)
+    except (KeyError, AttributeError):
+        raise DataError(f"the batch has no {name!r}; it has {listed(_names(batch), most=6)}") from None

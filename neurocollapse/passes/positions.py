@@ -1,0 +1,164 @@
+"""Labels of every position of a batch, brought to the positions of a layer."""
+
+from collections.abc import Sized
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from neurocollapse.data.batches import Batch, part_called
+from neurocollapse.data.labels import PositionLabels, label_map
+from neurocollapse.hooks import CaptureError, Positions
+from neurocollapse.hooks.masks import Masks, as_mask, check_labelled, find_masks
+from neurocollapse.hooks.pool import ROWS
+from neurocollapse.passes.options import PassOptions
+from neurocollapse.statistics import ClassBatch, LabelError
+
+
+class LabelMap:
+    """One label for every position of every sample of a batch.
+
+    Parameters
+    ----------
+    labels : Tensor of shape (samples, *positions), int64, on the CPU
+    counts : Tensor of the same shape, bool
+        Which of them count.
+
+    Attributes
+    ----------
+    base : ClassBatch
+        The labels that count, in one batch that all layers share.
+    """
+
+    base: ClassBatch
+
+    def __init__(self, labels: Tensor, counts: Tensor) -> None:
+        self.labels, self.counts = labels, counts
+        self._rows: dict[tuple[tuple[int, ...], int], tuple[ClassBatch, Tensor, Tensor | None]] = {}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Positions of one sample."""
+        return tuple(self.labels.shape[1:])
+
+    def rows(self, positions: Positions) -> tuple[ClassBatch, Tensor]:
+        """The labels of a layer's rows that count, and which rows those are: a bool for each."""
+        key = positions.shape, id(positions.mask)
+        if key not in self._rows:
+            check_labelled(positions.shape, self.shape)
+            counts = _brought(self.counts, positions.shape)
+            mask = None if positions.mask is None else positions.mask.cpu()
+            if mask is not None:
+                counts = counts & mask
+            chosen = counts.flatten() if mask is None else counts[mask]
+            places = _brought(self.counts.flatten().cumsum(0).view_as(self.counts) - 1, positions.shape)
+            own = _brought(self.labels, positions.shape)[counts]
+            batch = self.base
+            if positions.shape != self.shape or len(own) != len(batch.labels):
+                batch = ClassBatch(own, batch.num_classes, places[counts])
+            self._rows[key] = batch, chosen, positions.mask
+        return self._rows[key][:2]
+
+
+def masks_of(batch: Any, parts: Batch, model: nn.Module, options: PassOptions) -> Masks:
+    """Which positions of a batch are real: as the options say, else what the model is given as its mask.
+
+    Raises
+    ------
+    MaskError
+        If what they name is no mask, or not there.
+    """
+    if options.mask is False:
+        return Masks()
+    num_samples = len(parts.labels) if isinstance(parts.labels, Sized) else None
+    if options.mask_fn is not None:
+        return Masks(as_mask(options.mask_fn(batch), num_samples, "what `mask_fn` returns"))
+    if options.mask is not None and (given := part_called(options.mask, batch)) is not None:
+        return Masks(as_mask(given, num_samples, f"`mask` ({options.mask!r})"))
+    return find_masks(model, parts.args, parts.kwargs, num_samples, options.mask)
+
+
+def label_map_of(parts: Batch, masks: Masks, options: PassOptions, num_classes: int | None) -> LabelMap | None:
+    """Labels of every position, or None where a batch has one label a sample.
+
+    They are meant where `label_fn` says so, where the pooling keeps every position, and where integers have the shape
+    of the mask.
+
+    Raises
+    ------
+    LabelError
+        If a label is negative and not `ignore_index`, or too large, the mask has another shape, or the labels are the
+        tokens themselves, as language models take them, which shift them on their own.
+    CaptureError
+        If the pooling leaves one row a sample.
+    """
+    marked, pool = isinstance(parts.labels, PositionLabels), options.pool
+    values = parts.labels.values if isinstance(parts.labels, PositionLabels) else parts.labels
+    mask = masks.decoder if masks.two else masks.first
+    shape, keeps = () if marked else _shape(values), isinstance(pool, str) and pool in ROWS
+    if not marked and not (len(shape) > 1 and (keeps or len(shape) > 2 or (mask is not None and mask.shape == shape))):
+        return None
+    if isinstance(pool, str) and pool not in (*ROWS, "auto"):
+        raise CaptureError(
+            f'labels are given for every position, but `pool` = {pool!r} leaves one row a sample; pass pool="tokens" '
+            'for sequences, "positions" for maps, or leave it out'
+        )
+    labels = label_map(values)
+    if parts.lengths and len(labels) not in parts.lengths:
+        raise LabelError(
+            f"labels per position must have one row for each of the {parts.lengths[0]} samples, got "
+            f"{tuple(labels.shape)}; check the loader, or pass label_fn to say where the labels are"
+        )
+    counts = labels != options.ignore_index
+    if mask is not None:
+        if mask.shape != labels.shape:
+            raise LabelError(
+                f"labels per position have shape {tuple(labels.shape)}, but the mask has {tuple(mask.shape)}; give "
+                "both the same positions"
+            )
+        counts &= mask.cpu()
+    _check_range(labels, counts, num_classes, options.ignore_index)
+    if not marked and _are_tokens(labels, counts, parts.kwargs.get("input_ids")):
+        raise LabelError(
+            "the labels are the tokens of the input themselves; pass label_fn=nc.labels.next_token() to take the ones "
+            "that come next"
+        )
+    return LabelMap(labels, counts)
+
+
+def _are_tokens(labels: Tensor, counts: Tensor, tokens: Any) -> bool:
+    """Whether every label that counts is the token at its own position."""
+    if not isinstance(tokens, Tensor) or tokens.shape != labels.shape or not bool(counts.any()):
+        return False
+    return bool((tokens.cpu() == labels)[counts].all())
+
+
+def _shape(values: Any) -> tuple[int, ...]:
+    """The shape of labels; () where rows have different lengths."""
+    try:
+        return tuple(np.shape(values))
+    except ValueError:
+        return ()
+
+
+def _check_range(labels: Tensor, counts: Tensor, num_classes: int | None, ignore_index: int) -> None:
+    """Raise for the first label that counts and is none of the classes."""
+    wrong = counts & (labels < 0) if num_classes is None else counts & ((labels < 0) | (labels >= num_classes))
+    if bool(wrong.any()):
+        place = tuple(wrong.nonzero()[0].tolist())
+        limit = "non-negative" if num_classes is None else f"in [0, {num_classes})"
+        raise LabelError(
+            f"labels per position must be {limit} or ignore_index={ignore_index}, got {int(labels[place])} at {place}"
+        )
+
+
+def _brought(table: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A table (samples, *positions) at other positions: the nearest of a finer one, or each of a coarser one often."""
+    for axis, size in enumerate(shape, 1):
+        have = table.shape[axis]
+        if have > size:
+            table = table.index_select(axis, torch.arange(size, device="cpu") * (have // size))
+        elif have < size:
+            table = table.repeat_interleave(size // have, dim=axis)
+    return table
