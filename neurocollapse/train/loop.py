@@ -156,7 +156,8 @@ class _Run:
         latest = len(history), *_latest(history)
         for journal in self.journals if resumed else ():
             self.tell(journal.resume, *latest)
-            if self.events.get("after_epoch") is journal:
+            is_told_epochs = self.events.get("after_epoch") is journal
+            if is_told_epochs:
                 self.tell(journal, *latest)
         if not (resumed and isinstance(self.events.get("on_start"), Journal)):
             self.emit("on_start", *latest)
