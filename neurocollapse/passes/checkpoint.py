@@ -35,6 +35,10 @@ class Progress:
         Whole batches that every sink has taken, and the samples in them that count.
     num_classes : int
         As told, or as seen so far.
+    num_seen : int
+        Samples in those batches, whether they count or not; without those that a sampler repeats.
+    num_others : int
+        Samples, or positions, of classes that are not meant.
     digest : int
         Checksum of those batches, where they are to be known again.
     layers : dict of site to LayerRecord
@@ -48,6 +52,8 @@ class Progress:
     num_batches: int = 0
     num_samples: int = 0
     num_classes: int = 0
+    num_seen: int = 0
+    num_others: int = 0
     digest: int = 0
     layers: dict[str, LayerRecord] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)

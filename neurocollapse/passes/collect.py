@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from torch import nn
 
 from neurocollapse.data.labels import IGNORED
 from neurocollapse.hooks import Calls
+from neurocollapse.passes.checkpoint import Progress
 from neurocollapse.passes.loaders import class_names
 from neurocollapse.passes.loop import Pass
 from neurocollapse.passes.moments import MomentSink, NonFinite
@@ -46,6 +47,7 @@ def collect(
     mask: str | Literal[False] | None = None,
     mask_fn: Callable[[Any], Any] | None = None,
     ignore_index: int = IGNORED,
+    classes: int | Sequence[int] | None = None,
 ) -> MomentCollection:
     """Class moments of every chosen layer, streamed over a loader at nearly the cost of the forward pass.
 
@@ -106,6 +108,9 @@ def collect(
         Of labels per position, those that do not count. Such labels are what `nc.labels.next_token` and
         `nc.labels.field` give to `label_fn`, integers of the mask's shape, and integers (samples, positions, …) with
         pool="tokens" or "positions": every position is then a sample of its class, and other layers are left out.
+    classes : int or list of int, optional
+        Measure these classes only, by their labels, or so many of the most frequent, which a first pass over the
+        labels alone finds; samples of others are left out and counted. Class k of the result is the k-th of them.
 
     Returns
     -------
@@ -145,6 +150,7 @@ def collect(
             mask=mask,
             mask_fn=mask_fn,
             ignore_index=ignore_index,
+            classes=classes,
         )
         sink = MomentSink(precision=precision, covariance=covariance, non_finite=non_finite, max_memory=max_memory)
         return collected(moment_pass(model, loader, sink, options), run)
@@ -169,9 +175,9 @@ def collected(moments: Pass, run: JointRun | None) -> MomentCollection:
         "mode": moments.options.mode,
         "precision": moments.sinks["moments"].settings["precision"],
         "num_samples": progress.num_samples,
-        "class_names": json.dumps(class_names(moments.loader)),
+        "class_names": json.dumps(_names_of(moments)),
         "skipped_layers": json.dumps(progress.skipped),
-        "warnings": json.dumps(before + progress.notes + notes),
+        "warnings": json.dumps(before + progress.notes + notes + _others(progress)),
         "elapsed_seconds": round(time.monotonic() - start, 3),
     }
     collection = replace(collection, attributes=attributes, readers=readers)
@@ -180,3 +186,16 @@ def collected(moments: Pass, run: JointRun | None) -> MomentCollection:
     collection = reduce_collection(collection, run)
     check_counted_once(moments, collection, run)
     return collection
+
+
+def _names_of(moments: Pass) -> list[str]:
+    """The names of the classes: of those that are meant, or their labels."""
+    names = class_names(moments.loader)
+    if moments.chosen is None:
+        return names
+    return [names[label] if label < len(names) else str(label) for label in moments.chosen.labels]
+
+
+def _others(progress: Progress) -> list[str]:
+    """A note on what was left out."""
+    return [f"{progress.num_others} samples of other classes were left out"] if progress.num_others else []

@@ -15,6 +15,7 @@ from neurocollapse.hooks import CaptureError, Positions, Recorder, SiteKey, Tap
 from neurocollapse.hooks.eager import outside_autocast
 from neurocollapse.hooks.masks import Masks
 from neurocollapse.passes.checkpoint import Checkpoint, Progress
+from neurocollapse.passes.classes import chosen_classes
 from neurocollapse.passes.digest import batch_digest, is_unsettled, option_text, weight_digest
 from neurocollapse.passes.interrupt import deferred_interrupt
 from neurocollapse.passes.loaders import (
@@ -88,7 +89,9 @@ class Pass:
             mask=False,
             sink=self._hand_over,
         )
-        self.fixed_classes = options.num_classes or len(class_names(loader)) or None
+        self.chosen = chosen_classes(self.recorder.model, loader, options)
+        self.known_classes = options.num_classes or len(class_names(loader)) or None
+        self.fixed_classes = self.known_classes if self.chosen is None else len(self.chosen)
         self.progress = Progress(num_classes=self.fixed_classes or 0)
         path = options.rank_path()
         self._keeps_digests = digests or path is not None or options.distributed
@@ -150,6 +153,8 @@ class Pass:
             "calls": options.calls,
             "mode": options.mode,
             "num_classes": options.num_classes,
+            "classes": None if self.chosen is None else self.chosen.labels,
+            "mask": [options.mask, option_text(options.mask_fn), options.ignore_index],
             "include_input": options.include_input,
             "sinks": {name: type(sink).__qualname__ for name, sink in self.sinks.items()},
         }
@@ -165,8 +170,8 @@ class Pass:
         for batch in bar:
             parts = split_batch(batch, self.recorder.model, label_fn=options.label_fn)
             masks = masks_of(batch, parts, self.recorder.model, options)
-            found = label_map_of(parts, masks, options, self.fixed_classes)
-            labels = checked_labels(parts, self.fixed_classes) if found is None else found.labels
+            found = label_map_of(parts, masks, options, self.known_classes)
+            labels = checked_labels(parts, self.known_classes) if found is None else found.labels
             if not len(labels):
                 continue  # an empty batch holds nothing to count, and models may fail on it
             if self._keeps_digests:  # before the model runs, which may change its inputs in place
@@ -190,12 +195,15 @@ class Pass:
     def _count(self, parts: Batch, labels: Tensor, masks: Masks, found: LabelMap | None) -> None:
         """Run the model on one batch, with every chosen layer handed over from inside its hook."""
         args, kwargs = moved(parts.args, self.device), moved(parts.kwargs, self.device)
-        left = len(labels) if self._num_unrepeated is None else self._num_unrepeated - self.progress.num_samples
+        left = len(labels) if self._num_unrepeated is None else self._num_unrepeated - self.progress.num_seen
+        others = 0
+        if self.chosen is not None:
+            found, others = self.chosen.applied(labels, None if found is None else found.counts)
         if found is None:
             batch = self._begun(labels[:left], one_hot_columns(parts.labels))
         else:
             found.counts[max(0, left) :] = False
-            batch = self._begun(labels[found.counts], 0)
+            batch = self._begun(found.labels[found.counts], 0)
             if batch is not None:
                 found.base = batch
         self._batch, self._map = batch, found
@@ -203,7 +211,7 @@ class Pass:
             features = flat_input(parts, len(labels)).to(self.device)
             with outside_autocast(features):
                 self._hand_over(INPUT, features, Positions())
-        labelled = None if found is None else found.shape
+        labelled = None if found is None else found.shape or None
         output = self.recorder.run(self._callee, args, kwargs, len(labels), masks=masks, labelled=labelled)
         if self.recorder.sites is not self._known:
             self._settle(parts)
@@ -212,12 +220,15 @@ class Pass:
             logits = logits_of(
                 output, len(labels), count=len(batch.labels), counts=None if found is None else found.counts
             )
+            logits = logits if self.chosen is None else self.chosen.of_logits(logits)
             with outside_autocast(batch.labels if logits is None else logits):
                 for sink in self.sinks.values():
                     sink.end(logits)
-            self.progress.num_samples += len(labels[:left])
+            self.progress.num_samples += len(labels[:left]) if labelled or found is None else len(batch.labels)
             self.progress.num_classes = batch.num_classes
         self.progress.num_batches += 1
+        self.progress.num_others += others
+        self.progress.num_seen += len(labels[:left])
         self._batch = None
 
     def _begun(self, labels: Tensor, num_classes: int) -> ClassBatch | None:

@@ -1,6 +1,6 @@
 """How a pass runs the model: the options that every pass takes, checked once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, Literal
@@ -41,6 +41,7 @@ class PassOptions:
     mask: str | Literal[False] | None = None
     mask_fn: Callable[[Any], Any] | None = None
     ignore_index: int = IGNORED
+    classes: int | Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         check_choice("mode", self.mode, Mode)
@@ -55,6 +56,8 @@ class PassOptions:
         object.__setattr__(self, "ignore_index", integer("ignore_index", self.ignore_index))
         if self.distributed and not (dist.is_available() and dist.is_initialized()):
             raise RuntimeError("`distributed` needs torch.distributed; call init_process_group or start with torchrun")
+        if self.classes is not None and self.num_classes is not None:
+            raise ValueError("`classes` says how many classes there are; leave out `num_classes` beside it")
         if self.num_classes is not None:
             object.__setattr__(self, "num_classes", integer("num_classes", self.num_classes, least=1))
 

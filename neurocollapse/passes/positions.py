@@ -1,4 +1,4 @@
-"""Labels of every position of a batch, brought to the positions of a layer."""
+"""Labels of every position of a batch, or of every sample, brought to the rows of a layer."""
 
 from collections.abc import Sized
 from typing import Any
@@ -17,7 +17,7 @@ from neurocollapse.statistics import ClassBatch, LabelError
 
 
 class LabelMap:
-    """One label for every position of every sample of a batch.
+    """One label for every position of every sample of a batch, or one for every sample, of which some count.
 
     Parameters
     ----------
@@ -46,7 +46,8 @@ class LabelMap:
         """The labels of a layer's rows that count, and which rows those are: a bool for each."""
         key = positions.shape, id(positions.mask)
         if key not in self._rows:
-            check_labelled(positions.shape, self.shape)
+            if self.shape:
+                check_labelled(positions.shape, self.shape)
             counts = _brought(self.counts, positions.shape)
             mask = None if positions.mask is None else positions.mask.cpu()
             if mask is not None:
@@ -155,6 +156,8 @@ def _check_range(labels: Tensor, counts: Tensor, num_classes: int | None, ignore
 
 def _brought(table: Tensor, shape: tuple[int, ...]) -> Tensor:
     """A table (samples, *positions) at other positions: the nearest of a finer one, or each of a coarser one often."""
+    if table.dim() == 1:
+        return table.view(-1, *[1] * len(shape)).expand(-1, *shape)
     for axis, size in enumerate(shape, 1):
         have = table.shape[axis]
         if have > size:

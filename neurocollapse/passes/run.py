@@ -1,6 +1,6 @@
 """One pass with sinks of one's own, in one call."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal
 
@@ -35,6 +35,7 @@ def run_pass(
     mask: str | Literal[False] | None = None,
     mask_fn: Callable[[Any], Any] | None = None,
     ignore_index: int = IGNORED,
+    classes: int | Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Run a model over a loader once, and hand the features of every chosen layer to all sinks.
 
@@ -47,7 +48,7 @@ def run_pass(
     sinks : mapping of str to Sink
         What takes the features, by names of your own; see `Sink`.
     layers, pool, num_classes, device, mode, progress, calls, output, label_fn, include_input, mask, mask_fn,
-    ignore_index
+    ignore_index, classes
         See `neurocollapse.collect`.
     resume : path-like, optional
         File in which the state of all sinks is kept; a run that finds it continues from there, to the last bit.
@@ -88,5 +89,6 @@ def run_pass(
         mask=mask,
         mask_fn=mask_fn,
         ignore_index=ignore_index,
+        classes=classes,
     )
     return Pass(model, loader, sinks, options, name="pass").run()

@@ -101,7 +101,10 @@ class SecondPass:
             sinks["influence"] = InfluenceSink(_by_site(first, layers), skips_non_finite=self.moments.skips)
         if not sinks:
             return Gathered()
-        options = replace(first.options, num_classes=next(iter(moments.values())).num_classes)
+        settled: dict[str, Any] = {"num_classes": next(iter(moments.values())).num_classes}
+        if first.chosen is not None:
+            settled = {"classes": first.chosen.labels}
+        options = replace(first.options, **settled)
         second = _named_pass("second", model, first.loader, sinks, options, first if self.repeats else None)
         results = _run_quietly(second)
         totals, notes, influence = None, [], None
