@@ -9,7 +9,7 @@ from neurocollapse.hooks.errors import CallCountError, CaptureError
 from neurocollapse.hooks.plan import Plan, SiteKey, Skip
 from neurocollapse.hooks.presets import can_be_called
 from neurocollapse.hooks.select import Tap
-from neurocollapse.hooks.wrappers import is_compiled
+from neurocollapse.hooks.wrappers import is_compiled, named_modules
 
 
 def refuse_script_modules(model: nn.Module, taps: tuple[Tap, ...] = ()) -> None:
@@ -45,8 +45,23 @@ def changed_count(tap: Tap, expected: int, count: int) -> CallCountError:
     )
 
 
+def made_late(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, str]:
+    """The outermost modules that a forward pass has made, which `modules` lacks, and why they were not measured."""
+    known = {id(module) for module in modules.values()}
+    late: dict[str, str] = {}
+    for path, module in named_modules(model):
+        if id(module) not in known and not any(path.startswith(f"{other}.") for other in late):
+            late[path] = "made in the first forward pass, too late to be measured; call the model once before"
+    return late
+
+
 def why_silent(model: nn.Module, modules: dict[str, nn.Module], tap: Tap) -> str:
     """Return the likely reason why a tapped module was never called."""
+    if isinstance(model, torch.fx.GraphModule) and tap.path:
+        return (
+            "the model is a graph that calls no such layer, as torch.export makes it; capture the model that was "
+            "exported, or what torch.export.unflatten gives"
+        )
     if not can_be_called(tap.module):
         return f"a {type(tap.module).__name__} is never called, select its items with '{tap.path}.*'"
     parents = [modules[path] for path in _parents(tap.path) if path in modules]

@@ -75,7 +75,8 @@ def weight_and_bias(module: nn.Module) -> tuple[Tensor, Tensor | None] | None:
     (torch.Size([2, 4]), None)
     """
     own = module._parameters.get("weight")
-    if type(module) is nn.Linear and type(own) is nn.Parameter and not module._modules:  # trackers read many of them
+    is_plain = type(module) is nn.Linear and type(own) is nn.Parameter and not module._modules
+    if is_plain and not own.is_meta:  # trackers read many of them
         own_bias = module._parameters.get("bias")
         return own.detach(), None if own_bias is None else own_bias.detach()
     if not is_linear(module):

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from neurocollapse.hooks.audit import changed_count, refuse_missing, why_silent
+from neurocollapse.hooks.audit import changed_count, made_late, refuse_missing, why_silent
 from neurocollapse.hooks.errors import CallCountError, CaptureError, CaptureWarning, NeverFiredError
 from neurocollapse.hooks.fixed import FixedTensors
 from neurocollapse.hooks.layout import BatchConflict, LayoutMemory, is_sequence_first
@@ -87,6 +87,7 @@ class Sites:
         self._forgotten: set[SiteKey] = set()
         self._plans: dict[SiteKey, Plan | Skip] = {}
         self._gone: dict[int, CaptureError] = {}
+        self._late: dict[str, str] = {}
         self._held: dict[SiteKey, tuple[Tensor, Positions]] = {}
         self._memory = LayoutMemory(sequence_first=self._sequence_first)
 
@@ -180,7 +181,7 @@ class Sites:
     def skipped(self) -> dict[str, str]:
         """What is left out, and why."""
         found = {self.name(key): str(plan.error) for key, plan in self._plans.items() if isinstance(plan, Skip)}
-        return found | {self.taps[index].name: str(error) for index, error in self._gone.items()}
+        return found | {self.taps[index].name: str(error) for index, error in self._gone.items()} | self._late
 
     def name(self, key: SiteKey) -> str:
         """The shown name of a site."""
@@ -251,6 +252,7 @@ class Sites:
         held, self._held = self._held, {}
         self._expected = [0 if index in dropped else count for index, count in enumerate(self.counts)]
         self.counts, self._described = list(self._expected), None
+        self._late = {} if all(tap.explicit for tap in self.taps) else made_late(self.model, self.modules)
         entries = [self._entries_of(index) for index in range(len(self.taps))]
         self._wanted = [0 if entry is None else count for entry, count in zip(entries, self._expected, strict=True)]
         self._entries = entries  # comes last: from here on the first forward pass has ended

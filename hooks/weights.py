@@ -6,6 +6,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from neurocollapse.hooks.offload import loaded
 from neurocollapse.support.quiet import in_mode
 
 
@@ -19,9 +20,14 @@ def current(module: nn.Module, attribute: str) -> Tensor:
     ------
     AttributeError
         If there is none of that name.
+    ValueError
+        If it is on the meta device, and nothing keeps its numbers.
     """
+    own = module._parameters.get(attribute)
+    if own is not None:
+        return loaded(module, attribute, own)
     if attribute in module._parameters:
-        return module._parameters[attribute]  # type: ignore[return-value]
+        return own  # type: ignore[return-value]
     if is_parametrized(module, attribute):
         return _parametrised(module.parametrizations[attribute])  # type: ignore[index, arg-type]
     for hook in module._forward_pre_hooks.values():

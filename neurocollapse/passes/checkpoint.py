@@ -88,7 +88,7 @@ class Checkpoint:
 
     @property
     def lacks_weights(self) -> bool:
-        """Whether the settings hold no digest of the weights yet: lazy layers make theirs in the first forward pass."""
+        """Whether the settings hold no digest of the weights yet: lazy layers make theirs in a first forward pass."""
         return "weights" in self.settings and self.settings["weights"] is None
 
     def load(self, progress: Progress, sinks: Mapping[str, Sink]) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from neurocollapse.hooks.offload import loaded
 from neurocollapse.hooks.shards import own_part
 from neurocollapse.support.quiet import Mode
 
@@ -32,14 +33,13 @@ def weight_digest(model: nn.Module, mode: Mode) -> int:
 
     Those of modules in train mode move; those that are not persistent are no weights, but made in a first call, say.
     """
-    resting = [module for module in model.modules() if mode == "eval" or (mode == "unchanged" and not module.training)]
-    buffers = (
-        buffer
-        for module in resting
-        for name, buffer in module._buffers.items()
-        if buffer is not None and name not in module._non_persistent_buffers_set
+    resting = {module for module in model.modules() if mode == "eval" or (mode == "unchanged" and not module.training)}
+    return tensors_digest(
+        loaded(module, name, tensor)
+        for module in model.modules()
+        for name, tensor in (*module._parameters.items(), *(module._buffers.items() if module in resting else ()))
+        if tensor is not None and name not in module._non_persistent_buffers_set
     )
-    return tensors_digest((*model.parameters(), *buffers))
 
 
 def tensors_digest(tensors: Iterable[Tensor]) -> int:

@@ -11,6 +11,7 @@ from torch import nn
 
 from neurocollapse.data.labels import IGNORED
 from neurocollapse.hooks import Calls
+from neurocollapse.hooks.offload import execution_device
 from neurocollapse.support.checks import integer
 from neurocollapse.support.choices import check_choice
 from neurocollapse.support.quiet import Mode
@@ -68,7 +69,12 @@ class PassOptions:
     def device_of(self, model: nn.Module) -> torch.device:
         """Where inputs go: the requested device, which must be where the model is, or the model's own."""
         first = next(iter(model.parameters()), None) if isinstance(model, nn.Module) else None
-        own = torch.device("cpu") if first is None else first.device
+        own = torch.device("cpu") if first is None else execution_device(model) or first.device
+        if own.type == "meta":
+            raise ValueError(
+                f"{type(model).__name__} is on the meta device, which keeps no numbers; load its weights, with "
+                "model.to_empty(device=…) and load_state_dict, say"
+            )
         if self.device is None:
             return own
         try:

@@ -104,7 +104,8 @@ class SecondPass:
         settled: dict[str, Any] = {"num_classes": next(iter(moments.values())).num_classes}
         if first.chosen is not None:
             settled = {"classes": first.chosen.labels}
-        options = replace(first.options, **settled)
+        taps = list(first.recorder.taps)  # a model may have made layers since
+        options = replace(first.options, layers=taps, **settled)
         second = _named_pass("second", model, first.loader, sinks, options, first if self.repeats else None)
         results = _run_quietly(second)
         totals, notes, influence = None, [], None
