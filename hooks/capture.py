@@ -38,7 +38,7 @@ class Features(Mapping[str, Tensor]):
         for key, site in self._recorder.sites.items():
             if site.name == name and key in self._current():
                 return self._values[key]
-        captured = ", ".join(self) or "nothing yet: call the model inside the `with` block"
+        captured = ", ".join(self) or "nothing yet: call the model inside the `with` block, in the same thread"
         reason = self.skipped.get(name)
         raise KeyError(
             f"{name!r} is left out: {reason}" if reason else f"no features of {name!r}; captured: {captured}"

@@ -75,10 +75,10 @@ def weight_and_bias(module: nn.Module) -> tuple[Tensor, Tensor | None] | None:
     (torch.Size([2, 4]), None)
     """
     own = module._parameters.get("weight")
-    is_plain = type(module) is nn.Linear and type(own) is nn.Parameter and not module._modules
-    if is_plain and not own.is_meta:  # trackers read many of them
+    plain = own if type(module) is nn.Linear and type(own) is nn.Parameter and not module._modules else None
+    if plain is not None and not plain.is_meta:  # trackers read many of them
         own_bias = module._parameters.get("bias")
-        return own.detach(), None if own_bias is None else own_bias.detach()
+        return plain.detach(), None if own_bias is None else own_bias.detach()
     if not is_linear(module):
         return None
     with torch.no_grad():
