@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -110,15 +109,22 @@ def second_moment_gram(equivalent: Tensor, num_samples: int) -> DataGram:
     return DataGram(math.nan, spectral)
 
 
-def balance(weights: Sequence[Tensor]) -> Balance:
+def balance(weights: Sequence[Tensor], grams: Sequence[Tensor] | None = None) -> Balance:
     """Measure the balancedness of a chain of at least two weights.
+
+    Parameters
+    ----------
+    grams
+        W_lᵀW_l for l = 1 … L−1, where they are known already.
 
     Examples
     --------
     >>> balance([torch.eye(2), torch.eye(2), 2 * torch.eye(2)]).last_spectral
     3.0
     """
-    differences = tuple(after.T @ after - before @ before.T for before, after in pairwise(weights))
+    last = weights[-1].T @ weights[-1]
+    inner = [one.T @ one for one in weights[1:-1]] if grams is None else grams[1:]
+    differences = tuple(gram - before @ before.T for gram, before in zip([*inner, last], weights[:-1], strict=True))
     values = [_eigenvalues(one) for one in differences]
     frobenius = [float(torch.linalg.matrix_norm(one)) for one in differences]
     spectral = [float(one.abs().max()) for one in values]

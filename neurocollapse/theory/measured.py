@@ -60,8 +60,11 @@ def measure_problem(problem: LinearProblem) -> Measured:
     if problem.depth < 2 or min(problem.widths) <= problem.num_classes:
         return measured
     reachable = problem.reachable
+    grams = [spectrum.gram for spectrum in reachable.spectra]
     values = [spectrum.values for spectrum in reachable.spectra]
-    return replace(measured, balance=balance(reachable.weights), split=spectrum_split(values, problem.num_classes))
+    return replace(
+        measured, balance=balance(reachable.weights, grams), split=spectrum_split(values, problem.num_classes)
+    )
 
 
 def measured_compression(problem: LinearProblem) -> Array:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -198,7 +199,8 @@ def _certify(case: Case) -> RobustCertificate | None:
     problem = case.problem.reachable
     alpha, K = problem.output_scale, problem.num_classes
     residual = case.readout[1] if problem is case.problem else readout(problem)[1]
-    return robust_certificate(
+    evaluated = partial(
+        robust_certificate,
         num_classes=K,
         samples_per_class=problem.samples_per_class,
         depth=problem.depth,
@@ -208,13 +210,17 @@ def _certify(case: Case) -> RobustCertificate | None:
         rho=split.rho,
         largest=float(np.float64(split.top_largest) * split.top_largest),
         imbalance=balance.interior_spectral,
-        trailing_imbalance=_trailing_imbalance(problem, balance),
         within_residual=residual,
         means_residual=_means_residual(problem),
         fit_residual=alpha * spectral_norm(problem.product - problem.least_norm_fit),
         num_unknown=problem.widths[0] - min(problem.widths) + K,
         output_scale=alpha,
     )
+    # The norms between trailing directions cost a spectrum each and only move a bound that exists.
+    first = evaluated(trailing_imbalance=balance.interior_spectral)
+    if not np.isfinite(first.ratio_upper).all():
+        return first
+    return evaluated(trailing_imbalance=_trailing_imbalance(problem, balance))
 
 
 def _trailing_imbalance(problem: LinearProblem, balance: Balance) -> tuple[float, ...]:

@@ -44,8 +44,10 @@ class Spectrum:
         count = weight.shape[1]
         if not bool(torch.isfinite(unit).all()):
             self.squares, self.right = torch.full((count,), math.nan).double(), torch.eye(count).double()
+            self._unit_gram = torch.full((count, count), math.nan).double()
         else:
-            squares, right = torch.linalg.eigh(unit.T @ unit)
+            self._unit_gram = unit.T @ unit
+            squares, right = torch.linalg.eigh(self._unit_gram)
             self.squares, self.right = squares.flip(0).clamp(min=0), right.flip(1)
         self.squares[min(weight.shape) :].clamp_(max=0)
         self.values = shifted(self.squares[: min(weight.shape)].sqrt(), self.exponent)
@@ -54,6 +56,11 @@ class Spectrum:
     def margin(self) -> float:
         """What rounding may add to an entry of `squares`."""
         return self.right.shape[0] * torch.finfo(torch.float64).eps * float(self.squares[0])
+
+    @property
+    def gram(self) -> Tensor:
+        """WᵀW, shape (in, in); infinite where it is beyond the range of float64."""
+        return shifted(self._unit_gram, 2 * self.exponent)
 
     def decay(self, before: int, after: int) -> float:
         """The most that σ_after²/σ_before² (counted from 0) may be; NaN if σ_before may be 0 within rounding."""
@@ -108,7 +115,9 @@ def unit_scaled(tensor: Tensor) -> Scaled:
 
 
 def shifted(tensor: Tensor, exponent: int) -> Tensor:
-    """Multiply by 2^exponent in four steps, because 2^exponent itself may not be representable."""
+    """Multiply by 2^exponent, in four steps where 2^exponent itself may not be representable."""
+    if abs(exponent) <= 1000:
+        return tensor * math.ldexp(1.0, exponent) if exponent else tensor
     parts = [(exponent + place) // 4 for place in range(4)]
     for part in parts:
         tensor = tensor * math.ldexp(1.0, max(-1000, min(part, 1000)))
