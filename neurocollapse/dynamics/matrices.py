@@ -15,6 +15,7 @@ from neurocollapse.hooks.linear import inside_linear
 from neurocollapse.hooks.select import ROOT, as_list
 from neurocollapse.hooks.weights import current
 from neurocollapse.hooks.wrappers import named_modules
+from neurocollapse.support.checks import shown
 from neurocollapse.support.names import did_you_mean, matching
 
 Weights = nn.Module | Sequence[Tensor]
@@ -110,6 +111,9 @@ def _places(weights: Sequence[Tensor], layers: Any) -> dict[str, int]:
             f"`model` must be a module or a list of tensors, got {type(weights).__name__}; hand over the module, or "
             "put the tensors in a list"
         )
+    wrong = next((weight for weight in weights if not isinstance(weight, Tensor)), None)
+    if wrong is not None or isinstance(weights, str | bytes):
+        raise TypeError(f"`model` must be a module or a list of tensors, got {shown(weights)}")
     matrices = [place for place, weight in enumerate(weights) if weight.ndim >= 2]
     if not matrices:
         raise ValueError("`model` must hold at least one matrix, got none")
@@ -131,7 +135,7 @@ def _selected(items: Sequence[Any], default: Iterable[str], names: Callable[[Any
 def _listed(pattern: Any, names: list[str]) -> list[str]:
     """The matrices of a list that a name or glob means."""
     if not isinstance(pattern, str):
-        raise TypeError(f"`layers` of a list of tensors must hold names or globs, got {pattern!r}")
+        raise TypeError(f"`layers` of a list of tensors must hold names or globs, got {shown(pattern)}")
     found = matching(pattern, names)
     if not found:
         hint = did_you_mean(pattern, names, otherwise=f"it has {', '.join(names[:6])}")

@@ -16,7 +16,7 @@ from neurocollapse.dynamics.layout import Layout, Options
 from neurocollapse.dynamics.matrices import Weights, as_matrix, matrix_places, named_matrices
 from neurocollapse.dynamics.rows import RowFile, stored_layout
 from neurocollapse.dynamics.run import Run
-from neurocollapse.support.checks import integer
+from neurocollapse.support.checks import file_path, integer
 from neurocollapse.support.table import html_table
 
 
@@ -110,7 +110,7 @@ class WeightTracker:
             None if reference is None else integer("reference", reference),
             integer("seed", seed),
         )
-        self.path = None if path is None else Path(path)
+        self.path = None if path is None else Path(file_path("path", path))
         self._model = model if isinstance(model, nn.Module) else None
         self._readers: tuple[nn.Module, list[Callable[[], Tensor]]] | None = None
         self._places: tuple[int, list[int]] | None = None

@@ -32,6 +32,7 @@ from neurocollapse.experiments.recovery.narrow_vs_compressed import EXPERIMENT a
 from neurocollapse.experiments.recovery.spectral_init import EXPERIMENT as SPECTRAL_INIT
 from neurocollapse.experiments.settings import replaced
 from neurocollapse.experiments.workplace import Workplace
+from neurocollapse.support.checks import shown
 from neurocollapse.support.names import did_you_mean
 
 _CLASSIFIERS = (HYBRID_VS_MLP, FEATURE_PICTURES, DATA_SEPARATION_LAW, DEPTH_ROLE, PENULTIMATE_SVD, MARGIN_FACTORS)
@@ -105,9 +106,11 @@ def find(name: str) -> Experiment:
     ValueError
         If there is none; the message names the nearest.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"`name` must be the name of an experiment, got {shown(name)}; see experiment --list")
     if name not in EXPERIMENTS:
         hint = did_you_mean(name, EXPERIMENTS, most=1, otherwise="see neurocollapse experiment --list")
-        raise ValueError(f"there is no experiment {name!r}{hint}")
+        raise ValueError(f"there is no experiment {shown(name)}{hint}")
     return EXPERIMENTS[name]
 
 

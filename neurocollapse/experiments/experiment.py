@@ -13,6 +13,7 @@ from neurocollapse import plots
 from neurocollapse.experiments.settings import checked, read
 from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.support.atomic import replacing
+from neurocollapse.support.choices import check_choice
 from neurocollapse.support.provenance import describe_process
 from neurocollapse.theory import Verdict, Verification
 
@@ -62,8 +63,7 @@ class Experiment:
 
     def setting(self, scale: str = "small") -> Any:
         """The setting of a scale."""
-        if scale not in SCALES:
-            raise ValueError(f"`scale` must be {' or '.join(map(repr, SCALES))}, got {scale!r}")
+        check_choice("scale", scale, SCALES)
         return self.small if scale == "small" else self.paper
 
     def __call__(self, setting: Any = None, *, workplace: Workplace | None = None) -> "Outcome":

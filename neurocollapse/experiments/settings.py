@@ -10,6 +10,7 @@ import typing
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from neurocollapse.support.checks import shown
 from neurocollapse.support.names import did_you_mean
 
 WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -142,7 +143,7 @@ def _typed(key: str, value: Any, kind: Any) -> Any:
         return value if value is None or len(options) > 1 else _typed(key, value, options[0])
     if typing.get_origin(kind) is tuple:
         if isinstance(value, str) or not isinstance(value, Sequence):
-            raise ValueError(f"setting {key!r} must be a tuple, got {value!r}")
+            raise ValueError(f"setting {key!r} must be a tuple, got {shown(value)}")
         first, *others = typing.get_args(kind)
         return tuple(_typed(key, entry, first if others == [Ellipsis] else Any) for entry in value)
     if kind is str and isinstance(value, os.PathLike):
@@ -150,7 +151,7 @@ def _typed(key: str, value: Any, kind: Any) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if kind in KINDS and not _is_a(value, kind):
-        raise ValueError(f"setting {key!r} must be {KINDS[kind]}, got {value!r}")
+        raise ValueError(f"setting {key!r} must be {KINDS[kind]}, got {shown(value)}")
     return value
 
 

@@ -13,6 +13,7 @@ from neurocollapse.hooks import choose, weight_and_bias
 from neurocollapse.hooks.linear import is_transposed
 from neurocollapse.hooks.wrappers import named_modules, unwrap
 from neurocollapse.lowrank.factors import gradient_subspace
+from neurocollapse.support.checks import shown
 
 STARTS = ("svd", "gradient", "random")
 
@@ -197,6 +198,8 @@ def factorize(model: Model, layers: Any, rank: int, *, start: str = "svd", seed:
     >>> [sum(parameter.numel() for parameter in each.parameters()) for each in (model, small)]
     [55210, 16810]
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"`model` must be a torch.nn.Module, got {shown(model)}")
     model = unwrap(model)  # type: ignore[assignment]
     targets = choose(model, layers, fits=_is_plain, kind="plain linear layer with a weight of its own")
     for name, linear in targets.items():
@@ -304,7 +307,7 @@ def _check_rank(rank: int, shape: tuple[int, ...], name: str) -> None:
     if not fits:
         raise ValueError(
             f"`rank` must be an integer from 1 to {min(shape)} for {name} of {shape[1]} inputs and {shape[0]} outputs, "
-            f"got {rank!r}"
+            f"got {shown(rank)}"
         )
 
 

@@ -19,6 +19,7 @@ from neurocollapse.metrics import (
     variability,
 )
 from neurocollapse.metrics.quantity import REMEDIES, Need, Quantity, QuantityError
+from neurocollapse.support.checks import flag, shown
 from neurocollapse.support.names import did_you_mean
 
 QUANTITIES: tuple[Quantity, ...] = (
@@ -90,7 +91,7 @@ def chosen_quantities(choice: Choice, *, pairs: bool = False) -> Chosen:
     >>> [quantity.name for quantity in chosen_quantities("compression, geometry").quantities]
     ['compression', 'separation', 'separation_etf', 'discrimination']
     """
-    if pairs:
+    if flag("pairs", pairs):
         chosen = chosen_quantities(choice)
         return Chosen(tuple(dict.fromkeys((*chosen.quantities, *matrices.QUANTITIES))), chosen.named)
     if choice is None:
@@ -110,9 +111,9 @@ def chosen_quantities(choice: Choice, *, pairs: bool = False) -> Chosen:
 
 def _checked(choice: Any) -> Sequence[Any]:
     """A list of names and quantities, at least one."""
-    if not isinstance(choice, Sequence) or not choice:
+    if not isinstance(choice, list | tuple) or not choice:
         raise TypeError(
-            f"`quantities` must be names, families or Quantity entries, got {choice!r}; leave it out for all"
+            f"`quantities` must be names, families or Quantity entries, got {shown(choice)}; leave it out for all"
         )
     return choice
 

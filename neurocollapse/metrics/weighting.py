@@ -1,12 +1,13 @@
 """How much each class counts, and class means about their weighted mean."""
 
 from collections.abc import Iterator
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from neurocollapse.statistics import ClassMoments
+from neurocollapse.support.choices import check_choice
 
 Weighting = Literal["equal", "frequency"]
 """Of the classes in Σ_B: each with 1/K, or each with its share n_k/N of the samples."""
@@ -20,8 +21,7 @@ BETWEEN = {
 
 def check_weighting(weighting: str) -> None:
     """Raise unless `weighting` is one of the two conventions; called before a long run, too."""
-    if weighting not in get_args(Weighting):
-        raise ValueError(f'`weighting` must be "equal" or "frequency", got {weighting!r}')
+    check_choice("weighting", weighting, Weighting)
 
 
 def class_weights(moments: ClassMoments, weighting: Weighting) -> Tensor:

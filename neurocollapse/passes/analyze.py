@@ -22,6 +22,7 @@ from neurocollapse.passes.probing import Probing
 from neurocollapse.passes.processes import joined
 from neurocollapse.passes.second import SecondPass
 from neurocollapse.probes import Probe
+from neurocollapse.support.checks import flag
 from neurocollapse.support.names import did_you_mean
 
 _MOMENT_OPTIONS = ("precision", "covariance", "non_finite", "max_memory")
@@ -100,6 +101,7 @@ def analyze(
     with joined("analyze", distributed=bool(options.get("distributed"))) as run:
         check_weighting(weighting)  # before the run, not after it
         _check_names(options)
+        probes = probes if isinstance(probes, str) else flag("probes", probes)
         chosen = chosen_quantities(quantities, pairs=pairs)
         probing = None
         if probes is not False or (chosen.need("features") and not options.get("distributed")):

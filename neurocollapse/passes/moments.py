@@ -19,6 +19,7 @@ from neurocollapse.statistics import (
     state_bytes,
     working_dtype,
 )
+from neurocollapse.support.checks import flag
 from neurocollapse.support.choices import check_choice
 
 NonFinite = Literal["raise", "skip"]
@@ -68,7 +69,7 @@ class MomentSink(Sink):
             memory_limit(torch.device("cpu"), max_memory)  # to fail now, not when the first batch comes
         self.settings = {"precision": precision, "covariance": covariance, "non_finite": non_finite}
         self.precision: Precision = precision
-        self.covariance = covariance
+        self.covariance = flag("covariance", covariance)
         self.skips = non_finite == "skip"
         self.max_memory = max_memory
         self.accumulators: dict[str, MomentAccumulator] = {}

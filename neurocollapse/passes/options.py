@@ -12,7 +12,7 @@ from torch import nn
 from neurocollapse.data.labels import IGNORED
 from neurocollapse.hooks import Calls
 from neurocollapse.hooks.offload import execution_device
-from neurocollapse.support.checks import integer
+from neurocollapse.support.checks import file_path, flag, integer, shown
 from neurocollapse.support.choices import check_choice
 from neurocollapse.support.quiet import Mode
 
@@ -46,6 +46,10 @@ class PassOptions:
 
     def __post_init__(self) -> None:
         check_choice("mode", self.mode, Mode)
+        for name in ("progress", "include_input", "distributed"):
+            object.__setattr__(self, name, flag(name, getattr(self, name)))
+        if self.resume is not None:
+            file_path("resume", self.resume)
         if self.label_fn is not None and not callable(self.label_fn):
             found = type(self.label_fn).__name__
             raise TypeError(f"`label_fn` must be a function from a batch to its labels, got {found}")
@@ -80,7 +84,9 @@ class PassOptions:
         try:
             device = torch.device(self.device)
         except (RuntimeError, TypeError) as error:
-            raise ValueError(f'`device` must name a device such as "cpu" or "cuda:0", got {self.device!r}') from error
+            raise ValueError(
+                f'`device` must name a device such as "cpu" or "cuda:0", got {shown(self.device)}'
+            ) from error
         if first is not None and (device.type != own.type or device.index not in (None, own.index)):
             raise ValueError(f"`device` is {device}, but the model is on {own}; call model.to({str(device)!r}) first")
         return device

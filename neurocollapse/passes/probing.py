@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from neurocollapse.passes.features import KeptFeatures, check_features_fit
 from neurocollapse.probes import LayerSplit, Probe, held_out
 from neurocollapse.statistics import MomentCollection
-from neurocollapse.support.checks import integer
+from neurocollapse.support.checks import integer, shown
 from neurocollapse.support.text import listed
 
 Kept = Mapping[str, KeptFeatures]
@@ -46,7 +46,7 @@ class Probing:
     def __post_init__(self) -> None:
         if self.choice is not True and (not isinstance(self.choice, str) or self.choice not in get_args(Probe)):
             choices = ", ".join(map(repr, get_args(Probe)))
-            raise ValueError(f"`probes` must be False, True or one of {choices}, got {self.choice!r}")
+            raise ValueError(f"`probes` must be False, True or one of {choices}, got {shown(self.choice)}")
         if self.test_loader is not None and not isinstance(self.test_loader, Iterable):
             raise TypeError(f"`test_loader` must be an iterable of batches, got {type(self.test_loader).__name__}")
         object.__setattr__(self, "num_samples", integer("probe_samples", self.num_samples, least=1))

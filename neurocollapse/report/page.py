@@ -26,7 +26,9 @@ from neurocollapse.report.summary import comparison, fits, glance, sentences
 from neurocollapse.report.tables import table
 from neurocollapse.report.verification import bound_tables, is_experiment, section
 from neurocollapse.support.atomic import write
+from neurocollapse.support.checks import file_path
 from neurocollapse.support.dataset import last, leading
+from neurocollapse.support.text import visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -197,9 +199,10 @@ def _style() -> Markup:
 
 def _check_path(path: str | os.PathLike[str]) -> Path:
     """A file that can be written, or an error before any work is done."""
-    target = Path(path)
-    if target.is_dir():
+    target = Path(file_path("path", path))
+    if os.path.isdir(target):
         raise IsADirectoryError(f"`path` must be a file, got the folder {str(target)!r}; add a name, e.g. report.html")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"`path` lies in {str(target.parent)!r}, which does not exist; create it first")
+    if not os.path.isdir(target.parent):
+        place = visible(target.parent)
+        raise FileNotFoundError(f"`path` lies in '{place}', which does not exist; create it first")
     return target

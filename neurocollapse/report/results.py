@@ -54,7 +54,7 @@ def _entries(results: Any) -> Iterator[tuple[str, str, Any]]:
     elif isinstance(results, Mapping):
         for name, value in results.items():
             yield f"`results[{name!r}]`", str(name), value
-    elif isinstance(results, Iterable) and not isinstance(results, str | bytes):
+    elif isinstance(results, Iterable) and not isinstance(results, str | bytes) and not hasattr(results, "shape"):
         for index, value in enumerate(results):
             yield f"`results[{index}]`", "", value
     else:

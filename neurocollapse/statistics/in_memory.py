@@ -9,6 +9,8 @@ from torch import Tensor
 from neurocollapse.statistics.accumulator import MomentAccumulator
 from neurocollapse.statistics.labels import ClassBatch, check_labels, one_hot_columns
 from neurocollapse.statistics.moments import ClassMoments
+from neurocollapse.support.arrays import tensor
+from neurocollapse.support.checks import flag, integer, shown
 
 
 def from_features(
@@ -25,9 +27,10 @@ def from_features(
     covariance : bool
         Keep the pooled within-class scatter matrix as well.
     """
-    if not isinstance(features, Tensor):  # numpy arrays may be read-only or reversed, which torch does not take
-        features = torch.from_numpy(np.require(features, np.float64, ["C_CONTIGUOUS", "WRITEABLE"]))
-    values = features.detach().double()
+    values = _doubles(features)
+    covariance = flag("covariance", covariance)
+    if num_classes is not None:
+        num_classes = integer("num_classes", num_classes, least=1)
     if values.ndim != 2:
         raise ValueError(f"`features` must have shape (samples, features), got {tuple(values.shape)}; flatten the rest")
     checked = check_labels(labels, num_samples=values.shape[0], num_classes=num_classes)
@@ -39,6 +42,18 @@ def from_features(
     if checked.numel():
         accumulator.update(values, ClassBatch(checked, classes))
     return accumulator.moments()
+
+
+def _doubles(features: Any) -> Tensor:
+    """Features in float64; of an array that is read-only or reversed, which torch does not take, a copy."""
+    try:
+        if not isinstance(features, Tensor):
+            features = torch.from_numpy(np.require(features, np.float64, ["C_CONTIGUOUS", "WRITEABLE"]))
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"`features` must be an array of numbers, got {shown(features)}") from None
+    if features.is_complex():
+        raise TypeError(f"`features` must be real numbers, got {features.dtype}; take their absolute or real part")
+    return tensor("features", features).double()
 
 
 ClassMoments.from_features = staticmethod(from_features)

@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 
+from neurocollapse.support.checks import shown
 from neurocollapse.support.choices import check_choice
 
 Precision = Literal["single", "double"]
@@ -85,7 +86,7 @@ def memory_limit(device: torch.device, requested: float | None = None) -> int:
     """Bytes that running state may take on `device`: 90 % of what is free, or `requested` bytes."""
     if requested is not None:
         if not isinstance(requested, Real):
-            raise TypeError(f"`max_memory` must be a number of bytes, got {requested!r}; 8 GiB is 8 * 2**30")
+            raise TypeError(f"`max_memory` must be a number of bytes, got {shown(requested)}; 8 GiB is 8 * 2**30")
         if not 0 < requested < math.inf:
             raise ValueError(f"`max_memory` must be a positive number of bytes, got {requested}; 8 GiB is 8 * 2**30")
         return int(requested)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from neurocollapse.statistics.kernels import mirrored
+from neurocollapse.support.checks import shown
 from neurocollapse.support.table import html_table
 
 BLOCK_ELEMENTS = 2**22
@@ -201,6 +202,8 @@ class ClassMoments:
 
     def _check_mergeable(self, other: "ClassMoments") -> None:
         """Raise unless both sides describe the same classes, features and second moments."""
+        if not isinstance(other, ClassMoments):
+            raise TypeError(f"cannot merge moments with {shown(other)}; pass ClassMoments")
         mine, theirs = (self.num_classes, self.num_features), (other.num_classes, other.num_features)
         if mine != theirs:
             raise ValueError(f"cannot merge moments of (classes, features) = {mine} with {theirs}; they must agree")

@@ -1,7 +1,8 @@
-"""Checks of options that are numbers: of any type, returned as Python's own, refused in one line."""
+"""Checks of options: of any type, returned as what they are taken for, refused in one line."""
 
 import math
 import operator
+import os
 from typing import Any
 
 from neurocollapse.support.text import visible
@@ -40,7 +41,7 @@ def integer(name: str, value: Any, *, least: int | None = None) -> int:
     except TypeError:
         found = None
     if found is None:
-        raise TypeError(f"`{name}` must be {expected}, got {_shown(value)}")
+        raise TypeError(f"`{name}` must be {expected}, got {shown(value)}")
     if least is not None and found < least:
         raise ValueError(f"`{name}` must be {expected}, got {found}")
     return found
@@ -64,7 +65,7 @@ def checked_seed(seed: Any) -> int:
     except TypeError:
         value = -1
     if not 0 <= value < 2**63:
-        raise ValueError(f"`seed` must be an integer from 0 to 2**63 - 1, got {_shown(seed)}")
+        raise ValueError(f"`seed` must be an integer from 0 to 2**63 - 1, got {shown(seed)}")
     return value
 
 
@@ -114,9 +115,46 @@ def number(name: str, value: Any) -> float:
             raise TypeError
         return float(value)
     except (TypeError, ValueError, RuntimeError):  # what a tensor of several numbers raises
-        raise TypeError(f"`{name}` must be a number, got {_shown(value)}") from None
+        raise TypeError(f"`{name}` must be a number, got {shown(value)}") from None
 
 
-def _shown(value: Any) -> str:
+def flag(name: str, value: Any) -> bool:
+    """A truth value, also NumPy's; what is only true or false in some sense is refused.
+
+    Raises
+    ------
+    TypeError
+        If it is none.
+
+    Examples
+    --------
+    >>> flag("pairs", "no")
+    Traceback (most recent call last):
+    TypeError: `pairs` must be True or False, got 'no'
+    """
+    of_numpy = str(getattr(value, "dtype", "")) == "bool" and getattr(value, "shape", None) == ()
+    if not (isinstance(value, bool) or of_numpy):
+        raise TypeError(f"`{name}` must be True or False, got {shown(value)}")
+    return bool(value)
+
+
+def file_path(name: str, value: Any) -> Any:
+    """A path as it is; numbers, which the system would take for open files, are refused.
+
+    Raises
+    ------
+    TypeError
+        If it is neither a string nor a path.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"`{name}` must be a path, got {shown(value)}")
+    return value
+
+
+def shown(value: Any) -> str:
     """A value of any type, on one short line."""
-    return visible(" ".join(repr(value).split()), most=60)
+    try:
+        words = repr(value)
+    except Exception:  # the user's code, or a library that cannot print what it holds
+        words = f"a {type(value).__name__}"
+    return visible(" ".join(words.split()), most=60)

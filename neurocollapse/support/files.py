@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from neurocollapse.support.atomic import ResultFileError, write
+from neurocollapse.support.checks import file_path
 from neurocollapse.support.text import first_line, visible
 
 ENGINE: Final = "h5netcdf"
@@ -38,6 +40,7 @@ def save(results: xr.Dataset | xr.DataTree, path: str | PathLike[str]) -> Path:
     """
     if not isinstance(results, xr.Dataset | xr.DataTree):
         raise TypeError(f"`results` must be an xarray Dataset or DataTree, got {type(results).__name__}")
+    file_path("path", path)
     return write(path, sealed(netcdf(results)))
 
 
@@ -80,8 +83,8 @@ def open(path: str | PathLike[str]) -> xr.Dataset | xr.DataTree:
         If the file is missing, damaged, not NetCDF, or holds more than results do: groups more than 8 deep, more than
         1,000 of them, or more than 8 GiB.
     """
-    target = Path(path)
-    if not target.is_file():
+    target = Path(file_path("path", path))
+    if not os.path.isfile(target):
         raise ResultFileError(f"{visible(target)} does not exist or is not a file")
     try:
         with h5py.File(target) as file:

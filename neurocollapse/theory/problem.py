@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from neurocollapse.statistics import ClassMoments
+from neurocollapse.support.arrays import tensor
+from neurocollapse.support.checks import shown
 from neurocollapse.theory.assumptions import DataGram, data_gram, second_moment_gram
 from neurocollapse.theory.checks import check_biases, check_inputs, check_labels, check_weights
 from neurocollapse.theory.spectrum import Spectrum, shifted, unit_scaled
@@ -67,8 +69,12 @@ class LinearProblem:
             If weights do not chain, do not fit the inputs, labels exceed the number of outputs, or a number is not
             finite.
         """
-        weights = [torch.as_tensor(weight).detach() for weight in weights]
-        inputs, labels = torch.as_tensor(inputs).detach(), torch.as_tensor(labels).detach()
+        if not isinstance(weights, Sequence) or isinstance(weights, str | bytes):
+            raise TypeError(f"`model` must be a module or a list of weight matrices, got {shown(weights)}")
+        weights = [tensor("model", weight) for weight in weights]
+        if not weights:
+            raise ValueError("`model` must hold at least one weight matrix, got none")
+        inputs, labels = tensor("inputs", inputs), tensor("labels", labels)
         check_inputs(inputs)
         inputs = inputs.flatten(1)
         chain = _chain(weights, biases, inputs.shape[1], output_scale)

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neurocollapse.support.checks import integer, non_negative_number, positive_number
-from neurocollapse.support.choices import check_choice
+from neurocollapse.support.arrays import tensor
+from neurocollapse.support.checks import integer, non_negative_number, number, positive_number, shown
 from neurocollapse.train.descent_file import Course, DescentFile
 from neurocollapse.train.digests import tensor_digest
-from neurocollapse.train.events import Journal, journals
+from neurocollapse.train.events import Journal, checked_events, journals
 from neurocollapse.train.settings import TrainingError
 from neurocollapse.train.squared_error import Engine, LinearEngine, ModuleEngine, Objective
 
@@ -159,8 +159,14 @@ def descend(
     >>> result.weights[0].diag().tolist(), result.losses.tolist()
     ([3.0, 3.0], [4.0, 0.0])
     """
-    for name in events or {}:
-        check_choice("events", name, DESCENT_EVENTS)
+    checked = checked_events(events, DESCENT_EVENTS)
+    inputs, targets = tensor("inputs", inputs), tensor("targets", targets)
+    if inputs.ndim < 2 or targets.ndim != 2 or len(inputs) != len(targets) or not targets.numel():
+        raise TrainingError(
+            "`inputs` and `targets` must hold one row per sample, got shapes "
+            f"{tuple(inputs.shape)} and {tuple(targets.shape)}"
+        )
+    tolerance = number("tolerance", tolerance)
     num_steps, save_every = integer("num_steps", num_steps, least=0), integer("save_every", save_every, least=1)
     rate = learning_rate if callable(learning_rate) else _constant(learning_rate)
     decay = non_negative_number("weight_decay", weight_decay)
@@ -170,7 +176,7 @@ def descend(
     course = Course([], [])
     if file is not None and file.path.exists():
         course = file.restore(engine.parameters, rate, num_steps=num_steps, tolerance=tolerance)
-    run = _Run(engine, rate, decay, tolerance, dict(events or {}), file, save_every)
+    run = _Run(engine, rate, decay, tolerance, checked, file, save_every)
     with torch.no_grad(), file.undone_until_written(engine.parameters) if file else nullcontext():
         return run.to(num_steps, course)
 
@@ -258,15 +264,14 @@ def _file(path: Path, inputs: Tensor, targets: Tensor, settings: dict[str, Any])
 
 
 def _engine(model: nn.Module | Sequence[Tensor], inputs: Tensor, targets: Tensor, objective: Objective) -> Engine:
-    """Choose closed form or autograd; check the shapes."""
-    if inputs.ndim < 2 or targets.ndim != 2 or len(inputs) != len(targets):
-        raise TrainingError(
-            "`inputs` and `targets` must hold one row per sample, got shapes "
-            f"{tuple(inputs.shape)} and {tuple(targets.shape)}"
-        )
+    """Choose closed form or autograd; check that the weights fit."""
     if isinstance(model, nn.Module):
         return ModuleEngine(model, inputs, targets, objective)
-    weights = [weight.detach().double().clone() for weight in model]
+    if not isinstance(model, Sequence) or isinstance(model, str | bytes):
+        raise TypeError(f"`model` must be a module or a list of weight matrices, got {shown(model)}")
+    weights = [tensor("model", weight).double().clone() for weight in model]
+    if any(weight.ndim != 2 for weight in weights):
+        raise TrainingError("`model` must hold matrices only, one a layer")
     widths = [inputs.shape[1], *(weight.shape[0] for weight in weights)]
     for layer, weight in enumerate(weights):
         if weight.ndim != 2 or weight.shape[1] != widths[layer]:

@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
+from neurocollapse.support.checks import shown
 from neurocollapse.support.choices import check_choice
 
 EVENTS = ("on_start", "before_epoch", "after_batch", "after_epoch", "on_end")
@@ -72,10 +73,12 @@ def journals(events: Mapping[str, Any]) -> list[Journal]:
     return list({id(event): event for event in events.values() if isinstance(event, Journal)}.values())
 
 
-def checked_events(events: Mapping[str, Event] | None) -> dict[str, Event]:
+def checked_events(events: Any, names: tuple[str, ...] = EVENTS) -> dict[str, Any]:
     """Return the events, or say which name is unknown or which value cannot be called."""
+    if not isinstance(events or {}, Mapping):
+        raise TypeError(f"`events` must map names to functions, got {shown(events)}")
     for name, event in (events or {}).items():
-        check_choice("events", name, EVENTS)
+        check_choice("events", name, names)
         if not callable(event):
             raise TypeError(f"`events[{name!r}]` must be callable, got a {type(event).__name__}")
     return dict(events or {})

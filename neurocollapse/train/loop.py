@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from neurocollapse.support.checks import flag, shown
 from neurocollapse.support.quiet import in_mode, kept_random_state, seed_random_state
 from neurocollapse.train.batch import check_outputs, class_indices
 from neurocollapse.train.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
@@ -101,11 +102,13 @@ def fit(
     >>> fit(model, digits, epochs=2, batch_size=64, learning_rate=1e-2).accuracy[-1] > 0.9
     True
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"`model` must be a torch.nn.Module, got {shown(model)}")
     momentum = Settings.default_momentum(optimizer) if momentum is None else momentum
     settings = Settings(
         epochs, batch_size, optimizer, learning_rate, weight_decay, momentum, schedule, loss, seed
     )  # fmt: skip
-    checked = checked_events(events)
+    checked, progress = checked_events(events), flag("progress", progress)
     _check_data(data)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
@@ -271,10 +274,14 @@ def _check_data(data: Any) -> None:
     """Raise unless data is a map-style dataset with samples in it."""
     if isinstance(data, DataLoader):
         raise TypeError("`data` must be a dataset, got a DataLoader; pass loader.dataset, and batch_size to fit")
-    if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+    if isinstance(data, Tensor | type) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         raise TypeError(f"`data` must be a map-style dataset of (input, label) pairs, got a {type(data).__name__}")
     if len(data) == 0:
         raise ValueError("`data` must hold at least one sample, got none")
+    with kept_random_state(torch.device("cpu")):  # which augmentation may move
+        first = data[0]
+    if not isinstance(first, tuple | list) or len(first) != 2:
+        raise TypeError(f"`data` must hold pairs of an input and a label, got {shown(first)}")
 
 
 def _save(path: Path, run: _Run, history: History) -> None:

@@ -343,7 +343,7 @@ def test_every_listed_experiment_says_what_it_is() -> None:
 
 
 def test_a_scale_or_setting_of_another_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="'small' or 'paper', got 'large'"):
+    with pytest.raises(ValueError, match="`scale` must be one of 'small', 'paper', got 'large'"):
         HALVING.setting("large")
     with pytest.raises(TypeError, match="must be a Halving, got a int"):
         HALVING(3)

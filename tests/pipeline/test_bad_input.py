@@ -200,7 +200,7 @@ BAD: dict[str, tuple[Callable[[SimpleNamespace], Any], type[BaseException], str]
     "weighting unknown": (
         analyze(weighting="sum"),
         ValueError,
-        r'`weighting` must be "equal" or "frequency", got \'sum\'',
+        r"`weighting` must be one of 'equal', 'frequency', got 'sum'",
     ),
     "option misspelt": (
         analyze(layer="head"),
@@ -233,7 +233,7 @@ BAD: dict[str, tuple[Callable[[SimpleNamespace], Any], type[BaseException], str]
         nc.StateFileError,
         r"is not a file",
     ),
-    "resume a number": (analyze(resume=3), TypeError, r"PathLike"),
+    "resume a number": (analyze(resume=3), TypeError, r"`resume` must be a path, got 3"),
     # capture and layers
     "capture of a number": (lambda c: nc.capture(3, "leaves").__enter__(), TypeError, r"`model` must be a torch.nn"),
     "capture misspelt": (captured("cnov"), nc.NoMatchError, r"names 'cnov', .* did you mean 'conv' or 'norm'\?"),
@@ -254,7 +254,7 @@ BAD: dict[str, tuple[Callable[[SimpleNamespace], Any], type[BaseException], str]
     "measure with unknown weighting": (
         lambda c: nc.measure({"a": c.moments}, weighting="mean"),
         ValueError,
-        r'"equal" or "frequency", got \'mean\'',
+        r"'equal', 'frequency', got 'mean'",
     ),
     "measure unequal classes": (
         lambda c: nc.measure({"a": c.moments, "b": c.moments.padded(5)}),
@@ -271,7 +271,7 @@ BAD: dict[str, tuple[Callable[[SimpleNamespace], Any], type[BaseException], str]
     "open what is not there": (lambda c: nc.open(c.tmp / "a.nc"), nc.ResultFileError, r"a.nc does not exist"),
     "open notes": (lambda c: nc.open(c.tmp / "notes.txt"), nc.ResultFileError, r"notes.txt is not a NetCDF file"),
     "open a folder": (lambda c: nc.open(c.tmp), nc.ResultFileError, r"is not a file"),
-    "open a number": (lambda c: nc.open(3), TypeError, r"PathLike"),
+    "open a number": (lambda c: nc.open(3), TypeError, r"`path` must be a path, got 3"),
     "save a number": (
         lambda c: nc.save(3, c.tmp / "a.nc"),
         TypeError,

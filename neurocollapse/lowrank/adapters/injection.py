@@ -12,6 +12,7 @@ from neurocollapse.hooks.wrappers import is_compiled, named_modules
 from neurocollapse.lowrank.adapters.chain import Chain
 from neurocollapse.lowrank.adapters.kinds import CompressedDeepLoRA, DeepLoRA, Kind, LoRA
 from neurocollapse.lowrank.adapters.selection import CHILD, AdapterError, adaptable, linear_layer, weight_of
+from neurocollapse.support.checks import shown
 from neurocollapse.support.text import listed
 
 
@@ -182,7 +183,7 @@ def inject(
     >>> adapters.remove()
     """
     if not isinstance(kind, Kind):
-        raise TypeError(f"`kind` must be a LoRA, DeepLoRA or CompressedDeepLoRA, got {kind!r}")
+        raise TypeError(f"`kind` must be a LoRA, DeepLoRA or CompressedDeepLoRA, got {shown(kind)}")
     _check_free(model)
     chosen = adaptable(model, layers)
     check_ranks(kind, chosen)
@@ -290,7 +291,9 @@ def _add_change(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any],
 
 
 def _check_free(model: nn.Module) -> None:
-    """Raise if the model has adapters."""
+    """Raise if there is no model, or it has adapters."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"`model` must be a torch.nn.Module, got {shown(model)}")
     adapted = [name for name, module in named_modules(model) if isinstance(getattr(module, CHILD, None), Chain)]
     if adapted:
         raise AdapterError(f"the model has adapters already, on {listed(adapted)}; merge or remove them first")
