@@ -109,7 +109,8 @@ def measured(collection: MomentCollection, chosen: Chosen, weighting: Weighting,
     notes += _underflow_notes(collection, table.values("within_trace"), table.values("between_trace"), precision)
     for note in notes:
         warnings.warn(note, PrecisionWarning, stacklevel=3)
-    few = sample_notes(collection, weighting, table.values("compression"), table.values("between_trace"))
+    both = (table.values(name).tolist() for name in ("compression", "between_trace"))
+    few = sample_notes(collection, weighting, *both)
     for note in few:
         warnings.warn(note, SampleWarning, stacklevel=3)
     dataset = xr.Dataset(variables, coords=_coordinates(collection, records))

@@ -56,7 +56,9 @@ def _notes_on_few(
         return [f"{few}: a single sample shows no spread within its class, so D reads too low"]
     worst, many, shift = "", 0.0, WORTH_SAYING
     for (name, moments), raw, spread in zip(collection.items(), compression, between, strict=True):
-        estimate = _without_bias(moments, weighting, spread) if 0 < raw < np.inf else np.nan
+        if not 0 < raw < np.inf:
+            continue
+        estimate = _without_bias(moments, weighting, spread)
         if estimate / raw - 1 > shift:
             worst, many, shift = f"{raw:.3g} at {visible(name, most=60)}", estimate, estimate / raw - 1
     if not worst:

@@ -36,12 +36,21 @@ def save(results: xr.Dataset | xr.DataTree, path: str | PathLike[str]) -> Path:
     TypeError
         If `results` is something else.
     ResultFileError
-        If the folder does not exist or cannot be written to; a file that was there before stays as it was.
+        If the folder does not exist or cannot be written to, or `results` hold what a NetCDF file cannot, or more than
+        `open` reads; a file that was there before stays as it was.
     """
     if not isinstance(results, xr.Dataset | xr.DataTree):
         raise TypeError(f"`results` must be an xarray Dataset or DataTree, got {type(results).__name__}")
     file_path("path", path)
-    return write(path, sealed(netcdf(results)))
+    nodes = list(results.subtree) if isinstance(results, xr.DataTree) else [results]
+    _check_indexes(nodes)
+    depth = max(node.level for node in results.subtree) if isinstance(results, xr.DataTree) else 0
+    try:
+        _check_size(len(nodes), depth, sum(node.nbytes for node in nodes))
+        image = netcdf(results)
+    except Exception as error:  # xarray and h5netcdf raise nearly anything for what the format lacks
+        raise ResultFileError(f"`results` cannot be kept in a NetCDF file: {first_line(error, most=180)}") from error
+    return write(path, sealed(image))
 
 
 def netcdf(results: xr.Dataset | xr.DataTree, **options: Any) -> memoryview:
@@ -119,8 +128,7 @@ def _check_contents(file: h5py.File) -> None:
     while left:
         group, depth = left.pop()
         num_groups += 1
-        if depth > MAX_DEPTH or num_groups > MAX_GROUPS:
-            raise ValueError(f"it has more than {MAX_GROUPS} groups, or groups more than {MAX_DEPTH} deep")
+        _check_size(num_groups, depth, num_bytes)
         for name in group:
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 raise ValueError(f"{name!r} in it is a link to elsewhere, which results never are")
@@ -129,10 +137,26 @@ def _check_contents(file: h5py.File) -> None:
                 left.append((part, depth + 1))
             else:
                 num_bytes += getattr(part, "nbytes", 0)
-        if num_bytes > MAX_BYTES:
-            raise ValueError(
-                f"its arrays would take {num_bytes / 2**30:.1f} GiB, at most {MAX_BYTES / 2**30:.0f} are read"
-            )
+        _check_size(num_groups, depth, num_bytes)
+
+
+def _check_size(num_groups: int, depth: int, num_bytes: int) -> None:
+    """Raise ValueError for more groups or bytes than results have: alike for writing and reading."""
+    if depth > MAX_DEPTH or num_groups > MAX_GROUPS:
+        raise ValueError(f"it has more than {MAX_GROUPS} groups, or groups more than {MAX_DEPTH} deep")
+    if num_bytes > MAX_BYTES:
+        raise ValueError(f"its arrays would take {num_bytes / 2**30:.1f} GiB, at most {MAX_BYTES / 2**30:.0f} are read")
+
+
+def _check_indexes(nodes: list[Any]) -> None:
+    """Raise for a coordinate of several levels, with the way out."""
+    for node in nodes:
+        for index in node.xindexes.values():
+            if isinstance(index, xr.indexes.PandasMultiIndex):
+                raise ResultFileError(
+                    f"`results` have a MultiIndex along {visible(index.dim)}, which a NetCDF file cannot hold; save "
+                    f"results.reset_index({visible(repr(index.dim))}), and set_index again after opening"
+                )
 
 
 def _plain(value: Any) -> Any:

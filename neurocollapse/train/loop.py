@@ -159,9 +159,8 @@ class _Run:
         latest = len(history), *_latest(history)
         for journal in self.journals if resumed else ():
             self.tell(journal.resume, *latest)
-            is_told_epochs = self.events.get("after_epoch") is journal
-            if is_told_epochs:
-                self.tell(journal, *latest)
+            if self.events.get("after_epoch") is journal:
+                self.emit("after_epoch", *latest)
         if not (resumed and isinstance(self.events.get("on_start"), Journal)):
             self.emit("on_start", *latest)
 
