@@ -34,7 +34,16 @@ from neurocollapse.report import Table, report, table
 from neurocollapse.statistics import ClassMoments, LabelError, MemoryPlanError, MomentCollection, StateFileError
 from neurocollapse.support.files import ResultFileError, open, save
 from neurocollapse.theory import Verdict, Verification, verify, verify_parsimony
-from neurocollapse.tracking import Alarm, AlarmWarning, Checks, FeatureTracker, TrackingError, check, track
+from neurocollapse.tracking import (
+    Alarm,
+    AlarmWarning,
+    Checks,
+    FeatureTracker,
+    TrackingError,
+    check,
+    track,
+    track_checkpoints,
+)
 
 if TYPE_CHECKING:
     from neurocollapse import plots as plot
@@ -87,6 +96,7 @@ __all__ = [
     "save",
     "table",
     "track",
+    "track_checkpoints",
     "verify",
     "verify_parsimony",
 ]

@@ -15,6 +15,7 @@ from neurocollapse.cli.check import check
 from neurocollapse.cli.experiment import experiment
 from neurocollapse.cli.options import OnceCommand
 from neurocollapse.cli.report import report
+from neurocollapse.cli.track import track
 from neurocollapse.cli.verify import verify
 from neurocollapse.support.text import first_line, visible
 
@@ -51,6 +52,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "verify": verify,
     "experiment": experiment,
     "report": report,
+    "track": track,
     "check": check,
 }
 for _name, _command in _COMMANDS.items():

@@ -62,17 +62,15 @@ def evolution(
         depth = np.linspace(0.0, 1.0, len(names)) if len(names) > 1 else np.zeros(1)
     with panel(ax) as axes:
         colours = mpl.colormaps[_COLOURS].with_extremes(bad="#D9D9D9")
-        where = positions(one, dim)
-        order = np.argsort(where)
         mesh = axes.pcolormesh(
-            _edges(where[order]),
+            _edges(positions(one, dim)),
             _edges(depth),
-            np.ma.masked_invalid(np.where(_shown(values, one, name), values, np.nan))[:, order],
+            np.ma.masked_invalid(np.where(_shown(values, one, name), values, np.nan)),
             norm=_norm(values, one, name),
             cmap=colours,
             rasterized=values.size > _MOST_VECTOR,
         )
-        bar = axes.get_figure(root=True).colorbar(mesh, ax=axes)
+        bar = axes.figure.colorbar(mesh, ax=axes)
         bar.set_label(axis_label(one, name))
         step_axis(axes, [one], dim)
         _layer_ticks(axes, depth, names, relative=relative)

@@ -2,6 +2,7 @@
 
 from neurocollapse.tracking.alarm import Alarm, AlarmWarning
 from neurocollapse.tracking.check import Checks, Finding, check
+from neurocollapse.tracking.checkpoints import track_checkpoints
 from neurocollapse.tracking.condition import Condition
 from neurocollapse.tracking.records import TrackingError
 from neurocollapse.tracking.tracker import FeatureTracker, track
@@ -16,4 +17,5 @@ __all__ = [
     "TrackingError",
     "check",
     "track",
+    "track_checkpoints",
 ]

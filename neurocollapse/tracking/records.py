@@ -34,8 +34,8 @@ class Records:
         """The last step, None without any."""
         return self.steps[-1] if self.steps else None
 
-    def add(self, step: float, dataset: xr.Dataset, scalars: Mapping[str, float]) -> None:
-        """Add what was measured at a step, behind all others.
+    def add(self, step: float, dataset: xr.Dataset, scalars: Mapping[str, float], about: Mapping[str, str]) -> None:
+        """Add what was measured at a step, behind all others, with numbers and texts that stand beside.
 
         Raises
         ------
@@ -52,8 +52,8 @@ class Records:
             _check_alike(self._first, dataset, step)
         self.steps.append(step)
         values = {str(name): one.values for name, one in dataset.data_vars.items()}
-        about = {name: dataset.attrs[name] for name in PER_STEP if name in dataset.attrs}
-        self._rows.append({"values": values, "about": about, "scalars": dict(scalars)})
+        texts = {name: dataset.attrs[name] for name in PER_STEP if name in dataset.attrs} | dict(about)
+        self._rows.append({"values": values, "about": texts, "scalars": dict(scalars)})
 
     def cut(self, step: float) -> None:
         """Drop the records at this step and later."""
@@ -84,10 +84,12 @@ class Records:
             variables[name] = ("step", values, {"long_name": name.replace("_", " "), "units": "1"})
         about = {
             name: ("step", [row["about"].get(name, "") for row in rows])
-            for name in PER_STEP
-            if any(name in row["about"] for row in rows)
+            for name in dict.fromkeys(name for row in rows for name in row["about"])
         }
-        attributes = {**first.attrs, **rows[-1]["about"]}
+        attributes = {
+            **first.attrs,
+            **{name: rows[-1]["about"][name] for name in PER_STEP if name in rows[-1]["about"]},
+        }
         found = xr.Dataset(variables, dict(first.coords) | about | {"step": self.steps[start:]}, attributes)
         found["step"].attrs["long_name"] = "step"
         return found
@@ -96,16 +98,16 @@ class Records:
     def of(cls, dataset: xr.Dataset) -> "Records":
         """The records that a dataset along `step` was made of."""
         found = cls()
-        per_step = [name for name in PER_STEP if name in dataset.coords]
+        texts = [str(name) for name, one in dataset.coords.items() if one.dims == ("step",) and name != "step"]
         scalars = [
             str(name) for name, one in dataset.data_vars.items() if one.dims == ("step",) and not _is_quantity(one)
         ]
         for at, step in enumerate(dataset["step"].values.tolist()):
             row = dataset.isel(step=at).drop_vars("step")
-            about = {name: row[name].item() for name in per_step}
+            about = {name: row[name].item() for name in texts}
             numbers = {name: row[name].item() for name in scalars}
-            measured = row.drop_vars([*per_step, *scalars]).assign_attrs(about)
-            found.add(step, measured, {name: value for name, value in numbers.items() if not np.isnan(value)})
+            measured = row.drop_vars([*texts, *scalars])
+            found.add(step, measured, {name: value for name, value in numbers.items() if not np.isnan(value)}, about)
         return found
 
 

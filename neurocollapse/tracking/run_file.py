@@ -123,5 +123,6 @@ def _adds(run: xr.Dataset, shown: xr.Dataset) -> bool:
         and steps.dtype == before.dtype
         and {name: one.dtype for name, one in run.data_vars.items()}
         == {name: one.dtype for name, one in shown.data_vars.items()}
+        and set(run.coords) == set(shown.coords)
         and list(run.attrs) == list(shown.attrs)
     )

@@ -32,6 +32,10 @@ class FeatureTracker:
 
     Attributes
     ----------
+    model : torch.nn.Module
+        What is measured; another network of the same layers may take its place.
+    about : dict of str to str
+        Texts that stand beside the next records along `step`, such as the name of a checkpoint.
     should_stop : bool
         Whether an alarm with action "stop" has gone off.
     seconds : float
@@ -54,6 +58,7 @@ class FeatureTracker:
             raise TypeError(f"`log` must be a function of numbers by name and the step, got {type(log).__name__}")
         self.model, self.loader, self.log = model, loader, log
         self.alarms = tuple(Alarm(one) if isinstance(one, str) else one for one in _listed(alarms))
+        self.about: dict[str, str] = {}
         self.should_stop = False
         self._rhythm = Rhythm(every)
         self._progress = progress
@@ -68,6 +73,11 @@ class FeatureTracker:
     def seconds(self) -> float:
         """What recording has cost so far."""
         return self._rhythm.spent
+
+    @property
+    def num_records(self) -> int:
+        """How many records there are, those of a continued file among them."""
+        return len(self._records.steps)
 
     def record(self, step: float, **scalars: float) -> bool:
         """Measure the network at a step, if it is one of those wanted, and say whether it was.
@@ -96,7 +106,7 @@ class FeatureTracker:
         start = time.monotonic()
         with untouched_random_states(self.model, self.loader):
             dataset = analyze(self.model, self.loader, progress=False, **self._options)
-        self._records.add(step, dataset, numbers)
+        self._records.add(step, dataset, numbers, self.about)
         if self._file is not None:
             self._file.write(self._records)
         self._count(time.monotonic() - start)
@@ -123,7 +133,7 @@ class FeatureTracker:
 
     def __repr__(self) -> str:
         where = "memory" if self._file is None else visible(self._file.path)
-        count = len(self._records.steps)
+        count = self.num_records
         return f"FeatureTracker({count} record{'s' * (count != 1)} of {type(self.model).__name__}, in {where})"
 
     def _is_due(self, step: float) -> bool:

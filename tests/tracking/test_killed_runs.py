@@ -63,6 +63,7 @@ def test_a_killed_run_keeps_what_is_finished_and_goes_on(tmp_path: Path, unbroke
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # each of the fifty runs imports torch
 def test_fifty_kills_at_random_moments(tmp_path: Path, unbroken: xr.Dataset) -> None:
     generator = random.Random(0)
     check_kills(tmp_path / "run.nc", [generator.uniform(0.0, 0.6) for _ in range(50)], unbroken)
