@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from neurocollapse import plots as plot
     from neurocollapse.data import labels
     from neurocollapse.experiments import experiment
+    from neurocollapse.tracking import callbacks
 
 __version__ = version("neurocollapse")
 
@@ -82,6 +83,7 @@ __all__ = [
     "Verdict",
     "Verification",
     "analyze",
+    "callbacks",
     "capture",
     "check",
     "collect",
@@ -106,16 +108,20 @@ _PACKAGES = (
     *("statistics", "theory", "tracking", "train"),
 )
 """What can be reached as an attribute, and is imported when it first is."""
+_NAMED = {
+    "callbacks": "neurocollapse.tracking.callbacks",
+    "labels": "neurocollapse.data.labels",
+    "plot": "neurocollapse.plots",
+}
+"""Modules that users know by a shorter name."""
 
 
 def __getattr__(name: str) -> Any:
     """Load what is slow to import when it is first used: matplotlib alone would double the time of the import."""
-    if name == "plot":
-        return import_module("neurocollapse.plots")
     if name == "experiment":
         return import_module("neurocollapse.experiments").experiment
-    if name == "labels":
-        return import_module("neurocollapse.data.labels")
+    if name in _NAMED:
+        return import_module(_NAMED[name])
     if name in _PACKAGES:
         return import_module(f"neurocollapse.{name}")
     raise AttributeError(f"module 'neurocollapse' has no attribute {name!r}")
