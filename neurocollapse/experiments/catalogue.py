@@ -8,6 +8,7 @@ from typing import Any
 import xarray as xr
 
 from neurocollapse.experiments.adapters.deep_lora import EXPERIMENT as DEEP_LORA
+from neurocollapse.experiments.classifiers.balance_collapse import EXPERIMENT as BALANCE_COLLAPSE
 from neurocollapse.experiments.classifiers.data_separation_law import EXPERIMENT as DATA_SEPARATION_LAW
 from neurocollapse.experiments.classifiers.depth_role import EXPERIMENT as DEPTH_ROLE
 from neurocollapse.experiments.classifiers.feature_pictures import EXPERIMENT as FEATURE_PICTURES
@@ -35,7 +36,15 @@ from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.support.checks import shown
 from neurocollapse.support.names import did_you_mean
 
-_CLASSIFIERS = (HYBRID_VS_MLP, FEATURE_PICTURES, DATA_SEPARATION_LAW, DEPTH_ROLE, PENULTIMATE_SVD, MARGIN_FACTORS)
+_CLASSIFIERS = (
+    HYBRID_VS_MLP,
+    FEATURE_PICTURES,
+    DATA_SEPARATION_LAW,
+    DEPTH_ROLE,
+    PENULTIMATE_SVD,
+    MARGIN_FACTORS,
+    BALANCE_COLLAPSE,
+)
 _COLLAPSE = (DEPTH, SCALE, INIT, TRADEOFF, PROGRESSIVE_THEOREM, ASSUMPTION_CHECKS)
 _PARSIMONY = (EVOLUTION, NONWHITENED, OPTIMIZERS, SMOOTH_MLP)
 _RECOVERY = (

@@ -1,7 +1,7 @@
 """Perceptrons with nonlinear and linear hidden layers, trained as a setting says."""
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -36,19 +36,56 @@ class Training(Protocol):
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """A `Training` of its own, for settings that train several networks differently."""
+
+    width: int
+    init_scale: float
+    epochs: int
+    batch_size: int
+    optimizer: str
+    learning_rate: float
+    weight_decay: float
+    loss: str
+    seed: int
+
+    @classmethod
+    def of(cls, setting: Any, **own: Any) -> "Recipe":
+        """What a setting says, and what is this network's own."""
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: own[name] if name in own else getattr(setting, name) for name in names})
+
+
+@dataclass(frozen=True)
 class Perceptron:
-    """A network to train: its name, its hidden layers of either kind, and the factor behind its head."""
+    """A network to train.
+
+    Attributes
+    ----------
+    name
+        Of its checkpoint, too.
+    num_nonlinear, num_linear
+        Hidden layers of either kind.
+    output_scale
+        The factor behind its head.
+    bias
+        Whether its linear layers, the head included, have biases.
+    init
+        "orth", "norm" or "unif", as `init_weights` takes it.
+    """
 
     name: str
     num_nonlinear: int
     num_linear: int
     output_scale: float = 1.0
+    bias: bool = False
+    init: str = "orth"
 
 
 def train_perceptron(
     network: Perceptron, setting: Training, samples: Labelled, workplace: Workplace
 ) -> tuple[HybridMLP, History]:
-    """The network, trained with orthogonal initial weights and a cosine schedule; goes on from what is finished."""
+    """The network, trained with a cosine schedule; goes on from what is finished."""
     with torch.random.fork_rng(devices=[]):  # constructing draws weights that are drawn anew below
         model = HybridMLP(
             samples[0][0].numel(),
@@ -56,8 +93,9 @@ def train_perceptron(
             len(samples.classes),
             num_nonlinear=network.num_nonlinear,
             num_linear=network.num_linear,
+            bias=network.bias,
         )
-    init_weights(model, "orth", setting.init_scale, seed=setting.seed)
+    init_weights(model, network.init, setting.init_scale, seed=setting.seed)
     if network.output_scale != 1.0:
         model.add_module("head", nn.Sequential(model.head, Scale(network.output_scale)))
     history = fit(
