@@ -107,11 +107,11 @@ def verify(
             raise ValueError("`labels` may be left out only for a module and a loader of pairs (inputs, labels)")
         streamed, tail = streamed_tail(model, inputs, output_scale=output_scale)
         return _without_tail(tail) if streamed is None else _of_problem(streamed, tail.names, options, tail)
+    inputs, labels = tensor("inputs", inputs), tensor("labels", labels)
     if not isinstance(model, nn.Module):
         problem = LinearProblem.of(model, inputs, labels, output_scale=output_scale)
         names = tuple(f"W_{layer}" for layer in range(1, problem.depth + 1))
         return _of_problem(problem, names, options)
-    inputs, labels = tensor("inputs", inputs), tensor("labels", labels)
     check_inputs(inputs)
     check_labels(labels, len(inputs))
     tail = linear_tail(model, inputs, labels)
