@@ -12,6 +12,10 @@ BLOCK_ROWS = 512
 """Rows of the Gram matrix formed at a time: with 60,000 samples all of it would take 29 GB."""
 
 
+SQUARABLE = 1e-145
+"""Largest entry of a matrix below which its square loses digits to underflow."""
+
+
 @dataclass(frozen=True)
 class Assumption:
     """One assumption of a theorem, as measured.
@@ -51,8 +55,8 @@ class Balance(NamedTuple):
     """How far neighbouring layers are from balanced.
 
     interior: one norm ‖W_{l+1}ᵀW_{l+1} − W_lW_lᵀ‖ for l = 1 … L−2; last: the same for l = L−1 (δ, δ₂). last_excess: δ⁺,
-    what W_L does not read of W_{L−1}, λ_max(W_{L−1}W_{L−1}ᵀ − W_LᵀW_L) or 0, at most, within rounding. differences: the
-    matrices themselves.
+    what W_L does not read of W_{L−1}, λ_max(W_{L−1}W_{L−1}ᵀ − W_LᵀW_L) or 0, at most, within rounding; NaN where the
+    squares underflow. differences: the matrices themselves.
     """
 
     interior_frobenius: tuple[float, ...]
@@ -130,6 +134,8 @@ def balance(weights: Sequence[Tensor], grams: Sequence[Tensor] | None = None) ->
     spectral = [float(one.abs().max()) for one in values]
     rounding = len(values[-1]) * torch.finfo(torch.float64).eps * spectral[-1]
     excess = max(0.0, rounding - float(values[-1].min()))
+    if float(weights[-2].abs().max()) < SQUARABLE and bool(weights[-2].any()):
+        excess = math.nan
     return Balance(tuple(frobenius[:-1]), tuple(spectral[:-1]), frobenius[-1], spectral[-1], excess, differences)
 
 

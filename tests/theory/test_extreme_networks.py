@@ -88,6 +88,14 @@ def test_the_number_that_cannot_be_represented_is_named(weights: list[Tensor], n
     np.testing.assert_allclose(verification.to_dataset()["decay_ratio"][1:], 1.0, rtol=1e-12)
 
 
+def test_an_imbalance_that_underflows_is_named() -> None:
+    weights, inputs, labels = draw_network(1320)
+    verification = verify(weights, inputs, labels)
+    assert float(weights[0].abs().max()) < 1e-300
+    assert verification.theorems["balance"].status == "assumptions unmet"
+    assert "beyond the range of float64" in verification.assumptions["last_layer_excess"].meaning
+
+
 @pytest.mark.parametrize("scale", [1e-200, 1e-20, 3.0, 1e20, 1e200])
 def test_measurements_do_not_see_the_scale_of_a_layer(scale: float) -> None:
     generator = torch.Generator().manual_seed(0)
