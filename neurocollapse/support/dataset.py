@@ -5,8 +5,12 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
+from neurocollapse.support.text import visible
+
 INNER: Final = frozenset({"layer", "layer_", "class", "class_", "pair", "component", "feature", "side", "edge"})
 """Dimensions of a single measurement, never in front of its layers."""
+LONGEST: Final = 10_000
+"""Characters of a name that are kept."""
 APART: Final = ("model", "run", "network")
 """Dimensions in front along which nothing progresses, so that their entries are networks of their own."""
 
@@ -116,9 +120,9 @@ def limit(dataset: xr.Dataset, name: str) -> float:
 
 
 def labels(dataset: xr.Dataset, dim: str) -> list[str]:
-    """Names of the entries along a dimension, or their positions."""
+    """Names of the entries along a dimension, or their positions; what no font has a shape for is written out."""
     values = _coordinate(dataset, dim)
-    return [f"{value:g}" if values.dtype.kind == "f" else str(value) for value in values]
+    return [f"{value:g}" if values.dtype.kind == "f" else visible(value, most=LONGEST) for value in values]
 
 
 def layer_names(dataset: xr.Dataset) -> list[str]:
@@ -129,7 +133,7 @@ def layer_names(dataset: xr.Dataset) -> list[str]:
 def class_names(dataset: xr.Dataset) -> list[str]:
     """Names of the classes, or their numbers."""
     if "class_name" in dataset.coords and dataset["class_name"].dims == ("class",):
-        return [str(value) for value in dataset["class_name"].values]
+        return [visible(value, most=LONGEST) for value in dataset["class_name"].values]
     return labels(dataset, "class") if "class" in dataset.dims else []
 
 
