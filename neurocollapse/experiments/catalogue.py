@@ -15,6 +15,7 @@ from neurocollapse.experiments.classifiers.feature_pictures import EXPERIMENT as
 from neurocollapse.experiments.classifiers.hybrid_vs_mlp import EXPERIMENT as HYBRID_VS_MLP
 from neurocollapse.experiments.classifiers.margin_factors import EXPERIMENT as MARGIN_FACTORS
 from neurocollapse.experiments.classifiers.penultimate_svd import EXPERIMENT as PENULTIMATE_SVD
+from neurocollapse.experiments.classifiers.tail_shape import EXPERIMENT as TAIL_SHAPE
 from neurocollapse.experiments.collapse.assumption_checks import EXPERIMENT as ASSUMPTION_CHECKS
 from neurocollapse.experiments.collapse.decay import DEPTH, INIT, SCALE, TRADEOFF
 from neurocollapse.experiments.collapse.progressive_theorem import EXPERIMENT as PROGRESSIVE_THEOREM
@@ -44,6 +45,7 @@ _CLASSIFIERS = (
     PENULTIMATE_SVD,
     MARGIN_FACTORS,
     BALANCE_COLLAPSE,
+    TAIL_SHAPE,
 )
 _COLLAPSE = (DEPTH, SCALE, INIT, TRADEOFF, PROGRESSIVE_THEOREM, ASSUMPTION_CHECKS)
 _PARSIMONY = (EVOLUTION, NONWHITENED, OPTIMIZERS, SMOOTH_MLP)
