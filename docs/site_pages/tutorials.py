@@ -15,6 +15,7 @@ READING_ORDER = (
     "separate_and_compress",
     "hybrid_against_nonlinear",
     "verify_the_theorem",
+    "what_is_proved",
     "law_of_parsimony",
     "initialisation_and_depth",
     "your_own_checkpoint",

@@ -44,6 +44,7 @@ def test_the_expected_notebooks_are_there() -> None:
         "low_rank_layers",
         "separate_and_compress",
         "verify_the_theorem",
+        "what_is_proved",
         "your_own_checkpoint",
     }
 
