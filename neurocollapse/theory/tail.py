@@ -68,10 +68,13 @@ def linear_tail(model: nn.Module, inputs: Tensor, labels: Tensor, num_classes: i
     with in_mode(model), torch.no_grad(), warnings.catch_warnings():
         # A layer that never runs, or gives no features, is no part of the run.
         warnings.filterwarnings("ignore", "no features of", CaptureWarning)
-        with watch.recorder:
-            for chunk, expected in zip(inputs.split(CHUNK), labels.cpu().split(CHUNK), strict=True):
-                given = chunk.to(reference.device)
-                watch.run(given.to(reference.dtype) if given.is_floating_point() else given, expected)
+        try:
+            with watch.recorder:
+                for chunk, expected in zip(inputs.split(CHUNK), labels.cpu().split(CHUNK), strict=True):
+                    given = chunk.to(reference.device)
+                    watch.run(given.to(reference.dtype) if given.is_floating_point() else given, expected)
+        finally:
+            watch.recorder.close()  # where an interrupt has kept the recorder's block from doing it
         one = inputs[:1].to(reference.device)
         sample = one.to(reference.dtype) if one.is_floating_point() else one
         folding = Folding(watch.recorder.model, sample, _matrix)
