@@ -141,7 +141,8 @@ def test_variables_say_what_they_are(outcome: Outcome) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("tails", (1, 2), "`tails` must be numbers of linear layers from 2 on, got"),
+        ("tails", (1, 2), "`tails` must be numbers of linear layers from 2 on, each once, got"),
+        ("tails", (3, 3), "`tails` must be numbers of linear layers from 2 on, each once, got"),
         ("weight_decays", (1e-3,), "`weight_decays` must be two or more, ascending, got"),
         ("weight_decays", (1e-3, 0.0), "`weight_decays` must be two or more, ascending, got"),
     ],

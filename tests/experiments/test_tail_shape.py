@@ -160,9 +160,10 @@ def test_variables_say_what_they_are(outcome: Outcome) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("losses", ("hinge",), "`losses` must be some of mse, cross_entropy, got hinge"),
-        ("inits", (), "`inits` must be some of orth, norm, got none"),
-        ("biases", ("some",), "`biases` must be some of without, with, got some"),
+        ("losses", ("hinge",), "`losses` must be some of mse, cross_entropy, each once, got hinge"),
+        ("inits", (), "`inits` must be some of orth, norm, each once, got none"),
+        ("losses", ("mse", "mse"), "`losses` must be some of mse, cross_entropy, each once, got mse, mse"),
+        ("biases", ("some",), "`biases` must be some of without, with, each once, got some"),
         ("num_linear", 1, "`num_nonlinear` must be at least 1 and `num_linear` 2"),
     ],
 )

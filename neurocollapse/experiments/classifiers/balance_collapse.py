@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import xarray as xr
 
@@ -77,8 +78,8 @@ class BalanceCollapse:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.tails or min(self.tails) < 2:
-            raise ValueError(f"`tails` must be numbers of linear layers from 2 on, got {self.tails}")
+        if not self.tails or min(self.tails) < 2 or len(set(self.tails)) < len(self.tails):
+            raise ValueError(f"`tails` must be numbers of linear layers from 2 on, each once, got {self.tails}")
         if len(self.weight_decays) < 2 or list(self.weight_decays) != sorted(set(self.weight_decays)):
             raise ValueError(f"`weight_decays` must be two or more, ascending, got {self.weight_decays}")
 
@@ -98,7 +99,7 @@ def balance_collapse(setting: BalanceCollapse, workplace: Workplace) -> xr.Datas
     """
     found = [
         [
-            workplace.part(f"{tail}-{decay:g}", partial(_measured, tail, decay, setting, workplace))
+            workplace.part(f"{tail}-{decay}", partial(_measured, tail, decay, setting, workplace))
             for decay in setting.weight_decays
         ]
         for tail in setting.tails
@@ -146,12 +147,12 @@ def _claims_of(networks: xr.Dataset, biased: bool) -> list[Verdict]:
 def _measured(tail: int, decay: float, setting: BalanceCollapse, workplace: Workplace) -> xr.Dataset:
     """Train one network and verify the layers it ends with."""
     samples = workplace.samples(setting.data)
-    network = Perceptron(f"{tail}-{decay:g}", setting.num_nonlinear, tail - 1, bias=setting.bias)
+    network = Perceptron(f"{tail}-{decay}", setting.num_nonlinear, tail - 1, bias=setting.bias)
     model, _ = train_perceptron(network, Recipe.of(setting, weight_decay=decay), samples, workplace)
     verification = verify(model, samples.loader(500))
     table = verification.dataset
     last = table.isel(layer=-1)
-    numbers = {
+    numbers: dict[str, Any] = {
         "last_compression": last["compression"],
         "last_bound": last["balance_upper"],
         "floor": last["compression_floor"],

@@ -97,10 +97,10 @@ class TailShape:
 
     def __post_init__(self) -> None:
         for name, known in (("losses", LOSSES), ("inits", INITS), ("biases", BIASES)):
-            unknown = [value for value in getattr(self, name) if value not in known]
-            if unknown or not getattr(self, name):
-                found = ", ".join(map(str, unknown)) or "none"
-                raise ValueError(f"`{name}` must be some of {', '.join(known)}, got {found}")
+            chosen = getattr(self, name)
+            if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(known):
+                found = ", ".join(map(str, chosen)) or "none"
+                raise ValueError(f"`{name}` must be some of {', '.join(known)}, each once, got {found}")
         if self.num_nonlinear < 1 or self.num_linear < 2:
             raise ValueError(
                 f"`num_nonlinear` must be at least 1 and `num_linear` 2, for two steps to compare, got "
@@ -126,11 +126,8 @@ def tail_shape(setting: TailShape, workplace: Workplace) -> xr.Dataset:
     names = [f"{LOSSES[loss]}, {INITS[init]}{BIASES[bias]}" for loss, init, bias in kinds]
     found = [workplace.part("-".join(kind), partial(_measured, *kind, setting, workplace)) for kind in kinds]
     dataset = xr.concat(found, dim="network", combine_attrs="drop_conflicts")
-    coordinates = {
-        name: ("network", list(values))
-        for name, values in zip(("loss", "init", "bias"), zip(*kinds, strict=True), strict=True)
-    }
-    return dataset.assign_coords(network=names, **coordinates)
+    losses, inits, biases = (("network", list(values)) for values in zip(*kinds, strict=True))
+    return dataset.assign_coords(network=names, loss=losses, init=inits, bias=biases)
 
 
 def claims(dataset: xr.Dataset) -> list[Verdict]:
