@@ -90,7 +90,7 @@ def test_gain_of_the_invisible_part_is_that_of_the_features_themselves() -> None
         ("certified_lower", 2, 1e3, "certified band"),
         ("compression_visible", 2, 0.5, "linear layer on, least"),
         ("compression_visible", 4, 2.0, "linear layer on, largest"),
-        ("invisible_gain", 2, 1.5, "largest over least"),
+        ("invisible_gain", 2, 1.5, "deviation from its mean"),
         ("decay_ratio", 4, 0.01, "ln D bends"),
         ("compression_law", 2, 2.0, "floor + transient"),
         ("split_upper", 2, 2.0, "16 bands explain"),
