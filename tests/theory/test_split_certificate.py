@@ -32,7 +32,7 @@ def draw(seed: int, *, scales: float = 20.0, repeated: bool = False) -> Network:
 
     K, L = whole(2, 5), whole(2, 6)
     widths, samples = [whole(K + 1, 18) for _ in range(L)] + [K], K * whole(2, 10)
-    weights, biases = [], []
+    weights, biases, reached = [], [], 1.0
     for fan_in, fan_out in itertools.pairwise(widths):
         weight = torch.randn(fan_out, fan_in, generator=generator).double()
         if repeated:
@@ -40,8 +40,9 @@ def draw(seed: int, *, scales: float = 20.0, repeated: bool = False) -> Network:
             weight = left @ right
         size = 10 ** (scales * (2 * float(torch.rand(1, generator=generator)) - 1))
         weights.append(size * weight)
-        # Beside weights of 1e-20, biases of 1 would leave the naive measurement nothing but rounding.
-        biases.append(torch.randn(fan_out, generator=generator).double() * (seed % 2 if scales <= 1 else 0))
+        # As large as the features: larger ones would leave the naive measurement nothing but rounding.
+        reached *= size
+        biases.append(seed % 2 * reached * torch.randn(fan_out, generator=generator).double())
     return weights, biases, torch.randn(samples, widths[0], generator=generator).double(), torch.arange(samples) % K
 
 
