@@ -16,6 +16,7 @@ from neurocollapse.metrics.catalogue import QUANTITIES, chosen_quantities
 from neurocollapse.passes.analyze import analyze
 from neurocollapse.passes.collect import collect
 from neurocollapse.support.dataset import layer_names
+from neurocollapse.support.quiet import without_warnings
 from neurocollapse.support.text import visible
 from neurocollapse.tracking.alarm import Alarm
 from neurocollapse.tracking.records import Records
@@ -170,7 +171,8 @@ class FeatureTracker:
         for alarm in self.alarms:
             alarm.condition.check_quantity(names)
         known = {name: given[name] for name in _OF_LAYERS if name in given}
-        with untouched_random_states(self.model, self.loader):
+        # Which layers there are is known from a batch; what is to be said of its numbers is said of all batches' later
+        with untouched_random_states(self.model, self.loader), without_warnings(UserWarning):
             first = next(iter(self.loader), None)
             layers = list(collect(self.model, [first], progress=False, **known)) if first is not None else []
         for alarm in self.alarms:
