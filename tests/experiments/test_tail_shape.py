@@ -80,6 +80,19 @@ def test_gain_of_the_invisible_part_is_that_of_the_features_themselves() -> None
     )
 
 
+def test_networks_have_the_biases_and_the_start_that_their_names_say() -> None:
+    samples, recipe = QUIET.samples("digits"), Recipe.of(dataclasses.replace(TINY, epochs=0), loss="mse")
+    plain, other = (
+        train_perceptron(one, recipe, samples, QUIET)[0]
+        for one in (Perceptron("", 2, 4), Perceptron("", 2, 4, bias=True, init="norm"))
+    )
+    assert [model.head.bias is not None for model in (plain, other)] == [False, True]
+    grams = [model.layers[3].weight.detach() @ model.layers[3].weight.detach().T for model in (plain, other)]
+    off = [float((gram / TINY.init_scale**2 - torch.eye(TINY.width)).abs().max()) for gram in grams]
+    assert off[0] < 1e-5  # rounding of float32
+    assert off[1] > 0.1
+
+
 # Every claim fails on a dataset on which it is wrong.
 
 
@@ -145,6 +158,7 @@ def test_figure_and_claims_come_from_the_file_alone(outcome: Outcome, tmp_path) 
     assert again.verdicts == outcome.verdicts
     figure = again.figure()
     assert [axes.get_xlabel() for axes in figure.axes] == [f"layer of {PLAIN}", f"layer of {BIASED}"]
+    assert [axes.get_legend() is not None for axes in figure.axes] == [True, False]
     for axes, name in zip(figure.axes, (PLAIN, BIASED), strict=True):
         drawn = [np.asarray(line.get_ydata()) for line in axes.lines]
         for shown in ("compression", "compression_floor", "compression_law"):
