@@ -111,7 +111,7 @@ def analyze(
         chosen.require("features", probing is not None)
         if probes is not False:
             chosen = chosen.including("probes", "rank")
-        if uncertainty:
+        if flag("uncertainty", uncertainty):
             chosen = chosen.including("unbiased", "uncertainty")
         sink = MomentSink(**{name: options.pop(name) for name in _MOMENT_OPTIONS if name in options})
         second = SecondPass(chosen, probing, weighting, sink)

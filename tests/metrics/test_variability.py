@@ -174,5 +174,5 @@ def test_without_the_scatter_matrix_the_error_says_how_to_get_it() -> None:
 @pytest.mark.parametrize("moments", [ClassMoments.empty(2, 3), ClassMoments.from_features(*unbalanced())])
 @pytest.mark.parametrize("measure", [between_trace, between_class_covariance])
 def test_an_unknown_weighting_is_refused(measure: Any, moments: ClassMoments) -> None:
-    with pytest.raises(ValueError, match='`weighting` must be "equal" or "frequency", got \'balanced\''):
+    with pytest.raises(ValueError, match="`weighting` must be one of 'equal', 'frequency', got 'balanced'"):
         measure(moments, weighting="balanced")

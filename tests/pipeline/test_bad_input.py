@@ -281,8 +281,8 @@ BAD: dict[str, tuple[Callable[[SimpleNamespace], Any], type[BaseException], str]
     "save over a folder": (lambda c: nc.save(c.dataset, c.tmp / "empty"), nc.ResultFileError, r"cannot write .*empty"),
     "save what NetCDF cannot hold": (
         lambda c: nc.save(c.dataset.assign_attrs(model={}), c.tmp / "a.nc"),
-        TypeError,
-        r"attr 'model'",
+        nc.ResultFileError,
+        r"cannot be kept in a NetCDF file: .*attr 'model'",
     ),
     # Data and models by name
     "data misspelt": (lambda c: data.open("digts"), DataError, r"did you mean 'digits'\?"),

@@ -324,7 +324,7 @@ def padded(num_batches: int, where: list[int]) -> list[dict[str, Tensor]]:
 def test_padding_in_any_batch_is_left_out(where: list[int], tmp_path: Path) -> None:
     model, loader = Tagger().double(), padded(4, where)
     dataset = nc.analyze(model, loader, resume=tmp_path / "state", precision="double")
-    assert dataset.attrs["warnings"] == "[]"
+    assert "padd" not in dataset.attrs["warnings"]
     again = nc.analyze(model, loader, resume=tmp_path / "state", precision="double")
     assert again.drop_attrs().equals(dataset.drop_attrs())
     single = [

@@ -282,7 +282,7 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         ValueError,
         r"`probes` must be False, True or one of 'logistic', 'mse', got",
     ),
-    "probes is a number": ({"probes": 1}, ValueError, r"`probes` must be False, True or one of"),
+    "probes is a number": ({"probes": 1}, TypeError, r"`probes` must be True or False, got 1"),
     "test loader is empty": ({"test_loader": []}, ValueError, r"`test_loader`: the loader gave no samples"),
     "several processes": ({"distributed": True}, ValueError, r"`probes` work in one process"),
 }
