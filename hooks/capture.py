@@ -13,6 +13,7 @@ from neurocollapse.hooks.plan import Site, SiteKey
 from neurocollapse.hooks.pool import Pool
 from neurocollapse.hooks.recorder import Recorder
 from neurocollapse.hooks.sites import Calls
+from neurocollapse.support.checks import flag
 from neurocollapse.support.table import html_table
 
 
@@ -105,6 +106,7 @@ def capture(
     calls: Calls = "all",
     output: Path | Mapping[str, Path] | None = None,
     mask: str | Literal[False] | None = None,
+    stop: bool = False,
 ) -> Iterator[Features]:
     """Capture features of chosen layers while your own code runs the model.
 
@@ -129,6 +131,10 @@ def capture(
     mask : str or False, optional
         Argument of the model that says which positions are real (1) and which padding (0): every pooling looks at real
         ones only, and padding gets no rows. Default: `attention_mask`, where the model is given one; False for none.
+    stop : bool, default False
+        End the forward pass behind the last of these layers: what comes after it is not computed, and the model returns
+        None. The first call, which shows what there is, runs to its end. Further calls of these layers are not seen
+        where they come later than in the first one; forward hooks of the modules that hold the last layer do not run.
 
     Yields
     ------
@@ -145,7 +151,9 @@ def capture(
     CallCountError
         If a module chosen by name is called more or less often than in the first call of the model.
     CaptureError
-        If another thread captures features of the model, or of a part of it.
+        If another thread captures features of the model, or of a part of it; with `stop`, if its forward pass has to
+        run to its end: with calls="last", activation checkpointing, sharded or offloaded weights, in
+        DistributedDataParallel in training mode, hooks with always_call=True, or where the model catches BaseException.
 
     Examples
     --------
@@ -155,7 +163,7 @@ def capture(
     >>> {name: tuple(value.shape) for name, value in features.items()}
     {'1': (3, 8), '2@in': (3, 8)}
     """
-    features = Features(model, layers, pool=pool, calls=calls, output=output, mask=mask)
+    features = Features(model, layers, pool=pool, calls=calls, output=output, mask=mask, halt=flag("stop", stop))
     try:
         with features._recorder:
             yield features

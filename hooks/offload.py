@@ -17,6 +17,11 @@ def execution_device(model: nn.Module) -> torch.device | None:
     return None
 
 
+def offloads(model: nn.Module) -> bool:
+    """Tell whether the weights of any module are taken away again behind its forward."""
+    return any(getattr(hook, "offload", False) for module in model.modules() for hook in _hooks(module))
+
+
 def loaded(module: nn.Module, name: str, tensor: Tensor) -> Tensor:
     """Return a parameter or buffer of a module with its numbers, wherever they are kept.
 

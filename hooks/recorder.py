@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from neurocollapse.hooks.audit import refuse_script_modules
 from neurocollapse.hooks.eager import outside_autocast, unfuse
 from neurocollapse.hooks.errors import CaptureError, CaptureWarning
+from neurocollapse.hooks.halt import Halt, cannot_halt, refuse_halted
 from neurocollapse.hooks.handlers import (
     AbortHook,
     EndHook,
@@ -71,6 +72,8 @@ class Recorder:
     mask : str or False, optional
         Argument of the model that says which positions are real. Default: `attention_mask`, where it has that; False
         for none.
+    halt : bool, default False
+        End every forward pass but the first behind the last site; the model then returns None.
     sink : callable
         Receives (SiteKey, features, Positions).
 
@@ -97,6 +100,7 @@ class Recorder:
         output: Path | Mapping[str, Path] | None = None,
         calls: Calls = "all",
         mask: str | Literal[False] | None = None,
+        halt: bool = False,
         sink: Receiver,
     ) -> None:
         if not isinstance(model, nn.Module):
@@ -110,6 +114,9 @@ class Recorder:
         modules = dict(named_modules(self.model))
         self._layers = Sites(self.model, modules, self.taps, readings(self.taps, pool, output), calls)
         self._sink = sink
+        if halt and calls == "last":
+            raise cannot_halt('calls="last" knows which call is the last one only behind it')
+        self._halt = Halt(model, self.model) if halt else None
         self._mask_name = _checked_name(mask)
         self._compiled = is_compiled(model)
         self._undo, self._hints = Undo(), Undo()
@@ -124,6 +131,7 @@ class Recorder:
             raise CaptureError("this Recorder is already recording; make one Recorder for each `with` block")
         try:
             claim(self._layers.modules.values(), self._undo)
+            refuse_halted(self._layers.modules.values())
             if self._compiled:
                 message = "the model is set up for torch.compile; it runs eagerly while its features are captured"
                 warnings.warn(message, CaptureWarning, stacklevel=2)
@@ -208,6 +216,8 @@ class Recorder:
         try:
             output = call(*args, **kwargs)
             if not self._num_passes:
+                if self._halt is not None:
+                    raise cannot_halt(f"{type(self.model).__name__}.__call__ passes by torch.nn.Module.__call__")
                 self.finish()
         finally:
             self._num_passes = None
@@ -231,7 +241,8 @@ class Recorder:
         self._open, self._announced = False, Forward()
         if not self._layers.is_settled:
             self._layers.fixed.stop()
-        for key, features, positions in self._layers.finish():
+        halted = self._halt is not None and self._halt.done
+        for key, features, positions in self._layers.finish(halted=halted):
             self._sink(key, features, positions)
         self._hints.close()
         if not self._root_seen:
@@ -265,6 +276,8 @@ class Recorder:
                 "test-time augmentation does, so that samples would count more than once; pass the model without it"
             )
         self._root_seen = True
+        if self._halt is not None:
+            self._halt.begin()
         self._restart()
         self._open = True
         if not self._layers.is_settled:
@@ -293,9 +306,19 @@ class Recorder:
             self._forget()
 
     def fire(self, index: int, value: Any) -> None:
-        """Hand the features of one call of one tap to the sink."""
+        """Hand the features of one call of one tap to the sink; end the forward pass if nothing else is wanted."""
         if self._ignores():
             return
+        if self._halt is None:
+            self._take(index, value)
+        elif not self._halt.done:  # the root's own hooks come behind a forward pass that has ended early
+            self._halt.check()
+            self._take(index, value)
+            if self._open and self._layers.is_complete and self.taps[index].module is not self.model:
+                self._halt.signal()
+
+    def _take(self, index: int, value: Any) -> None:
+        """Hand the features of one call of one tap to the sink."""
         forward = self._current if self._open else self._announced
         entry = self._layers.entry(index, value, forward)
         if entry is None:
@@ -330,6 +353,8 @@ class Recorder:
     def _place_hooks(self) -> None:
         """Put hooks on the root (around all else) and on the tapped modules."""
         root, undo, layers = self.model, self._undo, self._layers
+        if self._halt is not None:
+            self._halt.place(undo)
         place(StartHook(self), root, undo, before=True, with_kwargs=True)
         for index, tap in enumerate(self.taps):
             if layers.is_gone(index):

@@ -64,6 +64,8 @@ class Sites:
         self._sequence_first = any(map(is_sequence_first, self.modules.values()))
         self._expected: list[int] = []  # calls of each tap, once the first forward pass has ended
         self._wanted: list[int] = []  # the same, but 0 for a tap that is gone
+        self._needed: list[int] = []  # calls after which a tap has given all that it gives
+        self._waiting = 0  # taps that have not, in this forward pass
         self._entries: list[tuple[Entry | None, ...] | None] = []  # by tap and call; no calls of a tap that is gone
         self._described: dict[SiteKey, Site] | None = None
         self._news: dict[str, str] = {}
@@ -74,6 +76,11 @@ class Sites:
         """Whether a first forward pass has ended."""
         return bool(self._entries)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether every site has fired in this forward pass; never in the first one, which shows what there is."""
+        return self.is_settled and not self._waiting
+
     def is_gone(self, index: int) -> bool:
         """Whether a tap is known to give nothing."""
         return bool(self._entries) and self._entries[index] is None
@@ -82,6 +89,7 @@ class Sites:
         """Start a forward pass; forget what an unfinished first one has shown."""
         self.counts = [0] * len(self.taps)
         if self.is_settled:
+            self._waiting = sum(map(bool, self._needed))
             return
         self.proposed.restart()
         self._forgotten: set[SiteKey] = set()
@@ -100,6 +108,7 @@ class Sites:
             return None
         call = self.counts[index]
         self.counts[index] = call + 1
+        self._waiting -= call + 1 == self._needed[index]
         if call < len(entries):
             return entries[call]
         if self._calls != "first":
@@ -138,12 +147,16 @@ class Sites:
         self._gone[key.tap] = error
         self._plans = {site: plan for site, plan in self._plans.items() if site.tap != key.tap}
         self._entries[key.tap] = None
+        self._waiting -= self.counts[key.tap] < self._needed[key.tap]
+        self._needed[key.tap] = 0
         self._wanted[key.tap] = self.counts[key.tap] = 0
         self._described = None
         self._news[self.taps[key.tap].name] = str(error)
 
-    def finish(self) -> Iterable[tuple[SiteKey, Tensor, Positions]]:
+    def finish(self, *, halted: bool = False) -> Iterable[tuple[SiteKey, Tensor, Positions]]:
         """Audit a forward pass that has ended; what was held back in the first one, and is meant.
+
+        One that was halted behind its last site has no calls to audit.
 
         Raises
         ------
@@ -154,7 +167,7 @@ class Sites:
         """
         if not self._entries:
             return self._finish_first()
-        if self.counts != self._wanted:
+        if self.counts != self._wanted and not halted:
             for index, (count, wanted) in enumerate(zip(self.counts, self._wanted, strict=True)):
                 if count != wanted:
                     self.leave_out(SiteKey(index, 0), changed_count(self.taps[index], wanted, count))
@@ -255,6 +268,8 @@ class Sites:
         self._late = {} if all(tap.explicit for tap in self.taps) else made_late(self.model, self.modules)
         entries = [self._entries_of(index) for index in range(len(self.taps))]
         self._wanted = [0 if entry is None else count for entry, count in zip(entries, self._expected, strict=True)]
+        places = [[call for call, one in enumerate(entry or ()) if one is not None] for entry in entries]
+        self._needed = [calls[-1] + 1 if calls else 0 for calls in places]
         self._entries = entries  # comes last: from here on the first forward pass has ended
         if remark := self.proposed.remark:
             warnings.warn(f"'penultimate' is the model's output: {remark}", CaptureWarning, stacklevel=2)

@@ -13,6 +13,7 @@ from neurocollapse.cli.inputs import check_batch, check_folders, device_of, pair
 from neurocollapse.cli.options import (
     CheckpointOption,
     DataOption,
+    HaltOption,
     ImageSize,
     LimitOption,
     ModelClasses,
@@ -49,6 +50,7 @@ def analyze(
     pool: Annotated[PoolMode, typer.Option(help="How positions become one row a sample, or one row each.")] = "auto",
     calls: Annotated[Calls, typer.Option(help="Which calls of a module that is called several times.")] = "all",
     include_input: Annotated[bool, typer.Option(help="Count the network's input as layer 0.")] = False,
+    halt: HaltOption = False,
     num_classes: Annotated[
         int | None, typer.Option(min=1, max=MAX_CLASSES, help="Classes of the data. Default: what it says.")
     ] = None,
@@ -94,6 +96,7 @@ def analyze(
                 pool=pool,
                 calls=calls,
                 include_input=include_input,
+                halt=halt,
                 num_classes=num_classes,
                 mode=mode,
                 precision=precision,

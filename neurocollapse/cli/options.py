@@ -28,6 +28,7 @@ ImageSize = Annotated[
     int | None, typer.Option(min=1, help="Side to which the images of a folder are scaled and cropped.")
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of random weights.")]
+HaltOption = Annotated[bool, typer.Option("--halt", help="End the forward pass behind the last of the layers.")]
 SplitOption = Annotated[Literal["train", "test"], typer.Option(help="Which part of the data.")]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="Use only so many samples, the same share of each class.")]
 

@@ -9,7 +9,15 @@ import typer
 import neurocollapse as nc
 from neurocollapse import data, models
 from neurocollapse.cli.inputs import check_batch, check_folders, device_of, running
-from neurocollapse.cli.options import DataOption, ImageSize, LimitOption, ModelClasses, ModelOption, SplitOption
+from neurocollapse.cli.options import (
+    DataOption,
+    HaltOption,
+    ImageSize,
+    LimitOption,
+    ModelClasses,
+    ModelOption,
+    SplitOption,
+)
 from neurocollapse.report import table
 from neurocollapse.support.text import visible
 from neurocollapse.tracking.checkpoints import in_natural_order
@@ -35,6 +43,7 @@ def track(
     quantities: Annotated[
         list[str] | None, typer.Option(help="Quantity or family; repeat for more. Default: all that cost no more.")
     ] = None,
+    halt: HaltOption = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples in a batch.")] = 128,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, …  Default: cuda where there is one.")] = None,
     output: Annotated[Path, typer.Option(help="File of the run; checkpoints that it holds are not read again.")] = Path(
@@ -59,6 +68,7 @@ def track(
             progress=progress,
             layers=layers or "leaves",
             quantities=quantities,
+            halt=halt,
             device=place,
         )
     if report is not None:

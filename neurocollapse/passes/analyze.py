@@ -10,8 +10,8 @@ import xarray as xr
 from torch import nn
 
 from neurocollapse.hooks import weight_and_bias
-from neurocollapse.metrics import Weighting
-from neurocollapse.metrics.catalogue import Choice, chosen_quantities
+from neurocollapse.metrics import QuantityError, Weighting
+from neurocollapse.metrics.catalogue import Choice, Chosen, chosen_quantities
 from neurocollapse.metrics.measure import measured
 from neurocollapse.metrics.weighting import check_weighting
 from neurocollapse.passes.collect import collect, collected, moment_pass
@@ -73,9 +73,9 @@ def analyze(
     test_loader : iterable of batches, optional
         Test the probes on this loader's first `probe_samples` samples, and train them on all that is kept of `loader`.
     **options
-        Everything that `neurocollapse.collect` takes: `layers`, `pool`, `num_classes`, `resume`, …. Features that are
-        not finite are left out of the probes, and layers that do not fire in the second pass have none. With `resume`,
-        later passes keep files of their own beside it, ending in ".second" and ".test_loader".
+        Everything that `neurocollapse.collect` takes: `layers`, `pool`, `num_classes`, `resume`, `halt`, …. Features
+        that are not finite are left out of the probes, and layers that do not fire in the second pass have none. With
+        `resume`, later passes keep files of their own beside it, ending in ".second" and ".test_loader".
 
     Returns
     -------
@@ -89,7 +89,7 @@ def analyze(
         See `neurocollapse.collect`. MemoryPlanError also if the features that probes need would not fit in
         `max_memory`.
     QuantityError
-        If a quantity that is named lacks what it needs, mostly before the run.
+        If a quantity that is named lacks what it needs, mostly before the run; with `halt`, any that needs logits.
 
     Examples
     --------
@@ -113,6 +113,7 @@ def analyze(
             chosen = chosen.including("probes", "rank")
         if flag("uncertainty", uncertainty):
             chosen = chosen.including("unbiased", "uncertainty")
+        _check_logits(chosen, halt=bool(options.get("halt")))
         sink = MomentSink(**{name: options.pop(name) for name in _MOMENT_OPTIONS if name in options})
         second = SecondPass(chosen, probing, weighting, sink)
         second.check(loader, distributed=bool(options.get("distributed")))
@@ -139,6 +140,16 @@ def _check_names(options: Mapping[str, Any]) -> None:
         if name not in known:
             hint = did_you_mean(name, [one for one in known if one != "options"], otherwise="see help(nc.collect)")
             raise TypeError(f"analyze() got an unexpected keyword argument {name!r}{hint}")
+
+
+def _check_logits(chosen: Chosen, *, halt: bool) -> None:
+    """Raise for a quantity that needs what a halted forward pass does not compute."""
+    for quantity in chosen.quantities if halt else ():
+        if "logits" in quantity.needs:
+            raise QuantityError(
+                f"quantity {quantity.name!r} needs the model's logits, which halt=True does not compute; leave out one "
+                "of the two"
+            )
 
 
 def _taps_a_reader(first: Pass) -> bool:

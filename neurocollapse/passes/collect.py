@@ -48,6 +48,7 @@ def collect(
     mask_fn: Callable[[Any], Any] | None = None,
     ignore_index: int = IGNORED,
     classes: int | Sequence[int] | None = None,
+    halt: bool = False,
 ) -> MomentCollection:
     """Class moments of every chosen layer, streamed over a loader at nearly the cost of the forward pass.
 
@@ -111,6 +112,11 @@ def collect(
     classes : int or list of int, optional
         Measure these classes only, by their labels, or so many of the most frequent, which a first pass over the
         labels alone finds; samples of others are left out and counted. Class k of the result is the k-th of them.
+    halt : bool, default False
+        End the forward pass behind the last chosen layer: what comes after it is not computed. The first batch of each
+        pass, which shows what there is, runs to its end. The numbers are the same, except that in mode="train" the
+        skipped layers draw no random numbers and move no statistics, and that later calls of a layer are not seen
+        which the first batch did not have.
 
     Returns
     -------
@@ -122,8 +128,9 @@ def collect(
     ------
     ValueError
         For labels, features, layers or options that cannot be used, or a model that another thread captures features
-        of; the message says what to do. Subclasses:
-        LabelError, NonFiniteError, NoMatchError, NeverFiredError, LayoutError, AmbiguousOutputError, StateFileError.
+        of; the message says what to do. Subclasses: LabelError, NonFiniteError, NoMatchError, NeverFiredError,
+        LayoutError, AmbiguousOutputError, StateFileError; CaptureError with `halt` where a forward pass has to run to
+        its end (see `neurocollapse.capture`).
     MemoryPlanError
         If the state would not fit in memory.
 
@@ -151,6 +158,7 @@ def collect(
             mask_fn=mask_fn,
             ignore_index=ignore_index,
             classes=classes,
+            halt=halt,
         )
         sink = MomentSink(precision=precision, covariance=covariance, non_finite=non_finite, max_memory=max_memory)
         return collected(moment_pass(model, loader, sink, options), run)

@@ -87,6 +87,7 @@ class Pass:
             output=options.output,
             calls=options.calls,
             mask=False,
+            halt=options.halt,
             sink=self._hand_over,
         )
         self.chosen = chosen_classes(self.recorder.model, loader, options)
@@ -217,9 +218,9 @@ class Pass:
             self._settle(parts)
         self._torn = True
         if batch is not None:
-            logits = logits_of(
-                output, len(labels), count=len(batch.labels), counts=None if found is None else found.counts
-            )
+            counts = None if found is None else found.counts
+            output = None if self.options.halt else output  # that of the first batch is there all the same
+            logits = logits_of(output, len(labels), count=len(batch.labels), counts=counts)
             logits = logits if self.chosen is None else self.chosen.of_logits(logits)
             with outside_autocast(batch.labels if logits is None else logits):
                 for sink in self.sinks.values():

@@ -43,10 +43,11 @@ class PassOptions:
     mask_fn: Callable[[Any], Any] | None = None
     ignore_index: int = IGNORED
     classes: int | Sequence[int] | None = None
+    halt: bool = False
 
     def __post_init__(self) -> None:
         check_choice("mode", self.mode, Mode)
-        for name in ("progress", "include_input", "distributed"):
+        for name in ("progress", "include_input", "distributed", "halt"):
             object.__setattr__(self, name, flag(name, getattr(self, name)))
         if self.resume is not None:
             file_path("resume", self.resume)

@@ -36,6 +36,7 @@ def run_pass(
     mask_fn: Callable[[Any], Any] | None = None,
     ignore_index: int = IGNORED,
     classes: int | Sequence[int] | None = None,
+    halt: bool = False,
 ) -> dict[str, Any]:
     """Run a model over a loader once, and hand the features of every chosen layer to all sinks.
 
@@ -50,6 +51,8 @@ def run_pass(
     layers, pool, num_classes, device, mode, progress, calls, output, label_fn, include_input, mask, mask_fn,
     ignore_index, classes
         See `neurocollapse.collect`.
+    halt : bool, default False
+        As of `neurocollapse.collect`; no sink is given logits.
     resume : path-like, optional
         File in which the state of all sinks is kept; a run that finds it continues from there, to the last bit.
     distributed : bool, default False
@@ -90,5 +93,6 @@ def run_pass(
         mask_fn=mask_fn,
         ignore_index=ignore_index,
         classes=classes,
+        halt=halt,
     )
     return Pass(model, loader, sinks, options, name="pass").run()

@@ -89,7 +89,8 @@ class Sink(Protocol):
     def end(self, logits: Tensor | None) -> None:
         """Finish the batch, of which every layer has now been added.
 
-        `logits` is the model's output of shape (samples, outputs); None where the model returns no such matrix.
+        `logits` is the model's output of shape (samples, outputs); None where the model returns no such matrix, and
+        with `halt`.
         """
         return
 

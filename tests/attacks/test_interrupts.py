@@ -20,7 +20,7 @@ NUM_SAMPLES = 12
 SAMPLE = 40
 """Interrupts of each scenario in the default tier."""
 MANY = 2_800
-"""Interrupts of each scenario in the slow tier: more than 10,000 of four."""
+"""Interrupts of each scenario in the slow tier: more than 10,000 of all."""
 HOOK_DICTS = [name for name in vars(nn.Module()) if name.startswith("_forward_")]
 
 
@@ -56,6 +56,14 @@ def captured(model):
     assert len(features)
 
 
+def halted(model):
+    nc.analyze(model, batches(7, 6), layers="0", quantities=["compression"], progress=False, halt=True)
+    with nc.capture(model, "0", stop=True) as features:
+        for inputs, _ in batches(7, 6):
+            model(inputs)
+    assert len(features)
+
+
 def inspected(model):
     inspect_layers(model, torch.zeros(2, 7, 6))
 
@@ -76,6 +84,7 @@ class Settings:
             list(warnings.filters),
             torch.get_rng_state().tolist(),
         )
+        self.forwards = [module.__dict__.get("forward") for module in model.modules()]
         self.owned = [module for module in model.modules() if module in _OWNERS]
 
     def changed(self, model):
@@ -100,7 +109,7 @@ def attack(build, action, places):
     return left
 
 
-@pytest.fixture(params=["analyze", "resume", "capture", "inspect"])
+@pytest.fixture(params=["analyze", "resume", "capture", "halt", "inspect"])
 def scenario(request, tmp_path):
     """How to build a model, and what to do with it."""
     names = iter(range(10**6))
@@ -108,6 +117,7 @@ def scenario(request, tmp_path):
         "analyze": (perceptron, analyze),
         "resume": (perceptron, lambda model: resumed(model, tmp_path / f"{next(names)}.st")),
         "capture": (attention, captured),
+        "halt": (attention, halted),
         "inspect": (attention, inspected),
     }[request.param]
 
