@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from ratios import Ratio
-from shapes import perceptron, resnet18, resnet50, vision_transformer
+from shapes import deep_perceptron, perceptron, resnet18, resnet50, vision_transformer
 from torch import Tensor, nn
 
 import neurocollapse as nc
@@ -39,7 +39,7 @@ class Case:
 
 def cases() -> list[Case]:
     """The models and features whose cost has a target."""
-    return [*_perceptrons(), *_resnets(), *_deep_resnets(), *_transformers()]
+    return [*_perceptrons(), *_halted(), *_resnets(), *_deep_resnets(), *_transformers()]
 
 
 def measure(case: Case) -> dict[str, Any]:
@@ -105,6 +105,20 @@ def _perceptrons() -> list[Case]:
         Case("MLP 784–1024×9–10, K=10", target=1.05, options=layers, trials=60, **common),
         Case("MLP, K=1000", target=1.12, options=layers, num_classes=1000, trials=60, **common),
         Case("MLP, K=10, full Σ_W", target=1.7, options=layers | {"covariance": True}, trials=25, **common),
+    ]
+
+
+def _halted() -> list[Case]:
+    """Early layers of twelve hidden ones, with the forward pass ended behind them; ReLUs count as layers."""
+    common: dict[str, Any] = {"build": deep_perceptron, "inputs": (256, 784), "trials": 40}
+    return [
+        Case("MLP 12 × 1024, layer 5 of 25, halted", target=0.30, options={"layers": "4", "halt": True}, **common),
+        Case(
+            "MLP 12 × 1024, layers 1–5 of 25, halted",
+            target=0.30,
+            options={"layers": list("01234"), "halt": True},
+            **common,
+        ),
     ]
 
 

@@ -18,6 +18,11 @@ def perceptron(width: int = 1024, num_layers: int = 10, *, in_features: int = 78
     return nn.Sequential(*layers[:-1]).eval()
 
 
+def deep_perceptron() -> nn.Module:
+    """Twelve hidden layers of 1024: 25 modules."""
+    return perceptron(num_layers=13)
+
+
 def resnet18(width: int = 64) -> nn.Module:
     """ResNet-18: eight blocks of two 3×3 convolutions."""
     return ResNet([2, 2, 2, 2], width, bottleneck=False).eval()

@@ -33,6 +33,7 @@ def test_every_case_gives_finite_ratios_at_tiny_sizes(run: ModuleType) -> None:
     shapes = import_module("shapes")
     tiny = {
         "perceptron": (lambda: shapes.perceptron(16, 3), (8, 784)),
+        "deep_perceptron": (lambda: shapes.perceptron(16, 4), (8, 784)),
         "resnet18": (lambda: shapes.resnet18(8), (2, 3, 32, 32)),
         "resnet50": (lambda: shapes.resnet50(8), (2, 3, 32, 32)),
         "vision_transformer": (lambda: shapes.vision_transformer(12, 2, heads=2, size=32), (2, 3, 32, 32)),

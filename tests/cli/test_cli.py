@@ -81,6 +81,19 @@ def test_analyze_writes_what_the_library_returns(run: Callable[..., Outcome], tm
     assert "<svg" in (tmp_path / "page.html").read_text()
 
 
+def test_halt_gives_the_same_numbers_and_refuses_quantities_of_logits(
+    run: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    common = ("analyze", "--model", "cli_models:network", "--data", "digits", "--layers", "1")
+    assert run(*common, "--halt", "--output", "halted.nc").code == 0
+    assert run(*common, "--output", "whole.nc").code == 0
+    halted, whole = nc.open(tmp_path / "halted.nc"), nc.open(tmp_path / "whole.nc")
+    np.testing.assert_array_equal(halted["compression"], whole["compression"])
+    refused = run(*common, "--halt", "--quantities", "nc4")
+    assert refused.code != 0
+    assert "which halt=True does not compute" in refused.err
+
+
 def test_analyze_selects_and_limits(run: Callable[..., Outcome], tmp_path: Path) -> None:
     outcome = run(
         *("analyze", "--model", "cli_models:network", "--data", "digits", "--split", "test", "--limit", "100"),

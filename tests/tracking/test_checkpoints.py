@@ -154,6 +154,16 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return call
 
 
+def test_the_command_ends_forward_passes_early(run: Any, saved: list[Path], tmp_path: Path) -> None:
+    arguments = ("--limit", "100", "--batch-size", "40", "--layers", "1", "--checkpoints", "step*")
+    assert run(*arguments, "--halt", "--output", "halted.nc")[0] == run(*arguments, "--output", "whole.nc")[0] == 0
+    halted, whole = nc.open(tmp_path / "halted.nc"), nc.open(tmp_path / "whole.nc")
+    assert halted["compression"].values.tolist() == whole["compression"].values.tolist()
+    code, _, err = run(*arguments, "--halt", "--quantities", "nc4", "--output", "refused.nc")
+    assert code != 0
+    assert "which halt=True does not compute" in err
+
+
 def test_the_command_orders_files_and_writes_run_and_report(run: Any, saved: list[Path], tmp_path: Path) -> None:
     arguments = ("--limit", "100", "--quantities", "compression", "--checkpoints")
     code, out, err = run(*arguments, "step*", "--report", "run.html")
