@@ -16,6 +16,7 @@ from neurocollapse.experiments.classifiers.hybrid_vs_mlp import EXPERIMENT as HY
 from neurocollapse.experiments.classifiers.margin_factors import EXPERIMENT as MARGIN_FACTORS
 from neurocollapse.experiments.classifiers.penultimate_svd import EXPERIMENT as PENULTIMATE_SVD
 from neurocollapse.experiments.classifiers.tail_shape import EXPERIMENT as TAIL_SHAPE
+from neurocollapse.experiments.classifiers.terminal_phase import EXPERIMENT as TERMINAL_PHASE
 from neurocollapse.experiments.collapse.assumption_checks import EXPERIMENT as ASSUMPTION_CHECKS
 from neurocollapse.experiments.collapse.decay import DEPTH, INIT, SCALE, TRADEOFF
 from neurocollapse.experiments.collapse.progressive_theorem import EXPERIMENT as PROGRESSIVE_THEOREM
@@ -46,6 +47,7 @@ _CLASSIFIERS = (
     MARGIN_FACTORS,
     BALANCE_COLLAPSE,
     TAIL_SHAPE,
+    TERMINAL_PHASE,
 )
 _COLLAPSE = (DEPTH, SCALE, INIT, TRADEOFF, PROGRESSIVE_THEOREM, ASSUMPTION_CHECKS)
 _PARSIMONY = (EVOLUTION, NONWHITENED, OPTIMIZERS, SMOOTH_MLP)
