@@ -86,7 +86,9 @@ def _linear(kind: str, seed: int, setting: Setting) -> LinearProblem:
 def _hybrid(kind: str, seed: int, setting: Setting) -> LinearProblem:
     """Digits through one ReLU layer and four linear ones, all of them trained, with biases."""
     inputs, labels = _data("digits", seed, setting)
-    network = HybridMLP(64, setting.width, setting.num_classes, num_nonlinear=1, num_linear=3, batch_norm=False)
+    network = HybridMLP(
+        64, setting.width, setting.num_classes, num_nonlinear=1, num_linear=3, batch_norm=False, bias=True
+    )
     init_weights(network.double(), kind.split()[1], 0.7, seed=seed)
     options = {"learning_rate": 0.6 / len(inputs), "num_steps": setting.num_steps, "tolerance": 1e-10}
     descend(network, inputs, one_hot(labels), **options)
