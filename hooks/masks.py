@@ -2,12 +2,13 @@
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from neurocollapse.hooks.errors import CaptureError, LayoutError
+from neurocollapse.hooks.outputs import first_tensor
 from neurocollapse.support.text import listed
 
 NAME = "attention_mask"
@@ -105,6 +106,30 @@ class Forward(NamedTuple):
         if self.labelled and self.masks is not None and self.masks.two and _ENCODER in path.split("."):
             raise LayoutError("labels are given for the decoder's positions, and this layer has the encoder's")
         return self.labelled
+
+
+def begun(
+    announced: Forward,
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    name: str | Literal[False] | None,
+) -> Forward:
+    """What is known of a forward pass with these arguments; its mask is looked for unless it is told, or unwanted."""
+    forward = announced
+    if not announced.announced:
+        tensor = first_tensor((args, kwargs))
+        forward = Forward(num_samples=None if tensor is None else tensor.shape[0])
+    if forward.masks is None and name is not False:
+        forward = forward._replace(masks=find_masks(model, args, kwargs, forward.num_samples, name))
+    return forward
+
+
+def checked_name(mask: Any) -> str | Literal[False] | None:
+    """What `mask` may be, raising for anything else."""
+    if mask is None or mask is False or isinstance(mask, str):
+        return mask
+    raise TypeError(f"`mask` must be the name of an argument, False or None, got {type(mask).__name__}")
 
 
 def find_masks(

@@ -13,20 +13,11 @@ from neurocollapse.hooks.audit import refuse_script_modules
 from neurocollapse.hooks.eager import outside_autocast, unfuse
 from neurocollapse.hooks.errors import CaptureError, CaptureWarning
 from neurocollapse.hooks.halt import Halt, cannot_halt, refuse_halted
-from neurocollapse.hooks.handlers import (
-    AbortHook,
-    EndHook,
-    EnterHook,
-    HintHook,
-    InputHook,
-    OutputHook,
-    StartHook,
-    place,
-)
-from neurocollapse.hooks.masks import Forward, Masks, Positions, as_mask, find_masks
+from neurocollapse.hooks.masks import Forward, Masks, Positions, as_mask, begun, checked_name
 from neurocollapse.hooks.options import readings
-from neurocollapse.hooks.outputs import Path, first_tensor
+from neurocollapse.hooks.outputs import Path
 from neurocollapse.hooks.owner import claim
+from neurocollapse.hooks.placing import place_hooks
 from neurocollapse.hooks.plan import Site, SiteKey
 from neurocollapse.hooks.pool import Pool
 from neurocollapse.hooks.select import select
@@ -111,13 +102,14 @@ class Recorder:
         refuse_tensor_parallel(self.model)
         self.taps = select(self.model, layers, proposals=True)
         refuse_script_modules(self.model, self.taps)
-        modules = dict(named_modules(self.model))
-        self._layers = Sites(self.model, modules, self.taps, readings(self.taps, pool, output), calls)
+        self._layers = Sites(
+            self.model, dict(named_modules(self.model)), self.taps, readings(self.taps, pool, output), calls
+        )
         self._sink = sink
         if halt and calls == "last":
             raise cannot_halt('calls="last" knows which call is the last one only behind it')
         self._halt = Halt(model, self.model) if halt else None
-        self._mask_name = _checked_name(mask)
+        self._mask_name = checked_name(mask)
         self._compiled = is_compiled(model)
         self._undo, self._hints = Undo(), Undo()
         self._open = self._root_seen = False
@@ -137,7 +129,7 @@ class Recorder:
                 warnings.warn(message, CaptureWarning, stacklevel=2)
             unfuse(self._layers.modules.values(), self._undo)
             self._thread = get_ident()
-            self._place_hooks()
+            place_hooks(self, self.model, self.taps, self._layers, self._halt, self._undo, self._hints)
             self._root_seen = False
             self._restart()
             return self
@@ -176,9 +168,7 @@ class Recorder:
         num_samples : int
             The batch size, which is otherwise the length of the first tensor.
         mask : Tensor of shape (samples, positions, …), optional
-            Which positions are real. Default: what the model is given as its mask.
-        masks : Masks, optional
-            The same where encoder and decoder have one each.
+            Which positions are real; `masks` where encoder and decoder have one each. Default: the model's own mask.
         labelled : tuple of int, optional
             Positions of a sample that have labels of their own: every position becomes a row then.
 
@@ -282,13 +272,7 @@ class Recorder:
         self._open = True
         if not self._layers.is_settled:
             self._layers.fixed.start()
-        self._current = self._announced
-        if not self._current.announced:
-            tensor = first_tensor((args, kwargs))
-            self._current = Forward(num_samples=None if tensor is None else tensor.shape[0])
-        if self._current.masks is None and self._mask_name is not False:
-            masks = find_masks(self.model, args, kwargs, self._current.num_samples, self._mask_name)
-            self._current = self._current._replace(masks=masks)
+        self._current = begun(self._announced, self.model, args, kwargs, self._mask_name)
 
     def end(self) -> None:
         """End a forward pass of the model."""
@@ -332,8 +316,7 @@ class Recorder:
             return
         with outside_autocast(tensor):
             try:
-                mask = forward.mask(tap.path, tap.module)
-                features, positions = plan.features(tensor, mask)
+                features, positions = plan.features(tensor, forward.mask(tap.path, tap.module))
             except CaptureError as error:
                 self._layers.leave_out(key, error)
                 return
@@ -349,31 +332,6 @@ class Recorder:
         """Learn the layout of a module that is not tapped, in the first forward pass."""
         if not self._ignores():
             self._layers.observe(module, output, self._current if self._open else self._announced)
-
-    def _place_hooks(self) -> None:
-        """Put hooks on the root (around all else) and on the tapped modules."""
-        root, undo, layers = self.model, self._undo, self._layers
-        if self._halt is not None:
-            self._halt.place(undo)
-        place(StartHook(self), root, undo, before=True, with_kwargs=True)
-        for index, tap in enumerate(self.taps):
-            if layers.is_gone(index):
-                continue
-            if tap.at_input:
-                place(InputHook(self, index), tap.module, undo, before=True, with_kwargs=True)
-            else:
-                place(OutputHook(self, index), tap.module, undo)
-        if not layers.is_settled:
-            undo.add(self._hints.close)
-            undo.add(layers.fixed.stop)
-            for index in layers.proposed.containers:
-                place(EnterHook(self), self.taps[index].module, self._hints, before=True)
-            tapped = {id(tap.module) for tap in self.taps if not tap.at_input}
-            for module in layers.modules.values():
-                if id(module) not in tapped and not isinstance(module, torch.jit.ScriptModule):
-                    place(HintHook(self), module, self._hints)
-        place(EndHook(self), root, undo)
-        place(AbortHook(self), root, undo, always_call=True)
 
     def _forget(self) -> None:
         """Give up the forward pass that is going on."""
@@ -392,10 +350,3 @@ class Recorder:
         if get_ident() != self._thread:
             return True
         return not self._open and (self._root_seen or torch._C._current_graph_task_id() != -1)
-
-
-def _checked_name(mask: Any) -> str | Literal[False] | None:
-    """What `mask` may be, raising for anything else."""
-    if mask is None or mask is False or isinstance(mask, str):
-        return mask
-    raise TypeError(f"`mask` must be the name of an argument, False or None, got {type(mask).__name__}")

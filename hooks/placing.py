@@ -1,0 +1,48 @@
+"""Where hooks go: on the root, around all else, and on the tapped modules."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from neurocollapse.hooks.halt import Halt
+from neurocollapse.hooks.handlers import (
+    AbortHook,
+    EndHook,
+    EnterHook,
+    HintHook,
+    InputHook,
+    OutputHook,
+    StartHook,
+    place,
+)
+from neurocollapse.hooks.select import Tap
+from neurocollapse.hooks.sites import Sites
+from neurocollapse.support.undo import Undo
+
+
+def place_hooks(
+    engine: Any, root: nn.Module, taps: tuple[Tap, ...], layers: Sites, halt: Halt | None, undo: Undo, hints: Undo
+) -> None:
+    """Place the hooks of an engine; those that only learn in the first forward pass are taken away with `hints`."""
+    if halt is not None:
+        halt.place(undo)
+    place(StartHook(engine), root, undo, before=True, with_kwargs=True)
+    for index, tap in enumerate(taps):
+        if layers.is_gone(index):
+            continue
+        if tap.at_input:
+            place(InputHook(engine, index), tap.module, undo, before=True, with_kwargs=True)
+        else:
+            place(OutputHook(engine, index), tap.module, undo)
+    if not layers.is_settled:
+        undo.add(hints.close)
+        undo.add(layers.fixed.stop)
+        for index in layers.proposed.containers:
+            place(EnterHook(engine), taps[index].module, hints, before=True)
+        tapped = {id(tap.module) for tap in taps if not tap.at_input}
+        for module in layers.modules.values():
+            if id(module) not in tapped and not isinstance(module, torch.jit.ScriptModule):
+                place(HintHook(engine), module, hints)
+    place(EndHook(engine), root, undo)
+    place(AbortHook(engine), root, undo, always_call=True)
