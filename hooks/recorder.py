@@ -245,10 +245,7 @@ class Recorder:
 
     @property
     def sites(self) -> dict[SiteKey, Site]:
-        """What has fired, in order of first firing; complete after the first forward pass.
-
-        The same object as long as no layer is left out that no longer fits.
-        """
+        """What has fired, in order of first firing; the same object until a layer is left out that no longer fits."""
         return self._layers.described
 
     @property

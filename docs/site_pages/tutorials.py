@@ -22,6 +22,7 @@ READING_ORDER = (
     "compressed_training",
     "low_rank_layers",
     "deep_lora",
+    "watch_a_network_collapse",
 )
 """Notebooks that are not named here come after these, by name."""
 
