@@ -142,3 +142,11 @@ def test_a_narrow_layer_is_named() -> None:
     verification = verify([torch.eye(6)[:3].double(), torch.eye(3).double()], inputs, labels)
     assert verification.status == "assumptions unmet"
     assert "a width does not exceed the 3 outputs" in verification.claims[0].reason
+
+
+def test_only_the_step_that_no_bound_decides_is_named() -> None:
+    (compress, _, head), inputs, labels = gaussian(scale=0.4)
+    verification = verify([compress, torch.eye(12).double(), compress, head], inputs, labels)
+    assert [claim.outcome for claim in verification.claims] == ["holds", "assumptions unmet", "holds"]
+    assert verification.claims[1].reason.startswith("layer 2 is undecided")
+    assert verification.status == "assumptions unmet"
