@@ -35,7 +35,7 @@ default_role = "py:obj"
 nitpick_ignore_regex = [
     ("py:obj", ".*"),
     ("py:class", r"neurocollapse\.\w+\.\w+\..+"),  # type variables and protocols of private modules
-    ("py:class", r"'\w+'"),  # the choices of a Literal
+    ("py:class", r"'\w+'|False"),  # the choices of a Literal
     ("py:class", r"(?!neurocollapse\.)\w+\..+"),  # of other projects only what the inventories list is linked
 ]
 napoleon_google_docstring = False

@@ -17,6 +17,9 @@ import neurocollapse
 NOT_A_LIBRARY = ("cli",)
 """Packages that nobody imports from."""
 
+KNOWN_BY_SHORTER_NAMES = ("neurocollapse.data.labels", "neurocollapse.tracking.callbacks")
+"""Modules that the top level offers under names of their own, each with a page."""
+
 LONGEST_VALUE = 80
 """Characters of a constant's value that are worth printing."""
 
@@ -74,6 +77,7 @@ def packages() -> dict[str, ModuleType]:
     names |= {"hooks"}  # lies in a folder of its own in the source tree
     names -= {*NOT_A_LIBRARY}
     found = {f"neurocollapse.{name}": importlib.import_module(f"neurocollapse.{name}") for name in sorted(names)}
+    found |= {name: importlib.import_module(name) for name in KNOWN_BY_SHORTER_NAMES}
     public = {name: module for name, module in found.items() if getattr(module, "__all__", ())}
     return {"neurocollapse": neurocollapse, **public}
 
@@ -81,7 +85,10 @@ def packages() -> dict[str, ModuleType]:
 def entries(module: ModuleType, homes: dict[int, Entry]) -> Iterator[Entry]:
     """Public names of a package; what is public in a package seen before keeps its home."""
     for name in module.__all__:
-        value = getattr(module, name)
+        try:
+            value = getattr(module, name)
+        except ImportError:  # for a library that is not installed where the site is built
+            continue
         entry = Entry(name, module.__name__, value)
         if entry.directive == "py:data":  # equal constants may be one object
             yield entry

@@ -10,6 +10,8 @@ from torch import Tensor
 from neurocollapse.data.labelled import DataError
 from neurocollapse.support.text import listed
 
+__all__ = ["PositionLabels", "field", "next_token"]
+
 IGNORED = -100
 """The label of positions that do not count, as in torch.nn.functional.cross_entropy."""
 

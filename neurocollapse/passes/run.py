@@ -48,11 +48,14 @@ def run_pass(
     loader : iterable of batches
     sinks : mapping of str to Sink
         What takes the features, by names of your own; see `Sink`.
-    layers, pool, num_classes, device, mode, progress, calls, output, label_fn, include_input, mask, mask_fn,
-    ignore_index, classes
-        See `neurocollapse.collect`.
+    layers, pool, calls, output, mask, mask_fn
+        Which features are taken; see `neurocollapse.collect`.
+    label_fn, num_classes, ignore_index, classes, include_input
+        What they are counted as; see `neurocollapse.collect`.
+    device, mode, progress
+        How the model runs; see `neurocollapse.collect`.
     halt : bool, default False
-        As of `neurocollapse.collect`; no sink is given logits.
+        As in `neurocollapse.collect`; no sink is given logits.
     resume : path-like, optional
         File in which the state of all sinks is kept; a run that finds it continues from there, to the last bit.
     distributed : bool, default False
