@@ -101,7 +101,11 @@ def pages() -> dict[str, str]:
     homes: dict[int, Entry] = {}
     modules = packages()
     public = {name: list(entries(module, homes)) for name, module in modules.items()}
-    shown = {name: modules[name] for name, own in public.items() if any(entry.home == name for entry in own)}
+    shown = {
+        name: modules[name]
+        for name, own in public.items()
+        if name in KNOWN_BY_SHORTER_NAMES or any(entry.home == name for entry in own)
+    }
     written = {f"api/{_file(name)}.rst": page(module, public[name]) for name, module in shown.items()}
     return {"api/index.rst": overview(shown), **written}
 
@@ -144,7 +148,7 @@ def page(module: ModuleType, public: list[Entry]) -> str:
     ]
     groups = _grouped(public) if name == "neurocollapse" else {"": public}
     for title, members in groups.items():
-        parts += [_heading(title, "-") if title else "", _table(members), ""]
+        parts += [_heading(title, "-") if title else "", _table(members) if members else "", ""]
     for entry in public:
         if entry.home == name and entry.directive != "automodule":
             parts += _documentation(entry)
