@@ -91,6 +91,7 @@ def verify(
 
     Examples
     --------
+    >>> import torch
     >>> eye, labels = torch.eye(6).double(), torch.tensor([0, 0, 0, 1, 1, 1])
     >>> same = torch.block_diag(torch.ones(3, 3), torch.ones(3, 3)).double() / 3
     >>> weights = [0.3 * (eye - same) + 3**0.25 * same, 3**0.75 * same[::3]]
