@@ -90,7 +90,7 @@ def _hybrid(kind: str, seed: int, setting: Setting) -> LinearProblem:
         64, setting.width, setting.num_classes, num_nonlinear=1, num_linear=3, batch_norm=False, bias=True
     )
     init_weights(network.double(), kind.split()[1], 0.7, seed=seed)
-    options = {"learning_rate": 0.6 / len(inputs), "num_steps": setting.num_steps, "tolerance": 1e-10}
+    options = {"learning_rate": 0.3 / len(inputs), "num_steps": setting.num_steps, "tolerance": 1e-10}
     descend(network, inputs, one_hot(labels), **options)
     tail = linear_tail(network, inputs, labels)
     return LinearProblem.of(tail.weights, tail.features, labels, biases=tail.biases)
