@@ -33,7 +33,8 @@ class Decided(NamedTuple):
 def certified_steps(applied: Sequence[Applied], case: Case, assumptions: Mapping[str, Assumption]) -> Decided:
     """Hold "this layer compresses" against the best proved bounds of every step.
 
-    A step holds if an upper bound is below 1, is violated if a lower bound is at least 1, and is undecided otherwise.
+    A step holds if an upper bound is below 1, is violated if a lower bound is above 1, and is undecided otherwise: also
+    where both are 1 within the tolerance for rounding, as for a layer that leaves every direction as it is.
     Bounds count where their theorem's assumptions are met, exactly if its proof takes them so, and where the
     measurement lies inside.
     """
@@ -78,13 +79,14 @@ def _decide(case: Case, layer: int, bounds: list[_Bound], spectral: float, lengt
         return _verdict(layer, measured, math.nan, math.nan, UNMET, _no_bound(case, layer)), ""
     least, most = min(bounds, key=lambda bound: bound.upper), max(bounds, key=lambda bound: bound.lower)
     factor = f"factor in [{most.lower:.3g}, {least.upper:.3g}]"
-    if least.upper < 1:
+    if least.upper < 1 - case.tolerance:
         text = f"layer {layer} provably compresses: {factor}; {_explained(case, layer, least, spectral, length)}"
         return _verdict(layer, measured, most.lower, least.upper, HOLDS, text, least.reference), least.theorem
-    if most.lower >= 1:
+    if most.lower > 1 + case.tolerance:
         text = f"layer {layer} provably spreads the classes: {factor}"
         return _verdict(layer, measured, most.lower, least.upper, VIOLATED, text, most.reference), most.theorem
-    text = f"layer {layer} is undecided: {factor}, on both sides of 1"
+    sides = "on both sides of 1" if least.upper > 1 + case.tolerance else "not told from 1"
+    text = f"layer {layer} is undecided: {factor}, {sides}"
     return _verdict(layer, measured, most.lower, least.upper, UNMET, text), ""
 
 

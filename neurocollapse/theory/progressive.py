@@ -53,7 +53,7 @@ def verify(
     """Certify progressive compression of a deep linear network or of a network's linear tail, theorem by theorem.
 
     The status says whether every layer of the tail provably compresses: "holds" if a proved upper bound of D_l/D_{l−1}
-    is below 1 at every step, "violated" if a proved lower bound is at least 1 at one, else "assumptions unmet". Beside
+    is below 1 at every step, "violated" if a proved lower bound is above 1 at one, else "assumptions unmet". Beside
     it, every theorem's own brackets against the measurements.
 
     Parameters

@@ -150,3 +150,13 @@ def test_only_the_step_that_no_bound_decides_is_named() -> None:
     assert [claim.outcome for claim in verification.claims] == ["holds", "assumptions unmet", "holds"]
     assert verification.claims[1].reason.startswith("layer 2 is undecided")
     assert verification.status == "assumptions unmet"
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
+def test_a_layer_that_leaves_every_direction_as_it_is_is_neither_held_nor_violated(factor: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    eye, labels = torch.eye(6).double(), torch.tensor([0, 0, 0, 1, 1, 1])
+    weights = [factor * eye] * 30 + [torch.randn(2, 6, generator=generator, dtype=torch.float64)]
+    verification = verify(weights, eye, labels)
+    assert verification.status == "assumptions unmet"
+    assert set(verification.decided_by) == {""}
