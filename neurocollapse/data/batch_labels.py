@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neurocollapse.data.batch_parts import is_sequence, kind_of, lengths, named_parts, tensors_in
+from neurocollapse.data.batch_parts import is_sequence, kind_of, lengths, named_parts, part_of, tensors_in
 from neurocollapse.data.labelled import DataError
 from neurocollapse.support.text import listed
 
@@ -47,7 +47,7 @@ def find_labels(batch: Any) -> Labels:
     tensor([1, 0])
     """
     if name := _label_name(batch):
-        return Labels(_part(batch, name), batch, name)
+        return Labels(part_of(batch, name), batch, name)
     if isinstance(batch, Mapping):
         raise DataError(
             f"a dict batch needs its labels under one of {', '.join(LABEL_NAMES)}; got the keys "
@@ -101,7 +101,7 @@ def _chosen(batch: tuple[Any, ...] | list[Any]) -> _Place:
 def _place(index: int, element: Any) -> _Place | None:
     """Where an element could hold labels: the part called so, or all of an element after the first without names."""
     if name := _label_name(element):
-        return _Place(index, name, _part(element, name))
+        return _Place(index, name, part_of(element, name))
     holds_names = is_sequence(element) and len(element) > 0 and named_parts(element[0]) is not None
     if index == 0 or holds_names or named_parts(element) is not None:
         return None
@@ -127,12 +127,6 @@ def _label_name(value: Any) -> str | None:
             )
         return (fits or filled)[0]
     return filled[0] if filled else present[0] if present and named_parts(value) is not None else None
-
-
-def _part(value: Any, name: str) -> Any:
-    """The part of a mapping, named tuple, dataclass or object with that name."""
-    parts = named_parts(value)
-    return getattr(value, name) if parts is None else parts[name]
 
 
 def _form(values: Any, inputs: Any) -> Literal["labels", "like labels", "neither"]:

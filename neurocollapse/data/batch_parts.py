@@ -27,6 +27,18 @@ def named_parts(value: Any) -> dict[str, Any] | None:
     return None
 
 
+def part_of(value: Any, name: str) -> Any:
+    """The part of a mapping, named tuple, dataclass or object with that name.
+
+    Raises
+    ------
+    KeyError, AttributeError
+        If there is none.
+    """
+    parts = named_parts(value)
+    return getattr(value, name) if parts is None else parts[name]
+
+
 def is_sequence(value: Any) -> bool:
     """Tell whether a value is a tuple or a list of parts."""
     return isinstance(value, tuple | list) and not isinstance(value, PackedSequence)

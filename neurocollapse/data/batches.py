@@ -1,7 +1,8 @@
 """What is in a batch: the model's arguments and the labels, whatever the loader yields."""
 
 import copy
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Sized
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from neurocollapse.data.batch_arguments import arguments
 from neurocollapse.data.batch_labels import Labels, find_labels
-from neurocollapse.data.batch_parts import as_tensors, is_sequence, lengths, named_parts, rebuilt, tensors_in
+from neurocollapse.data.batch_parts import as_tensors, is_sequence, lengths, named_parts, part_of, rebuilt, tensors_in
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,9 @@ def split_batch(batch: Any, model: nn.Module, *, label_fn: Callable[[Any], Any] 
 def part_called(name: str, batch: Any) -> Any:
     """The part of a batch that has this name: of a mapping, named tuple, dataclass or object; None where none has."""
     for part in (batch, *(batch if isinstance(batch, tuple | list) else ())):
-        if isinstance(part, Mapping) and name in part:
-            return part[name]
-        if not isinstance(part, Tensor) and hasattr(part, name):
-            return getattr(part, name)
+        if not isinstance(part, Tensor):
+            with suppress(KeyError, AttributeError):
+                return part_of(part, name)
     return None
 
 

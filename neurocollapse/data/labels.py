@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neurocollapse.data.batch_parts import part_of
 from neurocollapse.data.labelled import DataError
 from neurocollapse.support.text import listed
 
@@ -107,6 +108,6 @@ def _names(batch: Any) -> list[str]:
 def _part(batch: Any, name: str) -> Any:
     """A part of a batch, or a DataError that says which there are."""
     try:
-        return batch[name] if isinstance(batch, Mapping) else getattr(batch, name)
+        return part_of(batch, name)
     except (KeyError, AttributeError):
         raise DataError(f"the batch has no {name!r}; it has {listed(_names(batch), most=6)}") from None
