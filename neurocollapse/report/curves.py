@@ -117,7 +117,7 @@ def step_pictures(analyses: Mapping[str, xr.Dataset]) -> list[Picture]:
 
 
 def _map_title(name: str, stepped: Mapping[str, xr.Dataset]) -> str:
-    """Of a heat map, with the network's name where there are several."""
+    """Title of a heat map, with the network's name where there are several."""
     return f"Compression D of every layer{f' of {name}' * (len(stepped) > 1)}"
 
 

@@ -26,9 +26,9 @@ COUNTS = ("balanced", "unbalanced")
 FITTED = 0.98
 """Training accuracy from which a network counts as trained."""
 ROUNDING = 1e-12
-"""Of the margins, which are computed in float64."""
+"""Tolerance for margins, which are computed in float64."""
 OF_NETWORK = 1e-5
-"""Of margins computed from the float32 logits of the network itself, relative to the largest."""
+"""Tolerance, relative to the largest, for margins from the network's own float32 logits."""
 RISE, DIP = 0.05, 0.05
 """By how much the efficiency rises after the samples are fitted, and the share that unequal samples leave recovers: at
 least 0.080 and 0.12 in all networks of the small setting with seeds 0 to 5."""
@@ -174,7 +174,7 @@ def _course(network: xr.Dataset, name: str) -> list[Verdict]:
 
 
 def _cost_of_imbalance(dataset: xr.Dataset) -> list[Verdict]:
-    """Of the same network with fewer samples of some classes: a head that points further from the class means."""
+    """With fewer samples of some classes, the head of the same network points further from the class means."""
     names = [str(name) for name in dataset["network"].values]
     found = []
     for kind in dict.fromkeys(name.partition(",")[0] for name in names):

@@ -85,7 +85,7 @@ class Perceptron:
 def train_perceptron(
     network: Perceptron, setting: Training, samples: Labelled, workplace: Workplace
 ) -> tuple[HybridMLP, History]:
-    """The network, trained with a cosine schedule; goes on from what is finished."""
+    """The network, trained with a cosine schedule; a finished part is not trained again."""
     with torch.random.fork_rng(devices=[]):  # constructing draws weights that are drawn anew below
         model = HybridMLP(
             samples[0][0].numel(),

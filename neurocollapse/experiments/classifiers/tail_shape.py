@@ -52,7 +52,7 @@ NUMBERS = (
     "compression_floor",
     "compression_law",
 )
-"""Of the verification's dataset."""
+"""Variables taken from the verification's dataset."""
 
 
 @dataclass(frozen=True)
