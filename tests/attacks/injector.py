@@ -4,12 +4,18 @@ import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
-import neurocollapse
+from neurocollapse import hooks, passes
 
-PACKAGE = Path(neurocollapse.__file__).parent
-HOOKS = str((PACKAGE / "hooks").resolve())
-PASSES = str((PACKAGE / "passes").resolve())
+
+def _folder(package: ModuleType) -> str:
+    """Where a package's files lie: `hooks` has a folder of its own beside the others in a checkout."""
+    return str(Path(package.__file__).resolve().parent)
+
+
+HOOKS = _folder(hooks)
+PASSES = _folder(passes)
 
 
 class Injector:
