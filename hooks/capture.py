@@ -13,8 +13,9 @@ from neurocollapse.hooks.plan import Site, SiteKey
 from neurocollapse.hooks.pool import Pool
 from neurocollapse.hooks.recorder import Recorder
 from neurocollapse.hooks.sites import Calls
-from neurocollapse.support.checks import flag
+from neurocollapse.support.checks import flag, shown
 from neurocollapse.support.table import html_table
+from neurocollapse.support.text import listed
 
 
 class Features(Mapping[str, Tensor]):
@@ -39,10 +40,10 @@ class Features(Mapping[str, Tensor]):
         for key, site in self._recorder.sites.items():
             if site.name == name and key in self._current():
                 return self._values[key]
-        captured = ", ".join(self) or "nothing yet: call the model inside the `with` block, in the same thread"
+        captured = listed(self, most=6) or "nothing yet: call the model inside the `with` block, in the same thread"
         reason = self.skipped.get(name)
         raise KeyError(
-            f"{name!r} is left out: {reason}" if reason else f"no features of {name!r}; captured: {captured}"
+            f"{shown(name)} is left out: {reason}" if reason else f"no features of {shown(name)}; captured: {captured}"
         )
 
     def __iter__(self) -> Iterator[str]:

@@ -1,8 +1,16 @@
 """What can go wrong while hooking a model, one class for each thing a caller may want to catch."""
 
+from neurocollapse.support.text import visible
+
+_MOST = 300
+"""Characters of a message."""
+
 
 class CaptureError(ValueError):
-    """Features cannot be captured as asked; every error of `neurocollapse.hooks` is one."""
+    """Features cannot be captured as asked; every error of `neurocollapse.hooks` is one, and one line long."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(visible(message, most=_MOST))
 
 
 class NoMatchError(CaptureError):

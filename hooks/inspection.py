@@ -18,7 +18,9 @@ from neurocollapse.hooks.plan import Plan, make_plan
 from neurocollapse.hooks.presets import can_be_called, is_leaf
 from neurocollapse.hooks.select import ROOT
 from neurocollapse.hooks.wrappers import named_modules, unwrap
+from neurocollapse.support.checks import shown
 from neurocollapse.support.quiet import in_mode
+from neurocollapse.support.text import first_line
 from neurocollapse.support.undo import undoing
 
 
@@ -70,6 +72,11 @@ def inspect_layers(model: nn.Module, example: Any = None) -> list[LayerInfo]:
     -------
     list of LayerInfo
 
+    Raises
+    ------
+    CaptureError
+        If the model fails on an example that holds no tensor; its own errors on tensors are passed on.
+
     Examples
     --------
     >>> [(info.name, info.num_features) for info in inspect_layers(nn.Sequential(nn.Linear(4, 8)), torch.zeros(2, 4))]
@@ -120,7 +127,12 @@ def _run(root: nn.Module, modules: dict[str, nn.Module], example: Any) -> _Surve
         for module in modules.values():
             place(observe, module, undo)
         with torch.random.fork_rng(devices), torch.no_grad(), in_mode(root):
-            root(*args, **kwargs)
+            try:
+                root(*args, **kwargs)
+            except Exception as error:
+                if first is not None:
+                    raise
+                raise CaptureError(f"the model fails on `example` = {shown(example)}: {first_line(error)}") from error
     return survey
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from neurocollapse.hooks.errors import CaptureError, LayoutError
 from neurocollapse.hooks.outputs import first_tensor
+from neurocollapse.support.checks import shown
 from neurocollapse.support.text import listed
 
 NAME = "attention_mask"
@@ -151,8 +152,8 @@ def find_masks(
     given = _by_name(model, args, kwargs)
     if name is not None:
         if given.get(name) is None:
-            raise MaskError(f"`mask` names {name!r}, which the model is not given; it has {listed(given, most=6)}")
-        return Masks(as_mask(given[name], num_samples, f"`mask` ({name!r})"))
+            raise MaskError(f"`mask` names {shown(name)}, which the model is not given; it has {listed(given, most=6)}")
+        return Masks(as_mask(given[name], num_samples, f"`mask` ({shown(name)})"))
     two = any(given.get(name) is not None for name in (f"{_DECODER}_input_ids", f"{_DECODER}_{NAME}")) or bool(
         getattr(getattr(model, "config", None), "is_encoder_decoder", False)
     )

@@ -10,6 +10,7 @@ from neurocollapse.hooks.errors import NoMatchError
 from neurocollapse.hooks.outputs import Path
 from neurocollapse.hooks.pool import MODES, Pool
 from neurocollapse.hooks.select import Tap
+from neurocollapse.support.checks import shown
 from neurocollapse.support.names import did_you_mean
 
 
@@ -43,10 +44,11 @@ def readings(
     pools, paths = _by_tap(pool, taps, "pool", "auto"), _by_tap(output, taps, "output", None)
     for choice in pools:
         if not callable(choice) and choice not in MODES:
-            raise ValueError(f"`pool` must be one of {', '.join(MODES)}, a function or a dict of these, got {choice!r}")
+            known = ", ".join(MODES)
+            raise ValueError(f"`pool` must be one of {known}, a function or a dict of these, got {shown(choice)}")
     for path in paths:
         if path is not None and not callable(path) and not isinstance(path, str):
-            raise TypeError(f"`output` must be a dotted path, a function or a dict of these, got {path!r}")
+            raise TypeError(f"`output` must be a dotted path, a function or a dict of these, got {shown(path)}")
     common = not isinstance(output, Mapping)
     return [Reading(choice, path, common) for choice, path in zip(pools, paths, strict=True)]
 
@@ -59,6 +61,6 @@ def _by_tap(option: Any, taps: tuple[Tap, ...], argument: str, default: Any) -> 
     for name in option:
         if name not in names:
             raise NoMatchError(
-                f"`{argument}` names {name!r}, which is no captured layer{did_you_mean(str(name), names)}"
+                f"`{argument}` names {shown(name)}, which is no captured layer{did_you_mean(str(name), names)}"
             )
     return [option.get(name, default) for name in names]

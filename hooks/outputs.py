@@ -10,6 +10,8 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 from neurocollapse.hooks.errors import AmbiguousOutputError
 from neurocollapse.hooks.shards import whole
+from neurocollapse.support.checks import shown
+from neurocollapse.support.text import visible
 
 Path = str | Callable[[Any], Tensor]
 
@@ -67,22 +69,14 @@ def follow(output: Any, path: str) -> Any:
     for step in path.split("."):
         entries = dict(_entries(part))
         if step not in entries:
-            raise AmbiguousOutputError(f"`output` path {path!r} fails at {step!r} in {describe(output)}")
+            raise AmbiguousOutputError(f"`output` path {shown(path)} fails at {shown(step)} in {describe(output)}")
         part = entries[step]
     return part
 
 
-def describe(output: Any, *, depth: int = 3) -> str:
-    """Return the tree of an output on one line: types, keys, shapes and dtypes."""
-    if isinstance(output, Tensor):
-        shape = "nested" if output.is_nested else tuple(output.shape)
-        return f"Tensor({shape}, {str(output.dtype).removeprefix('torch.')})"
-    entries = list(_entries(output))
-    if not entries or depth == 0:
-        return type(output).__name__
-    inner = ", ".join(f"{key}: {describe(value, depth=depth - 1)}" for key, value in entries[:8])
-    more = f", … {len(entries) - 8} more" if len(entries) > 8 else ""
-    return f"{type(output).__name__}({inner}{more})"
+def describe(output: Any) -> str:
+    """Return the tree of an output on one short line: types, keys, shapes and dtypes."""
+    return visible(_tree(output, 3), most=160)
 
 
 def first_tensor(value: Any) -> Tensor | None:
@@ -97,6 +91,19 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
     else:
         for _, part in _entries(value):
             yield from tensors_in(part)
+
+
+def _tree(output: Any, depth: int) -> str:
+    """The outer levels of an output."""
+    if isinstance(output, Tensor):
+        shape = "nested" if output.is_nested else tuple(output.shape)
+        return f"Tensor({shape}, {str(output.dtype).removeprefix('torch.')})"
+    entries = list(_entries(output))
+    if not entries or depth == 0:
+        return type(output).__name__
+    inner = ", ".join(f"{key}: {_tree(value, depth - 1)}" for key, value in entries[:8])
+    more = f", … {len(entries) - 8} more" if len(entries) > 8 else ""
+    return f"{type(output).__name__}({inner}{more})"
 
 
 def _search(output: Any, num_samples: int | None, batch_axis: int) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from neurocollapse.hooks.errors import LayoutError
 from neurocollapse.hooks.layout import CHANNELS_FIRST, CHANNELS_LAST, FEATURES, TOKENS
+from neurocollapse.support.checks import shown
 
 PoolMode = Literal["auto", "mean", "max", "cls", "last", "flatten", "positions", "tokens"]
 """How positions become one row a sample, or one row a position."""
@@ -74,7 +75,7 @@ def resolve_pool(pool: Pool, layout: str, num_axes: int) -> tuple[str, Reduce]:
         function = pool if takes_mask(pool) else partial(_without_mask, function=pool)
         return getattr(pool, "__name__", type(pool).__name__), partial(_call, function=function)
     if pool not in MODES:
-        raise LayoutError(f"`pool` must be one of {', '.join(MODES)} or a function, got {pool!r}")
+        raise LayoutError(f"`pool` must be one of {', '.join(MODES)} or a function, got {shown(pool)}")
     if layout == FEATURES:
         return "none", _as_matrix
     if pool == "flatten":

@@ -24,6 +24,7 @@ from neurocollapse.hooks.select import select
 from neurocollapse.hooks.shards import refuse_tensor_parallel
 from neurocollapse.hooks.sites import Calls, Sites
 from neurocollapse.hooks.wrappers import is_compiled, named_modules, unwrap
+from neurocollapse.support.checks import shown
 from neurocollapse.support.choices import check_choice
 from neurocollapse.support.undo import Undo
 
@@ -178,7 +179,7 @@ class Recorder:
             If the mask holds something else than zeros and ones, or fits no batch of that size.
         """
         if not isinstance(num_samples, int) or isinstance(num_samples, bool) or num_samples < 1:
-            raise ValueError(f"`num_samples` must be a positive integer, got {num_samples!r}")
+            raise ValueError(f"`num_samples` must be a positive integer, got {shown(num_samples)}")
         if mask is not None:
             masks = Masks(as_mask(mask, num_samples, "`mask`"))
         self._announced = Forward(num_samples, True, masks, labelled)

@@ -11,7 +11,9 @@ from neurocollapse.hooks.errors import CaptureError, NoMatchError
 from neurocollapse.hooks.linear import inside_linear
 from neurocollapse.hooks.presets import PRESETS, can_be_called, is_leaf
 from neurocollapse.hooks.wrappers import children, named_modules, unwrap
+from neurocollapse.support.checks import shown
 from neurocollapse.support.names import did_you_mean, glob, is_glob
+from neurocollapse.support.text import visible
 
 __all__ = ["ROOT", "Tap", "named_modules", "select", "unwrap"]
 
@@ -115,7 +117,7 @@ def select(model: nn.Module, layers: Any, *, proposals: bool = False) -> tuple[T
     found = [tap for item in included for tap in _match(modules, item, proposals)]
     taps = _merge(tap for tap in found if (tap.path, tap.at_input) not in taken_away)
     if not taps:
-        raise NoMatchError(f"`layers` = {layers!r} leaves no module of {type(modules['']).__name__}")
+        raise NoMatchError(f"`layers` = {shown(layers)} leaves no module of {type(modules['']).__name__}")
     _check_names(taps)
     position = {path: index for index, path in enumerate(modules)}
     return tuple(sorted(taps, key=lambda tap: (bool(tap.when), position[tap.path], not tap.at_input)))
@@ -145,15 +147,15 @@ def _match(modules: dict[str, nn.Module], item: Any, proposals: bool) -> list[Ta
     if callable(item) and not isinstance(item, type):
         return _sweep(modules, item, getattr(item, "__name__", repr(item)))
     raise TypeError(
-        f"`layers` must hold names, globs, regular expressions, module types, modules or predicates, got {item!r} "
-        f"of type {type(item).__name__}; pass e.g. 'leaves' or a module's dotted name"
+        "`layers` must hold names, globs, regular expressions, module types, modules or predicates, got "
+        f"{shown(item)} of type {type(item).__name__}; pass e.g. 'leaves' or a module's dotted name"
     )
 
 
 def _match_alias(modules: dict[str, nn.Module], alias: Any, item: Any, proposals: bool) -> list[Tap]:
     """The taps of `item`, renamed to the user's alias."""
     if not isinstance(alias, str) or not alias:
-        raise TypeError(f"an alias in `layers` must be a non-empty string, got {alias!r}")
+        raise TypeError(f"an alias in `layers` must be a non-empty string, got {shown(alias)}")
     taps = _merge(tap for part in as_list(item) for tap in _match(modules, part, proposals))
     if len(taps) == 1 or all({LAST, OUTPUT} & tap.when for tap in taps):  # of these, one is kept
         return [replace(tap, name=alias) for tap in taps]
@@ -231,7 +233,7 @@ def _match_name(modules: dict[str, nn.Module], name: str) -> Tap:
     path = name if name in modules else _shared_path(modules, name)
     if path is None:
         hint = did_you_mean(name, modules, otherwise="neurocollapse.layers(model) lists all names")
-        raise NoMatchError(f"`layers` names {name!r}, which {type(modules['']).__name__} does not have{hint}")
+        raise NoMatchError(f"`layers` names {shown(name)}, which {type(modules['']).__name__} does not have{hint}")
     return replace(_tap(modules, path, explicit=True, selector=repr(name)), name=name)
 
 
@@ -249,7 +251,9 @@ def _sweep(modules: dict[str, nn.Module], wanted: Callable[[str, nn.Module], Any
     paths = [path for path, module in modules.items() if path and can_be_called(module) and wanted(path, module)]
     if not paths:
         hint = did_you_mean(selector.strip("'"), modules)
-        raise NoMatchError(f"`layers` = {selector} matches no module of {type(modules['']).__name__}{hint}")
+        raise NoMatchError(
+            f"`layers` = {visible(selector, most=60)} matches no module of {type(modules['']).__name__}{hint}"
+        )
     return [_tap(modules, path, explicit=False, selector=selector) for path in paths]
 
 
@@ -277,7 +281,8 @@ def _merge(taps: Iterable[Tap]) -> list[Tap]:
             own = _goes_by_own_name(other) and _goes_by_own_name(tap)  # a shared module has several
             names = [name for name in dict.fromkeys((other.name, tap.name)) if own or name != default] or [default]
             if len(names) > 1:
-                raise CaptureError(f"`layers` calls {default!r} both {names[0]!r} and {names[1]!r}; keep one name")
+                shown_names = [shown(name) for name in (default, *names)]
+                raise CaptureError("`layers` calls {} both {} and {}; keep one name".format(*shown_names))
             selectors = tuple(dict.fromkeys(other.selectors + tap.selectors))
             explicit = other.explicit or tap.explicit
             when = other.when | tap.when if other.when and tap.when else frozenset()
@@ -296,4 +301,4 @@ def _check_names(taps: list[Tap]) -> None:
     names = [*chosen, *(tap.name for tap in taps if not {LAST, OUTPUT} & tap.when)]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise CaptureError(f"`layers` gives the name {twice!r} to two layers; choose another alias")
+        raise CaptureError(f"`layers` gives the name {shown(twice)} to two layers; choose another alias")

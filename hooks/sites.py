@@ -15,6 +15,7 @@ from neurocollapse.hooks.options import Reading
 from neurocollapse.hooks.plan import Plan, Site, SiteKey, Skip, make_plan
 from neurocollapse.hooks.provisional import Provisional
 from neurocollapse.hooks.select import LAST, Tap
+from neurocollapse.support.text import visible
 
 Calls = Literal["all", "first", "last"]
 """Which calls of a module within one forward pass are kept."""
@@ -287,4 +288,4 @@ class Sites:
 
 def _reasons(skipped: Mapping[str, str]) -> str:
     """Names with reasons, on one line."""
-    return "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
+    return "; ".join(f"{visible(name, most=60)}: {reason}" for name, reason in skipped.items())

@@ -134,5 +134,5 @@ def _matches(item: Any) -> list[Quantity]:
     if not found:
         known = (*(quantity.name for quantity in QUANTITIES), *FAMILIES)
         hint = did_you_mean(item, known, otherwise=f"families are {', '.join(FAMILIES)}")
-        raise QuantityError(f"there is no quantity {item!r}{hint}")
+        raise QuantityError(f"there is no quantity {shown(item)}{hint}")
     return found

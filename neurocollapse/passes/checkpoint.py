@@ -102,10 +102,14 @@ class Checkpoint:
         """
         if self.path is None:
             return
-        if not self.path.parent.is_dir():  # said now, not when there is something to save
-            place = visible(self.path)
+        place = visible(self.path)
+        try:
+            has_folder, exists = self.path.parent.is_dir(), self.path.exists()
+        except OSError as error:
+            raise StateFileError(f"cannot write {place}: {error.strerror}; name another file") from error
+        if not has_folder:  # said now, not when there is something to save
             raise StateFileError(f"cannot write {place}: there is no such folder; name a folder that exists")
-        if not self.path.exists():
+        if not exists:
             return
         if self.lacks_weights:
             raise StateFileError(

@@ -13,15 +13,15 @@ from neurocollapse.data.batches import Batch
 from neurocollapse.statistics import check_labels
 
 
-def check_loader(loader: Any) -> None:
-    """Raise unless `loader` can be iterated and is not a dataset, which yields samples."""
+def check_loader(loader: Any, name: str = "loader") -> None:
+    """Raise unless the loader of this name can be iterated and is not a dataset, which yields samples."""
     if isinstance(loader, Dataset) and not isinstance(loader, IterableDataset):
         raise TypeError(
-            f"`loader` must yield batches, got the dataset {type(loader).__name__}; wrap it in a "
+            f"`{name}` must yield batches, got the dataset {type(loader).__name__}; wrap it in a "
             "torch.utils.data.DataLoader"
         )
-    if not isinstance(loader, Iterable):
-        raise TypeError(f"`loader` must be an iterable of batches, got {type(loader).__name__}")
+    if not isinstance(loader, Iterable) or getattr(loader, "ndim", None) == 0:  # an array of one number has no items
+        raise TypeError(f"`{name}` must be an iterable of batches, got {type(loader).__name__}")
 
 
 def class_names(loader: Any) -> list[str]:

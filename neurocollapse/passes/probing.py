@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from neurocollapse.passes.features import KeptFeatures, check_features_fit
+from neurocollapse.passes.loaders import check_loader
 from neurocollapse.probes import LayerSplit, Probe, held_out
 from neurocollapse.statistics import MomentCollection
 from neurocollapse.support.checks import integer, shown
@@ -47,8 +48,8 @@ class Probing:
         if self.choice is not True and (not isinstance(self.choice, str) or self.choice not in get_args(Probe)):
             choices = ", ".join(map(repr, get_args(Probe)))
             raise ValueError(f"`probes` must be False, True or one of {choices}, got {shown(self.choice)}")
-        if self.test_loader is not None and not isinstance(self.test_loader, Iterable):
-            raise TypeError(f"`test_loader` must be an iterable of batches, got {type(self.test_loader).__name__}")
+        if self.test_loader is not None:
+            check_loader(self.test_loader, "test_loader")
         object.__setattr__(self, "num_samples", integer("probe_samples", self.num_samples, least=1))
         object.__setattr__(self, "seed", integer("probe_seed", self.seed, least=0))
 

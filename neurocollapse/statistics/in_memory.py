@@ -8,6 +8,7 @@ from torch import Tensor
 
 from neurocollapse.statistics.accumulator import MomentAccumulator
 from neurocollapse.statistics.labels import ClassBatch, check_labels, one_hot_columns
+from neurocollapse.statistics.memory import MemoryPlan, memory_limit, state_bytes
 from neurocollapse.statistics.moments import ClassMoments
 from neurocollapse.support.arrays import tensor
 from neurocollapse.support.checks import flag, integer, shown
@@ -26,6 +27,13 @@ def from_features(
         Default: the number of one-hot columns, or the largest label plus one.
     covariance : bool
         Keep the pooled within-class scatter matrix as well.
+
+    Raises
+    ------
+    LabelError, TypeError, ValueError
+        If the features are no matrix of real numbers, or the labels no class index for each of its rows.
+    MemoryPlanError
+        If moments of that many classes would not fit into memory.
     """
     values = _doubles(features)
     covariance = flag("covariance", covariance)
@@ -36,6 +44,8 @@ def from_features(
     checked = check_labels(labels, num_samples=values.shape[0], num_classes=num_classes)
     largest = int(checked.max()) + 1 if checked.numel() else 0
     classes = num_classes if num_classes is not None else one_hot_columns(labels) or largest
+    size = state_bytes(classes, values.shape[1], working=torch.float64, covariance=covariance)
+    MemoryPlan((("features", size),), classes, memory_limit(values.device)).check()
     accumulator = MomentAccumulator(
         classes, values.shape[1], precision="double", device=values.device, covariance=covariance
     )

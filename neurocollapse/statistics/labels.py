@@ -73,6 +73,8 @@ def one_hot_columns(labels: Any) -> int:
 def _as_tensor(labels: Any) -> Tensor:
     """`labels` as a CPU tensor, or a LabelError that says what came instead."""
     if isinstance(labels, Tensor):
+        if labels.is_meta:
+            raise LabelError("`labels` are on the meta device, which keeps no numbers; pass labels that have some")
         return labels.detach().cpu().to_dense()
     try:  # through numpy: torch does not take read-only or reversed arrays
         return torch.as_tensor(np.require(labels, requirements=["C_CONTIGUOUS", "WRITEABLE"]), device="cpu")
@@ -98,7 +100,7 @@ def _from_one_hot(values: Tensor, num_classes: int | None) -> Tensor:
 
 def _check_range(values: Tensor, num_classes: int | None) -> None:
     """Raise for the first label outside [0, num_classes)."""
-    upper = math.inf if num_classes is None else num_classes
+    upper = math.inf if num_classes is None else min(num_classes, torch.iinfo(torch.int64).max)
     outside = (values < 0) | (values >= upper)
     if not bool(outside.any()):
         return

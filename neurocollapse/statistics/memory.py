@@ -11,6 +11,7 @@ import torch
 
 from neurocollapse.support.checks import shown
 from neurocollapse.support.choices import check_choice
+from neurocollapse.support.text import visible
 
 Precision = Literal["single", "double"]
 """Whether float32 features keep a part of their state in float32, or all of it in float64."""
@@ -56,7 +57,7 @@ class MemoryPlan:
         if self.total <= self.limit:
             return
         largest = sorted(self.entries, key=lambda entry: -entry[1])[:3]
-        names = ", ".join(f"{name} {size / GIB:.2f}" for name, size in largest)
+        names = ", ".join(f"{visible(name, most=40)} {size / GIB:.2f}" for name, size in largest)
         raise MemoryPlanError(
             f"the statistics of {len(self.entries)} layers and {self.num_classes} classes need "
             f"{self.total / GIB:.2f} GiB, but only {self.limit / GIB:.2f} GiB may be used (largest, in GiB: {names}); "

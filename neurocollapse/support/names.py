@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
+from neurocollapse.support.text import visible
+
 _PIECES = re.compile(r"\*\*\.|\*\*|\*|\?|\[[^\]]+\]|.")
 _SPECIAL = {"**.": r"(?:.*\.)?", "**": ".*", "*": r"[^.]*", "?": r"[^.]"}
 SIMILAR = 0.5
@@ -43,7 +45,9 @@ def glob(text: str) -> re.Pattern[str]:
     try:
         return re.compile("".join(_translated(piece) for piece in _PIECES.findall(text)))
     except re.error as error:
-        raise ValueError(f"{text!r} has brackets that list no characters; write them like [0-3] or [!ab]") from error
+        raise ValueError(
+            f"{visible(repr(text), most=60)} has brackets that list no characters; write them like [0-3] or [!ab]"
+        ) from error
 
 
 def matching(pattern: str, names: Iterable[str]) -> list[str]:
@@ -90,7 +94,7 @@ def did_you_mean(
     close = difflib.get_close_matches(name, names, n=most, cutoff=SIMILAR)
     if not close:
         return otherwise and f"; {otherwise}"
-    return f"; did you mean {' or '.join(repr(shown_as.get(one, one)) for one in close)}?"
+    return f"; did you mean {' or '.join(visible(repr(shown_as.get(one, one)), most=60) for one in close)}?"
 
 
 def _translated(piece: str) -> str:

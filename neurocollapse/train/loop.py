@@ -18,6 +18,7 @@ from neurocollapse.train.batch import check_outputs, class_indices
 from neurocollapse.train.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from neurocollapse.train.digests import data_digests
 from neurocollapse.train.events import Event, Journal, Progress, checked_events, journals
+from neurocollapse.train.samples import check_data, collated
 from neurocollapse.train.settings import Settings, TrainingError, loss_of
 
 
@@ -109,7 +110,7 @@ def fit(
         epochs, batch_size, optimizer, learning_rate, weight_decay, momentum, schedule, loss, seed
     )  # fmt: skip
     checked, progress = checked_events(events), flag("progress", progress)
-    _check_data(data)
+    check_data(data)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
         raise TrainingError(f"`model` must have parameters that require gradients, {type(model).__name__} has none")
@@ -195,7 +196,7 @@ def _train_epoch(run: _Run, epoch: int) -> tuple[float, float]:
     batches = _batches(torch.randperm(len(run.data), generator=order), run.settings.batch_size)
     total_loss, num_correct = 0.0, 0
     run.model.train()
-    for inputs, labels in DataLoader(run.data, batch_sampler=batches, generator=order):
+    for inputs, labels in DataLoader(run.data, batch_sampler=batches, generator=order, collate_fn=collated):
         loss, correct = _update(run, inputs.to(run.device), class_indices(labels).to(run.device), epoch)
         total_loss += loss * len(labels)
         num_correct += correct
@@ -267,20 +268,6 @@ def _undone_if_nothing_is_kept(run: _Run, resume: Path | None) -> Iterator[None]
                 for tensor, value in before:
                     tensor.copy_(value)
         raise
-
-
-def _check_data(data: Any) -> None:
-    """Raise unless data is a map-style dataset with samples in it."""
-    if isinstance(data, DataLoader):
-        raise TypeError("`data` must be a dataset, got a DataLoader; pass loader.dataset, and batch_size to fit")
-    if isinstance(data, Tensor | type) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
-        raise TypeError(f"`data` must be a map-style dataset of (input, label) pairs, got a {type(data).__name__}")
-    if len(data) == 0:
-        raise ValueError("`data` must hold at least one sample, got none")
-    with kept_random_state(torch.device("cpu")):  # which augmentation may move
-        first = data[0]
-    if not isinstance(first, tuple | list) or len(first) != 2:
-        raise TypeError(f"`data` must hold pairs of an input and a label, got {shown(first)}")
 
 
 def _save(path: Path, run: _Run, history: History) -> None:

@@ -88,7 +88,8 @@ def arguments(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Cal
         "run_pass": (run_pass, {**passed, "sinks": lambda: {"f": FeatureSink(num_samples=4)}}),
         "capture": (
             taken,
-            {"model": network, "layers": lambda: ["0"], "inputs": lambda: INPUTS, "pool": lambda: "auto"},
+            {"model": network, "layers": lambda: ["0"], "inputs": lambda: INPUTS, "pool": lambda: "auto"}
+            | {"calls": lambda: "all", "output": lambda: None, "mask": lambda: None},
         ),
         "layers": (nc.layers, {"model": network, "example": lambda: INPUTS}),
         "table": (nc.table, {"dataset": dataset}),

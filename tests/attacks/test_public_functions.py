@@ -27,11 +27,10 @@ def complaint(error: BaseException) -> str:
     frames = [str(Path(frame.filename).resolve()) for frame in traceback.extract_tb(error.__traceback__)]
     if any("/torch/nn/modules/" in frame for frame in frames):
         return ""  # the caller's own model says what it cannot run on
-    if any(frame.startswith(HOOKS) for frame in frames[-1:]):
-        return ""  # tested where hooks are
-    if not isinstance(error, ValueError | TypeError | OSError):
+    own = type(error).__module__.startswith("neurocollapse.")
+    if not own and not isinstance(error, ValueError | TypeError | OSError):
         return f"a {type(error).__name__}"
-    if not frames[-1].startswith(PACKAGE):
+    if not frames[-1].startswith((PACKAGE, HOOKS)):
         return f"a {type(error).__name__} of {frames[-1]}"
     words = str(error)
     return "" if len(words) <= MOST and words.isprintable() else f"{len(words)} characters, on one line or not"

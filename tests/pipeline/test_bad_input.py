@@ -103,6 +103,26 @@ BAD: dict[str, tuple[Callable[[SimpleNamespace], Any], type[BaseException], str]
     "model is a number": (lambda c: nc.analyze(3, c.loader), TypeError, r"`model` must be a torch.nn.Module, got int"),
     "model is a class": (lambda c: nc.analyze(nn.Linear, c.loader), TypeError, r"`model` must be .*, got type"),
     "loader is a number": (lambda c: nc.analyze(c.model, 3), TypeError, r"`loader` must be an iterable of batches"),
+    "loader is a tensor of one number": (
+        lambda c: nc.analyze(c.model, torch.tensor(3)),
+        TypeError,
+        r"`loader` must be an iterable of batches, got Tensor",
+    ),
+    "loader is an array of one number": (
+        lambda c: nc.analyze(c.model, torch.tensor(3.0).numpy()),
+        TypeError,
+        r"`loader` must be an iterable of batches, got ndarray",
+    ),
+    "resume has a name too long": (
+        lambda c: nc.analyze(c.model, c.loader, resume=c.tmp / ("a" * 10_000)),
+        nc.StateFileError,
+        r"cannot write .{,140}: File name too long; name another file",
+    ),
+    "quantity of many letters": (
+        analyze(quantities="q" * 10_000),
+        ValueError,
+        r"there is no quantity .{,60}; families are",
+    ),
     "loader is a dataset": (
         lambda c: nc.analyze(c.model, TensorDataset(c.inputs, c.labels)),
         TypeError,

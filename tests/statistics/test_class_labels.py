@@ -93,6 +93,10 @@ LEAVE_OUT = "leave such samples out, or map them with label_fn"
         ([2**70, 0, 0, 0], INTEGERS.format("list")),
         (Ellipsis, INTEGERS.format("ellipsis")),
         (
+            torch.zeros(4, dtype=torch.int64, device="meta"),
+            "`labels` are on the meta device, which keeps no numbers; pass labels that have some",
+        ),
+        (
             [0, 1, 2],
             "`labels` must have one entry per sample: got 3 labels for 4 samples; "
             "check the loader, or pass label_fn to say where the labels are",
@@ -104,6 +108,11 @@ def test_malformed_labels_are_told_what_to_do(labels: Any, message: str) -> None
     with pytest.raises(LabelError) as raised:
         check_labels(labels, num_samples=4, num_classes=10)
     assert str(raised.value) == message
+
+
+@pytest.mark.parametrize("num_classes", [2**62, 2**63, 10**30])
+def test_more_classes_than_an_integer_counts_exclude_no_label(num_classes: int) -> None:
+    assert check_labels([0, 3], num_classes=num_classes).tolist() == [0, 3]
 
 
 def test_a_negative_label_is_refused_without_a_number_of_classes() -> None:

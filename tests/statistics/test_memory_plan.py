@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from neurocollapse.statistics import MemoryPlan, MemoryPlanError, memory, memory_limit
+from neurocollapse.statistics import ClassMoments, MemoryPlan, MemoryPlanError, memory, memory_limit
 
 CPU = torch.device("cpu")
 GIB = 2**30
@@ -30,6 +30,15 @@ def test_a_plan_that_does_not_fit_names_the_gigabytes_and_the_largest_layers() -
         "or raise max_memory"
     )
     assert isinstance(raised.value, MemoryError)
+
+
+@pytest.mark.parametrize(
+    ("labels", "num_classes"),
+    [([0, 1], 10**30), ([0, 1], 10**15), ([0, 2**60], None), (torch.tensor([2**62, 1]), None)],
+)
+def test_moments_of_too_many_classes_are_refused_before_they_are_made(labels: Any, num_classes: int | None) -> None:
+    with pytest.raises(MemoryPlanError, match=r"the statistics of 1 layers and [0-9]+ classes need [0-9.]+ GiB"):
+        ClassMoments.from_features(torch.ones(2, 3), labels, num_classes)
 
 
 @pytest.mark.parametrize(("requested", "expected"), [(1, 1), (2.5e9, 2_500_000_000), (np.int64(7), 7)])
