@@ -111,8 +111,7 @@ def _places(weights: Sequence[Tensor], layers: Any) -> dict[str, int]:
             f"`model` must be a module or a list of tensors, got {type(weights).__name__}; hand over the module, or "
             "put the tensors in a list"
         )
-    wrong = next((weight for weight in weights if not isinstance(weight, Tensor)), None)
-    if wrong is not None or isinstance(weights, str | bytes):
+    if not all(isinstance(weight, Tensor) for weight in weights) or isinstance(weights, str | bytes):
         raise TypeError(f"`model` must be a module or a list of tensors, got {shown(weights)}")
     matrices = [place for place, weight in enumerate(weights) if weight.ndim >= 2]
     if not matrices:
@@ -139,7 +138,7 @@ def _listed(pattern: Any, names: list[str]) -> list[str]:
     found = matching(pattern, names)
     if not found:
         hint = did_you_mean(pattern, names, otherwise=f"it has {', '.join(names[:6])}")
-        raise ValueError(f"`layers` names {pattern!r}, which matches no weight matrix of the list{hint}")
+        raise ValueError(f"`layers` names {shown(pattern)}, which matches no weight matrix of the list{hint}")
     return found
 
 

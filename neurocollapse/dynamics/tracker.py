@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from neurocollapse.dynamics.layout import Layout, Options
 from neurocollapse.dynamics.matrices import Weights, as_matrix, matrix_places, named_matrices
 from neurocollapse.dynamics.rows import RowFile, stored_layout
 from neurocollapse.dynamics.run import Run
-from neurocollapse.support.checks import file_path, integer
+from neurocollapse.support.checks import file_path, integer, shown
 from neurocollapse.support.table import html_table
 
 
@@ -210,6 +211,8 @@ class WeightTracker:
 
     def _begin(self, step: int, weights: Weights) -> Run:
         """Begin at the first step that is seen, whether or not it is one of those wanted."""
+        if integer("step", step) > np.iinfo(np.int64).max:  # in which files keep it
+            raise ValueError(f"`step` must be an integer of 64 bits, got {shown(step)}")
         run = self._opened(weights)
         far = not run.starts_over_at(step) and step - run.first_unseen >= run.stride
         if far and self._wants_any(run.first_unseen, step):

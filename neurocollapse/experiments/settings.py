@@ -137,7 +137,10 @@ def _check_range(key: str, value: Any, *, may_be_empty: bool) -> None:
 def _typed(key: str, value: Any, kind: Any) -> Any:
     """A value as one of the field's type; types that no text can give are left to the experiment."""
     if hasattr(value, "tolist"):  # NumPy's numbers and arrays, and torch's
-        value = value.tolist()
+        try:
+            value = value.tolist()
+        except (RuntimeError, NotImplementedError):  # sparse tensors, and those on the meta device
+            raise ValueError(f"setting {key!r} must be plain numbers, got {shown(value)}") from None
     if _is_union(kind):
         options = _options(kind)
         return value if value is None or len(options) > 1 else _typed(key, value, options[0])

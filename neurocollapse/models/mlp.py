@@ -4,7 +4,10 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from neurocollapse.support.checks import integer
+from neurocollapse.support.checks import integer, shown
+
+_MOST_LAYERS = 100_000
+"""Modules of so many layers take about a gigabyte, whatever their width."""
 
 
 class HybridMLP(nn.Module):
@@ -61,7 +64,8 @@ class HybridMLP(nn.Module):
         for name, size in (("in_features", in_features), ("width", width), ("num_classes", num_classes)):
             integer(name, size, least=1)
         for name, size in (("num_nonlinear", num_nonlinear), ("num_linear", num_linear)):
-            integer(name, size, least=0)
+            if integer(name, size, least=0) > _MOST_LAYERS:
+                raise ValueError(f"`{name}` must be an integer from 0 to {_MOST_LAYERS}, got {shown(size)}")
         if num_nonlinear + num_linear == 0:
             raise ValueError(
                 "`num_nonlinear` + `num_linear` must be at least 1, got 0; ask for one hidden layer or more"

@@ -102,14 +102,10 @@ class Checkpoint:
         """
         if self.path is None:
             return
-        place = visible(self.path)
-        try:
-            has_folder, exists = self.path.parent.is_dir(), self.path.exists()
-        except OSError as error:
-            raise StateFileError(f"cannot write {place}: {error.strerror}; name another file") from error
-        if not has_folder:  # said now, not when there is something to save
+        if not self.path.parent.is_dir():  # said now, not when there is something to save
+            place = visible(self.path)
             raise StateFileError(f"cannot write {place}: there is no such folder; name a folder that exists")
-        if not exists:
+        if not self.path.exists():
             return
         if self.lacks_weights:
             raise StateFileError(

@@ -145,9 +145,18 @@ def file_path(name: str, value: Any) -> Any:
     ------
     TypeError
         If it is neither a string nor a path.
+    ValueError
+        If no file can have that name, which is too long, say.
     """
     if not isinstance(value, str | os.PathLike):
         raise TypeError(f"`{name}` must be a path, got {shown(value)}")
+    try:
+        os.stat(value)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass  # a name as good as any, of which reading or writing says more
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"`{name}` cannot be the name of a file: {reason}, got {shown(value)}") from error
     return value
 
 

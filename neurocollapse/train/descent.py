@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from neurocollapse.support.arrays import tensor
-from neurocollapse.support.checks import integer, non_negative_number, number, positive_number, shown
+from neurocollapse.support.checks import file_path, integer, non_negative_number, number, positive_number, shown
 from neurocollapse.train.descent_file import Course, DescentFile
 from neurocollapse.train.digests import tensor_digest
 from neurocollapse.train.events import Journal, checked_events, journals
@@ -172,7 +172,7 @@ def descend(
     decay = non_negative_number("weight_decay", weight_decay)
     engine = _engine(model, inputs, targets, Objective.of(reduction, output_scale, targets))
     settings = {"weight_decay": decay, "reduction": reduction, "output_scale": float(output_scale)}
-    file = None if resume is None else _file(Path(resume), inputs, targets, settings)
+    file = None if resume is None else _file(Path(file_path("resume", resume)), inputs, targets, settings)
     course = Course([], [])
     if file is not None and file.path.exists():
         course = file.restore(engine.parameters, rate, num_steps=num_steps, tolerance=tolerance)

@@ -75,10 +75,11 @@ def journals(events: Mapping[str, Any]) -> list[Journal]:
 
 def checked_events(events: Any, names: tuple[str, ...] = EVENTS) -> dict[str, Any]:
     """Return the events, or say which name is unknown or which value cannot be called."""
-    if not isinstance(events or {}, Mapping):
+    events = {} if events is None else events
+    if not isinstance(events, Mapping):
         raise TypeError(f"`events` must map names to functions, got {shown(events)}")
-    for name, event in (events or {}).items():
+    for name, event in events.items():
         check_choice("events", name, names)
         if not callable(event):
             raise TypeError(f"`events[{name!r}]` must be callable, got a {type(event).__name__}")
-    return dict(events or {})
+    return dict(events)

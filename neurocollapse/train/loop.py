@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from neurocollapse.support.checks import flag, shown
+from neurocollapse.support.checks import file_path, flag, shown
 from neurocollapse.support.quiet import in_mode, kept_random_state, seed_random_state
 from neurocollapse.train.batch import check_outputs, class_indices
 from neurocollapse.train.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
@@ -116,7 +116,7 @@ def fit(
         raise TrainingError(f"`model` must have parameters that require gradients, {type(model).__name__} has none")
     run = _Run(model, data, settings, settings.build_optimizer(parameters), checked, parameters[0].device)
     with _left_as_found(model, run.device), torch.enable_grad():
-        return _train(run, None if resume is None else Path(resume), progress)
+        return _train(run, None if resume is None else Path(file_path("resume", resume)), progress)
 
 
 @dataclass
@@ -227,7 +227,7 @@ def _update(run: _Run, inputs: Tensor, labels: Tensor, epoch: int) -> tuple[floa
 
 def _batches(order: Tensor, batch_size: int) -> list[list[int]]:
     """Cut an order into batches; a single left-over sample joins the last full batch."""
-    batches = [part.tolist() for part in order.split(batch_size)]
+    batches = [part.tolist() for part in order.split(min(batch_size, len(order)))]
     if len(batches) > 1 and len(batches[-1]) == 1 < batch_size:
         batches[-2:] = [batches[-2] + batches[-1]]
     return batches

@@ -101,9 +101,10 @@ class ModuleEngine:
         """Run the module and keep the graph until the update."""
         with torch.enable_grad():
             outputs = self.module(self.inputs)
-            if outputs.shape != self.targets.shape:
+            if not isinstance(outputs, Tensor) or outputs.shape != self.targets.shape:
+                came = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
                 raise TrainingError(
-                    f"the network's outputs have shape {tuple(outputs.shape)}, `targets` {tuple(self.targets.shape)}"
+                    f"`model` must return outputs of `targets`' shape {tuple(self.targets.shape)}, got {came}"
                 )
             residual = self.objective.output_scale * outputs - self.targets
             self.value = self.objective.factor * residual.square().sum()

@@ -67,9 +67,16 @@ def arguments(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Cal
     collected = passed | {"precision": lambda: "single", "covariance": lambda: True, "non_finite": lambda: "raise"}
     weights = lambda: [torch.eye(5), torch.ones(3, 5)]  # noqa: E731
     fitted: dict[str, Any] = {"epochs": 1, "batch_size": 4, "learning_rate": 0.1, "optimizer": "adam", "seed": 0}
-    fitted |= {"weight_decay": 0.0, "schedule": "constant", "loss": "mse", "momentum": None, "events": None}
+    fitted |= {
+        "resume": None,
+        "weight_decay": 0.0,
+        "schedule": "constant",
+        "loss": "mse",
+        "momentum": None,
+        "events": None,
+    }
     descent: dict[str, Any] = {"learning_rate": 0.1, "num_steps": 2, "weight_decay": 0.0, "reduction": "half_sum"}
-    descent |= {"tolerance": 0.0, "output_scale": 1.0, "save_every": 10, "events": None}
+    descent |= {"resume": None, "tolerance": 0.0, "output_scale": 1.0, "save_every": 10, "events": None}
     return {
         "measure": (nc.measure, {"moments": moments, **quantities}),
         "layer_tree": (nc.layer_tree, {"moments": moments, "weighting": lambda: "equal"}),

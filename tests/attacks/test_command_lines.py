@@ -2,11 +2,15 @@
 
 import random
 import re
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from neurocollapse import experiments
 from neurocollapse.cli import main
+from neurocollapse.experiments import Experiment
 
 VERDICTS = (0, 1, 2, 3)
 """Exit codes: done or holds, violated, a mistake, assumptions unmet."""
@@ -90,6 +94,15 @@ def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work where there is one file of text."""
     (tmp_path / "notes.txt").write_text("no data\n")
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _with_short_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train for a few steps where a line is right after all: what training gives is tested elsewhere."""
+    setting = Experiment.setting
+    monkeypatch.setattr(Experiment, "setting", lambda self, scale: replace(setting(self, scale), num_steps=10))
+    theorem = partial(experiments.progressive_theorem, experiments.ProgressiveTheorem(num_steps=10))
+    monkeypatch.setattr(experiments, "progressive_theorem", theorem)
 
 
 def test_a_few_random_command_lines_end_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -354,3 +355,17 @@ def _assert_close(found: object, expected: object) -> None:
     """Equal but for the rounding of angles."""
     for name in expected.data_vars:  # type: ignore[attr-defined]
         np.testing.assert_allclose(found[name].values, expected[name].values, atol=1e-12, err_msg=str(name))  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("step", "error"), [(1.5, TypeError), (float("inf"), TypeError), ("1", TypeError), (2**63, ValueError)]
+)
+def test_a_step_that_files_cannot_keep_is_refused(step: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="`step` must be an integer"):
+        WeightTracker().record(step, [torch.eye(3)])
+
+
+@pytest.mark.parametrize("weights", [[None], [torch.eye(2), None], [torch.eye(2), "x"], ["x"]])
+def test_a_list_of_other_things_than_tensors_is_refused(weights: Any) -> None:
+    with pytest.raises(TypeError, match="`model` must be a module or a list of tensors, got "):
+        WeightTracker().record(0, weights)

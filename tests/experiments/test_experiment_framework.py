@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from matplotlib.figure import Figure
 
@@ -355,3 +356,9 @@ def test_a_scale_or_setting_of_another_kind_is_refused() -> None:
 def test_bounds_can_fail(measured: float, outcome: str) -> None:
     assert at_most("x ≤ 1.5", "none", measured, 1.5).outcome == outcome
     assert at_least("−x ≥ −1.5", "none", -measured, -1.5).outcome == outcome
+
+
+@pytest.mark.parametrize("value", [torch.ones(1, device="meta"), torch.ones(3).to_sparse(), torch.ones(2, 3)])
+def test_a_setting_that_is_a_tensor_without_plain_numbers_is_refused(value: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="setting 'num_steps' must be "):
+        nc.experiment("svd-evolution", num_steps=value)

@@ -75,3 +75,9 @@ def test_a_depth_that_is_none_is_named(depth: int) -> None:
 def test_inputs_of_another_size_say_how_to_build_the_model() -> None:
     with pytest.raises(ValueError, match=r"64 values per sample, got shape \(2, 1, 5, 5\) with 25; .*in_features=25"):
         mlp(64, 6, 3, depth=1)(torch.zeros(2, 1, 5, 5))
+
+
+@pytest.mark.parametrize("depth", [100_001, 10**12, 10**30])
+def test_more_layers_than_memory_holds_are_refused(depth: int) -> None:
+    with pytest.raises(ValueError, match="must be an integer from 0 to 100000, got 10"):
+        mlp(8, 8, 3, depth=depth)

@@ -115,8 +115,8 @@ BAD: dict[str, tuple[Callable[[SimpleNamespace], Any], type[BaseException], str]
     ),
     "resume has a name too long": (
         lambda c: nc.analyze(c.model, c.loader, resume=c.tmp / ("a" * 10_000)),
-        nc.StateFileError,
-        r"cannot write .{,140}: File name too long; name another file",
+        ValueError,
+        r"`resume` cannot be the name of a file: File name too long, got .{,60}$",
     ),
     "quantity of many letters": (
         analyze(quantities="q" * 10_000),

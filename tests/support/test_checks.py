@@ -3,13 +3,14 @@
 import math
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 
-from neurocollapse.support.checks import integer, non_negative_number, number, positive_number
+from neurocollapse.support.checks import file_path, integer, non_negative_number, number, positive_number
 from neurocollapse.support.choices import check_choice
 
 
@@ -71,3 +72,23 @@ def test_a_choice_is_one_of_those_listed(choices: Any) -> None:
     for value, end in (("cosin", r"got 'cosin'; did you mean 'cosine'\?"), (3, "got 3"), (None, "got None")):
         with pytest.raises(ValueError, match=rf"^`schedule` must be one of 'cosine', 'constant', {end}$"):
             check_choice("schedule", value, choices)
+
+
+@pytest.mark.parametrize("value", [3, None, b"name", ["name"], torch.ones(2)])
+def test_what_is_no_path_is_a_type_error(value: Any) -> None:
+    with pytest.raises(TypeError, match=r"^`resume` must be a path, got "):
+        file_path("resume", value)
+
+
+@pytest.mark.parametrize("value", ["a" * 300, "folder/" + "a" * 10_000, "nul\0byte", Path("b" * 10_000)])
+def test_a_name_that_no_file_can_have_is_a_value_error_in_one_line(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"^`resume` cannot be the name of a file: ") as raised:
+        file_path("resume", value)
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) < 160
+
+
+def test_a_path_need_not_exist(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file", tmp_path / "none", tmp_path / "file" / "inside", str(tmp_path)):
+        assert file_path("resume", path) is path

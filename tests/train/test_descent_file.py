@@ -106,3 +106,16 @@ def test_numbers_of_numpy_are_taken_for_what_they_are(tmp_path: Path) -> None:
     numbers = {"learning_rate": np.float32(0.125), "weight_decay": np.float32(0.25), "output_scale": np.float32(2)}
     plain = {name: float(value) for name, value in numbers.items()}
     assert torch.equal(run(resume=tmp_path / "run", **numbers).losses, run(**plain).losses)
+
+
+@pytest.mark.parametrize(
+    ("network", "came"),
+    [
+        (nn.LSTM(4, 4), "a tuple"),
+        (nn.Sequential(nn.Linear(4, 3)), r"shape \(4, 3\)"),
+        (nn.Sequential(nn.Linear(4, 4), nn.Unflatten(1, (2, 2))), r"shape \(4, 2, 2\)"),
+    ],
+)
+def test_outputs_that_do_not_fit_the_targets_are_refused(network: nn.Module, came: str) -> None:
+    with pytest.raises(TrainingError, match=rf"`model` must return outputs of .* shape \(4, 4\), got {came}"):
+        run(network.double())

@@ -258,6 +258,8 @@ class Stream(IterableDataset):
         ({"momentum": 1.0, "optimizer": "sgd"}, ValueError, r"`momentum` must lie in \[0, 1\)"),
         ({"momentum": 0.5, "optimizer": "adam"}, ValueError, "`momentum` belongs to 'sgd' and 'momentum'"),
         ({"events": {"after_epok": print}}, ValueError, "`events` must be one of .*; did you mean 'after_epoch'?"),
+        ({"events": torch.ones(2)}, TypeError, r"`events` must map names to functions, got tensor\(\[1., 1.\]\)"),
+        ({"events": []}, TypeError, r"`events` must map names to functions, got \[\]"),
         ({"events": {"on_end": 3}}, TypeError, r"`events\['on_end'\]` must be callable, got a int"),
         ({"data": DataLoader(dataset())}, TypeError, "got a DataLoader; pass loader.dataset"),
         ({"data": Stream()}, TypeError, "`data` must be a map-style dataset"),
@@ -299,6 +301,13 @@ def test_wrong_arguments_get_one_clear_line_and_change_nothing(
     assert "\n" not in str(caught.value)
     assert_same(before, weights(model))
     assert torch.equal(random_state, torch.get_rng_state())
+
+
+def test_a_batch_size_beyond_all_samples_takes_them_all() -> None:
+    one, other = network(), network()
+    run(one, batch_size=10**30)
+    run(other, batch_size=20)
+    assert_same(weights(one), weights(other))
 
 
 def test_no_bar_is_drawn_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
