@@ -11,7 +11,7 @@ from torch import Tensor
 
 from neurocollapse.theory.bands import Gains
 from neurocollapse.theory.problem import LinearProblem
-from neurocollapse.theory.spectrum import Spectrum, gain_bounds, shifted, unit_scaled
+from neurocollapse.theory.spectrum import SingularValues, Spectrum, gain_bounds, shifted, unit_scaled
 
 
 class Blocks(NamedTuple):
@@ -23,8 +23,8 @@ class Blocks(NamedTuple):
         P_{l+1}ᵀW_{l+1}P_l.
     leaked : Tensor of shape (d_{l+1}, K)
         (I − P_{l+1}P_{l+1}ᵀ)W_{l+1}P_l, which is Q_{l+1}Q_{l+1}ᵀW_{l+1}P_l.
-    gain_low, gain_high
-        γ⁻ and γ, the smallest and the largest gain of T = Q_{l+1}ᵀW_{l+1}Q_l.
+    hidden : SingularValues of shape (d_l − K,)
+        Of T = Q_{l+1}ᵀW_{l+1}Q_l.
     hidden_gain
         ‖T‖_F²/(d_l − K), the mean squared gain.
     whole : Gains
@@ -33,10 +33,19 @@ class Blocks(NamedTuple):
 
     carried: Tensor
     leaked: Tensor
-    gain_low: float
-    gain_high: float
+    hidden: SingularValues
     hidden_gain: float
     whole: Gains
+
+    @property
+    def gain_low(self) -> float:
+        """γ⁻, the smallest gain of T."""
+        return float(self.hidden.low[-1])
+
+    @property
+    def gain_high(self) -> float:
+        """γ, the largest gain of T."""
+        return float(self.hidden.high[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +125,12 @@ class Tail:
             found.append(step.carried @ found[-1])
         return found
 
+    def unseen(self, features: Tensor, layer: int) -> Tensor:
+        """The part of columns at a layer that is in the kernel of W_{L:l+1}, Q_lQ_lᵀX."""
+        assert self.bases is not None
+        basis = self.bases[layer]
+        return features - basis @ (basis.T @ features)
+
     @cached_property
     def _directions(self) -> Tensor:
         """V: right singular vectors of the spread that is left at the output, those that rounding made left out."""
@@ -145,7 +160,7 @@ def _blocks(weight: Tensor, spectrum: Spectrum, read: Tensor, written: Tensor) -
     num_hidden = weight.shape[1] - read.shape[1]
     mean = float(rest.square().sum()) / num_hidden
     gains = _gains(spectrum, unit_scaled(weight).exponent)
-    return Blocks(carried, leaked, *gain_bounds(rest, read.shape[1]), mean, gains)
+    return Blocks(carried, leaked, gain_bounds(rest, read.shape[1]), mean, gains)
 
 
 def _gains(spectrum: Spectrum, exponent: int) -> Gains:

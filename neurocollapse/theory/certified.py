@@ -1,8 +1,10 @@
 """Theorem 4: every D_l of a linear tail from its input, its output and its weights; and the floor it falls to."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neurocollapse.theory.blocks import Tail
-from neurocollapse.theory.split import step_bounds
+from neurocollapse.theory.spectrum import SingularValues, gain_bounds
 
 Array = NDArray[np.float64]
 
@@ -40,55 +42,94 @@ class CertifiedCompression:
 
 
 def certified_compression(tail: Tail) -> CertifiedCompression:
-    """Iterate Lemma 2 from the input, for every rank of Π, and keep the best bound of each layer."""
+    """Bound the spread and the means of every layer by Lemma 5, and D_l by their quotient."""
     visible, invisible = (_part(tail, one) for one in (tail.visible, tail.invisible))
-    lower, upper = _iterated(tail)
-    floor = _floor(tail)
-    return CertifiedCompression(lower, upper, visible, invisible, floor, _law(tail, visible + invisible, floor))
+    compression, floor = visible + invisible, _floor(tail)
+    lower, upper = _bounds(tail, float(compression[0]))
+    return CertifiedCompression(lower, upper, visible, invisible, floor, _law(tail, compression, floor))
 
 
-def _iterated(tail: Tail) -> tuple[Array, Array]:
-    """The bounds themselves."""
-    depth = tail.problem.depth
+class Run(NamedTuple):
+    """The maps W_l ⋯ W_1 in the bases of layers 0 and l: those of one wide step, with T_l ⋯ T_1 in place of T.
+
+    Attributes
+    ----------
+    carried : Tensor of shape (K, K)
+        P_lᵀW_{l:1}P_0.
+    leaked : Tensor of shape (d_l, K)
+        Q_lQ_lᵀW_{l:1}P_0.
+    pulled : Tensor of shape (d_0, K)
+        The leak brought back to the input, Q_0(T_l ⋯ T_1)ᵀQ_lᵀW_{l:1}P_0.
+    high : Tensor of shape (d_0 − K,)
+        Products of the singular values of T_1, …, T_l of the same rank.
+    low : Tensor of shape (d_0 − K,)
+        The singular values of T_1, times the smallest ones of T_2, …, T_l.
+    """
+
+    carried: Tensor
+    leaked: Tensor
+    pulled: Tensor
+    high: Tensor
+    low: Tensor
+
+    def columns(self, seen: Tensor, hidden: Tensor) -> tuple[float, float]:
+        """Bound ‖W_{l:1}X‖_F² from P_0ᵀX and the norms of the columns of Q_0ᵀX."""
+        leak, pulled = (self.leaked @ seen).norm(dim=0), (self.pulled @ seen).norm(dim=0)
+        least, most, fixed = self.low[-1] * hidden, self.high[0] * hidden, (self.carried @ seen).square().sum(0)
+        cross = 2 * hidden * pulled
+        apart = torch.maximum(least - leak, leak - most).clamp(min=0).square()
+        low = torch.maximum(apart, least.square() + leak.square() - cross)
+        return float((fixed + low).sum()), float((fixed + most.square() + leak.square() + cross).sum())
+
+    def rest(self, seen: Tensor, values: SingularValues) -> tuple[float, float]:
+        """The same for columns that the output does not see, from the singular values of Q_0ᵀX; P_0ᵀX is rounding."""
+        count = min(len(self.high), len(values.high))
+        low, high = values.low[:count] * self.low.flip(0)[:count], values.high[:count] * self.high[:count]
+        fixed, leak = float((self.carried @ seen).square().sum()), float((self.leaked @ seen).norm())
+        return fixed + max(float(low.norm()) - leak, 0.0) ** 2, fixed + (float(high.norm()) + leak) ** 2
+
+
+def _bounds(tail: Tail, start: float) -> tuple[Array, Array]:
+    """Lower and upper bound of D_l, l = 0 … L−1; D_0 is measured."""
     if tail.bases is None:
-        return np.full(depth, math.nan), np.full(depth, math.nan)
-    columns = [_squares(tail, start) for start in (tail.visible[0], tail.invisible[0], tail.centred_means[0])]
-    seen, rest, means = columns
-    nested = [torch.nn.functional.pad(one.cumsum(-1), (1, 0)) for one in seen]
-    others = [
-        torch.nn.functional.pad(one.flip(-1).cumsum(-1).flip(-1), (0, 1)) + other.sum(-1, keepdim=True)
-        for one, other in zip(seen, rest, strict=True)
-    ]
-    whole = [one.sum(-1, keepdim=True) for one in means]
-    bounds = [_layers(tail, *family) for family in (nested, others, whole)]
-    share = tail.class_share
-    lower, upper = [], []
-    for (seen_low, seen_high), (rest_low, rest_high), (means_low, means_high) in zip(*bounds, strict=True):
+        nothing = np.full(tail.problem.depth, math.nan)
+        return nothing, nothing
+    inputs = tail.visible[0], tail.invisible[0], tail.centred_means[0]
+    seen = [tail.bases[0].T @ one for one in inputs]
+    hidden = [tail.unseen(one, 0) for one in inputs]
+    values = gain_bounds(hidden[1])
+    lower, upper = [start], [start]
+    for run in _runs(tail):
+        visible_low, visible_high = run.columns(seen[0], hidden[0].norm(dim=0))
+        rest_low, rest_high = run.rest(seen[1], values)
+        means_low, means_high = run.columns(seen[2], hidden[2].norm(dim=0))
         # A bound of the means that underflows says nothing.
-        lower.append(float(share * (seen_low + rest_low).max() / means_high))
-        upper.append(float(share * (seen_high + rest_high).min() / means_low) if float(means_low) > 0 else math.inf)
+        lower.append(tail.class_share * (visible_low + rest_low) / means_high if means_high > 0 else 0.0)
+        upper.append(tail.class_share * (visible_high + rest_high) / means_low if means_low > 0 else math.inf)
     return np.array(lower), np.array(upper)
 
 
-def _squares(tail: Tail, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of every column: ‖B_l⁺O‖² at all layers, the hidden square at the input, and the squared leak of all steps."""
-    fixed = tail.coordinates(start)
+def _runs(tail: Tail) -> Iterator[Run]:
+    """From the input to l = 1 … L−1."""
     assert tail.bases is not None
-    hidden = start - tail.bases[0] @ (tail.bases[0].T @ start)
-    leaks = [(step.leaked @ one).square().sum(0) for step, one in zip(tail.blocks, fixed, strict=False)]
-    return torch.stack([one.square().sum(0) for one in fixed]), hidden.square().sum(0), torch.stack(leaks)
+    carried, leaked = torch.eye(tail.bases[0].shape[1]).double(), torch.zeros_like(tail.bases[0])
+    for layer, step in enumerate(tail.blocks, start=1):
+        weight = tail.problem.normalised.weights[layer - 1]
+        leaked = tail.unseen(weight @ leaked, layer) + step.leaked @ carried
+        carried = step.carried @ carried
+        pulled = leaked
+        for before in range(layer - 1, -1, -1):
+            pulled = tail.unseen(tail.problem.normalised.weights[before].T @ pulled, before)
+        if layer == 1:
+            high, low = step.hidden.high, step.hidden.low
+        else:
+            high, low = _padded(step.hidden.high, len(high)) * high, step.gain_low * low
+        yield Run(carried, leaked, pulled, high, low)
 
 
-def _layers(tail: Tail, fixed: Tensor, hidden: Tensor, leaks: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Bounds of ‖W_{l:1}A‖_F² at l = 0 … L−1 for every set of columns."""
-    nothing = torch.zeros_like(hidden)
-    low = high = hidden.sqrt()
-    found = [(fixed[0] + low.square(), fixed[0] + high.square())]
-    for step, leak, carried in zip(tail.blocks, leaks.sqrt(), fixed[1:], strict=True):
-        ends = (step.gain_low * low - leak, leak - step.gain_high * high)
-        low, high = torch.maximum(*ends).clamp(min=0), step_bounds(nothing, high, leak, 0.0, step.gain_high)[1].sqrt()
-        found.append((carried + low.square(), carried + high.square()))
-    return found
+def _padded(values: Tensor, length: int) -> Tensor:
+    """As many values as that, zeros behind."""
+    return torch.nn.functional.pad(values[:length], (0, max(0, length - len(values))))
 
 
 def _part(tail: Tail, columns: tuple[Tensor, ...]) -> Array:

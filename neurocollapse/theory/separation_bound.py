@@ -25,13 +25,14 @@ def separation_bounds(tail: Tail) -> tuple[Array, Array]:
         nothing = np.full(tail.problem.depth, math.nan)
         return nothing, nothing
     problem = tail.problem.normalised
-    fixed = [basis @ (basis.T @ means) for basis, means in zip(tail.bases, problem.means, strict=True)]
-    hidden = [(means - one).norm(dim=0) for means, one in zip(problem.means, fixed, strict=True)]
+    unseen = [tail.unseen(means, layer) for layer, means in enumerate(problem.means)]
+    fixed = [means - one for means, one in zip(problem.means, unseen, strict=True)]
+    hidden = [one.norm(dim=0) for one in unseen]
     near, far = [hidden[0]], [hidden[0]]
     for layer, step in enumerate(tail.blocks):
         # What the fixed part and the bias put into the kernel of the next reading.
         image = problem.weights[layer] @ fixed[layer] + problem.biases[layer][:, None]
-        leak = (image - tail.bases[layer + 1] @ (tail.bases[layer + 1].T @ image)).norm(dim=0)
+        leak = tail.unseen(image, layer + 1).norm(dim=0)
         near.append(step.gain_high * hidden[layer] + leak)
         far.append(step.gain_high * far[layer] + leak)
     local, overall = (

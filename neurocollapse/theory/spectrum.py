@@ -76,8 +76,20 @@ class Spectrum:
         return torch.linalg.qr(self._unit @ self.right[:, :count]).Q
 
 
-def gain_bounds(matrix: Tensor, dropped: int = 0) -> tuple[float, float]:
-    """The smallest and the largest singular value of an operator, a bound of each within rounding.
+class SingularValues(NamedTuple):
+    """Bounds of the singular values of an operator within rounding, largest first.
+
+    Attributes
+    ----------
+    low, high : Tensors of shape (directions,)
+    """
+
+    low: Tensor
+    high: Tensor
+
+
+def gain_bounds(matrix: Tensor, dropped: int = 0) -> SingularValues:
+    """All singular values of an operator, a bound of each within rounding on both sides.
 
     Parameters
     ----------
@@ -88,17 +100,18 @@ def gain_bounds(matrix: Tensor, dropped: int = 0) -> tuple[float, float]:
 
     Examples
     --------
-    >>> [round(side, 12) for side in gain_bounds(torch.diag(torch.tensor([3.0, 2.0, 0.0]).double()), dropped=1)]
-    [2.0, 3.0]
+    >>> low, high = gain_bounds(torch.diag(torch.tensor([3.0, 2.0, 0.0]).double()), dropped=1)
+    >>> [round(side, 12) for side in (*low.tolist(), *high.tolist())]
+    [3.0, 2.0, 3.0, 2.0]
     """
     unit, exponent = unit_scaled(matrix)
     if not bool(torch.isfinite(unit).all()):
-        return 0.0, math.inf
-    squares = torch.linalg.eigvalsh(unit.T @ unit)
-    margin = len(squares) * torch.finfo(torch.float64).eps * squares[-1].clamp(min=0)
-    ends = torch.stack([squares[dropped] - margin, squares[-1] + margin]).clamp(min=0).sqrt()
-    low, high = shifted(ends, exponent).tolist()
-    return low, high
+        nothing = torch.zeros(matrix.shape[1] - dropped, dtype=torch.float64)
+        return SingularValues(nothing, nothing + math.inf)
+    squares = torch.linalg.eigvalsh(unit.T @ unit)[dropped:].flip(0)
+    margin = matrix.shape[1] * torch.finfo(torch.float64).eps * squares[:1].clamp(min=0)
+    low, high = ((squares + one).clamp(min=0).sqrt() for one in (-margin, margin))
+    return SingularValues(shifted(low, exponent), shifted(high, exponent))
 
 
 def unit_scaled(tensor: Tensor) -> Scaled:

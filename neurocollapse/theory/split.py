@@ -149,7 +149,7 @@ class SplitCertificate:
         found = []
         for layer, step in enumerate(tail.blocks):
             visible, invisible, means = (
-                _columns(features[layer], coordinates[layer], tail.bases[layer], step)  # type: ignore[index]
+                _columns(features[layer], tail.unseen(features[layer], layer), coordinates[layer], step)
                 for features, coordinates in zip((tail.visible, tail.invisible, tail.centred_means), fixed, strict=True)
             )
             found.append((_nested(visible), _nested_rest(visible, invisible), _whole(means)))
@@ -173,9 +173,8 @@ def family_bounds(family: Family, step: Blocks, bands: int, num_classes: int) ->
     return low, high
 
 
-def _columns(features: Tensor, coordinates: Tensor, basis: Tensor, step: Blocks) -> Family:
+def _columns(features: Tensor, hidden: Tensor, coordinates: Tensor, step: Blocks) -> Family:
     """Squares of every column by itself."""
-    hidden = features - basis @ (basis.T @ features)
     return Family(
         (step.carried @ coordinates).square().sum(0),
         hidden.square().sum(0),

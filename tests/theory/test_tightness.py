@@ -94,6 +94,7 @@ def check_hybrids(found: list[Tightness]) -> None:
     assert np.median(bands) <= 1.02
     assert np.quantile(bands, 0.9) <= 1.10
     assert np.median(spectra) <= 1.10
+    assert np.median(certified) <= 1.15
     assert (separation >= 0.8).all()
 
 
@@ -104,10 +105,7 @@ def test_certificates_are_tight_on_a_hybrid_with_biases() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [SMALL, LARGE])
 def test_certificates_are_tight_on_hybrids_with_biases(shape: Hybrid) -> None:
-    found = [tightness(hybrid(shape, seed)) for seed in range(5, 8)]
-    check_hybrids(found)
-    # The global bound collects the slack of all steps: 1.20 on networks of 40 samples, 1.09 on those of 200.
-    assert np.median(np.concatenate([one.certified for one in found])) <= (1.15 if shape is LARGE else 1.25)
+    check_hybrids([tightness(hybrid(shape, seed)) for seed in range(5, 8)])
 
 
 def test_sixteen_bands_are_tight_on_deep_linear_networks() -> None:
