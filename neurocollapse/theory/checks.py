@@ -19,6 +19,12 @@ def check_inputs(inputs: Tensor) -> None:
 
 def check_labels(labels: Tensor, num_samples: int, num_classes: int | None = None) -> None:
     """Raise unless there is one class index per sample, of at least two classes; None if the outputs are unknown."""
+    check_batch_labels(labels, num_samples, num_classes)
+    check_two_classes(1 + int(labels.max() > labels.min()))
+
+
+def check_batch_labels(labels: Tensor, num_samples: int, num_classes: int | None = None) -> None:
+    """Raise unless there is one class index per sample."""
     if labels.ndim != 1 or len(labels) != num_samples or labels.is_floating_point() or labels.is_complex():
         raise ValueError(
             f"`labels` must hold one integer per sample ({num_samples}), "
@@ -29,7 +35,11 @@ def check_labels(labels: Tensor, num_samples: int, num_classes: int | None = Non
     if wrong.numel():
         place = int(wrong[0])
         raise ValueError(f"`labels` must hold integers {expected}, got {int(labels[place])} at position {place}")
-    if int(labels.max()) == int(labels.min()):
+
+
+def check_two_classes(count: int) -> None:
+    """Raise unless at least two classes have samples."""
+    if count < 2:
         raise ValueError(
             "`labels` must hold at least two classes, got one; D_l and S_l compare classes with each other"
         )

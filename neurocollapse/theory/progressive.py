@@ -64,7 +64,8 @@ def verify(
         enter them; for the layers before, which no theorem covers, the empirical decay is reported.
     inputs : Tensor of shape (samples, …), or a loader
         For weights, flattened to (samples, features). A loader, for a module, is gone through once, after the tail has
-        been found on its first batch; only a covariance and the class means of what enters the tail are kept.
+        been found on its first batch; only a covariance and the class means of what enters the tail are kept. A later
+        batch that does not pass through that tail is an error.
     labels : Tensor of shape (samples,), optional
         Integers below K, the number of outputs. Left out with a loader, whose batches hold them.
     tolerance

@@ -138,6 +138,89 @@ def test_a_loader_gives_what_tensors_give(build) -> None:
             )
 
 
+def test_a_loader_gives_the_numbers_of_the_layers_without_a_theorem() -> None:
+    """Classes may turn up late, and the first batch is no more than the others."""
+    order = LABELS.argsort()
+    for network in (seeded(normalised()), seeded(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 3), nn.Softmax(1)))):
+        expected = verify(network, INPUTS, LABELS)
+        found = verify(network, DataLoader(TensorDataset(INPUTS[order], LABELS[order]), batch_size=5))
+        assert found.status == expected.status
+        one, two = found.to_dataset(), expected.to_dataset()
+        for name in ("site_compression", "decay_slope", "decay_r_squared"):
+            np.testing.assert_allclose(one[name], two[name], rtol=1e-12)
+        assert one["site"].values.tolist() == two["site"].values.tolist()
+
+
+class Forked(nn.Module):
+    """Linear, but for samples whose first feature is large."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.first, self.second, self.third, self.head = (nn.Linear(8, size) for size in (8, 8, 8, 3))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        special = self.kind if bool(inputs[0, 0] > 5) else ""
+        features = self.first(inputs)
+        if special == "relu":
+            features = torch.relu(features)
+        if special == "other":
+            return self.head(self.third(features))
+        if special != "left out":
+            features = self.second(features)
+        if special == "twice":
+            features = self.second(features)
+        if special == "inserted":
+            features = self.third(features)
+        return self.head(2 * features if special == "doubled" else features)
+
+
+FORKS = {
+    "relu": ("first", ("second", "head"), "something else happens between layer 'first'"),
+    "doubled": ("second", ("head",), "something else happens between layer 'second'"),
+    "inserted": ("second", ("head",), "something else happens between layer 'second'"),
+    "left out": ("second", ("head",), "layer 'second' does not run for every sample"),
+    "twice": ("second", ("head",), "layer 'second' does not run for every sample"),
+    "other": ("second", ("head",), "layer 'second' does not run for every sample"),
+}
+
+
+@pytest.mark.parametrize("kind", FORKS)
+def test_a_batch_on_another_path_is_noticed(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With tensors the tail is what all samples pass; a loader whose first batch passes more is refused."""
+    layer, names, obstacle = FORKS[kind]
+    network, inputs = seeded(Forked(kind)), INPUTS.clone()
+    inputs[18, 0] = 9.0
+    monkeypatch.setattr("neurocollapse.theory.tail.CHUNK", 18)
+    tail = linear_tail(network, inputs, LABELS)
+    assert tail.names == names
+    assert tail.obstacle.startswith(obstacle)
+    with pytest.raises(ValueError, match=f"batch 1 does not pass layer '{layer}'") as error:
+        verify(network, DataLoader(TensorDataset(inputs, LABELS), batch_size=18))
+    assert "\n" not in str(error.value)
+    assert verify(network, DataLoader(TensorDataset(INPUTS, LABELS), batch_size=18)).theorems["split"].status == "holds"
+
+
+class Halved(nn.Module):
+    """The same network in bfloat16 arithmetic, by autocast inside its forward pass."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.network(inputs).float()
+
+
+def test_a_loader_for_a_network_under_autocast_is_read_as_tensors_are() -> None:
+    network = Halved(seeded(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 7), nn.Linear(7, 3))).float())
+    given = linear_tail(network, INPUTS, LABELS)
+    found = verify(network, DataLoader(TensorDataset(INPUTS, LABELS), batch_size=7))
+    assert given.names == ("network.0", "network.1", "network.2")
+    assert found.to_dataset()["layer_name"].values.tolist() == ["input", *given.names[:-1]]
+
+
 def test_a_loader_in_other_batches_gives_the_same() -> None:
     network = seeded(normalised())
     tables = [
@@ -153,13 +236,24 @@ def test_a_loader_in_other_batches_gives_the_same() -> None:
         ((iter([(INPUTS, LABELS)]),), "can be gone through only once"),
         (([],), "at least one batch, got none"),
         ((INPUTS,), "`labels` may be left out only for a module and a loader"),
-        (([{"inputs": INPUTS, "labels": LABELS}],), "."),
+        (([{"inputs": INPUTS, "labels": LABELS}],), "a dict batch needs keys that Sequential.forward takes"),
+        (([(INPUTS, LABELS), (INPUTS, LABELS + 1)],), r"integers in \[0, 3\), one per output of the network, got 3"),
+        (([(INPUTS, LABELS), (INPUTS, LABELS - 1)],), "`labels` must hold integers ≥ 0, got -1 at position 0"),
+        (([(INPUTS, LABELS), (INPUTS[:5], LABELS)],), r"`labels` must hold one integer per sample \(5\)"),
+        (([(INPUTS, LABELS), (INPUTS / 0, LABELS)],), "`inputs` must be finite"),
+        (([(INPUTS, 0 * LABELS)],), "at least two classes, got one"),
+        (([(INPUTS, LABELS), {"inputs": INPUTS, "labels": LABELS}],), "a dict batch needs keys"),
     ],
 )
 def test_wrong_loaders_are_one_clear_line(arguments: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
         verify(seeded(normalised()), *arguments)
     assert "\n" not in str(error.value)
+
+
+def test_what_is_no_loader_is_refused() -> None:
+    with pytest.raises(TypeError, match="or a loader of pairs"):
+        verify(seeded(normalised()), 5)
 
 
 def test_weights_with_a_loader_are_refused() -> None:
