@@ -193,7 +193,9 @@ class LinearProblem:
         inputs, place = unit_scaled(self.equivalent_inputs)
         if not bool(torch.isfinite(inputs).all()):
             return torch.full((self.num_classes, self.widths[0]), math.nan, dtype=torch.float64)
-        return shifted(self.equivalent_targets @ torch.linalg.pinv(inputs), -place)
+        # What second moments say of directions without data is rounding, and no direction to fit in.
+        accuracy = max(self.spread_accuracy, max(inputs.shape) * torch.finfo(torch.float64).eps)
+        return shifted(self.equivalent_targets @ torch.linalg.pinv(inputs, rtol=accuracy), -place)
 
     @cached_property
     def normalised(self) -> "LinearProblem":

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from neurocollapse.lowrank import LowRankLinear
 from neurocollapse.theory import verify
 from neurocollapse.theory.folding import Affine, fits
 from neurocollapse.theory.tail import linear_tail
@@ -119,7 +120,26 @@ def test_a_measurement_lies_in_every_bracket_of_a_folded_tail(build) -> None:
     assert verification.assumptions["linear_tail"].met
 
 
-@pytest.mark.parametrize("build", [normalised, Skip, lambda: nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 3))])
+def twice() -> nn.Sequential:
+    same = nn.Linear(8, 8)
+    return nn.Sequential(nn.Linear(8, 8), nn.ReLU(), same, same, nn.Linear(8, 3))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        normalised,
+        Skip,
+        twice,
+        lambda: nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 3)),
+        lambda: nn.Sequential(nn.Linear(8, 8), nn.ReLU(), LowRankLinear(8, 7, rank=5), nn.Linear(7, 3)),
+        lambda: nn.DataParallel(normalised()),
+        lambda: nn.Sequential(
+            nn.Unflatten(1, (1, 8)), nn.Conv1d(1, 4, 3), nn.Flatten(), nn.Linear(24, 7), nn.Linear(7, 3)
+        ),
+    ],
+    ids=["batch-norm", "skip", "twice", "linear", "low-rank", "parallel", "convolution"],
+)
 def test_a_loader_gives_what_tensors_give(build) -> None:
     network = seeded(build())
     given = verify(network, INPUTS, LABELS)
