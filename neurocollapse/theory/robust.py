@@ -25,7 +25,8 @@ class RobustCertificate:
     Attributes
     ----------
     ratio_lower, ratio_upper : arrays of shape (L − 1,)
-        Bracket of D_{l+1}/D_l for l = 0 … L−2; NaN unless every root and denominator is positive.
+        Bracket of D_{l+1}/D_l for l = 0 … L−2; NaN unless every root and denominator is positive. The lower side is
+        Proposition 5: no layer stretches the spread by less than the one before, but for the imbalance between them.
     s_minus, s_plus
         σ_k(W_{L−1})² of the first K singular values lies between them.
     product_error

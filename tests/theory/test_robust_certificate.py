@@ -139,6 +139,59 @@ def test_without_residuals_on_orthonormal_data_it_is_the_law_itself() -> None:
     assert (found.ratio_lower >= exact.ratio_lower * (1 - 1e-12)).all()
 
 
+def gains(weights: list[Tensor], start: Tensor) -> list[float]:
+    """a_l = ‖W_{l+1}Z_l‖²/‖Z_l‖² for l = 0, 1, …, column by column."""
+    found, features = [], start
+    for weight in weights:
+        images = torch.stack([weight @ column for column in features.T], 1)
+        found.append(sum(float(one @ one) for one in images.T) / sum(float(one @ one) for one in features.T))
+        features = images
+    return found
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_gains_fall_by_no_more_than_the_imbalance(seed: int) -> None:
+    """Proposition 5 on arbitrary chains, and nearly with equality where one direction is all there is."""
+    generator = torch.Generator().manual_seed(seed)
+    widths = torch.randint(1, 7, (5,), generator=generator).tolist()
+    weights = [torch.randn(b, a, generator=generator).double() for a, b in itertools.pairwise(widths)]
+    features = torch.randn(widths[0], 1 + seed % 4, generator=generator).double()
+    found = gains(weights, features)
+    for layer in range(1, len(weights)):
+        features = weights[layer - 1] @ features
+        difference = weights[layer].T @ weights[layer] - weights[layer - 1] @ weights[layer - 1].T
+        exact = float((features * (difference @ features)).sum() / features.square().sum())
+        least = found[layer - 1] + exact
+        assert found[layer] >= least - 1e-12 * abs(least)
+        assert exact >= -float(torch.linalg.matrix_norm(difference, 2)) * (1 + 1e-12)
+        if widths[layer - 1] == 1:  # Z_{l−1} is then parallel to W_lᵀZ_l, and Cauchy–Schwarz an equality
+            assert found[layer] == pytest.approx(least, rel=1e-10)
+
+
+def test_spread_and_means_of_a_balanced_network_are_log_convex(exact) -> None:
+    case = exact(2, theta=0.2)
+    table = verify(case.weights, case.inputs, case.labels).to_dataset()
+    assert table.sizes["layer"] >= 3
+    features, traces = case.inputs, []
+    for weight in case.weights:
+        means = torch.stack([features[case.labels == k].mean(0) for k in range(len(case.weights[-1]))])
+        within, between = features - means[case.labels], means - means.mean(0)
+        traces.append([float(within.square().sum()), float(between.square().sum())])
+        features = features @ weight.T
+    logarithms = np.log(np.array(traces))
+    assert (np.diff(logarithms, 2, axis=0) >= -1e-9).all()
+    assert (np.diff(logarithms, 2, axis=0) > 1e-6).any()
+
+
+def test_the_lower_bound_leaves_out_only_the_directions_without_one() -> None:
+    """n = 4, K = 2, orthonormal data, equal trailing values: at every step the ratio is 1.5 times its lower bound."""
+    weights, inputs, labels = drifting(imbalance=0.0)
+    table = verify(weights, inputs, labels).to_dataset().isel(layer=slice(1, None))
+    np.testing.assert_allclose(table["decay_ratio"] / table["robust_lower"], 1.5, rtol=2e-3)
+    # Theorem 1 takes the leading directions off as well: a factor of 2.
+    np.testing.assert_allclose(table["decay_ratio"] / table["prior_lower"], 2.0, rtol=2e-3)
+
+
 @pytest.mark.parametrize(
     "size", ["imbalance", "trailing_imbalance", "within_residual", "means_residual", "fit_residual", "delta", "theta"]
 )
