@@ -17,7 +17,7 @@ slow: $(VENV)/.tests
 	$(BIN)/pytest -m slow --timeout=1800
 
 doctest: $(VENV)/.tests
-	$(BIN)/pytest --doctest-modules --ignore-glob='*/transformers_callback.py' --pyargs neurocollapse.hooks neurocollapse
+	$(BIN)/pytest --doctest-modules --ignore-glob='*/*_callback.py' --pyargs neurocollapse.hooks neurocollapse
 
 lint: $(VENV)/.tests
 	$(BIN)/ruff check
@@ -38,7 +38,7 @@ $(VENV)/.library: setup.cfg pyproject.toml constraints.txt
 
 # Models of torchvision, timm and transformers are tested from their own packages.
 $(VENV)/.tests: $(VENV)/.library
-	$(INSTALL) --editable '.[dev,vision,text]'
+	$(INSTALL) --editable '.[dev,vision,text,lightning]'
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.library

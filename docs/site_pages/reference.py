@@ -87,7 +87,7 @@ def entries(module: ModuleType, homes: dict[int, Entry]) -> Iterator[Entry]:
     for name in module.__all__:
         try:
             value = getattr(module, name)
-        except ImportError:  # for a library that is not installed where the site is built
+        except (ImportError, RuntimeError):  # for a library that is not installed where the site is built, or broken
             continue
         entry = Entry(name, module.__name__, value)
         if entry.directive == "py:data":  # equal constants may be one object

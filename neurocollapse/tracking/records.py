@@ -43,6 +43,7 @@ class Records:
             If it is of other layers, quantities or classes than the records before, or a scalar is named like a
             quantity.
         """
+        scalars = _stored(scalars)
         clash = next((name for name in scalars if name in dataset.variables), None)
         if clash is not None:
             raise TrackingError(f"record(…, {clash}=…): {clash!r} is measured already; give the scalar another name")
@@ -109,6 +110,17 @@ class Records:
             measured = row.drop_vars([*texts, *scalars])
             found.add(step, measured, {name: value for name, value in numbers.items() if not np.isnan(value)}, about)
         return found
+
+
+def _stored(scalars: Mapping[str, float]) -> dict[str, float]:
+    """Scalars under names that a file takes: a slash would be a folder in it."""
+    found: dict[str, float] = {}
+    for name, value in scalars.items():
+        stored = name.replace("/", "_")
+        if stored in found:
+            raise TrackingError(f"record(…, {name}=…): there is a {stored!r} already; give one of them another name")
+        found[stored] = value
+    return found
 
 
 def _is_quantity(variable: xr.DataArray) -> bool:

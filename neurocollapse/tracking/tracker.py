@@ -91,7 +91,8 @@ class FeatureTracker:
         step : number
             Of training: a count of updates, an epoch, also a fraction of one.
         **scalars
-            Numbers of your own that stand beside, such as ``accuracy=0.9``; NaN at steps without them.
+            Numbers of your own that stand beside, such as ``accuracy=0.9``; NaN at steps without them. A slash in a
+            name becomes an underscore, as files have no room for it: "val/loss" is found as ``run["val_loss"]``.
 
         Raises
         ------
@@ -115,6 +116,13 @@ class FeatureTracker:
             self.log(_flat(dataset) | numbers, step)
         self._sound_alarms()
         return True
+
+    def resume(self, step: float) -> None:
+        """Drop the records after a step, which is where training goes on from: those of a run that was given up.
+
+        The file shows it from the next record on.
+        """
+        self._records.cut(math.nextafter(_checked_step(step), math.inf))
 
     def to_dataset(self) -> xr.Dataset:
         """All records: what `nc.analyze` gives, along `step` in front, with the scalars and each step's provenance.

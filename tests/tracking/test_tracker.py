@@ -214,6 +214,25 @@ def test_a_run_that_goes_back_to_a_checkpoint_overwrites_what_it_repeats(tmp_pat
     xr.testing.assert_identical(numbers(again.to_dataset()), numbers(unbroken))
 
 
+def test_what_a_run_that_was_given_up_recorded_later_is_dropped(tmp_path: Path) -> None:
+    recorded(tmp_path / "run.nc", range(6))
+    tracker = nc.track(linear(), BATCHES, path=tmp_path / "run.nc", quantities="compression")
+    tracker.resume(2)
+    tracker.record(10)
+    assert nc.open(tmp_path / "run.nc")["step"].values.tolist() == [0, 1, 2, 10]
+    tracker.resume(0.5)
+    assert tracker.to_dataset()["step"].values.tolist() == [0]
+
+
+def test_slashes_in_names_of_scalars_become_underscores(tmp_path: Path) -> None:
+    tracker = nc.track(linear(), BATCHES, path=tmp_path / "run.nc")
+    tracker.record(0, **{"val/loss": 0.5, "val/top/5": 0.25})
+    run = nc.open(tmp_path / "run.nc")
+    assert (run["val_loss"].item(), run["val_top_5"].item()) == (0.5, 0.25)
+    with pytest.raises(nc.TrackingError, match="there is a 'val_loss' already"):
+        tracker.record(1, **{"val/loss": 0.5, "val_loss": 0.5})
+
+
 def test_a_run_that_starts_over_may_be_of_other_layers(tmp_path: Path) -> None:
     recorded(tmp_path / "run.nc", range(3))
     other = recorded(tmp_path / "run.nc", range(2), layers="linear")

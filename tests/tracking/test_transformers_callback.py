@@ -67,9 +67,32 @@ def test_training_is_the_same_to_the_last_bit_and_numbers_are_those_of_analyze(t
     assert nc.open(tmp_path / "run.nc")["step"].values.tolist() == [3, 6]
     logged = [line for line in found.state.log_history if any(name.startswith("compression/") for name in line)]
     assert [line["step"] for line in logged] == [3, 6]
+    assert not any("eval_loss" in line for line in logged)
 
 
-@pytest.mark.parametrize(("every", "steps"), [("epoch", [3, 6]), (2, [2, 4, 6])])
+def test_a_prefix_tells_two_callbacks_apart_and_a_function_gets_everything(tmp_path: Path) -> None:
+    lines: list[dict[str, float]] = []
+    logs = ("train/", "test/", lambda numbers, step: lines.append({"step": step, **numbers}))
+    found = trained(tmp_path, *(nc.callbacks.Transformers(PROBE, log=log, **OPTIONS) for log in logs))
+    for prefix in ("train/", "test/"):
+        logged = [
+            line for line in found.state.log_history if any(one.startswith(f"{prefix}compression/") for one in line)
+        ]
+        assert [line["step"] for line in logged] == [3, 6]
+    assert [line["step"] for line in lines] == [3, 6]
+    assert all("eval_loss" in line and any(one.startswith("compression/") for one in line) for line in lines)
+
+
+def test_a_training_that_starts_over_begins_its_file_again(tmp_path: Path) -> None:
+    path = tmp_path / "run.nc"
+    for every, steps in ((1, [1, 2, 3, 4, 5, 6]), ("epoch", [3, 6])):
+        trained(tmp_path, nc.callbacks.Transformers(PROBE, every=every, path=path, **OPTIONS))
+        assert nc.open(path)["step"].values.tolist() == steps
+
+
+@pytest.mark.parametrize(
+    ("every", "steps"), [("epoch", [3, 6]), ("2 epochs", [6]), (2, [2, 4, 6]), ("log", [1, 2, 3, 4, 5])]
+)
 def test_it_records_as_often_as_asked(tmp_path: Path, every: Any, steps: list[int]) -> None:
     callback = nc.callbacks.Transformers(PROBE, every=every, **OPTIONS)
     trained(tmp_path, callback, eval_strategy="no")
@@ -86,11 +109,13 @@ def test_an_alarm_ends_the_training_and_a_wrong_one_is_refused_before_it(tmp_pat
 
 
 def test_mistakes_are_one_line() -> None:
-    with pytest.raises(ValueError, match='`every` must be "evaluate", "epoch" or a number of updates'):
+    with pytest.raises(
+        ValueError, match='`every` must be "evaluate", "epoch", "10 epochs", a number of updates, "log"'
+    ):
         nc.callbacks.Transformers(PROBE, every="save")
     with pytest.raises(ValueError, match="nothing has been recorded yet"):
         nc.callbacks.Transformers(PROBE).to_dataset()
-    with pytest.raises(AttributeError, match="there are Transformers"):
+    with pytest.raises(AttributeError, match="there are Lightning, Transformers"):
         _ = nc.callbacks.Keras
 
 
