@@ -12,14 +12,28 @@ from neurocollapse import data, models
 from neurocollapse.cli.inputs import check_batch, check_folders, device_of, pair_of, running
 from neurocollapse.cli.options import (
     CheckpointOption,
+    ClassesOption,
     DataOption,
     HaltOption,
+    IgnoreIndex,
     ImageSize,
+    LabelsOption,
+    LengthOption,
     LimitOption,
+    LinesOption,
     ModelClasses,
     ModelOption,
     Seed,
     SplitOption,
+)
+from neurocollapse.cli.tokens import (
+    BATCH,
+    TOKEN_BATCH,
+    TokenOptions,
+    check_tokens,
+    chosen_classes,
+    label_options,
+    open_samples,
 )
 from neurocollapse.data.labelled import MAX_CLASSES, check_num_classes
 from neurocollapse.hooks import Calls
@@ -41,6 +55,11 @@ def analyze(
     split: SplitOption = "train",
     image_size: ImageSize = None,
     limit: LimitOption = None,
+    labels: LabelsOption = None,
+    ignore_index: IgnoreIndex = None,
+    classes: ClassesOption = None,
+    length: LengthOption = None,
+    lines: LinesOption = False,
     layers: Annotated[
         list[str] | None, typer.Option(help="Layer name, glob, !name or preset; repeat for more. Default: leaves.")
     ] = None,
@@ -62,7 +81,9 @@ def analyze(
     uncertainty: Annotated[bool, typer.Option(help="Add 95 % intervals of D, its ratios and slope.")] = False,
     probes: Annotated[bool, typer.Option(help="Add probe accuracies and ranks of every layer.")] = False,
     probe: Annotated[Probe | None, typer.Option(help="Linear probe that --probes fits. Default: logistic.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples in a batch.")] = 128,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Samples in a batch. Default: 128; of sequences of tokens, 8.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, …  Default: cuda where there is one.")] = None,
     resume: Annotated[Path | None, typer.Option(help="File in which the finished part is kept.")] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for other ranks under torchrun.")] = 600.0,
@@ -74,20 +95,25 @@ def analyze(
     if layers and not all(layers):
         raise ValueError("--layers names nothing; give a layer, glob or preset, or leave it out")
     chosen_probe, chosen_quantities = _chosen_probe(probes, probe), _chosen_quantities(quantities)
+    wanted_classes, tokens = chosen_classes(classes), TokenOptions(labels, ignore_index, length, lines)
     check_folders(output, report)
     with process_group(timeout=timeout) as (rank, world):
         place = device_of(device, rank)
-        samples = data.open(data_spec, split=split, image_size=image_size, limit=limit)
-        if num_classes is not None:
+        samples, tokenizer = open_samples(data_spec, model, tokens, split=split, image_size=image_size, limit=limit)
+        if num_classes is not None and isinstance(samples, data.Labelled):
             check_num_classes(num_classes, samples.labels, f"--num-classes is {num_classes}")
+        batch_size = batch_size or (TOKEN_BATCH if isinstance(samples, data.TokenData) else BATCH)
         check_batch(samples, batch_size)
         network = models.open(model, checkpoint=checkpoint, num_classes=model_classes, seed=seed).to(place)
+        if isinstance(samples, data.TokenData):
+            check_tokens(network, samples, tokenizer)
         if rank == 0 and checkpoint is None and model.startswith(("torchvision:", "timm:")):
             warnings.warn(f"{model} has random weights; pass --checkpoint for trained ones", stacklevel=1)
         with running(model, samples):
             dataset = nc.analyze(
                 network,
                 data.shard(samples, rank, world).loader(batch_size),
+                **label_options(samples, tokens),
                 quantities=chosen_quantities,
                 weighting=weighting,
                 uncertainty=uncertainty,
@@ -98,6 +124,7 @@ def analyze(
                 include_input=include_input,
                 halt=halt,
                 num_classes=num_classes,
+                classes=wanted_classes,
                 mode=mode,
                 precision=precision,
                 non_finite=non_finite,

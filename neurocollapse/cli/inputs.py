@@ -10,13 +10,14 @@ import torch
 from neurocollapse import data
 from neurocollapse.data.batch_parts import tensors_in
 from neurocollapse.data.limit import check_size
+from neurocollapse.data.tokens import TOKENS
 from neurocollapse.support.atomic import check_writable
 from neurocollapse.support.text import first_line, visible
 
 EXIT_CODES = {"holds": 0, "violated": 1, "assumptions unmet": 3}
 
 
-def check_batch(samples: data.Labelled, batch_size: int) -> None:
+def check_batch(samples: data.Samples, batch_size: int) -> None:
     """Raise, before any of it is allocated, if a batch would not fit in memory."""
     count = min(batch_size, len(samples))
     size = count * sum(tensor.nbytes for tensor in tensors_in(samples[0])) if count else 0
@@ -33,19 +34,22 @@ def pair_of(batch: Any, name: str) -> tuple[Any, Any]:
 
 
 @contextmanager
-def running(model: str, samples: data.Labelled) -> Iterator[None]:
+def running(model: str, samples: data.Samples) -> Iterator[None]:
     """Name the model and the data where the one fails on the other, whatever it raises."""
     try:
         yield
     except (ValueError, TypeError, OSError, MemoryError):  # say themselves what is wrong
         raise
     except Exception as error:
-        inputs = samples.inputs if isinstance(samples, data.LabelledData) else None
         given, advice = samples.name, "give the data that it was made for"
+        inputs = samples.inputs if isinstance(samples, data.LabelledData) else None
+        if isinstance(samples, data.TokenData):
+            inputs, advice = samples.parts[TOKENS], "give shorter sequences (--length), or tokens of this model"
         if inputs is not None:
             given = f"{given}, of shape {tuple(inputs.shape[1:])}"
-            if not inputs.is_floating_point():
-                given += f" and whole numbers up to {int(inputs.max())} (token ids)"
+        if inputs is not None and not inputs.is_floating_point():
+            given += f" and whole numbers up to {int(inputs.max())} (token ids)"
+            if isinstance(samples, data.LabelledData):
                 advice = "give a model that embeds so many tokens, or save floats"
         reason = f"{type(error).__name__}: {first_line(error, most=120)}; {advice}"
         raise ValueError(

@@ -18,7 +18,8 @@ DataOption = Annotated[
     str,
     typer.Option(
         "--data",
-        help="digits, mnist:ROOT, fashion-mnist:ROOT, cifar10:ROOT, folder:ROOT, npz:FILE or package.module:factory.",
+        help="digits, mnist:ROOT, fashion-mnist:ROOT, cifar10:ROOT, folder:ROOT, npz:FILE, text:FILE (with --model "
+        "hf:FOLDER, whose tokenizer is taken) or package.module:factory.",
     ),
 ]
 ModelClasses = Annotated[
@@ -30,7 +31,28 @@ ImageSize = Annotated[
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of random weights.")]
 HaltOption = Annotated[bool, typer.Option("--halt", help="End the forward pass behind the last of the layers.")]
 SplitOption = Annotated[Literal["train", "test"], typer.Option(help="Which part of the data.")]
-LimitOption = Annotated[int | None, typer.Option(min=1, help="Use only so many samples, the same share of each class.")]
+LabelsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Of sequences of tokens: next-token, or the array of the npz that holds labels of sequences or positions. "
+        "Default: labels."
+    ),
+]
+IgnoreIndex = Annotated[int | None, typer.Option(help="Label of positions that do not count. Default: -100.")]
+ClassesOption = Annotated[
+    str | None,
+    typer.Option(help="Measure so many of the most frequent classes only, or these labels, with commas between."),
+]
+LengthOption = Annotated[
+    int | None, typer.Option(min=2, help="Tokens of a sequence of text at most. Default: 256, or what the model takes.")
+]
+LinesOption = Annotated[
+    bool, typer.Option("--lines", help="A sequence for every line of a text. Default: the whole text in equal pieces.")
+]
+LimitOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Use only so many samples: the same share of each class; of text, the first sequences."),
+]
 
 
 class OnceCommand(typer.core.TyperCommand):

@@ -1,7 +1,19 @@
-"""Labelled data by name: digits, MNIST and Fashion-MNIST, CIFAR-10, image folders, npz files, your own factory."""
+"""Labelled data by name: digits, MNIST, CIFAR-10, image folders, npz files, texts, your own factory."""
 
 from neurocollapse.data.folder import LabelledImages
-from neurocollapse.data.labelled import DataError, Labelled, LabelledData, LabelledSamples, shard
-from neurocollapse.data.registry import open
+from neurocollapse.data.labelled import DataError, Labelled, LabelledData, LabelledSamples, Samples, shard
+from neurocollapse.data.registry import open, open_tokens
+from neurocollapse.data.tokens import TokenData
 
-__all__ = ["DataError", "Labelled", "LabelledData", "LabelledImages", "LabelledSamples", "open", "shard"]
+__all__ = [
+    "DataError",
+    "Labelled",
+    "LabelledData",
+    "LabelledImages",
+    "LabelledSamples",
+    "Samples",
+    "TokenData",
+    "open",
+    "open_tokens",
+    "shard",
+]

@@ -110,7 +110,7 @@ def _arguments(inputs: Any, label_name: str | None, forward: _Forward, num_sampl
         return (inputs,), {}
     named = named_parts(inputs)
     if named is not None:
-        parts = {name: part for name, part in named.items() if name != label_name}
+        parts = {name: part for name, part in named.items() if name != label_name or name in forward.needed}
         if accepted := forward.accepted(parts):
             return (), accepted
         return _without_names(inputs, parts, label_name, forward, num_samples)

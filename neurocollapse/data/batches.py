@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 from neurocollapse.data.batch_arguments import arguments
 from neurocollapse.data.batch_labels import Labels, find_labels
 from neurocollapse.data.batch_parts import as_tensors, is_sequence, lengths, named_parts, part_of, rebuilt, tensors_in
+from neurocollapse.data.labels import part_of_labels
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def split_batch(batch: Any, model: nn.Module, *, label_fn: Callable[[Any], Any] 
     elif is_sequence(plain) and named_parts(plain) is None:
         found = Labels(label_fn(batch), plain[0] if plain else plain, others=tuple(plain[1:]) if len(plain) > 2 else ())
     else:
-        found = Labels(label_fn(batch), plain, name="")
+        found = Labels(label_fn(batch), plain, name=_withheld(label_fn, model))
     num_samples = len(found.values) if isinstance(found.values, Sized) and _has_axis(found.values) else None
     return Batch(*arguments(found, model, num_samples), found.values)
 
@@ -98,6 +99,12 @@ def moved(value: Any, device: torch.device) -> Any:
         own: Any = value if isinstance(value, PackedSequence) else copy.copy(value)
         return own.to(device)  # through a copy, as batches of graphs and of tokens move themselves in place
     return rebuilt(value, partial(moved, device=device))
+
+
+def _withheld(label_fn: Callable[[Any], Any], model: nn.Module) -> str:
+    """The part of a batch that is for `label_fn` alone: models with a decoder may make its input of the labels."""
+    has_decoder = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+    return "" if has_decoder else part_of_labels(label_fn) or ""
 
 
 def _float_type(model: nn.Module) -> torch.dtype | None:

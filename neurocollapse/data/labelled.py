@@ -29,13 +29,9 @@ class DataError(ValueError):
         super().__init__(visible(message, most=MOST))
 
 
-class Labelled(Dataset[tuple[Any, int]], ABC):
-    """What every opened data set offers: `labels`, `classes`, `name`, a length, samples, a loader and subsets.
+class Samples(Dataset[Any], ABC):
+    """What every opened data set offers: a `name`, `classes`, a length, samples, a loader and subsets."""
 
-    The samples are `(input, label)` pairs with an integer label; iterating a loader gives `(inputs, labels)` batches.
-    """
-
-    labels: Tensor
     classes: tuple[str, ...]
     name: str
 
@@ -44,23 +40,22 @@ class Labelled(Dataset[tuple[Any, int]], ABC):
         """Number of classes, present or not."""
         return len(self.classes)
 
+    @abstractmethod
     def __len__(self) -> int:
-        return len(self.labels)
+        """Number of samples."""
 
     @abstractmethod
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        """One input and its label."""
+    def __getitem__(self, index: int) -> Any:
+        """One sample."""
 
-    def __iter__(self) -> Iterator[tuple[Any, int]]:
+    def __iter__(self) -> Iterator[Any]:
         return (self[index] for index in range(len(self)))
 
     @abstractmethod
     def subset(self, indices: Iterable[int] | Tensor) -> Self:
         """Return the samples at `indices`, in that order; the classes stay as they are."""
 
-    def loader(
-        self, batch_size: int, *, shuffle: bool = False, seed: int = 0, num_workers: int = 0
-    ) -> DataLoader[tuple[Any, int]]:
+    def loader(self, batch_size: int, *, shuffle: bool = False, seed: int = 0, num_workers: int = 0) -> DataLoader[Any]:
         """Return a DataLoader over all samples, the last batch included, that leaves the global random state alone.
 
         Parameters
@@ -90,6 +85,22 @@ class Labelled(Dataset[tuple[Any, int]], ABC):
             num_workers=num_workers,
             collate_fn=_collated,
         )
+
+
+class Labelled(Samples):
+    """Samples that are `(input, label)` pairs with an integer label, all of which are in `labels`.
+
+    Iterating a loader gives `(inputs, labels)` batches.
+    """
+
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        """One input and its label."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -222,7 +233,7 @@ def shard(data: Any, rank: int, world_size: int) -> Any:
     if not isinstance(data, _MapStyle):
         raise TypeError(f"`data` must be a map-style dataset with a length, got {type(data).__name__}")
     indices = range(rank, len(data), world_size)
-    return data.subset(indices) if isinstance(data, Labelled) else Subset(cast(Dataset[Any], data), indices)
+    return data.subset(indices) if isinstance(data, Samples) else Subset(cast(Dataset[Any], data), indices)
 
 
 def _collated(samples: list[Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -71,14 +72,27 @@ def field(name: str) -> Callable[[Any], PositionLabels]:
     Parameters
     ----------
     name : str
-        The part of a dict batch that holds them, shape (samples, positions, …).
+        The part of a dict batch that holds them, shape (samples, positions, …). The model is not given it, so that it
+        computes no loss, unless it cannot run without, or has a decoder that may read it.
 
     Examples
     --------
     >>> field("tags")({"tags": [[0, 2, -100]]}).values
     [[0, 2, -100]]
     """
-    return lambda batch: PositionLabels(_part(batch, name))
+    return partial(_positions_of, part=name)
+
+
+def of_samples(name: str) -> Callable[[Any], Any]:
+    """The labels of the samples are a part of the batch, by whatever name."""
+    return partial(_part, name=name)
+
+
+def part_of_labels(label_fn: Callable[[Any], Any]) -> str | None:
+    """The part of a batch that a function of `field` or `of_samples` takes; None for any other function."""
+    if not isinstance(label_fn, partial) or label_fn.func not in (_positions_of, _part):
+        return None
+    return str(next(iter(label_fn.keywords.values())))
 
 
 def label_map(values: Tensor | Any) -> Tensor:
@@ -98,6 +112,11 @@ def label_map(values: Tensor | Any) -> Tensor:
     if labels.dim() < 2:
         raise DataError(f"labels per position need shape (samples, positions, …), got {tuple(labels.shape)}")
     return labels.long()
+
+
+def _positions_of(batch: Any, part: str) -> PositionLabels:
+    """The labels that `field` means."""
+    return PositionLabels(_part(batch, part))
 
 
 def _names(batch: Any) -> list[str]:

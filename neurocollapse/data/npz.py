@@ -3,6 +3,8 @@
 import math
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,35 +36,47 @@ def read_npz(path: Path, split: str, limit: int | None = None) -> LabelledData:
     DataError
         If arrays are missing, of another type or shape, hold objects, or would take more than 8 GiB of memory.
     """
+    with opened_npz(path) as archive:
+        names = array_names(archive)
+        inputs_name, labels_name = _array_names(names, split, path)
+        wanted = [inputs_name, labels_name] + (["classes"] if "classes" in names else [])
+        headers = {name: array_header(archive, name, path) for name in wanted}
+        _check_inputs(headers[inputs_name], inputs_name, path)
+        for name in wanted[1:]:
+            check_size(math.prod(headers[name].shape) * (headers[name].dtype.itemsize + 8), f"{name!r} in {path}")
+        labels, num_columns = _as_labels(read_array(archive, labels_name, path), labels_name, path)
+        num_inputs = headers[inputs_name].shape[0]
+        if num_inputs != len(labels):
+            raise DataError(
+                f"{path} holds {num_inputs} samples in {inputs_name!r} for {len(labels)} in {labels_name!r}"
+            )
+        class_names = read_array(archive, "classes", path) if "classes" in names else None
+        try:
+            classes = _class_names(class_names, labels, num_columns)
+            labels = checked_labels(labels, len(classes))
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+        chosen = stratified(labels, limit)
+        inputs = _read_inputs(archive, inputs_name, headers[inputs_name], chosen, path)
+    return LabelledData(inputs, labels[chosen], classes, f"{path.name}/{split}")
+
+
+@contextmanager
+def opened_npz(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open an archive of arrays; whatever is wrong with it becomes a DataError."""
     if not path.is_file():
         raise DataError(f"there is no file {path}")
     try:
         with zipfile.ZipFile(path) as archive:
-            names = {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
-            inputs_name, labels_name = _array_names(names, split, path)
-            wanted = [inputs_name, labels_name] + (["classes"] if "classes" in names else [])
-            headers = {name: _header(archive, name, path) for name in wanted}
-            _check_inputs(headers[inputs_name], inputs_name, path)
-            for name in wanted[1:]:
-                check_size(math.prod(headers[name].shape) * (headers[name].dtype.itemsize + 8), f"{name!r} in {path}")
-            labels, num_columns = _as_labels(_read_array(archive, labels_name, path), labels_name, path)
-            num_inputs = headers[inputs_name].shape[0]
-            if num_inputs != len(labels):
-                raise DataError(
-                    f"{path} holds {num_inputs} samples in {inputs_name!r} for {len(labels)} in {labels_name!r}"
-                )
-            class_names = _read_array(archive, "classes", path) if "classes" in names else None
-            try:
-                classes = _class_names(class_names, labels, num_columns)
-                labels = checked_labels(labels, len(classes))
-            except DataError as error:
-                raise DataError(f"{path}: {error}") from error
-            chosen = stratified(labels, limit)
-            inputs = _read_inputs(archive, inputs_name, headers[inputs_name], chosen, path)
+            yield archive
     # An unknown compression raises NotImplementedError, and an encrypted member RuntimeError.
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{path} is not a readable .npz file: {error}") from error
-    return LabelledData(inputs, labels[chosen], classes, f"{path.name}/{split}")
+
+
+def array_names(archive: zipfile.ZipFile) -> set[str]:
+    """The names of the arrays in an archive."""
+    return {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
 
 
 class _Header(NamedTuple):
@@ -91,7 +105,7 @@ def _array_names(names: set[str], split: str, path: Path) -> tuple[str, str]:
     )
 
 
-def _header(archive: zipfile.ZipFile, name: str, path: Path) -> _Header:
+def array_header(archive: zipfile.ZipFile, name: str, path: Path) -> _Header:
     """Read the header of one array, which must agree with its size: zipfile inflates no member beyond that."""
     info = archive.getinfo(f"{name}.npy")
     try:
@@ -108,7 +122,7 @@ def _header(archive: zipfile.ZipFile, name: str, path: Path) -> _Header:
     return header
 
 
-def _read_array(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray[Any, Any]:
+def read_array(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray[Any, Any]:
     """Read one array whole."""
     try:
         with archive.open(f"{name}.npy") as member:
@@ -137,7 +151,7 @@ def _read_inputs(archive: zipfile.ZipFile, name: str, header: _Header, chosen: T
     check_size(len(chosen) * elements * dtype.itemsize + whole, f"{name!r} in {path}")
     if header.by_columns:
         with np.errstate(over="ignore"):  # beyond float32 becomes infinite, and whoever measures says so
-            rows = np.ascontiguousarray(_read_array(archive, name, path)[chosen.numpy()], dtype=dtype)
+            rows = np.ascontiguousarray(read_array(archive, name, path)[chosen.numpy()], dtype=dtype)
     else:
         with archive.open(f"{name}.npy") as member:
             member.read(header.num_bytes)

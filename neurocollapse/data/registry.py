@@ -1,5 +1,6 @@
 """Data by name: "digits", "mnist:ROOT", …, and the user's own "package.module:factory"."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from neurocollapse.data.idx import read_fashion_mnist, read_mnist
 from neurocollapse.data.labelled import DataError, Labelled
 from neurocollapse.data.limit import checked_limit, stratified
 from neurocollapse.data.npz import read_npz
+from neurocollapse.data.text import Tokenizer, read_text
+from neurocollapse.data.token_npz import holds_tokens, read_token_npz
+from neurocollapse.data.tokens import TokenData
 from neurocollapse.support.names import did_you_mean
 from neurocollapse.support.text import visible
 
@@ -25,7 +29,9 @@ READERS: dict[str, tuple[str, Reader]] = {
     "folder": ("ROOT", read_folder),
     "npz": ("FILE", read_npz),
 }
-KNOWN = ("digits", *(f"{name}:{place}" for name, (place, _) in READERS.items()), "package.module:factory")
+KNOWN = (
+    "digits", *(f"{name}:{place}" for name, (place, _) in READERS.items()), "text:FILE", "package.module:factory"
+)  # fmt: skip
 
 
 def open(spec: str, *, split: str = "train", image_size: int | None = None, limit: int | None = None) -> Labelled:
@@ -85,16 +91,69 @@ def open(spec: str, *, split: str = "train", image_size: int | None = None, limi
     return samples.subset(stratified(samples.labels, limit)) if limit is not None else samples
 
 
+def open_tokens(
+    spec: str,
+    *,
+    split: str = "train",
+    limit: int | None = None,
+    tokenizer: Tokenizer | None = None,
+    length: int = 256,
+    lines: bool = False,
+) -> TokenData | None:
+    """Open sequences of tokens by name: "text:FILE", or "npz:FILE" with an array `input_ids`.
+
+    Parameters
+    ----------
+    spec, split
+        As in `open`; a text has no test split.
+    limit : int, optional
+        Of a text, only so many sequences; archives are read whole (see `TokenData.limited`).
+    tokenizer, length, lines
+        How a text becomes sequences; see `neurocollapse.data.text.read_text`.
+
+    Returns
+    -------
+    TokenData or None
+        None where the name is of other data.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read as such sequences, or a text comes without a tokenizer.
+    """
+    name, _, place = spec.partition(":")
+    path = Path(place).expanduser()
+    try:
+        if name == "npz" and place and holds_tokens(path):
+            return read_token_npz(path, split)
+        if name != "text" or not place:
+            return None
+        if tokenizer is None:
+            raise DataError(
+                f"{visible(spec, most=60)} needs the tokenizer of a model; analyze it with --model hf:FOLDER"
+            )
+        if split != "train":
+            raise DataError(f"{visible(spec, most=60)} has no {split} split; name the file of that split")
+        samples, notes = read_text(path, tokenizer, length=length, lines=lines, limit=checked_limit(limit))
+    except OSError as error:  # such as a name that no file can have
+        raise DataError(f"{visible(spec)} cannot be read: {error.strerror}; check the path") from error
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
+    return samples
+
+
 def _read(spec: str, split: str, image_size: int | None, limit: int | None) -> Labelled:
     """Read what a name stands for; readers that can stop early read only the limited part."""
     name, _, place = spec.partition(":")
+    if (name == "text" and place) or (name == "npz" and place and holds_tokens(Path(place).expanduser())):
+        raise DataError(f"{visible(spec, most=60)} holds sequences of tokens, which `neurocollapse analyze` measures")
     if spec == "digits":
         return read_digits(split)
     if name in READERS and place:
         if name == "folder":
             return read_folder(Path(place).expanduser(), split, image_size)
         return READERS[name][1](Path(place).expanduser(), split, limit)
-    if name in READERS or name == "digits" or not _could_be_factory(name, place):
+    if name in READERS or name in ("digits", "text") or not _could_be_factory(name, place):
         raise _unknown(spec)
     return call_factory(spec, split, not_found=_unknown(spec))
 

@@ -8,11 +8,13 @@ from neurocollapse.models.linear import DeepLinear, linear_weights
 from neurocollapse.models.mlp import HybridMLP, mlp
 from neurocollapse.models.registry import open
 from neurocollapse.models.scale import Scale
+from neurocollapse.models.tokenizer import LocalTokenizer, read_tokenizer
 from neurocollapse.models.vit import SmallViT
 
 __all__ = [
     "DeepLinear",
     "HybridMLP",
+    "LocalTokenizer",
     "ModelError",
     "Scale",
     "SmallVGG",
@@ -24,4 +26,5 @@ __all__ = [
     "mlp",
     "open",
     "read_state",
+    "read_tokenizer",
 ]

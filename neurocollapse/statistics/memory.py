@@ -61,7 +61,7 @@ class MemoryPlan:
         raise MemoryPlanError(
             f"the statistics of {len(self.entries)} layers and {self.num_classes} classes need "
             f"{self.total / GIB:.2f} GiB, but only {self.limit / GIB:.2f} GiB may be used (largest, in GiB: {names}); "
-            'select fewer layers, pool="mean", covariance=False, or raise max_memory'
+            'select fewer layers or classes (classes=), pool="mean", covariance=False, or raise max_memory'
         )
 
     def __repr__(self) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,32 @@ def test_labels_of_the_masks_shape_and_rows_that_are_named_need_no_label_fn() ->
     whole = [(batch["input_ids"], batch["tags"]) for batch in loader]
     found = nc.collect(model, whole, pool="tokens", num_classes=CLASSES)["mix"]
     assert int(found.count.sum()) == sum(int((batch["tags"] != -100).sum()) for batch in loader)
+
+
+@pytest.mark.parametrize("kind", ["decoder only", "with a decoder of its own", "needs them"])
+def test_a_model_is_not_given_the_labels_that_are_measured(kind: str) -> None:
+    class Sees(Tagger):
+        """Keeps what it is given as labels."""
+
+        seen: Any = None
+
+        def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Any = None) -> Tensor:
+            self.seen = labels
+            return super().forward(input_ids, attention_mask)
+
+    class Needs(Sees):
+        def forward(self, input_ids: Tensor, labels: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+            return super().forward(input_ids, attention_mask, labels)
+
+    model = (Needs if kind == "needs them" else Sees)().double()
+    if kind == "with a decoder of its own":
+        model.config = SimpleNamespace(is_encoder_decoder=True)
+    batch = {"labels" if name == "tags" else name: part for name, part in batches(1)[0].items()}
+    nc.collect(model, [batch], layers=["mix"], label_fn=nc.labels.field("labels"), num_classes=CLASSES)
+    if kind == "decoder only":
+        assert model.seen is None
+    else:
+        assert torch.equal(model.seen, batch["labels"])
 
 
 def test_other_positions_can_be_ignored() -> None:

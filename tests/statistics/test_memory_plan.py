@@ -26,8 +26,8 @@ def test_a_plan_that_does_not_fit_names_the_gigabytes_and_the_largest_layers() -
         MemoryPlan(entries, num_classes=1000, limit=4 * GIB).check()
     assert str(raised.value) == (
         "the statistics of 4 layers and 1000 classes need 4.75 GiB, but only 4.00 GiB may be used "
-        '(largest, in GiB: b 3.00, c 1.00, d 0.50); select fewer layers, pool="mean", covariance=False, '
-        "or raise max_memory"
+        "(largest, in GiB: b 3.00, c 1.00, d 0.50); select fewer layers or classes (classes=), "
+        'pool="mean", covariance=False, or raise max_memory'
     )
     assert isinstance(raised.value, MemoryError)
 
