@@ -4,35 +4,32 @@ import torch
 from torch import Tensor
 
 from neurocollapse.statistics.kernels import (
+    add_rows,
     add_upper_products,
     medians,
     mirrored,
     move_sums,
     move_upper_products,
-    scratch_like,
-    squared_norms,
+    some_of,
 )
-from neurocollapse.statistics.labels import Chunk, ClassBatch, Run
+from neurocollapse.statistics.labels import ClassBatch
+from neurocollapse.statistics.ledger import FLUSH_COUNT, Ledger, Step
 from neurocollapse.statistics.memory import Precision, working_dtype
 from neurocollapse.statistics.moments import ClassMoments
 
 ROW_CHUNK = 2**19
 """Elements of one chunk of rows: 2 MiB in float32, so that the scratch stays in the cache."""
-FLUSH_COUNT = 64
-"""Samples of one class that float32 sums may gather before they go to the float64 total."""
 COVARIANCE_FLUSH_ROWS = 2048
 """Rows whose products float32 may gather before they go to the float64 scatter matrix."""
-FEW = 4
-"""Samples of a class from which its reference is first looked at: it may have turned out an outlier."""
 REBASE_RATIO = 3.0
 """A class moves its reference when ‖mean − reference‖² exceeds this many times its variance.
 
 A usual sample lies at about 1; a far outlier that came first at n − 1, after n samples. Rounding counts that often.
 """
+SMALL = 2**16
+"""Elements of float32 sums that are moved before every batch: it costs little, and they round less."""
 REBASE_ELEMENTS = 2**20
 """Elements of the classes looked at together when references move: float64 temporaries of 8 MiB."""
-SMALL = 2**16
-"""Elements of float32 sums that are sooner moved before every run than watched over."""
 
 
 class MomentAccumulator:
@@ -59,10 +56,6 @@ class MomentAccumulator:
         Leave out samples with NaN or infinite features and count them in `dropped`.
     """
 
-    complete: bool
-    most_pending: int
-    until_look: int
-
     def __init__(
         self,
         num_classes: int,
@@ -77,12 +70,10 @@ class MomentAccumulator:
         working = working_dtype(num_features, precision=precision, dtype=dtype)
         double = torch.float64
         self.skip_non_finite = skip_non_finite
-        self.num_batches = 0
+        self.ledger = Ledger.empty(num_classes)
         self.pending_rows = 0
-        self._forget_bounds()
+        self._complete = False  # whether every class is known to have a reference, of a finite sample
         with torch.inference_mode(False):  # state made in inference mode could not be updated outside it
-            self.count = torch.zeros(num_classes, dtype=torch.int64, device="cpu")
-            self.pending, self.looked = torch.zeros_like(self.count), torch.zeros_like(self.count)
             self.dropped = torch.zeros(num_classes, dtype=torch.int64, device=device)
             self.reference = torch.zeros(num_classes, num_features, dtype=working, device=device)
             self.total = torch.zeros(num_classes, num_features, dtype=double, device=device)
@@ -97,12 +88,17 @@ class MomentAccumulator:
     @property
     def num_classes(self) -> int:
         """Number of classes that the state has room for."""
-        return self.count.shape[0]
+        return self.reference.shape[0]
 
     @property
     def num_features(self) -> int:
         """Number of features."""
         return self.reference.shape[1]
+
+    @property
+    def num_batches(self) -> int:
+        """Number of batches seen."""
+        return self.ledger.num_batches
 
     def update(self, features: Tensor, batch: ClassBatch) -> Tensor:
         """Add the features of one batch, shape (samples, features).
@@ -118,32 +114,33 @@ class MomentAccumulator:
         ValueError
             If the features are not a matrix with one row per label and the number of features of earlier batches.
         """
-        labels = batch.on(features.device)
-        if features.shape != (labels.shape[0], self.num_features):
+        num_samples = batch.labels.shape[0]
+        if features.shape != (num_samples, self.num_features):
             raise ValueError(
-                f"`features` must have shape {(labels.shape[0], self.num_features)} (samples, features) like the "
+                f"`features` must have shape {(num_samples, self.num_features)} (samples, features) like the "
                 f"batches before, got {tuple(features.shape)}; pool or crop to one size"
             )
         features = features.detach() if features.requires_grad else features
-        if not self.complete:
-            self._adopt_references(features, batch)
-        chunks = batch.chunks(self._rows_per_chunk, self._rows_per_run, features.device)
-        if len(chunks) == 1:
-            norms = self._add_chunk(features, chunks[0])
-        else:
-            norms = torch.cat([self._add_chunk(features[chunk.rows], chunk) for chunk in chunks])
-        self.square.index_add_(0, labels, norms)
-        self._add_counts(batch)
-        self.num_batches += 1
-        return norms
+        step = self.ledger.step(batch)
+        self._adopt_references(features, batch, step)
+        if self.partial is not self.total and (step.flush or self.partial.numel() <= SMALL):
+            move_sums(self.partial, self.total, some_of(self.ledger.pending.nonzero().flatten(), self.partial))
+        settle = batch.largest > FLUSH_COUNT
+        parts = batch.parts(self._rows_per_part)
+        norms = [self._add(features if part is batch else features[rows], part, settle) for rows, part in parts]
+        self.ledger = step.ledger
+        if step.due.numel():
+            self._rebase(step.due)
+        return norms[0] if len(norms) == 1 else torch.cat(norms)
 
     def grow(self, num_classes: int) -> None:
         """Make room for more classes; those already there keep their state."""
         extra = num_classes - self.num_classes
-        self._forget_bounds()
+        self.ledger = self.ledger.grown(num_classes)
+        self._complete = False
         shares_total = self.partial is self.total
         with torch.inference_mode(False):
-            for name in ("count", "pending", "looked", "dropped", "reference", "total", "square"):
+            for name in ("dropped", "reference", "total", "square"):
                 state: Tensor = getattr(self, name)
                 setattr(self, name, torch.cat([state, state.new_zeros(extra, *state.shape[1:])]))
             rows = self.partial.new_zeros(0 if shares_total else extra, self.num_features)
@@ -152,7 +149,7 @@ class MomentAccumulator:
     def moments(self) -> ClassMoments:
         """The moments of everything seen so far, on the CPU; the state is left as it is."""
         offset_sum = (self.total.clone() if self.partial is self.total else self.total + self.partial).cpu()
-        count = self.count - self.dropped.cpu()
+        count = self.ledger.count - self.dropped.cpu()
         within = None
         if self.products is not None and self.product_total is not None:
             products = self.product_total if self.products is self.product_total else self.product_total + self.products
@@ -167,7 +164,8 @@ class MomentAccumulator:
 
     def state(self) -> dict[str, Tensor]:
         """The raw state as tensors: what a file needs for the run to go on to the last bit."""
-        tensors = {name: getattr(self, name) for name in _STATE if getattr(self, name) is not None}
+        tensors = {name: getattr(self.ledger, name).clone() for name in _LEDGER}  # which other layers share
+        tensors |= {name: getattr(self, name) for name in _STATE if getattr(self, name) is not None}
         if self.partial is self.total:
             tensors.pop("partial")
         if self.products is self.product_total:
@@ -187,99 +185,58 @@ class MomentAccumulator:
                     f"saved {name!r} has shape {tuple(saved.shape)} and {saved.dtype}, "
                     f"this run needs {tuple(own.shape)} and {own.dtype}"
                 )
-        for name, own in expected.items():
-            own.copy_(tensors[name])
-        self.num_batches, self.pending_rows = (int(value) for value in tensors["progress"])
-        self._forget_bounds()
+        for name in _STATE:
+            if name in expected:
+                expected[name].copy_(tensors[name])
+        num_batches, self.pending_rows = (int(value) for value in tensors["progress"])
+        self.ledger = Ledger(num_batches, *(tensors[name].clone() for name in _LEDGER))
+        self._complete = False
 
     @property
-    def _rows_per_chunk(self) -> int:
+    def _rows_per_part(self) -> int:
         """Rows to shift at once: what the scratch holds, and no more than float32 products may gather."""
         rows = max(1, ROW_CHUNK // max(1, self.num_features))
         return rows if self.products is None else min(rows, COVARIANCE_FLUSH_ROWS)
 
-    @property
-    def _rows_per_run(self) -> int | None:
-        """Rows of one class to sum at once: float64 sums have no limit."""
-        return None if self.partial is self.total else FLUSH_COUNT
-
-    def _adopt_references(self, features: Tensor, batch: ClassBatch) -> None:
+    def _adopt_references(self, features: Tensor, batch: ClassBatch, step: Step) -> None:
         """Take a sample of every class not met before as that class's reference: the median of the first three."""
-        seen = self.count - self.dropped.cpu() if self.skip_non_finite else self.count
-        if not batch.present.numel() or int(seen.index_select(0, batch.present).min()) > 0:
-            if self.num_batches & (self.num_batches - 1) == 0:
-                self.complete = bool((seen > 0).all())
+        found = self._first_finite(features, batch) if self.skip_non_finite else (batch, step.new, None)
+        if found is None or not found[1].numel():
             return
-        present, rows = batch.present, batch.first_rows
-        if self.skip_non_finite:
-            finite = features.isfinite().all(dim=1).nonzero().flatten().cpu()
-            usable = ClassBatch(batch.labels[finite], batch.num_classes)
-            present, rows = usable.present, finite[usable.first_rows]
-        new = (seen[present] == 0).nonzero().flatten()
-        for some in new.split(max(1, ROW_CHUNK // max(1, self.num_features))):
+        usable, new, finite = found
+        classes, rows = usable.present[new], usable.first_rows[new]
+        rows = rows if finite is None else finite[rows]
+        for some in torch.arange(len(classes), device="cpu").split(max(1, ROW_CHUNK // max(1, self.num_features))):
             samples = features[rows[some].to(features.device)].to(self.reference.dtype)
-            self.reference.index_copy_(0, present[some].to(features.device), medians(samples))
+            self.reference.index_copy_(0, classes[some].to(features.device), medians(samples))
 
-    def _add_chunk(self, features: Tensor, chunk: Chunk) -> Tensor:
+    def _first_finite(self, features: Tensor, batch: ClassBatch) -> tuple[ClassBatch, Tensor, Tensor] | None:
+        """The finite rows, as a batch, its new classes and the rows; None where no class can be new."""
+        if self._complete or not batch.present.numel():
+            return None
+        seen = self.ledger.count - self.dropped.cpu()
+        self._complete = bool((seen > 0).all())
+        if int(seen[batch.present].min()) > 0:
+            return None
+        finite = features.isfinite().all(dim=1).nonzero().flatten().cpu()
+        usable = ClassBatch(batch.labels[finite], batch.num_classes)
+        return usable, (seen[usable.present] == 0).nonzero().flatten(), finite
+
+    def _add(self, features: Tensor, batch: ClassBatch, settle: bool) -> Tensor:
         """Add some rows to the sums and return their squared distances to the references."""
-        shifted = scratch_like(self.reference, features.shape)
-        torch.index_select(self.reference, 0, chunk.labels, out=shifted)
-        torch.sub(features, shifted, out=shifted)
-        if self.skip_non_finite:
-            finite = shifted.isfinite().all(dim=1)
-            shifted.masked_fill_(~finite.unsqueeze(1), 0.0)
-            self.dropped.index_add_(0, chunk.labels, (~finite).long())
-        for run in chunk.runs:
-            if self.partial is not self.total:
-                self._make_room(run)
-            self.partial.index_add_(0, run.labels, shifted if run.whole else shifted[run.rows])
+        norms, shifted = add_rows(
+            features,
+            batch,
+            reference=self.reference,
+            partial=self.partial,
+            total=self.total,
+            square=self.square,
+            dropped=self.dropped if self.skip_non_finite else None,
+            settle=settle,
+        )
         if self.products is not None:
             self._add_products(self.products, shifted)
-        return squared_norms(shifted)
-
-    def _make_room(self, run: Run) -> None:
-        """Move float32 sums to the float64 totals before any of them may gather too many samples."""
-        if self.partial.numel() <= SMALL:
-            move_sums(self.partial, self.total)
-            return
-        if self.most_pending + run.largest > FLUSH_COUNT:
-            self.most_pending = int(self.pending.max())
-            if self.most_pending + run.largest > FLUSH_COUNT:
-                self._flush_sums()
-        self.pending += run.counts
-        self.most_pending += run.largest
-
-    def _flush_sums(self) -> None:
-        """Add the float32 sums to the float64 totals and clear them, where there are any."""
-        occupied = self.pending.nonzero().flatten()
-        few = 2 * occupied.numel() < self.num_classes
-        move_sums(self.partial, self.total, occupied.to(self.total.device) if few else None)
-        self.pending.zero_()
-        self.most_pending = 0
-
-    def _add_counts(self, batch: ClassBatch) -> None:
-        """Count the samples; once a class has four times as many as when its reference was looked at, look again.
-
-        Those that have twice as many are looked at with it: in most streams nearly all classes come together.
-        """
-        self.count += batch.counts
-        self.until_look -= batch.largest
-        if self.until_look <= 0 and self._samples_until_look() <= 0:
-            due = (self.count >= (2 * self.looked).clamp_(min=FEW)).nonzero().flatten()
-            self._rebase(due)
-            self.looked.index_copy_(0, due, self.count[due])
-        if self.until_look <= 0:
-            self.until_look = self._samples_until_look()
-
-    def _samples_until_look(self) -> int:
-        """Samples that every class can take before its reference has to be looked at."""
-        return int(((4 * self.looked).clamp_(min=2 * FEW) - self.count).min())
-
-    def _forget_bounds(self) -> None:
-        """Derive anew what is remembered only so as not to look at the counts of every batch."""
-        self.complete = False  # whether every class is known to have a reference
-        self.most_pending = FLUSH_COUNT  # the largest entry of `pending`, at most
-        self.until_look = 0  # samples that every class can take before its reference has to be looked at, at least
+        return norms
 
     def _add_products(self, products: Tensor, shifted: Tensor) -> None:
         """Add the products of the features of some rows."""
@@ -300,14 +257,13 @@ class MomentAccumulator:
         rows = classes.to(self.total.device)
         if self.partial is not self.total:
             move_sums(self.partial, self.total, rows)
-            self.pending[classes] = 0
         for chosen in rows.split(max(1, REBASE_ELEMENTS // max(1, self.num_features))):
             self._rebase_together(chosen)
 
     def _rebase_together(self, classes: Tensor) -> None:
         """Move the references of those classes that are far off; temporaries in float64 stay small."""
         total = self.total.index_select(0, classes)
-        count = (self.count.to(total.device) - self.dropped).index_select(0, classes).double()
+        count = (self.ledger.count.to(total.device) - self.dropped).index_select(0, classes).double()
         sum_square = torch.linalg.vector_norm(total, dim=1).square_()
         far = sum_square > REBASE_RATIO * (count * self.square.index_select(0, classes) - sum_square)
         if far.device.type == "cpu":  # other devices would have to be waited for, to know which classes these are
@@ -334,7 +290,5 @@ class MomentAccumulator:
         self.product_total += shift.T @ (count.unsqueeze(1) * shift) - cross - cross.T
 
 
-_STATE = (
-    *("count", "pending", "looked", "dropped"),
-    *("reference", "total", "partial", "square", "products", "product_total"),
-)
+_LEDGER = ("count", "pending", "looked")
+_STATE = ("dropped", "reference", "total", "partial", "square", "products", "product_total")

@@ -5,6 +5,8 @@ import threading
 import torch
 from torch import Tensor
 
+from neurocollapse.statistics.labels import ClassBatch
+from neurocollapse.statistics.ledger import FLUSH_COUNT
 from neurocollapse.statistics.matmul import full_matmul_precision
 
 NORM_BLOCK = 128
@@ -42,6 +44,59 @@ def medians(samples: Tensor) -> Tensor:
     return samples[torch.arange(len(samples), device=samples.device), chosen]
 
 
+def add_rows(
+    features: Tensor,
+    batch: ClassBatch,
+    *,
+    reference: Tensor,
+    partial: Tensor,
+    total: Tensor,
+    square: Tensor,
+    dropped: Tensor | None,
+    settle: bool,
+) -> tuple[Tensor, Tensor]:
+    """Add the features of some samples, shifted by their classes' references, to the running sums.
+
+    Parameters
+    ----------
+    features : Tensor of shape (samples, features)
+    batch : ClassBatch
+        Their labels.
+    reference, partial, total : Tensor of shape (classes, features)
+        `partial` gathers the shifted samples of at most FLUSH_COUNT rows of a class; it may be `total` itself.
+    square : Tensor of shape (classes,), float64
+        Gathers their squared norms.
+    dropped : Tensor of shape (classes,), int64, optional
+        Counts samples that are not finite, which are left out. Default: they count.
+    settle : bool
+        Leave nothing in `partial`: the batch has too many samples of a class for it.
+
+    Returns
+    -------
+    norms : Tensor of shape (samples,), float64
+        Squared norms of the shifted samples; 0 for one that is left out.
+    shifted : Tensor of shape (samples, features)
+        In scratch memory; zeros for one that is left out.
+    """
+    labels = batch.on(features.device)
+    shifted = scratch_like(reference, features.shape)
+    torch.index_select(reference, 0, labels, out=shifted)
+    torch.sub(features, shifted, out=shifted)
+    if dropped is not None:
+        finite = shifted.isfinite().all(dim=1)
+        shifted.masked_fill_(~finite.unsqueeze(1), 0.0)
+        dropped.index_add_(0, labels, (~finite).long())
+    if not settle or partial is total:
+        partial.index_add_(0, labels, shifted)
+    else:
+        for run in batch.runs(FLUSH_COUNT):
+            partial.index_add_(0, labels[run.rows], shifted[run.rows])
+            move_sums(partial, total, some_of(run.classes, partial))
+    norms = squared_norms(shifted)
+    square.index_add_(0, labels, norms)
+    return norms, shifted
+
+
 def squared_norms(rows: Tensor) -> Tensor:
     """‖row‖² in float64, by blocks of NORM_BLOCK features where the rows are float32."""
     if rows.dtype == torch.float64:
@@ -70,6 +125,11 @@ def move_sums(source: Tensor, target: Tensor, rows: Tensor | None = None) -> Non
     for chosen in rows.split(height):
         target.index_add_(0, chosen, source.index_select(0, chosen).double())
         source.index_fill_(0, chosen, 0.0)
+
+
+def some_of(classes: Tensor, state: Tensor) -> Tensor | None:
+    """Classes as rows of a state, on its device; None for all rows where there is little to save."""
+    return classes.to(state.device) if 2 * len(classes) < len(state) else None
 
 
 def add_upper_products(products: Tensor, rows: Tensor) -> None:

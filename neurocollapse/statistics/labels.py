@@ -116,21 +116,10 @@ def _check_range(values: Tensor, num_classes: int | None) -> None:
 
 
 class Run(NamedTuple):
-    """Rows of a chunk (all of them if `whole`) that may be summed together: their labels, and how many a class has."""
+    """Rows of a batch with few of each class, and the classes that they have."""
 
     rows: slice
-    labels: Tensor
-    counts: Tensor
-    largest: int
-    whole: bool
-
-
-class Chunk(NamedTuple):
-    """Rows of a batch that are worked on together, with their labels on the features' device."""
-
-    rows: slice
-    labels: Tensor
-    runs: tuple[Run, ...]
+    classes: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,39 +154,59 @@ class ClassBatch:
         return self.counts.nonzero().flatten()
 
     @cached_property
-    def first_rows(self) -> Tensor:
-        """For each class in `present` its first three rows, shape (present, 3); the first thrice where it has fewer."""
-        counts = self.counts[self.present]
-        steps = torch.arange(3, device=counts.device) * (counts >= 3).unsqueeze(1)
-        return self.labels.argsort(stable=True)[(counts.cumsum(0) - counts).unsqueeze(1) + steps]
-
-    def chunks(self, max_rows: int, max_count: int | None, device: torch.device) -> "list[Chunk]":
-        """Consecutive rows, at most `max_rows` together, in runs with at most `max_count` rows of each class."""
-        key = (max_rows, max_count, device)
-        if key not in self._chunks:
-            starts = range(0, max(1, self.labels.numel()), max_rows)
-            rows = [slice(start, min(start + max_rows, self.labels.numel())) for start in starts]
-            self._chunks[key] = [self._chunk(part, max_count, device) for part in rows]
-        return self._chunks[key]
-
-    def _chunk(self, rows: slice, max_count: int | None, device: torch.device) -> "Chunk":
-        """The labels of some rows on `device`, and the runs among them."""
-        labels, own = self.on(device)[rows], self.labels[rows]
-        return Chunk(rows, labels, tuple(self._runs(own, labels, slice(0, own.numel()), max_count)))
-
-    def _runs(self, own: Tensor, labels: Tensor, rows: slice, max_count: int | None) -> "Iterator[Run]":
-        """Halve the rows until no class has more than `max_count` of them."""
-        counts = torch.bincount(own[rows], minlength=self.num_classes)
-        largest = int(counts.max()) if own.numel() else 0
-        if max_count is None or largest <= max_count:
-            yield Run(rows, labels[rows], counts, largest, rows.stop - rows.start == own.numel())
-            return
-        middle = (rows.start + rows.stop) // 2
-        yield from self._runs(own, labels, slice(rows.start, middle), max_count)
-        yield from self._runs(own, labels, slice(middle, rows.stop), max_count)
+    def order(self) -> Tensor:
+        """The rows class by class, in their own order within a class, shape (samples,)."""
+        return self.labels.argsort(stable=True)
 
     @cached_property
-    def _chunks(self) -> "dict[tuple[int, int | None, torch.device], list[Chunk]]":
+    def starts(self) -> Tensor:
+        """Where each class in `present` begins in `order`, and where the last ends, shape (present + 1,)."""
+        ends = self.counts[self.present].cumsum(0)
+        return torch.cat([ends.new_zeros(1), ends])
+
+    @cached_property
+    def first_rows(self) -> Tensor:
+        """For each class in `present` its first three rows, shape (present, 3); the first thrice where it has fewer."""
+        steps = torch.arange(3, device=self.starts.device) * (self.starts.diff() >= 3).unsqueeze(1)
+        return self.order[self.starts[:-1].unsqueeze(1) + steps]
+
+    def parts(self, max_rows: int) -> "list[tuple[slice, ClassBatch]]":
+        """Consecutive rows, at most `max_rows` together, as batches of their own; one is the batch itself."""
+        if len(self.labels) <= max_rows:
+            return [(slice(None), self)]
+        if max_rows not in self._parts:
+            rows = [slice(start, start + max_rows) for start in range(0, len(self.labels), max_rows)]
+            self._parts[max_rows] = [(part, ClassBatch(self.labels[part], self.num_classes)) for part in rows]
+        return self._parts[max_rows]
+
+    @cached_property
+    def _parts(self) -> "dict[int, list[tuple[slice, ClassBatch]]]":
+        return {}
+
+    def runs(self, max_count: int) -> list[Run]:
+        """Consecutive rows, halved until no class has more than `max_count` of them."""
+        if max_count not in self._runs:
+            self._runs[max_count] = list(self._halved(slice(0, len(self.labels)), max_count))
+        return self._runs[max_count]
+
+    @cached_property
+    def _runs(self) -> dict[int, list[Run]]:
+        return {}
+
+    def _halved(self, rows: slice, max_count: int) -> Iterator[Run]:
+        """The rows, or their halves."""
+        whole = rows.stop - rows.start == len(self.labels)
+        counts = self.counts if whole else torch.bincount(self.labels[rows], minlength=self.num_classes)
+        if len(self.labels) and int(counts.max()) > max_count:
+            middle = (rows.start + rows.stop) // 2
+            yield from self._halved(slice(rows.start, middle), max_count)
+            yield from self._halved(slice(middle, rows.stop), max_count)
+        else:
+            yield Run(rows, counts.nonzero().flatten())
+
+    @cached_property
+    def steps(self) -> dict[Any, Any]:
+        """What the batch has made of each ledger that came with it."""
         return {}
 
     @cached_property

@@ -139,22 +139,36 @@ def test_a_batch_counts_its_labels_as_a_loop_does() -> None:
     assert batch.first_rows.tolist() == [naive_first_rows(labels.tolist(), k) for k in present]
 
 
-@pytest.mark.parametrize("max_rows", [1, 7, 100])
-@pytest.mark.parametrize("max_count", [1, 4, None])
-def test_runs_cover_every_row_once_and_keep_to_the_limit(max_rows: int, max_count: int | None) -> None:
+def test_order_and_starts_give_each_class_its_rows() -> None:
+    labels = torch.randint(7, (40,), generator=torch.Generator().manual_seed(0))
+    batch = ClassBatch(labels, 11)
+    bounds = zip(batch.present.tolist(), batch.starts[:-1].tolist(), batch.starts[1:].tolist(), strict=True)
+    found = {k: batch.order[start:stop].tolist() for k, start, stop in bounds}
+    assert found == {k: (labels == k).nonzero().flatten().tolist() for k in set(labels.tolist())}
+    assert ClassBatch(labels[:0], 11).starts.tolist() == [0]
+
+
+@pytest.mark.parametrize("max_rows", [1, 7, 50, 100])
+def test_parts_cover_every_row_once_and_keep_to_the_limit(max_rows: int) -> None:
+    batch = ClassBatch(torch.randint(3, (50,), generator=torch.Generator().manual_seed(0)), 4)
+    rows: list[int] = []
+    for chosen, part in batch.parts(max_rows):
+        assert torch.equal(part.labels, batch.labels[chosen])
+        assert 0 < len(part.labels) <= max_rows
+        assert (part is batch) == (max_rows >= 50)
+        rows += range(50)[chosen]
+    assert rows == list(range(50))
+
+
+@pytest.mark.parametrize("max_count", [1, 4, 100])
+def test_runs_cover_every_row_once_and_keep_to_the_limit(max_count: int) -> None:
     labels = torch.randint(3, (50,), generator=torch.Generator().manual_seed(0))
     rows: list[int] = []
-    for chunk in ClassBatch(labels, 4).chunks(max_rows, max_count, labels.device):
-        own = labels[chunk.rows]
-        assert torch.equal(chunk.labels, own)
-        assert len(own) <= max_rows
-        for run in chunk.runs:
-            assert torch.equal(run.labels, own[run.rows])
-            assert torch.equal(run.counts, torch.bincount(own[run.rows], minlength=4))
-            assert run.largest == int(run.counts.max())
-            assert max_count is None or run.largest <= max_count
-            assert run.whole == (len(run.labels) == len(own))
-            rows += range(50)[chunk.rows][run.rows]
+    for run in ClassBatch(labels, 4).runs(max_count):
+        counts = torch.bincount(labels[run.rows], minlength=4)
+        assert int(counts.max()) <= max_count
+        assert torch.equal(run.classes, counts.nonzero().flatten())
+        rows += range(50)[run.rows]
     assert rows == list(range(50))
 
 

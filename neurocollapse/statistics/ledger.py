@@ -1,0 +1,115 @@
+"""What the labels alone decide: counts, first samples, flushes and looks at references, once for all layers."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from neurocollapse.statistics.labels import ClassBatch
+
+FLUSH_COUNT = 64
+"""Samples of one class that float32 sums may gather before they go to the float64 total."""
+FEW = 4
+"""Samples of a class from which its reference is first looked at: it may have turned out an outlier."""
+
+
+class Step(NamedTuple):
+    """What one batch asks of every layer that comes with the same ledger.
+
+    Attributes
+    ----------
+    ledger : Ledger
+        The ledger behind the batch.
+    new : Tensor of shape (new classes,), int64
+        Places in `batch.present` of the classes that have no sample yet.
+    flush : bool
+        Whether float32 sums have to go to the float64 totals before the batch, or some would gather too many samples.
+    due : Tensor of shape (classes to look at,), int64
+        Classes whose reference is looked at behind the batch.
+    """
+
+    ledger: "Ledger"
+    new: Tensor
+    flush: bool
+    due: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Ledger:
+    """Counts of the samples that a layer has seen: a value, which a batch turns into the next one.
+
+    Layers that have seen the same labels have equal ledgers. The batch remembers what it made of each, so that the
+    second of them gets the first one's next ledger, the same object, without any arithmetic.
+
+    Attributes
+    ----------
+    num_batches : int
+    count : Tensor of shape (classes,), int64
+        Samples of each class.
+    pending : Tensor of shape (classes,), int64
+        Those of them whose float32 sums have not gone to the float64 totals.
+    looked : Tensor of shape (classes,), int64
+        What `count` was when the reference was last looked at.
+
+    Examples
+    --------
+    >>> batch = ClassBatch(torch.tensor([0, 2, 2]), 3)
+    >>> first, second = Ledger.empty(3).step(batch), Ledger.empty(3).step(batch)
+    >>> first.ledger.count.tolist(), second is first
+    ([1, 0, 2], True)
+    """
+
+    num_batches: int
+    count: Tensor
+    pending: Tensor
+    looked: Tensor
+
+    @classmethod
+    def empty(cls, num_classes: int) -> "Ledger":
+        """Nothing seen yet."""
+        return cls(0, *(torch.zeros(num_classes, dtype=torch.int64, device="cpu") for _ in range(3)))
+
+    def grown(self, num_classes: int) -> "Ledger":
+        """The same with room for more classes."""
+        zeros = self.count.new_zeros(num_classes - len(self.count))
+        return Ledger(self.num_batches, *(torch.cat([part, zeros]) for part in self._parts))
+
+    def step(self, batch: ClassBatch) -> Step:
+        """What a batch asks for, and the ledger behind it; computed once for all equal ledgers."""
+        found = batch.steps.get(self)
+        if found is None:
+            found = batch.steps[self] = self._step(batch)
+        return found
+
+    def _step(self, batch: ClassBatch) -> Step:
+        """The same, computed.
+
+        Once any class has four times as many samples as when its reference was looked at, all that have twice as many
+        are looked at: in most streams nearly all classes come together.
+        """
+        count = self.count + batch.counts
+        due, looked = count.new_empty(0), self.looked
+        if bool((count >= (4 * looked).clamp_(min=2 * FEW)).any()):
+            due = (count >= (2 * looked).clamp_(min=FEW)).nonzero().flatten()
+            looked = looked.index_copy(0, due, count[due])
+        new = (self.count[batch.present] == 0).nonzero().flatten()
+        pending = self.pending + batch.counts
+        flush = bool((pending > FLUSH_COUNT).any())
+        if flush:  # a batch with too many of one class is flushed part by part, until nothing of it is pending
+            pending = batch.counts if batch.largest <= FLUSH_COUNT else torch.zeros_like(pending)
+        ledger = Ledger(self.num_batches + 1, count, pending.index_fill(0, due, 0), looked)
+        return Step(ledger, new, flush, due)
+
+    @property
+    def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.count, self.pending, self.looked
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Ledger):
+            return NotImplemented
+        same = zip(self._parts, other._parts, strict=True)
+        return self is other or (self.num_batches == other.num_batches and all(torch.equal(a, b) for a, b in same))
+
+    def __hash__(self) -> int:
+        return hash((len(self.count), self.num_batches))
