@@ -23,7 +23,11 @@ _NEEDS = {
     "features": "`probes=True`",
     "influence": "`uncertainty=True`",
 }
-_WORDS = {"between": "weighted as `weighting` says", "probe": "the classifier that `probes` names"}
+_WORDS = {
+    "within": "weighted as `weighting` says",
+    "between": "weighted as `weighting` says",
+    "probe": "the classifier that `probes` names",
+}
 
 
 def pages() -> dict[str, str]:

@@ -73,7 +73,9 @@ def analyze(
     num_classes: Annotated[
         int | None, typer.Option(min=1, max=MAX_CLASSES, help="Classes of the data. Default: what it says.")
     ] = None,
-    weighting: Annotated[Weighting, typer.Option(help="Convention of the between-class part.")] = "equal",
+    weighting: Annotated[
+        Weighting | None, typer.Option(help="How classes of different size count. Default: equal, saying so.")
+    ] = None,
     mode: Annotated[Mode, typer.Option(help="Mode of the model while it is measured.")] = "eval",
     precision: Annotated[Precision, typer.Option(help="Precision of the running state.")] = "single",
     non_finite: Annotated[NonFinite, typer.Option(help="What to do with NaN or infinite features.")] = "raise",

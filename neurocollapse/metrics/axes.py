@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from neurocollapse.metrics.weighting import Weighting, centred_blocks, class_weights
+from neurocollapse.metrics.weighting import Weighting, between_weights, centred_blocks
 from neurocollapse.statistics import ClassMoments
 
 
@@ -39,7 +39,7 @@ def between_axes(moments: ClassMoments, weighting: Weighting) -> BetweenAxes:
     nothing = moments.offset_sum[:0]
     if moments.present.numel() < 2:
         return BetweenAxes(nothing, nothing[:, 0], float("nan"))
-    weights = class_weights(moments, weighting)
+    weights = between_weights(moments, weighting)
     means = torch.cat(list(centred_blocks(moments, weights)), dim=1).mul_(weights.sqrt().unsqueeze(1))
     if means.shape[0] >= means.shape[1]:
         _, values, directions = torch.linalg.svd(torch.linalg.qr(means, mode="r").R)

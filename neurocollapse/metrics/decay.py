@@ -25,7 +25,8 @@ class GeometricDecay:
     r_squared : float
         Share of the variance of the logarithms that the line explains, in [0, 1]; NaN where they do not vary.
     lower, upper : float
-        95 % confidence interval of the slope (Student's t); NaN with fewer than three layers.
+        95 % interval of the line's slope (Student's t), which takes the layers for independent observations of a line:
+        how well one describes them, not how sure the numbers are. NaN with fewer than three layers.
     num_layers : int
         Layers that took part in the fit.
     """
@@ -84,7 +85,7 @@ def geometric_decay(values: Sequence[float] | NDArray[np.float64]) -> GeometricD
     Returns
     -------
     GeometricDecay
-        Slope, intercept, R² and the slope's 95 % interval; NaN with fewer than two usable layers.
+        Slope, intercept, R² and the 95 % interval of the line's slope; NaN with fewer than two usable layers.
 
     References
     ----------
@@ -134,7 +135,7 @@ def _of_line(name: str, long_name: str, symbol: str, bounds: tuple[float, float]
     """One number of the straight line."""
     return Quantity(
         name=f"decay_{name}",
-        of=lambda network: getattr(_line(network), name.removeprefix("slope_")),
+        of=lambda network: getattr(_line(network), name.removeprefix("slope_").removesuffix("_of_line")),
         long_name=long_name,
         symbol=symbol,
         convention=_LINE,
@@ -159,8 +160,8 @@ QUANTITIES = (
         over_layers=True,
     ),
     _of_line("slope", "slope of log D per layer", r"\beta"),
-    _of_line("slope_lower", "slope, lower end of the 95 % interval", r"\beta_{-}"),
-    _of_line("slope_upper", "slope, upper end of the 95 % interval", r"\beta_{+}"),
+    _of_line("slope_lower_of_line", "slope, lower end of the 95 % interval of the line", r"\beta_{-}"),
+    _of_line("slope_upper_of_line", "slope, upper end of the 95 % interval of the line", r"\beta_{+}"),
     _of_line("intercept", "log D of the line at the first layer", r"\alpha"),
     _of_line("r_squared", "share of the variance of log D explained", "R^2", (0.0, 1.0)),
 )

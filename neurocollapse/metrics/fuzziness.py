@@ -50,8 +50,8 @@ def fuzziness(moments: ClassMoments, *, weighting: Weighting = "equal") -> Fuzzi
     ----------
     moments : ClassMoments
         Collected with `covariance=True`.
-    weighting : {"equal", "frequency"}
-        Convention of :math:`\Sigma_B`, see `between_trace`.
+    weighting : {"equal", "frequency", "papers"}
+        Of :math:`\Sigma_B`, see `between_trace`; :math:`\Sigma_W` has 1/N, as it is kept of all classes together.
 
     Returns
     -------
@@ -90,8 +90,8 @@ def nc1(moments: ClassMoments, *, weighting: Weighting = "equal") -> float:
     ----------
     moments : ClassMoments
         Collected with `covariance=True`.
-    weighting : {"equal", "frequency"}
-        Convention of :math:`\Sigma_B`, see `between_trace`.
+    weighting : {"equal", "frequency", "papers"}
+        Of :math:`\Sigma_B`, see `between_trace`; :math:`\Sigma_W` has 1/N, as it is kept of all classes together.
 
     Returns
     -------
@@ -151,7 +151,7 @@ def _floor(layer: Layer) -> float:
     return axes.inverted(torch.full_like(axes.deviations, noise)) / max(1, moments.present.numel())
 
 
-_CONVENTION = "tr(Σ_W Σ_B⁺)/K; Σ_B: {between}"
+_CONVENTION = "tr(Σ_W Σ_B⁺)/K; Σ_W: 1/N over samples; Σ_B: {between}"
 
 
 def _of_nc1(name: str, of: Callable[[Layer], float], long_name: str, **more: Any) -> Quantity:

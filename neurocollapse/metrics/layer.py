@@ -31,8 +31,8 @@ class Layer:
     Attributes
     ----------
     moments : ClassMoments
-    weighting : {"equal", "frequency"}
-        Convention of the between-class covariance.
+    weighting : {"equal", "frequency", "papers"}
+        How classes of different size count.
     reader : Reader or None
         Weight and bias of the linear layer whose input was tapped.
     record : LayerRecord

@@ -17,7 +17,7 @@ from neurocollapse.metrics.quantity import REMEDIES, Need, PrecisionWarning, Qua
 from neurocollapse.metrics.samples import SampleWarning, sample_notes
 from neurocollapse.metrics.uncertainty import BOUNDS
 from neurocollapse.metrics.variability import PRECISION_FLOOR
-from neurocollapse.metrics.weighting import BETWEEN, Weighting, check_weighting
+from neurocollapse.metrics.weighting import BETWEEN, WITHIN, Weighting, check_weighting
 from neurocollapse.probes import PROBE_WORDS, LayerSplit, Probe
 from neurocollapse.statistics import ClassMoments, LayerRecord, MemoryPlanError, MomentCollection, memory_limit
 from neurocollapse.statistics.memory import GIB
@@ -53,7 +53,7 @@ def measure(
     moments: Mapping[str, ClassMoments],
     *,
     quantities: Choice = None,
-    weighting: Weighting = "equal",
+    weighting: Weighting | None = None,
     pairs: bool = False,
 ) -> xr.Dataset:
     """Compression, separation, decay and the metrics of neural collapse of every layer, as a labelled dataset.
@@ -65,8 +65,10 @@ def measure(
     quantities : str, Quantity or a list of them, optional
         Names, families, own quantities, or "all". Default: all that class moments, and the readers that come with them,
         are enough for. Of a family or "all", what needs more is left out; a quantity named itself is then an error.
-    weighting : {"equal", "frequency"}, default "equal"
-        Convention of the between-class covariance.
+    weighting : {"equal", "frequency", "papers"}, optional
+        How classes of different size count in Σ_W and Σ_B: each with 1/K, each with its share of the samples, or as
+        publications on balanced classes have it, by samples in Σ_W and by classes in Σ_B; see `metrics.compression`.
+        Default: "equal", and a warning where that is far from the papers' convention.
     pairs : bool, default False
         Add `class_cosine`, `class_distance` and `class_cdnv` along `layer, class, class_`.
 
@@ -89,15 +91,17 @@ def measure(
     >>> measure({"fc": moments})["between_trace"].item()
     9.0
     """
-    check_weighting(weighting)
+    if weighting is not None:
+        check_weighting(weighting)
     return measured(checked_collection(moments), chosen_quantities(quantities, pairs=pairs), weighting, Extra())
 
 
-def measured(collection: MomentCollection, chosen: Chosen, weighting: Weighting, extra: Extra) -> xr.Dataset:
+def measured(collection: MomentCollection, chosen: Chosen, asked: Weighting | None, extra: Extra) -> xr.Dataset:
     """The dataset of the chosen quantities, from all that both passes gathered; warns of what may mislead."""
     _check_fit(collection, chosen)
+    weighting: Weighting = asked or "equal"
     table = _Table(collection, chosen, weighting, extra)
-    words = {"between": BETWEEN[weighting], **PROBE_WORDS[extra.probe]}
+    words = {"within": WITHIN[weighting], "between": BETWEEN[weighting], **PROBE_WORDS[extra.probe]}
     variables = {
         quantity.name: (quantity.dims, table.values(quantity.name), quantity.attributes(**words))
         for quantity in chosen.quantities
@@ -110,7 +114,7 @@ def measured(collection: MomentCollection, chosen: Chosen, weighting: Weighting,
     for note in notes:
         warnings.warn(note, PrecisionWarning, stacklevel=3)
     both = (table.values(name).tolist() for name in ("compression", "between_trace"))
-    few = sample_notes(collection, weighting, *both)
+    few = sample_notes(collection, asked, *both)
     for note in few:
         warnings.warn(note, SampleWarning, stacklevel=3)
     dataset = xr.Dataset(variables, coords=_coordinates(collection, records))

@@ -1,15 +1,18 @@
 """What the numbers of classes and of samples alone do to a measurement."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from neurocollapse.metrics.unbiased import between_noise, within_trace_unbiased
+from neurocollapse.metrics.variability import within_trace
 from neurocollapse.metrics.weighting import Weighting
 from neurocollapse.statistics import ClassMoments, MomentCollection
 from neurocollapse.support.text import listed, visible
 
 WORTH_SAYING = 0.1
-"""Relative bias of D from which few samples are warned of."""
+"""Relative bias of D from which few samples are warned of, and difference from the papers' D from which it is said."""
 NAMED = 6
 """Absent classes named one by one."""
 
@@ -19,9 +22,15 @@ class SampleWarning(UserWarning):
 
 
 def sample_notes(
-    collection: MomentCollection, weighting: Weighting, compression: NDArray[np.float64], between: NDArray[np.float64]
+    collection: MomentCollection,
+    weighting: Weighting | None,
+    compression: NDArray[np.float64],
+    between: NDArray[np.float64],
 ) -> list[str]:
-    """A line each for one class, absent classes, two classes, and few samples."""
+    """A line each for one class, absent classes, two classes, classes of different size, and few samples.
+
+    Where no weighting was asked for, the numbers are those of "equal".
+    """
     moments = next(iter(collection.values()))
     present, num_classes = moments.present.numel(), moments.num_classes
     if present == 0:
@@ -40,7 +49,26 @@ def sample_notes(
             "with two classes the centred class means are opposite, whatever the features: separation S is always 0, "
             "and NC2 always reads as collapsed"
         )
-    return notes + _notes_on_few(collection, weighting, compression, between)
+    if weighting is None:
+        notes += _notes_on_unequal(collection, compression, between)
+    return notes + _notes_on_few(collection, weighting or "equal", compression, between)
+
+
+def _notes_on_unequal(
+    collection: MomentCollection, compression: NDArray[np.float64], between: NDArray[np.float64]
+) -> list[str]:
+    """A line if the papers' convention gives another D on classes of different size, with the layer of the worst."""
+    worst, shift = "", WORTH_SAYING
+    for (name, moments), equal, spread in zip(collection.items(), compression, between, strict=True):
+        if not 0 < equal < np.inf:
+            continue
+        papers = within_trace(moments, weighting="papers") / spread
+        if abs(math.log(papers / equal)) > shift:
+            shift = abs(math.log(papers / equal))
+            worst = f"D is {equal:.3g} at {visible(name, most=60)}, and {papers:.3g} with 1/N within and 1/K between"
+    counts = next(iter(collection.values())).count
+    sizes = f"{counts[counts > 0].min()} to {counts.max()} samples a class"
+    return [f'{sizes}, all with weight 1/K: {worst}; choose by weighting="equal" or "papers"'] if worst else []
 
 
 def _notes_on_few(
@@ -71,4 +99,4 @@ def _notes_on_few(
 def _without_bias(moments: ClassMoments, weighting: Weighting, between: float) -> float:
     """The unbiased D; infinite where the class means cannot be told from noise."""
     between -= between_noise(moments, weighting)
-    return within_trace_unbiased(moments) / between if between > 0 else float("inf")
+    return within_trace_unbiased(moments, weighting=weighting) / between if between > 0 else float("inf")

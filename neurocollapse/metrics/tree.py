@@ -14,6 +14,12 @@ from neurocollapse.statistics import ClassMoments
 def layer_tree(moments: Mapping[str, ClassMoments], *, weighting: Weighting = "equal") -> xr.DataTree:
     """Arrays whose size differs from layer to layer, one node a layer.
 
+    Parameters
+    ----------
+    moments : mapping of layer name to ClassMoments
+    weighting : {"equal", "frequency", "papers"}, default "equal"
+        Of the classes in the between-class covariance; the within-class covariance has 1/N, whatever their sizes.
+
     Returns
     -------
     xarray.DataTree

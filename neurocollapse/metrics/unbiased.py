@@ -7,7 +7,7 @@ from torch import Tensor
 from neurocollapse.metrics.layer import Layer
 from neurocollapse.metrics.quantity import Quantity
 from neurocollapse.metrics.variability import between_trace, layer_between_trace
-from neurocollapse.metrics.weighting import Weighting, class_weights
+from neurocollapse.metrics.weighting import Weighting, between_weights, within_weights
 from neurocollapse.statistics import ClassMoments
 
 
@@ -27,8 +27,8 @@ def class_traces(moments: ClassMoments) -> Tensor:
     return moments.scatter[present] / (moments.count[present] - 1)
 
 
-def within_trace_unbiased(moments: ClassMoments) -> float:
-    r"""Unbiased within-class variability: :math:`\sum_k \frac{n_k}{N} \hat t_k`.
+def within_trace_unbiased(moments: ClassMoments, *, weighting: Weighting = "equal") -> float:
+    r"""Unbiased within-class variability: :math:`\sum_k w_k \hat t_k`.
 
     `within_trace` is smaller by the share :math:`1/n_k` of each class, because a class mean is drawn towards its own
     samples.
@@ -45,7 +45,7 @@ def within_trace_unbiased(moments: ClassMoments) -> float:
     """
     if moments.num_samples == 0:
         return math.nan
-    return float(class_weights(moments, "frequency") @ class_traces(moments))
+    return float(within_weights(moments, weighting) @ class_traces(moments))
 
 
 def between_trace_unbiased(moments: ClassMoments, *, weighting: Weighting = "equal") -> float:
@@ -59,7 +59,7 @@ def between_trace_unbiased(moments: ClassMoments, *, weighting: Weighting = "equ
     Parameters
     ----------
     moments : ClassMoments
-    weighting : {"equal", "frequency"}
+    weighting : {"equal", "frequency", "papers"}
         Weights :math:`p_k`, see `between_trace`.
 
     Returns
@@ -86,8 +86,8 @@ def compression_unbiased(moments: ClassMoments, *, weighting: Weighting = "equal
     Parameters
     ----------
     moments : ClassMoments
-    weighting : {"equal", "frequency"}
-        Convention of :math:`\Sigma_B`, see `between_trace`.
+    weighting : {"equal", "frequency", "papers"}
+        Of the classes in both traces, see `compression`.
 
     Returns
     -------
@@ -100,12 +100,14 @@ def compression_unbiased(moments: ClassMoments, *, weighting: Weighting = "equal
     >>> round(compression_unbiased(ClassMoments.from_features([[0.0], [2.0], [7.0], [7.0]], [0, 0, 1, 1])), 6)
     0.114286
     """
-    return _ratio(within_trace_unbiased(moments), between_trace_unbiased(moments, weighting=weighting))
+    return _ratio(
+        within_trace_unbiased(moments, weighting=weighting), between_trace_unbiased(moments, weighting=weighting)
+    )
 
 
 def between_noise(moments: ClassMoments, weighting: Weighting) -> float:
     """What the noise of the class means adds to tr Σ_B, on average; NaN where a class has one sample."""
-    weights, count = class_weights(moments, weighting), moments.count[moments.present]
+    weights, count = between_weights(moments, weighting), moments.count[moments.present]
     return float((weights * (1 - weights) * class_traces(moments) / count).sum()) if moments.num_samples else math.nan
 
 
@@ -116,7 +118,9 @@ def _ratio(within: float, between: float) -> float:
 
 def _within(layer: Layer) -> float:
     """The unbiased trace of Σ_W; NaN where rows are positions of a sample, which are no independent draws."""
-    return within_trace_unbiased(layer.moments) if layer.record.positions == 1 else math.nan
+    if layer.record.positions > 1:
+        return math.nan
+    return within_trace_unbiased(layer.moments, weighting=layer.weighting)
 
 
 def _between(layer: Layer) -> float:
@@ -136,7 +140,7 @@ QUANTITIES = (
         long_name="within-class variability, unbiased",
         symbol=r"\mathrm{tr}\,\hat\Sigma_W",
         units="feature units squared",
-        convention=f"Σ_k n_k/N · Σ_i ‖z − m_k‖²/(n_k − 1); {_DRAWN}; NaN where a class has one",
+        convention=f"tr Σ_W with 1/(n_k − 1) for 1/n_k; {_DRAWN}; NaN where a class has one; Σ_W: {{within}}",
         reference=_EXPECTED,
         at_collapse=0.0,
         better="lower",

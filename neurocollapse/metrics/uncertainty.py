@@ -11,7 +11,7 @@ from torch import Tensor
 from neurocollapse.metrics.layer import Layer, Network, Rows
 from neurocollapse.metrics.quantity import Quantity
 from neurocollapse.metrics.unbiased import between_trace_unbiased, within_trace_unbiased
-from neurocollapse.metrics.weighting import class_weights
+from neurocollapse.metrics.weighting import between_weights, within_weights
 
 NORMAL = 1.959963984540054
 """97.5 % quantile of the standard normal distribution: two-sided intervals of 95 %."""
@@ -23,11 +23,12 @@ def influences(layer: Layer, rows: Rows) -> Tensor:
     r"""Influence of each sample on log D, scaled so that the sum of the squares is the variance of log D.
 
     .. math:: \psi_i = \sqrt{\tfrac{n_k}{n_k - 1}} \Bigl( \frac{\psi^A_i}{A} - \frac{\psi^B_i}{B} \Bigr), \quad
-        \psi^A_i = \frac1N \bigl( \|z_i - m_k\|^2 - v_k \bigr) \frac{n_k}{n_k - 1}, \quad
+        \psi^A_i = \frac{w_k}{n_k} \bigl( \|z_i - m_k\|^2 - v_k \bigr) \frac{n_k}{n_k - 1}, \quad
         \psi^B_i = \frac{2 p_k}{n_k} \langle m_k - m_G, z_i - m_k \rangle \sqrt{\tfrac{n_k}{n_k - 1}}
 
-    with the unbiased traces A and B of :math:`\Sigma_W` and :math:`\Sigma_B`. A class mean's own effect on A is of
-    second order, that of the centre on B is zero; the factors undo the shrinking of residuals.
+    with the unbiased traces A and B of :math:`\Sigma_W` and :math:`\Sigma_B`, and the weights :math:`w_k` and
+    :math:`p_k` of the classes in them. A class mean's own effect on A is of second order, that of the centre on B is
+    zero; the factors undo the shrinking of residuals.
 
     Parameters
     ----------
@@ -58,14 +59,15 @@ def _factors(layer: Layer, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor
     """Centred class means, factors of both parts of the influence, and spread, for all classes, where the rows are."""
     moments = layer.moments
     present, count = moments.present, moments.count[moments.present].double()
-    weights = class_weights(moments, layer.weighting)
+    weights = between_weights(moments, layer.weighting)
     means = moments.mean[present]
     shrunk = count / (count - 1)
-    within, between = within_trace_unbiased(moments), between_trace_unbiased(moments, weighting=layer.weighting)
+    within = within_trace_unbiased(moments, weighting=layer.weighting)
+    between = between_trace_unbiased(moments, weighting=layer.weighting)
     between = between if between > 0 else math.nan
     parts = (
         means - weights @ means,
-        shrunk * shrunk.sqrt() / (moments.num_samples * within if within else math.nan),
+        shrunk * shrunk.sqrt() * within_weights(moments, layer.weighting) / count / (within or math.nan),
         2 * weights / count * shrunk / between,
         moments.scatter[present] / count,
     )

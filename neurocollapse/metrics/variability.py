@@ -7,7 +7,7 @@ from torch import Tensor
 
 from neurocollapse.metrics.layer import Layer
 from neurocollapse.metrics.quantity import Quantity
-from neurocollapse.metrics.weighting import Weighting, centred_blocks, class_weights
+from neurocollapse.metrics.weighting import Weighting, between_weights, centred_blocks, check_weighting, within_weights
 from neurocollapse.statistics import ClassMoments
 from neurocollapse.statistics.kernels import mirrored
 
@@ -15,14 +15,16 @@ PRECISION_FLOOR = {"bfloat16": 1e-4, "float16": 1e-6, "float32": 1e-12, "float64
 """D below which the rounding of the features themselves shows."""
 
 
-def within_trace(moments: ClassMoments) -> float:
+def within_trace(moments: ClassMoments, *, weighting: Weighting = "equal") -> float:
     r"""Within-class variability: the trace of the within-class covariance.
 
-    .. math:: \operatorname{tr} \Sigma_W = \frac1N \sum_k \sum_i \|z_{k,i} - \mu_k\|^2
+    .. math:: \operatorname{tr} \Sigma_W = \sum_k \frac{w_k}{n_k} \sum_i \|z_{k,i} - \mu_k\|^2
 
     Parameters
     ----------
     moments : ClassMoments
+    weighting : {"equal", "frequency", "papers"}
+        :math:`w_k = 1/K`, or :math:`w_k = n_k/N`, which is 1/N a sample; "papers" means the latter here.
 
     Returns
     -------
@@ -40,6 +42,9 @@ def within_trace(moments: ClassMoments) -> float:
     """
     if moments.num_samples == 0:
         return float("nan")
+    if weighting == "equal":
+        return float(within_weights(moments, weighting) @ _spread(moments)[moments.present])
+    check_weighting(weighting)
     return float(moments.scatter.sum()) / moments.num_samples
 
 
@@ -53,8 +58,9 @@ def between_trace(moments: ClassMoments, *, weighting: Weighting = "equal") -> f
     Parameters
     ----------
     moments : ClassMoments
-    weighting : {"equal", "frequency"}
+    weighting : {"equal", "frequency", "papers"}
         :math:`p_k = 1/K`, or :math:`p_k = n_k/N`; with the latter the within and between traces add up to the total.
+        "papers" means the former here.
 
     Returns
     -------
@@ -66,7 +72,7 @@ def between_trace(moments: ClassMoments, *, weighting: Weighting = "equal") -> f
     >>> between_trace(ClassMoments.from_features([[0.0], [2.0], [7.0], [7.0]], [0, 0, 1, 1]))
     9.0
     """
-    weights = class_weights(moments, weighting)
+    weights = between_weights(moments, weighting)
     if moments.num_samples == 0:
         return float("nan")
     return sum(float((weights @ block.square()).sum()) for block in centred_blocks(moments, weights))
@@ -75,14 +81,14 @@ def between_trace(moments: ClassMoments, *, weighting: Weighting = "equal") -> f
 def total_trace(moments: ClassMoments) -> float:
     r"""Total variability :math:`\frac1N \sum_i \|z_i - \bar z\|^2` about the mean of all samples.
 
-    Equal to the within-class trace plus the frequency-weighted between-class trace; NaN without samples.
+    Equal to the within-class plus the between-class trace, both weighted by frequency; NaN without samples.
 
     Examples
     --------
     >>> total_trace(ClassMoments.from_features([[0.0], [2.0], [7.0], [7.0]], [0, 0, 1, 1]))
     9.5
     """
-    return within_trace(moments) + between_trace(moments, weighting="frequency")
+    return within_trace(moments, weighting="frequency") + between_trace(moments, weighting="frequency")
 
 
 def compression(moments: ClassMoments, *, weighting: Weighting = "equal") -> float:
@@ -93,8 +99,9 @@ def compression(moments: ClassMoments, *, weighting: Weighting = "equal") -> flo
     Parameters
     ----------
     moments : ClassMoments
-    weighting : {"equal", "frequency"}
-        Convention of :math:`\Sigma_B`, see `between_trace`.
+    weighting : {"equal", "frequency", "papers"}
+        Of the classes in both traces, see `within_trace` and `between_trace`. "papers" pairs 1/N within with 1/K
+        between, as publications on balanced classes do; only classes of different size tell the three apart.
 
     Returns
     -------
@@ -111,12 +118,12 @@ def compression(moments: ClassMoments, *, weighting: Weighting = "equal") -> flo
     >>> compression(ClassMoments.from_features([[0.0], [2.0], [7.0], [7.0]], [0, 0, 1, 1]))
     0.05555555555555555
     """
-    return _ratio(moments, between_trace(moments, weighting=weighting))
+    return _ratio(moments, weighting, between_trace(moments, weighting=weighting))
 
 
-def _ratio(moments: ClassMoments, between: float) -> float:
+def _ratio(moments: ClassMoments, weighting: Weighting, between: float) -> float:
     """tr Σ_W by the between-class trace."""
-    within = within_trace(moments)
+    within = within_trace(moments, weighting=weighting)
     if moments.present.numel() < 2 or between == within == 0.0:
         return float("nan")
     return within / between if between else float("inf")
@@ -126,6 +133,8 @@ def within_class_covariance(moments: ClassMoments) -> Tensor:
     r"""Within-class covariance :math:`\Sigma_W`, shape (features, features), float64; zero at full collapse.
 
     .. math:: \Sigma_W = \frac1N \sum_k \sum_i (z_{k,i} - \mu_k)(z_{k,i} - \mu_k)^\top
+
+    Every sample counts the same: the scatter is kept of all classes together.
 
     Raises
     ------
@@ -151,7 +160,7 @@ def between_class_covariance(moments: ClassMoments, *, weighting: Weighting = "e
     Parameters
     ----------
     moments : ClassMoments
-    weighting : {"equal", "frequency"}
+    weighting : {"equal", "frequency", "papers"}
         See `between_trace`.
 
     Returns
@@ -164,7 +173,7 @@ def between_class_covariance(moments: ClassMoments, *, weighting: Weighting = "e
     >>> between_class_covariance(ClassMoments.from_features([[-1.0, 1.0], [1.0, -1.0]], [0, 1])).tolist()
     [[1.0, -1.0], [-1.0, 1.0]]
     """
-    weights = class_weights(moments, weighting)
+    weights = between_weights(moments, weighting)
     if moments.num_samples == 0:
         return weights.new_full((moments.num_features, moments.num_features), torch.nan)
     centred = torch.cat(list(centred_blocks(moments, weights)), dim=1)
@@ -178,12 +187,12 @@ _COUNT = "samples that were counted, or rows where each position has one; skippe
 
 def layer_between_trace(layer: Layer) -> float:
     """tr Σ_B in the layer's weighting, from the means that it shares where they are centred in the same way."""
-    if layer.weighting == "equal":
+    if layer.weighting != "frequency":
         return float(layer.means.square.mean())
     return between_trace(layer.moments, weighting=layer.weighting)
 
 
-def _class_spread(moments: ClassMoments) -> Tensor:
+def _spread(moments: ClassMoments) -> Tensor:
     """tr Σ_W of each class, shape (classes,); NaN for absent ones."""
     return moments.scatter / moments.count.double()
 
@@ -191,11 +200,11 @@ def _class_spread(moments: ClassMoments) -> Tensor:
 QUANTITIES = (
     Quantity(
         name="within_trace",
-        of=lambda layer: within_trace(layer.moments),
+        of=lambda layer: within_trace(layer.moments, weighting=layer.weighting),
         long_name="within-class variability",
         symbol=r"\mathrm{tr}\,\Sigma_W",
         units="feature units squared",
-        convention="1/N over samples",
+        convention="{within}",
         reference=_PAPYAN,
         heading="tr Σ_W",
         at_collapse=0.0,
@@ -217,9 +226,9 @@ QUANTITIES = (
     ),
     Quantity(
         name="compression",
-        of=lambda layer: _ratio(layer.moments, layer_between_trace(layer)),
+        of=lambda layer: _ratio(layer.moments, layer.weighting, layer_between_trace(layer)),
         symbol=r"D_\ell",
-        convention="tr Σ_W / tr Σ_B; Σ_B: {between}",
+        convention="tr Σ_W / tr Σ_B; Σ_W: {within}; Σ_B: {between}",
         reference="Wang et al., JMLR 26(220), 2025",
         heading="D",
         at_collapse=0.0,
@@ -240,7 +249,7 @@ QUANTITIES = (
     ),
     Quantity(
         name="class_scatter",
-        of=lambda layer: _class_spread(layer.moments),
+        of=lambda layer: _spread(layer.moments),
         long_name="per-class spread",
         symbol=r"\mathrm{tr}\,\Sigma_{W,k}",
         units="feature units squared",

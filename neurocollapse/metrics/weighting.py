@@ -9,26 +9,43 @@ from torch import Tensor
 from neurocollapse.statistics import ClassMoments
 from neurocollapse.support.choices import check_choice
 
-Weighting = Literal["equal", "frequency"]
-"""Of the classes in Σ_B: each with 1/K, or each with its share n_k/N of the samples."""
+Weighting = Literal["equal", "frequency", "papers"]
+"""Of the classes: each with 1/K, or each with its share n_k/N of the samples, in Σ_W and Σ_B alike; or as the papers
+do, with n_k/N in Σ_W and 1/K in Σ_B, which is neither on classes of different size."""
 
+_SAMPLES = "1/N over samples"
+WITHIN = {"equal": "each class with weight 1/K, 1/n_k within it", "frequency": _SAMPLES, "papers": _SAMPLES}
+"""How Σ_W is weighted, in words."""
+_CLASSES = "each class with weight 1/K, centred at the mean of the class means"
 BETWEEN = {
-    "equal": "each class with weight 1/K, centred at the mean of the class means",
+    "equal": _CLASSES,
     "frequency": "each class with weight n_k/N, centred at the mean of the samples",
+    "papers": _CLASSES,
 }
 """How Σ_B is weighted and centred, in words."""
 
 
 def check_weighting(weighting: str) -> None:
-    """Raise unless `weighting` is one of the two conventions; called before a long run, too."""
+    """Raise unless `weighting` is one of the conventions; called before a long run, too."""
     check_choice("weighting", weighting, Weighting)
 
 
-def class_weights(moments: ClassMoments, weighting: Weighting) -> Tensor:
-    """Weight p_k of each class that is present, float64, summing to one."""
+def within_weights(moments: ClassMoments, weighting: Weighting) -> Tensor:
+    """Weight in Σ_W of each class that is present, float64, summing to one."""
     check_weighting(weighting)
+    return _weights(moments, by_samples=weighting != "equal")
+
+
+def between_weights(moments: ClassMoments, weighting: Weighting) -> Tensor:
+    """Weight p_k in Σ_B of each class that is present, float64, summing to one."""
+    check_weighting(weighting)
+    return _weights(moments, by_samples=weighting == "frequency")
+
+
+def _weights(moments: ClassMoments, *, by_samples: bool) -> Tensor:
+    """n_k/N, or 1/K."""
     count = moments.count[moments.present].double()
-    return count / count.sum() if weighting == "frequency" else torch.full_like(count, 1.0 / max(1, count.numel()))
+    return count / count.sum() if by_samples else torch.full_like(count, 1.0 / max(1, count.numel()))
 
 
 def centred_blocks(moments: ClassMoments, weights: Tensor) -> Iterator[Tensor]:

@@ -34,7 +34,7 @@ def analyze(
     loader: Iterable[Any],
     *,
     quantities: Choice = None,
-    weighting: Weighting = "equal",
+    weighting: Weighting | None = None,
     pairs: bool = False,
     uncertainty: bool = False,
     probes: bool | Probe = False,
@@ -52,8 +52,8 @@ def analyze(
         Gone through a second time for probes and for quantities that need a second pass.
     quantities : str, Quantity or a list of them, optional
         See `neurocollapse.measure`; those that need a second pass, or features that are kept, are measured, too.
-    weighting : {"equal", "frequency"}, default "equal"
-        Convention of the between-class covariance.
+    weighting : {"equal", "frequency", "papers"}, optional
+        How classes of different size count; see `neurocollapse.measure`. Default: "equal".
     pairs : bool, default False
         Add matrices over pairs of classes; see `neurocollapse.measure`.
     uncertainty : bool, default False
@@ -99,7 +99,8 @@ def analyze(
     1
     """
     with joined("analyze", distributed=bool(options.get("distributed"))) as run:
-        check_weighting(weighting)  # before the run, not after it
+        if weighting is not None:
+            check_weighting(weighting)  # before the run, not after it
         _check_names(options)
         probes = probes if isinstance(probes, str) else flag("probes", probes)
         chosen = chosen_quantities(quantities, pairs=pairs)
@@ -115,7 +116,7 @@ def analyze(
             chosen = chosen.including("unbiased", "uncertainty")
         _check_logits(chosen, halt=bool(options.get("halt")))
         sink = MomentSink(**{name: options.pop(name) for name in _MOMENT_OPTIONS if name in options})
-        second = SecondPass(chosen, probing, weighting, sink)
+        second = SecondPass(chosen, probing, weighting or "equal", sink)
         second.check(loader, distributed=bool(options.get("distributed")))
         first = moment_pass(model, loader, sink, PassOptions(**options), digests=second.repeats)
         chosen.require("covariance", sink.covariance)

@@ -47,7 +47,7 @@ class SecondPass:
         The quantities, of which those with a gather function need it.
     probing : Probing or None
         How many samples are kept for probes.
-    weighting : {"equal", "frequency"}
+    weighting : {"equal", "frequency", "papers"}
     moments : MomentSink
         What the first pass collects, with options that this one shares.
     """

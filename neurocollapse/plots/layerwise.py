@@ -32,7 +32,7 @@ def compression(dataset: Datasets, *, ax: Axes | None = None, fit: bool = True) 
     ax
         Axes to draw in; a new figure by default.
     fit
-        Whether to draw the least-squares line of ln D_l with its slope, 95 % interval and R² in the legend.
+        Whether to draw the least-squares line of ln D_l with its slope, the line's 95 % interval and R² in the legend.
 
     Returns
     -------
@@ -80,11 +80,11 @@ def _draw_fit(panel: Panel, one: Network) -> None:
     ends, steps = one.where[[0, -1]], _fitted_against(one, slope, intercept)[[0, -1]]
     fitted = np.exp(intercept + slope * steps)
     line = log_line(panel.ax, ends, fitted, color=one.colour, linestyle=LINES[1], linewidth=1.1)
-    low, high = scalar(one.dataset, "decay_slope_lower"), scalar(one.dataset, "decay_slope_upper")
+    low, high = scalar(one.dataset, "decay_slope_lower_of_line"), scalar(one.dataset, "decay_slope_upper_of_line")
     r_squared = scalar(one.dataset, "decay_r_squared")
     words = f"fit: slope {_signed(slope)}"
     if np.isfinite(low) and np.isfinite(high):
-        words += f" [95\N{NO-BREAK SPACE}%: {_signed(low)}, {_signed(high)}]"
+        words += f" [line’s 95\N{NO-BREAK SPACE}%: {_signed(low)}, {_signed(high)}]"
     if np.isfinite(r_squared):
         words += f", R²\N{NO-BREAK SPACE}{r_squared:.2f}"
     panel.note(one, line, words)

@@ -19,7 +19,7 @@ _PROVENANCE = {
     "num_classes": "classes",
     "mode": "mode",
     "precision": "precision",
-    "weighting": "weighting of classes in Σ_B",
+    "weighting": "weighting of classes",
     "device": "device",
     "seed": "seed",
     "probe": "linear probe",

@@ -86,13 +86,14 @@ def _compression(dataset: xr.Dataset) -> list[str]:
 def _fit(dataset: xr.Dataset) -> str:
     """The factor per layer, its interval, R², and a caution where one factor does not describe the curve."""
     slope, low, high, r_squared = (
-        scalar(dataset, f"decay_{name}") for name in ("slope", "slope_lower", "slope_upper", "r_squared")
+        scalar(dataset, f"decay_{name}")
+        for name in ("slope", "slope_lower_of_line", "slope_upper_of_line", "r_squared")
     )
     if math.isnan(slope):
         return "."
     text = f", on average a factor {number(exponential(slope))} per layer"
     if not (math.isnan(low) or math.isnan(high)):
-        text += f" (95 % interval {interval(exponential(low), exponential(high))})"
+        text += f" (95 % interval of the line {interval(exponential(low), exponential(high))})"
     if not math.isnan(r_squared):
         text += f", R² = {r_squared:.2f}"
         if r_squared < 0.8:
@@ -154,11 +155,14 @@ def _margin(dataset: xr.Dataset) -> list[str]:
 def fits(analyses: Mapping[str, xr.Dataset]) -> list[list[str]]:
     """Layers of each network, and the line fitted to its compression where there is one."""
     rows = [["layers", *(str(one.sizes["layer"]) for one in analyses.values())]]
-    slopes = [[scalar(one, f"decay_slope{end}") for end in ("", "_lower", "_upper")] for one in analyses.values()]
+    slopes = [
+        [scalar(one, f"decay_slope{end}") for end in ("", "_lower_of_line", "_upper_of_line")]
+        for one in analyses.values()
+    ]
     if not all(math.isnan(slope) for slope, _, _ in slopes):
         rows.append(["factor per layer", *(number(exponential(slope)) for slope, _, _ in slopes)])
         ends = ["–" if math.isnan(low) else interval(exponential(low), exponential(high)) for _, low, high in slopes]
-        rows.append(["95 % interval", *ends])
+        rows.append(["95 % interval of the line", *ends])
         rows.append(["R²", *(number(scalar(one, "decay_r_squared")) for one in analyses.values())])
     return rows
 

@@ -7,7 +7,9 @@ import xarray as xr
 
 from neurocollapse.support.text import visible
 
-INNER: Final = frozenset({"layer", "layer_", "class", "class_", "pair", "component", "feature", "side", "edge"})
+INNER: Final = frozenset(
+    {"layer", "layer_", "class", "class_", "pair", "component", "feature", "side", "edge", "bound"}
+)
 """Dimensions of a single measurement, never in front of its layers."""
 LONGEST: Final = 10_000
 """Characters of a name that are kept."""

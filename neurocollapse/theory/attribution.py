@@ -92,7 +92,7 @@ class _Step:
     @property
     def within(self) -> float:
         """By what tr Σ_W is multiplied; NaN where it is zero before."""
-        return _ratio(within_trace(self.after), within_trace(self.before))
+        return _ratio(*(within_trace(one, weighting="papers") for one in (self.after, self.before)))
 
     @property
     def between(self) -> float:
@@ -102,7 +102,7 @@ class _Step:
     @property
     def tolerance(self) -> float:
         """How far rounding of the features may carry the within factor, as a part of it."""
-        spread = within_trace(self.after)
+        spread = within_trace(self.after, weighting="papers")
         count = self.after.count[self.after.present].double()
         square = self.after.mean[self.after.present].square().sum(dim=1)
         size = math.sqrt(float(count @ square / count.sum()) + spread)
@@ -327,9 +327,10 @@ def _dataset(layers: Mapping[str, Sequence[_Step]]) -> xr.Dataset:
         values["within_activation"].append(math.prod(step.within for step in others))
         values["between_map"].append(math.prod(step.between for step in maps))
         values["between_activation"].append(math.prod(step.between for step in others))
-        values["decay_ratio"].append(_ratio(compression(steps[-1].after), compression(steps[0].before)))
-        values["compression"].append(compression(steps[-1].after))
-    convention = "classes with equal weight, 1/N and 1/K; features flattened"
+        before, after = (compression(one, weighting="papers") for one in (steps[0].before, steps[-1].after))
+        values["decay_ratio"].append(_ratio(after, before))
+        values["compression"].append(after)
+    convention = "1/N over samples within, 1/K over classes between; features flattened"
     variables = {
         name: ("layer", np.array(values[name]), {"long_name": words, "symbol": symbol, "convention": convention})
         for name, (words, symbol) in _WORDS.items()

@@ -204,9 +204,11 @@ def _tail_assumption(tail: LinearTail) -> Assumption:
 def _tail_notes(tail: LinearTail) -> list[str]:
     """What is reported without a theorem."""
     fit = whole_network_dataset(tail.moments)
-    slope, lower, upper = (float(fit[name]) for name in ("decay_slope", "decay_slope_lower", "decay_slope_upper"))
+    slope, lower, upper = (
+        float(fit[name]) for name in ("decay_slope", "decay_slope_lower_of_line", "decay_slope_upper_of_line")
+    )
     return [
         f"Empirical decay over {fit.sizes['site']} layers with weights: log D changes by {slope:+.3g} per layer "
-        f"(95 % interval {lower:.3g} … {upper:.3g}, R² {float(fit['decay_r_squared']):.3g}). "
+        f"(95 % interval of the line {lower:.3g} … {upper:.3g}, R² {float(fit['decay_r_squared']):.3g}). "
         "No theorem covers the nonlinear layers.",
     ]

@@ -49,7 +49,7 @@ def progressive_dataset(
 
 def whole_network_dataset(moments: Mapping[str, ClassMoments]) -> xr.Dataset:
     """D at the input of every layer with weights, along `site`, and the straight line through its logarithm."""
-    values = np.array([compression(one) for one in moments.values()])
+    values = np.array([compression(one, weighting="papers") for one in moments.values()])
     fit = geometric_decay(values)
     place = (
         "at the (pooled) input of each layer with weights, in order of execution; no theorem covers nonlinear layers"
@@ -59,8 +59,16 @@ def whole_network_dataset(moments: Mapping[str, ClassMoments]) -> xr.Dataset:
         {
             "site_compression": ("site", values, _attributes("within- over between-class variability", "D", place)),
             "decay_slope": ((), fit.slope, slope),
-            "decay_slope_lower": ((), fit.lower, {**slope, "long_name": "95 % interval of the slope, lower end"}),
-            "decay_slope_upper": ((), fit.upper, {**slope, "long_name": "95 % interval of the slope, upper end"}),
+            "decay_slope_lower_of_line": (
+                (),
+                fit.lower,
+                {**slope, "long_name": "95 % interval of the line's slope, lower end"},
+            ),
+            "decay_slope_upper_of_line": (
+                (),
+                fit.upper,
+                {**slope, "long_name": "95 % interval of the line's slope, upper end"},
+            ),
             "decay_r_squared": ((), fit.r_squared, {**slope, "long_name": "R² of the straight line"}),
         },
         coords={"site": np.array(list(moments), dtype=object).astype(str)},
@@ -74,7 +82,7 @@ def provenance(title: str) -> dict[str, str]:
 
 def _measurements(measured: Measured) -> dict[str, Variable]:
     """What was measured, and what the spectrum predicts."""
-    equal = "classes with equal weight, 1/N and 1/K"
+    equal = "1/N over samples within, 1/K over classes between"
     cosine = "1 − max |cos| over pairs of class means"
     entries = {
         "compression": ("within- over between-class variability", "D_\\ell", equal),

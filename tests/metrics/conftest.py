@@ -35,9 +35,8 @@ class Naive:
         return self.within() / ((self.mu**2).sum() / self.K)
 
     def within(self) -> float:
-        return sum(((self.z[self.y == k] - m) ** 2).sum() for k, m in zip(self.classes, self.m, strict=True)) / len(
-            self.z
-        )
+        parts = zip(self.classes, self.m, strict=True)
+        return float(np.mean([((self.z[self.y == k] - m) ** 2).sum(axis=1).mean() for k, m in parts]))
 
     def nc1(self, weighting: str = "equal") -> float:
         p = self.n / self.n.sum() if weighting == "frequency" else np.full(self.K, 1 / self.K)

@@ -65,6 +65,30 @@ def test_the_worst_of_several_layers_is_named() -> None:
     assert note.endswith("; this is the worst of 2 layers")
 
 
+def test_classes_of_different_size_say_which_weighting_was_taken() -> None:
+    """Half of the spread is in a class of 4,000 samples, and none in one of 500, unless all classes count the same."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.repeat_interleave(torch.arange(3), torch.tensor([4000, 1000, 500]))
+    deviation = torch.tensor([1.0, 1.0, 0.1], dtype=torch.float64)[labels].unsqueeze(1)
+    noise = torch.randn(5500, 6, generator=generator, dtype=torch.float64)
+    moments = ClassMoments.from_features(2 * torch.eye(3, 6)[labels] + deviation * noise, labels)
+    equal, papers = (compression(moments, weighting=one) for one in ("equal", "papers"))
+    assert notes(moments) == [
+        f"500 to 4000 samples a class, all with weight 1/K: D is {equal:.3g} at fc, and {papers:.3g} with 1/N within "
+        'and 1/K between; choose by weighting="equal" or "papers"'
+    ]
+    for weighting in ("equal", "frequency", "papers"):
+        assert notes(moments, weighting=weighting) == []  # it was chosen
+    assert nc.measure({"fc": moments})["compression"].item() == equal
+
+
+def test_nearly_balanced_classes_are_not_remarked_on() -> None:
+    whole = drawn(10, 1000)
+    count = whole.count - torch.arange(10)
+    scaled = whole.offset_sum * (count / whole.count).unsqueeze(1), whole.offset_square * count / whole.count
+    assert notes(ClassMoments(count, whole.reference, *scaled)) == []
+
+
 def test_collapsed_classes_need_no_more_samples() -> None:
     assert notes(ClassMoments.from_features(torch.eye(3).repeat(4, 1), torch.arange(3).repeat(4))) == []
 

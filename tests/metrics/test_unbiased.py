@@ -26,22 +26,23 @@ def naive(features: np.ndarray, labels: np.ndarray, weighting: str) -> tuple[flo
     classes = np.unique(labels)
     parts = [features[labels == k] for k in classes]
     shares = [len(part) / len(labels) for part in parts]
-    weights = [1 / len(classes)] * len(classes) if weighting == "equal" else shares
+    even = [1 / len(classes)] * len(classes)
+    weights, inside = shares if weighting == "frequency" else even, even if weighting == "equal" else shares
     means = [part.mean(axis=0) for part in parts]
     traces = [sum(float(((z - m) ** 2).sum()) for z in p) / (len(p) - 1) for p, m in zip(parts, means, strict=True)]
     centre = sum(p * m for p, m in zip(weights, means, strict=True))
     between = sum(p * float(((m - centre) ** 2).sum()) for p, m in zip(weights, means, strict=True))
     noise = sum(p * (1 - p) * t / len(part) for p, t, part in zip(weights, traces, parts, strict=True))
-    return sum(s * t for s, t in zip(shares, traces, strict=True)), between - noise
+    return sum(s * t for s, t in zip(inside, traces, strict=True)), between - noise
 
 
-@pytest.mark.parametrize("weighting", ["equal", "frequency"])
+@pytest.mark.parametrize("weighting", ["equal", "frequency", "papers"])
 @pytest.mark.parametrize("sizes", [(4, 4, 4), (2, 9, 0, 30), (2, 3)])
 def test_unbiased_traces_equal_the_naive_ones(double: Any, sizes: tuple[int, ...], weighting: Weighting) -> None:
     features, labels = double.blobs(sizes, 5, seed=len(sizes))
     moments = ClassMoments.from_features(features, labels, len(sizes))
     within, between = naive(features, labels, weighting)
-    assert within_trace_unbiased(moments) == pytest.approx(within, rel=EXACT)
+    assert within_trace_unbiased(moments, weighting=weighting) == pytest.approx(within, rel=EXACT)
     assert between_trace_unbiased(moments, weighting=weighting) == pytest.approx(between, rel=1e-10)
     expected = within / between if between > 0 else math.nan
     assert compression_unbiased(moments, weighting=weighting) == pytest.approx(expected, rel=1e-10, nan_ok=True)
@@ -49,20 +50,22 @@ def test_unbiased_traces_equal_the_naive_ones(double: Any, sizes: tuple[int, ...
     assert dataset["compression_unbiased"].item() == pytest.approx(expected, rel=1e-10, nan_ok=True)
 
 
-@pytest.mark.parametrize("weighting", ["equal", "frequency"])
+@pytest.mark.parametrize("weighting", ["equal", "frequency", "papers"])
 def test_unbiased_traces_are_right_on_average(weighting: Weighting) -> None:
     """600 draws of 2 to 6 samples a class: the raw traces are off by 30 and 40 %, the unbiased ones are not."""
     generator = np.random.default_rng(3)
     sizes, deviations = np.array([2, 3, 4, 6]), np.array([0.5, 1.0, 1.5, 2.0])
     centres, labels = generator.normal(size=(4, 10)), np.repeat(np.arange(4), sizes)
-    weights = np.full(4, 0.25) if weighting == "equal" else sizes / sizes.sum()
-    within = 10 * (sizes / sizes.sum() * deviations**2).sum()
+    shares, even = sizes / sizes.sum(), np.full(4, 0.25)
+    weights, inside = shares if weighting == "frequency" else even, even if weighting == "equal" else shares
+    within = 10 * (inside * deviations**2).sum()
     between = (weights @ (centres - weights @ centres) ** 2).sum()
     found = []
     for _ in range(600):
         features = centres[labels] + deviations[labels, None] * generator.normal(size=(15, 10))
         moments = ClassMoments.from_features(features, labels)
-        found.append([within_trace_unbiased(moments), between_trace_unbiased(moments, weighting=weighting)])
+        both = within_trace_unbiased, between_trace_unbiased
+        found.append([one(moments, weighting=weighting) for one in both])
     means, errors = np.mean(found, axis=0), np.std(found, axis=0) / math.sqrt(600)
     assert np.abs(means - [within, between]) == pytest.approx(0, abs=4 * errors.max())  # four standard errors
     assert errors.max() < 0.02 * min(within, between)

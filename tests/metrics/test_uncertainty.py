@@ -32,14 +32,15 @@ def intervals(
     return {str(name): values.values for name, values in dataset.data_vars.items()}
 
 
-@pytest.mark.parametrize("weighting", ["equal", "frequency"])
+@pytest.mark.parametrize("weighting", ["equal", "frequency", "papers"])
 def test_influences_are_the_derivatives_of_log_compression(weighting: Weighting) -> None:
     """Moving a sample's weight by ε moves log D by ε ψ_i, up to the factors that undo shrinking: checked by weights."""
     generator = np.random.default_rng(0)
     sizes = np.array([5, 9, 14])
     labels = np.repeat(np.arange(3), sizes)
     features = 2 * generator.normal(size=(3, 4))[labels] + generator.normal(size=(28, 4))
-    shares = np.full(3, 1 / 3) if weighting == "equal" else sizes / 28
+    shares = sizes / 28 if weighting == "frequency" else np.full(3, 1 / 3)
+    inside = np.full(3, 1 / 3) if weighting == "equal" else sizes / 28
 
     def log_compression(weights: np.ndarray) -> float:
         """log D of the weighted empirical distribution: each class's trace and mean under its samples' weights."""
@@ -47,13 +48,13 @@ def test_influences_are_the_derivatives_of_log_compression(weighting: Weighting)
         means = np.stack([w @ z / w.sum() for w, z in parts])
         traces = [w @ ((z - m) ** 2).sum(axis=1) / w.sum() for (w, z), m in zip(parts, means, strict=True)]
         centred = means - shares @ means
-        return math.log((sizes / 28) @ traces) - math.log(shares @ (centred**2).sum(axis=1))
+        return math.log(inside @ traces) - math.log(shares @ (centred**2).sum(axis=1))
 
     moments = ClassMoments.from_features(features, labels)
     found = influences(Layer(moments, weighting), Rows(torch.as_tensor(features), torch.as_tensor(labels))).numpy()
-    within = nc.metrics.within_trace(moments)
+    within = nc.metrics.within_trace(moments, weighting=weighting)
     between = nc.metrics.between_trace(moments, weighting=weighting)
-    unbiased_within = nc.metrics.unbiased.within_trace_unbiased(moments)
+    unbiased_within = nc.metrics.unbiased.within_trace_unbiased(moments, weighting=weighting)
     unbiased_between = nc.metrics.unbiased.between_trace_unbiased(moments, weighting=weighting)
     for index in (0, 6, 20):
         step, up, down = 1e-5, np.ones(28), np.ones(28)
@@ -64,7 +65,7 @@ def test_influences_are_the_derivatives_of_log_compression(weighting: Weighting)
         n = sizes[labels[index]]
         square = ((features[index] - features[labels == labels[index]].mean(axis=0)) ** 2).sum()
         spread = ((features[labels == labels[index]] - features[labels == labels[index]].mean(axis=0)) ** 2).sum() / n
-        part_within = (square - spread) / 28 / within
+        part_within = inside[labels[index]] / n * (square - spread) / within
         part_between = part_within - slope
         shrunk = n / (n - 1)
         expected = (

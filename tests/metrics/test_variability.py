@@ -19,7 +19,7 @@ from neurocollapse.metrics import (
 from neurocollapse.statistics import ClassMoments
 
 EXACT = 1e-13  # some hundred roundings of float64
-WEIGHTINGS: tuple[Weighting, ...] = ("equal", "frequency")
+WEIGHTINGS: tuple[Weighting, ...] = ("equal", "frequency", "papers")
 
 
 def unbalanced(num_features: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -30,17 +30,21 @@ def unbalanced(num_features: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
     return means[labels] + torch.randn(55, num_features, generator=generator, dtype=torch.float64), labels
 
 
-def naive(features: Tensor, labels: Tensor, weighting: str) -> tuple[Tensor, Tensor]:
-    """Within-class and between-class covariance by loops over samples and classes."""
+def naive(features: Tensor, labels: Tensor, weighting: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Within-class covariance in this weighting and by samples, and between-class covariance, all by loops."""
     classes = sorted(set(labels.tolist()))
     means = {k: sum(z for z, y in zip(features, labels.tolist(), strict=True) if y == k) for k in classes}
     counts = {k: labels.tolist().count(k) for k in classes}
     means = {k: means[k] / counts[k] for k in classes}
-    weights = {k: 1 / len(classes) if weighting == "equal" else counts[k] / len(labels) for k in classes}
+    shares = {k: counts[k] / len(labels) for k in classes}
+    even = dict.fromkeys(classes, 1 / len(classes))
+    weights, inside = shares if weighting == "frequency" else even, even if weighting == "equal" else shares
     centre: Any = sum(weights[k] * means[k] for k in classes)
-    within: Any = sum(torch.outer(z - means[y], z - means[y]) for z, y in zip(features, labels.tolist(), strict=True))
+    samples = list(zip(features, labels.tolist(), strict=True))
+    within: Any = sum(inside[y] / counts[y] * torch.outer(z - means[y], z - means[y]) for z, y in samples)
+    pooled: Any = sum(torch.outer(z - means[y], z - means[y]) for z, y in samples)
     between: Any = sum(weights[k] * torch.outer(means[k] - centre, means[k] - centre) for k in classes)
-    return within / len(labels), between
+    return within, pooled / len(labels), between
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
@@ -48,13 +52,13 @@ def naive(features: Tensor, labels: Tensor, weighting: str) -> tuple[Tensor, Ten
 def test_traces_and_covariances_equal_the_naive_ones(num_features: int, weighting: Weighting) -> None:
     features, labels = unbalanced(num_features)
     moments = ClassMoments.from_features(features, labels, 7, covariance=True)
-    within, between = naive(features, labels, weighting)
+    within, pooled, between = naive(features, labels, weighting)
     scale = float(within.trace() + between.trace())
-    torch.testing.assert_close(within_class_covariance(moments), within, rtol=0, atol=EXACT * scale)
+    torch.testing.assert_close(within_class_covariance(moments), pooled, rtol=0, atol=EXACT * scale)
     torch.testing.assert_close(
         between_class_covariance(moments, weighting=weighting), between, rtol=0, atol=EXACT * scale
     )
-    assert within_trace(moments) == pytest.approx(float(within.trace()), rel=EXACT)
+    assert within_trace(moments, weighting=weighting) == pytest.approx(float(within.trace()), rel=EXACT)
     assert between_trace(moments, weighting=weighting) == pytest.approx(float(between.trace()), rel=EXACT)
     expected = float(within.trace() / between.trace())
     assert compression(moments, weighting=weighting) == pytest.approx(expected, rel=EXACT)
@@ -64,7 +68,8 @@ def test_within_and_frequency_weighted_between_add_up_to_the_total() -> None:
     features, labels = unbalanced()
     moments = ClassMoments.from_features(features, labels)
     total = float((features - features.mean(dim=0)).square().sum()) / len(features)
-    assert within_trace(moments) + between_trace(moments, weighting="frequency") == pytest.approx(total, rel=EXACT)
+    both = (one(moments, weighting="frequency") for one in (within_trace, between_trace))
+    assert sum(both) == pytest.approx(total, rel=EXACT)
     assert total_trace(moments) == pytest.approx(total, rel=EXACT)
 
 
@@ -72,14 +77,32 @@ def test_the_equal_weighting_is_the_default_and_differs_where_classes_are_unbala
     moments = ClassMoments.from_features(*unbalanced())
     assert between_trace(moments) == between_trace(moments, weighting="equal")
     assert between_trace(moments) != pytest.approx(between_trace(moments, weighting="frequency"), rel=1e-2)
+    assert within_trace(moments) == within_trace(moments, weighting="equal")
     assert compression(moments) == compression(moments, weighting="equal")
+
+
+def test_the_papers_pair_samples_within_with_classes_between() -> None:
+    """Classes of 200, 50 and 10 samples, whose spread falls with their size: all three conventions differ."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.repeat_interleave(torch.arange(3), torch.tensor([200, 50, 10]))
+    deviation = torch.tensor([0.2, 0.5, 1.0], dtype=torch.float64)[labels].unsqueeze(1)
+    features = torch.eye(3, 8, dtype=torch.float64)[labels]
+    features = features + deviation * torch.randn(260, 8, generator=generator, dtype=torch.float64)
+    moments = ClassMoments.from_features(features, labels)
+    equal, frequency, papers = (compression(moments, weighting=one) for one in WEIGHTINGS)
+    by_samples = within_trace(moments, weighting="frequency")
+    assert papers == pytest.approx(by_samples / between_trace(moments, weighting="equal"), rel=EXACT)
+    assert equal > 2 * papers
+    assert frequency == pytest.approx(by_samples / between_trace(moments, weighting="frequency"), rel=EXACT)
+    assert frequency > 1.2 * papers
 
 
 def test_the_weightings_agree_where_classes_are_balanced() -> None:
     features, _ = unbalanced()
     moments = ClassMoments.from_features(features, torch.arange(55) % 5)
-    equal, frequency = (between_trace(moments, weighting=weighting) for weighting in WEIGHTINGS)
-    assert equal == pytest.approx(frequency, rel=EXACT)
+    for measure in (within_trace, between_trace, compression):
+        equal, *others = (measure(moments, weighting=weighting) for weighting in WEIGHTINGS)
+        assert others == pytest.approx([equal] * 2, rel=EXACT)
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 10])
@@ -94,10 +117,13 @@ def test_orthonormal_class_means_have_a_between_trace_of_one_minus_one_over_k(nu
 def test_handmade_numbers() -> None:
     features, labels = [[0.0], [2.0], [7.0], [7.0], [7.0], [7.0]], [0, 0, 1, 1, 1, 1]
     moments = ClassMoments.from_features(features, labels)
-    assert within_trace(moments) == pytest.approx(1 / 3, rel=EXACT)
+    assert within_trace(moments) == 0.5
+    assert within_trace(moments, weighting="papers") == pytest.approx(1 / 3, rel=EXACT)
     assert between_trace(moments) == 9.0
     assert between_trace(moments, weighting="frequency") == pytest.approx(8.0, rel=EXACT)
-    assert compression(moments) == pytest.approx(1 / 27, rel=EXACT)
+    assert compression(moments) == pytest.approx(1 / 18, rel=EXACT)
+    assert compression(moments, weighting="papers") == pytest.approx(1 / 27, rel=EXACT)
+    assert compression(moments, weighting="frequency") == pytest.approx(1 / 24, rel=EXACT)
 
 
 def transformed(features: Tensor, labels: Tensor) -> dict[str, tuple[Tensor, Tensor, float]]:
@@ -174,5 +200,5 @@ def test_without_the_scatter_matrix_the_error_says_how_to_get_it() -> None:
 @pytest.mark.parametrize("moments", [ClassMoments.empty(2, 3), ClassMoments.from_features(*unbalanced())])
 @pytest.mark.parametrize("measure", [between_trace, between_class_covariance])
 def test_an_unknown_weighting_is_refused(measure: Any, moments: ClassMoments) -> None:
-    with pytest.raises(ValueError, match="`weighting` must be one of 'equal', 'frequency', got 'balanced'"):
+    with pytest.raises(ValueError, match="`weighting` must be one of 'equal', 'frequency', 'papers', got 'balanced'"):
         measure(moments, weighting="balanced")

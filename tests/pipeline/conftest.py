@@ -42,7 +42,8 @@ def measured_by_hand(features: Any, labels: Any, *, weighting: str = "equal") ->
     )
     weights = np.full(len(classes), 1 / len(classes)) if weighting == "equal" else counts / counts.sum()
     between = sum(w * ((offset - weights @ offsets) ** 2).sum() for w, offset in zip(weights, offsets, strict=True))
-    within = spread.sum() / len(values)
+    inside = np.full(len(classes), 1 / len(classes)) if weighting == "equal" else counts / counts.sum()
+    within = (inside * spread / counts).sum()
     means, centred = values[0] + offsets, offsets - offsets.mean(axis=0)
     return SimpleNamespace(
         within_trace=within,

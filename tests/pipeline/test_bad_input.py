@@ -220,7 +220,7 @@ BAD: dict[str, tuple[Callable[[SimpleNamespace], Any], type[BaseException], str]
     "weighting unknown": (
         analyze(weighting="sum"),
         ValueError,
-        r"`weighting` must be one of 'equal', 'frequency', got 'sum'",
+        r"`weighting` must be one of 'equal', 'frequency', 'papers', got 'sum'",
     ),
     "option misspelt": (
         analyze(layer="head"),
@@ -274,7 +274,7 @@ BAD: dict[str, tuple[Callable[[SimpleNamespace], Any], type[BaseException], str]
     "measure with unknown weighting": (
         lambda c: nc.measure({"a": c.moments}, weighting="mean"),
         ValueError,
-        r"'equal', 'frequency', got 'mean'",
+        r"'equal', 'frequency', 'papers', got 'mean'",
     ),
     "measure unequal classes": (
         lambda c: nc.measure({"a": c.moments, "b": c.moments.padded(5)}),

@@ -33,7 +33,13 @@ LAYER_VARIABLES = (
     *("gnc2", "gnc2_variation", "minority_angle", "seli_distance"),
 )
 CLASS_VARIABLES = ("class_count", "class_scatter")
-SCALARS = ("decay_slope", "decay_intercept", "decay_r_squared", "decay_slope_lower", "decay_slope_upper")
+SCALARS = (
+    "decay_slope",
+    "decay_intercept",
+    "decay_r_squared",
+    "decay_slope_lower_of_line",
+    "decay_slope_upper_of_line",
+)
 COORDINATES = ("depth", "feature_dimension", "module_type", "pooling", "layout", "feature_dtype")
 PROVENANCE = {
     "title": str,
@@ -104,7 +110,8 @@ def test_the_conventions_follow_the_weighting(moments: nc.MomentCollection) -> N
         assert other in one["between_trace"].attrs["convention"]
         assert other in one["compression"].attrs["convention"]
         assert other in tree["0"]["between_class_covariance"].attrs["convention"]
-    assert equal["within_trace"].attrs == frequency["within_trace"].attrs
+        assert other in one["within_trace"].attrs["convention"].replace("1/N over samples", "n_k/N")
+    assert nc.measure(moments, weighting="papers")["within_trace"].attrs == frequency["within_trace"].attrs
 
 
 def test_coordinates_label_layers_and_classes(dataset: xr.Dataset) -> None:

@@ -19,7 +19,7 @@ def fit(values: np.ndarray) -> dict[str, float]:
     """Least squares of ln D against the position with its normal 95 % interval, over positive finite values."""
     known = np.isfinite(values) & (values > 0)
     if known.sum() < 3:
-        names = ("slope", "intercept", "r_squared", "slope_lower", "slope_upper")
+        names = ("slope", "intercept", "r_squared", "slope_lower_of_line", "slope_upper_of_line")
         return dict.fromkeys([f"decay_{name}" for name in names], float("nan"))
     where, logs = np.flatnonzero(known).astype(float), np.log(values[known])
     slope, intercept = np.polyfit(where, logs, 1)
@@ -29,8 +29,8 @@ def fit(values: np.ndarray) -> dict[str, float]:
         "decay_slope": float(slope),
         "decay_intercept": float(intercept),
         "decay_r_squared": float(1 - (residual**2).sum() / ((logs - logs.mean()) ** 2).sum()),
-        "decay_slope_lower": float(slope - 2.57 * error),
-        "decay_slope_upper": float(slope + 2.57 * error),
+        "decay_slope_lower_of_line": float(slope - 2.57 * error),
+        "decay_slope_upper_of_line": float(slope + 2.57 * error),
     }
 
 

@@ -99,12 +99,12 @@ def test_the_headline_is_true_of_curves_that_do_not_fall(read, make_analysis, va
 
 
 def test_factors_beyond_the_largest_float_are_infinite(read, make_analysis):
-    fit = {"decay_slope": 0.0, "decay_slope_lower": -1052.0, "decay_slope_upper": 1052.0}
+    fit = {"decay_slope": 0.0, "decay_slope_lower_of_line": -1052.0, "decay_slope_upper_of_line": 1052.0}
     steep = make_analysis([1e30, 1e-32, 1e30]).assign(fit)
     text = read({"a": steep, "b": steep.assign(decay_slope=800.0)})
-    assert "on average a factor 1 per layer (95 % interval 0 to ∞)" in text
+    assert "on average a factor 1 per layer (95 % interval of the line 0 to ∞)" in text
     assert "on average a factor ∞ per layer" in text
-    assert "factor per layer 1 ∞ 95 % interval 0 to ∞ 0 to ∞" in text
+    assert "factor per layer 1 ∞ 95 % interval of the line 0 to ∞ 0 to ∞" in text
 
 
 def test_networks_are_compared_in_words(read, make_analysis):
