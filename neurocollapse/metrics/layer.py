@@ -12,6 +12,7 @@ from torch import Tensor
 from neurocollapse.metrics.axes import BetweenAxes, between_axes
 from neurocollapse.metrics.means import ClassMeans
 from neurocollapse.metrics.pairs import PairStatistics, pair_statistics
+from neurocollapse.metrics.unbiased_pairs import UnbiasedPairs, unbiased_pairs
 from neurocollapse.metrics.weighting import Weighting
 from neurocollapse.probes import LayerSplit, Probe, Probed, probe_layer
 from neurocollapse.statistics import ClassMoments, LayerRecord, Reader
@@ -71,6 +72,11 @@ class Layer:
     def pairs(self) -> PairStatistics:
         """What all pairs of class means say together."""
         return pair_statistics(self.means)
+
+    @cached_property
+    def unbiased_pairs(self) -> UnbiasedPairs:
+        """The same without the noise of the class means; NaN where rows are no independent draws."""
+        return unbiased_pairs(self.means) if self.record.positions == 1 else UnbiasedPairs()
 
     @cached_property
     def axes(self) -> BetweenAxes:

@@ -11,6 +11,7 @@ from neurocollapse.metrics.means import ClassMeans
 from neurocollapse.metrics.pairs import cosine_tiles
 from neurocollapse.metrics.quantity import Quantity
 from neurocollapse.metrics.tile import Frame, Tile
+from neurocollapse.metrics.unbiased_pairs import unbiased_cosines
 from neurocollapse.statistics import ClassMoments
 
 
@@ -114,6 +115,14 @@ QUANTITIES = (
         convention="class means about their mean, each class with equal weight; NaN for absent classes",
         reference="Papyan, Han, Donoho, PNAS 117(40), 2020",
         bounds=(-1.0, 1.0),
+    ),
+    _of_matrix(
+        "class_cosine_unbiased",
+        unbiased_cosines,
+        long_name="cosine between class means, unbiased",
+        symbol=r"\widehat{\cos}(\mu_k, \mu_{k'})",
+        convention="class means about their mean, their noise taken out of all products; NaN for absent classes",
+        reference="E ‖m_k − E m_k‖² = t_k/n_k",
     ),
     _of_matrix(
         "class_distance",

@@ -70,7 +70,7 @@ def measure(
         publications on balanced classes have it, by samples in Σ_W and by classes in Σ_B; see `metrics.compression`.
         Default: "equal", and a warning where that is far from the papers' convention.
     pairs : bool, default False
-        Add `class_cosine`, `class_distance` and `class_cdnv` along `layer, class, class_`.
+        Add `class_cosine`, `class_cosine_unbiased`, `class_distance` and `class_cdnv` along `layer, class, class_`.
 
     Returns
     -------

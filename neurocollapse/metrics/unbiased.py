@@ -1,11 +1,14 @@
 """Variability without the bias of few samples: what the traces and D would be at the true class means."""
 
 import math
+from typing import Any
 
 from torch import Tensor
 
 from neurocollapse.metrics.layer import Layer
+from neurocollapse.metrics.means import ClassMeans
 from neurocollapse.metrics.quantity import Quantity
+from neurocollapse.metrics.unbiased_pairs import unbiased_pairs
 from neurocollapse.metrics.variability import between_trace, layer_between_trace
 from neurocollapse.metrics.weighting import Weighting, between_weights, within_weights
 from neurocollapse.statistics import ClassMoments
@@ -105,6 +108,60 @@ def compression_unbiased(moments: ClassMoments, *, weighting: Weighting = "equal
     )
 
 
+def cdnv_unbiased(moments: ClassMoments) -> float:
+    r"""Class-distance normalised variance of the population, mean over the pairs of classes.
+
+    .. math:: \frac{\hat t_k + \hat t_{k'}}{2 (\|m_k - m_{k'}\|^2 - \hat t_k/n_k - \hat t_{k'}/n_{k'})}
+
+    With few samples the spread about the class means is too small and the distance between them too large, see
+    `neurocollapse.metrics.cdnv`.
+
+    Returns
+    -------
+    float
+        Non-negative, 0 at full collapse; NaN with fewer than two classes, where a class has one sample, and where two
+        classes cannot be told from noise.
+
+    Examples
+    --------
+    >>> round(cdnv_unbiased(ClassMoments.from_features([[0.0], [2.0], [7.0], [7.0]], [0, 0, 1, 1])), 6)
+    0.028571
+    """
+    return unbiased_pairs(ClassMeans(moments)).cdnv
+
+
+def separation_unbiased(moments: ClassMoments) -> float:
+    """Separation, one minus the largest absolute cosine between centred class means, from unbiased inner products.
+
+    Noise of the class means makes their lengths too large, and with them all angles too near to those of a simplex,
+    which random directions have. The largest of many cosines that are right on average is still somewhat too large.
+
+    Returns
+    -------
+    float
+        In [0, 1]; NaN where `cdnv_unbiased` is because of its classes, and where one is not told from noise.
+
+    Examples
+    --------
+    >>> separation_unbiased(ClassMoments.from_features([[0.0], [2.0], [7.0], [7.0]], [0, 0, 1, 1]))
+    0.0
+    """
+    return unbiased_pairs(ClassMeans(moments)).separation
+
+
+def discrimination_unbiased(moments: ClassMoments) -> float:
+    """Discrimination, one minus the largest cosine between uncentred class means, without the noise in their lengths.
+
+    In [0, 2]; NaN where `separation_unbiased` is.
+
+    Examples
+    --------
+    >>> round(discrimination_unbiased(ClassMoments.from_features([[4.0, 1], [4, -1], [0, 2], [0, 2]], [0, 0, 1, 1])), 6)
+    1.0
+    """
+    return unbiased_pairs(ClassMeans(moments)).discrimination
+
+
 def between_noise(moments: ClassMoments, weighting: Weighting) -> float:
     """What the noise of the class means adds to tr Σ_B, on average; NaN where a class has one sample."""
     weights, count = between_weights(moments, weighting), moments.count[moments.present]
@@ -132,6 +189,19 @@ def _between(layer: Layer) -> float:
 
 _DRAWN = 'samples are draws from their classes; NaN for pool="positions"'
 _EXPECTED = "E Σ‖z − m_k‖² = (n_k − 1) t_k; E ‖m_k − E m_k‖² = t_k/n_k"
+
+
+def _of_pairs(name: str, **words: Any) -> Quantity:
+    """A number of the pairs of classes, whose sweep doubles the time of a measurement: only where it is asked for."""
+    return Quantity(
+        name=f"{name}_unbiased",
+        of=lambda layer: getattr(layer.unbiased_pairs, name),
+        reference=_EXPECTED,
+        family="unbiased",
+        default=False,
+        **words,
+    )
+
 
 QUANTITIES = (
     Quantity(
@@ -169,5 +239,33 @@ QUANTITIES = (
         better="lower",
         bounds=(0.0, math.inf),
         family="unbiased",
+    ),
+    _of_pairs(
+        "cdnv",
+        long_name="class-distance normalised variance, unbiased",
+        symbol=r"\widehat{\mathrm{CDNV}}",
+        convention=f"(t_k + t_k')/(2(‖m_k − m_k'‖² − t_k/n_k − t_k'/n_k')); mean over the pairs; {_DRAWN}",
+        heading="CDNV, unbiased",
+        at_collapse=0.0,
+        better="lower",
+        bounds=(0.0, math.inf),
+    ),
+    _of_pairs(
+        "separation",
+        long_name="separation, unbiased",
+        symbol=r"\hat S_\ell",
+        convention=f"class means centred, absolute cosine, noise taken out of all products; {_DRAWN}",
+        heading="S, unbiased",
+        better="higher",
+        bounds=(0.0, 1.0),
+    ),
+    _of_pairs(
+        "discrimination",
+        long_name="discrimination, unbiased",
+        symbol=r"\hat S_\ell^{\mathrm{unc}}",
+        convention=f"class means uncentred, signed cosine, noise taken out of their lengths; {_DRAWN}",
+        heading="discrimination, unbiased",
+        better="higher",
+        bounds=(0.0, 2.0),
     ),
 )

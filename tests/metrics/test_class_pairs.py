@@ -167,6 +167,7 @@ def test_matrices_come_only_when_asked_for(double: Any) -> None:
     assert "class_" not in nc.measure({"fc": moments}).dims
     assert set(nc.measure({"fc": moments}, quantities="pairs").data_vars) == {
         "class_cosine",
+        "class_cosine_unbiased",
         "class_distance",
         "class_cdnv",
     }
