@@ -14,6 +14,7 @@ from neurocollapse.metrics import (
     margin_efficiency,
     matrices,
     probing,
+    ranks,
     unbiased,
     uncertainty,
     variability,
@@ -36,6 +37,7 @@ QUANTITIES: tuple[Quantity, ...] = (
     *margin_efficiency.QUANTITIES,
     *matrices.QUANTITIES,
     *probing.QUANTITIES,
+    *ranks.QUANTITIES,
 )
 """All quantities, in the order in which tables show them."""
 FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(quantity.family for quantity in QUANTITIES))

@@ -88,6 +88,12 @@ class Layer:
         """Accuracy of simple classifiers on the kept features, and their rank; NaN where none were kept."""
         return Probed() if self.split is None else probe_layer(self.split(), probe=self.probe)
 
+    def once(self, make: Callable[["Layer"], Made]) -> Made:
+        """What `make` makes of the layer, for all quantities that share it: made only once."""
+        if make not in self._placed:
+            self._placed[make] = make(self)
+        return self._placed[make]
+
     def placed(self, make: Callable[["Layer", Tensor], Made], like: Tensor) -> Made:
         """What `make` makes of the layer for rows like these, on their device and in their dtype: made only once."""
         place = (make, like.device, like.dtype)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from neurocollapse.metrics.catalogue import QUANTITIES, Choice, Chosen, chosen_quantities
 from neurocollapse.metrics.layer import Gather, Layer, Network
 from neurocollapse.metrics.quantity import REMEDIES, Need, PrecisionWarning, Quantity, QuantityError
-from neurocollapse.metrics.samples import SampleWarning, sample_notes
+from neurocollapse.metrics.samples import SampleWarning, sample_notes, spectrum_note
 from neurocollapse.metrics.uncertainty import BOUNDS
 from neurocollapse.metrics.variability import PRECISION_FLOOR
 from neurocollapse.metrics.weighting import BETWEEN, WITHIN, Weighting, check_weighting
@@ -115,6 +115,8 @@ def measured(collection: MomentCollection, chosen: Chosen, asked: Weighting | No
         warnings.warn(note, PrecisionWarning, stacklevel=3)
     both = (table.values(name).tolist() for name in ("compression", "between_trace"))
     few = sample_notes(collection, asked, *both)
+    if any(variables[one.name][2]["family"] == "spectrum" for one in chosen.quantities if one.name in variables):
+        few += spectrum_note(collection)
     for note in few:
         warnings.warn(note, SampleWarning, stacklevel=3)
     dataset = xr.Dataset(variables, coords=_coordinates(collection, records))

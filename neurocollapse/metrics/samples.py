@@ -5,6 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from neurocollapse.metrics.spectrum import FEWEST
 from neurocollapse.metrics.unbiased import between_noise, within_trace_unbiased
 from neurocollapse.metrics.variability import within_trace
 from neurocollapse.metrics.weighting import Weighting
@@ -52,6 +53,20 @@ def sample_notes(
     if weighting is None:
         notes += _notes_on_unequal(collection, compression, between)
     return notes + _notes_on_few(collection, weighting or "equal", compression, between)
+
+
+def spectrum_note(collection: MomentCollection) -> list[str]:
+    """A line if a layer has few samples for its features, so that its sample covariance has too low a rank."""
+    few = {name: one for name, one in collection.items() if one.num_samples < FEWEST * one.num_features}
+    if not few:
+        return []
+    worst = min(few, key=lambda name: few[name].num_samples / few[name].num_features)
+    others = f"; this is the worst of {len(few)} layers" if len(few) > 1 else ""
+    return [
+        f"{few[worst].num_samples} samples for {few[worst].num_features} features at {visible(worst, most=60)}: "
+        "ranks of the sample covariance are too low, the decay of its eigenvalues too steep; only "
+        f"participation_ratio_corrected allows for that{others}"
+    ]
 
 
 def _notes_on_unequal(

@@ -48,8 +48,8 @@ _CURVES = (
         "class_spread",
         ("class_scatter", "between_trace"),
         "Spread of every class by layer",
-        "Spread of each class over the between-class trace. The curves average to D, weighted by samples, so a class "
-        "far above the others is the one that holds D up.",
+        "Spread of each class over the between-class trace. The curves average to D, weighted as "
+        "the classes are in it, so a class far above the others is the one that holds D up.",
     ),
     _Curves(
         "probes",
