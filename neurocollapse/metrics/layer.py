@@ -158,7 +158,7 @@ def _class_means(layer: Layer, like: Tensor) -> tuple[Tensor, Tensor]:
     """Reference points of all classes, and how far their means are from them."""
     moments = layer.moments
     dtype = torch.promote_types(like.dtype, moments.reference.dtype)
-    shift = moments.offset_sum / moments.count.clamp(min=1).unsqueeze(1)
+    shift = moments.offset_sum.double() / moments.count.clamp(min=1).unsqueeze(1)
     return moments.reference.to(like.device, dtype), shift.to(like.device, dtype)
 
 

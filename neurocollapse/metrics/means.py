@@ -63,7 +63,7 @@ class ClassMeans:
     def rows(self, rows: Tensor | slice, *, centred: bool, columns: slice = slice(None)) -> Tensor:
         """Some of the μ_k, or of the m_k, at some of the features."""
         chosen, moments = self.present[rows], self.moments
-        means = moments.offset_sum[chosen, columns] / moments.count[chosen].unsqueeze(1)
+        means = moments.offset_sum[chosen, columns].double() / moments.count[chosen].unsqueeze(1)
         means += moments.reference[chosen, columns]
         return means.sub_(self._origin[columns]).sub_(self._drift[columns]) if centred else means
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -15,15 +15,18 @@ from neurocollapse.statistics import (
     MomentAccumulator,
     MomentCollection,
     Precision,
+    StateBytes,
     memory_limit,
     state_bytes,
     working_dtype,
 )
-from neurocollapse.support.checks import flag
+from neurocollapse.support.checks import flag, shown
 from neurocollapse.support.choices import check_choice
 
 NonFinite = Literal["raise", "skip"]
 """Features that are NaN or infinite end the run, or are left out of that layer and counted."""
+WIDTHS: tuple[StateBytes, ...] = get_args(StateBytes)
+"""Bytes for each class and feature, from the fastest to the smallest."""
 
 _NON_FINITE = (
     'NaN, infinite, or too large to square; pass non_finite="skip" to leave such samples out, or precision="double" if '
@@ -41,7 +44,8 @@ class MomentSink(Sink):
 
     The first batch settles how much memory the layers need: state is allocated only as long as it fits, and once the
     forward pass has shown all layers the run is refused with the whole sum if it does not. A batch with new classes is
-    refused if the room that they need does not fit.
+    refused if the room that they need does not fit. Before anything is refused, all layers go on with fewer bytes for
+    each class and feature.
 
     Parameters
     ----------
@@ -53,6 +57,13 @@ class MomentSink(Sink):
         Features that are NaN or infinite end the run, or are left out of that layer and counted.
     max_memory : float, optional
         Bytes that the running state may take. Default: 90 % of the free memory.
+    state_bytes : {"auto", 16, 12, 8}, default "auto"
+        Bytes for each class and feature, where the state is not in float64; "auto" takes the most that fit.
+
+    Attributes
+    ----------
+    width : {16, 12, 8}
+        The bytes for each class and feature at present.
     """
 
     def __init__(
@@ -62,19 +73,27 @@ class MomentSink(Sink):
         covariance: bool = False,
         non_finite: NonFinite = "raise",
         max_memory: float | None = None,
+        state_bytes: StateBytes | Literal["auto"] = "auto",
     ) -> None:
         check_choice("precision", precision, Precision)
         check_choice("non_finite", non_finite, NonFinite)
         if max_memory is not None:
             memory_limit(torch.device("cpu"), max_memory)  # to fail now, not when the first batch comes
-        self.settings = {"precision": precision, "covariance": covariance, "non_finite": non_finite}
+        self.settings = {
+            "precision": precision,
+            "covariance": covariance,
+            "non_finite": non_finite,
+            "state_bytes": state_bytes,
+        }
         self.precision: Precision = precision
         self.covariance = flag("covariance", covariance)
         self.skips = non_finite == "skip"
         self.max_memory = max_memory
         self.accumulators: dict[str, MomentAccumulator] = {}
         self.num_classes = 0
-        self._planned: dict[str, int] = {}
+        self._widths = _widths_of(state_bytes, precision)
+        self.width = self._widths[0]
+        self._planned: dict[str, _Size] = {}
         self._norms: dict[str, Tensor] = {}
 
     def start(self, layers: Mapping[str, LayerRecord], device: torch.device) -> None:
@@ -85,12 +104,10 @@ class MomentSink(Sink):
     def begin(self, batch: ClassBatch) -> None:
         """Refuse new classes that do not fit in memory."""
         if batch.num_classes > self.num_classes:
-            planned = {
-                site: self._bytes(batch.num_classes, accumulator.num_features, accumulator.reference.dtype)
-                for site, accumulator in self.accumulators.items()
-            }
-            self._plan(planned, batch.num_classes).check()
-            self.num_classes, self._planned = batch.num_classes, planned
+            width = self._fitting(self._planned, batch.num_classes)
+            self._plan(self._planned, batch.num_classes, width).check()
+            self.num_classes = batch.num_classes
+            self._narrow(width)
         self._batch, self._norms = batch, {}
 
     def add(self, site: str, features: Tensor, rows: ClassBatch) -> None:
@@ -105,7 +122,7 @@ class MomentSink(Sink):
     def end(self, logits: Tensor | None) -> None:
         """Refuse what does not fit in memory, and features that are not finite."""
         if len(self._planned) > len(self.accumulators):
-            self.plan.check()
+            self._plan(self._planned, self.num_classes, self._fitting(self._planned, self.num_classes)).check()
         self._check_finite()
 
     def drop(self, site: str) -> None:
@@ -116,7 +133,7 @@ class MomentSink(Sink):
     @property
     def plan(self) -> MemoryPlan:
         """How much memory each layer's state takes."""
-        return self._plan(self._planned, self.num_classes)
+        return self._plan(self._planned, self.num_classes, self.width)
 
     def state(self) -> dict[str, Tensor]:
         """The raw state of all layers."""
@@ -134,10 +151,11 @@ class MomentSink(Sink):
             states.setdefault(site, {})[part] = tensor
         references = {site: state["reference"] for site, state in states.items()}
         self.num_classes = max(map(len, references.values()), default=0)
-        self._planned = {site: self._bytes(len(one), one.shape[1], one.dtype) for site, one in references.items()}
+        self._planned = {site: _Size(one.shape[1], one.dtype) for site, one in references.items()}
+        self.width = min(map(_width_of, states.values()), default=self.width)
         self.plan.check()
-        for site, one in references.items():
-            self.accumulators[site] = self._accumulator(len(one), one.shape[1], one.dtype, self.device)
+        for site, size in self._planned.items():
+            self.accumulators[site] = self._accumulator(len(references[site]), size, self.device)
             self.accumulators[site].load_state(states[site])
 
     def result(self) -> MomentCollection:
@@ -146,40 +164,57 @@ class MomentSink(Sink):
         for site, record in self.layers.items():
             if site in self.accumulators:
                 accumulator = self.accumulators.pop(site)
-                moments[record.name] = accumulator.moments().padded(self.num_classes)
+                moments[record.name] = accumulator.released().padded(self.num_classes)
                 layers[record.name] = replace(record, num_skipped=int(accumulator.dropped.sum()))
         return MomentCollection(moments, layers)
 
     def _allocated(self, site: str, features: Tensor) -> MomentAccumulator | None:
         """A new layer's state, or None where all that has been asked for no longer fits."""
-        self._planned[site] = self._bytes(self.num_classes, features.shape[1], features.dtype)
-        if sum(self._planned.values()) > self.limit:
+        size = _Size(features.shape[1], features.dtype)
+        self._planned[site] = size
+        width = self._fitting(self._planned, self.num_classes)
+        if self._plan(self._planned, self.num_classes, width).total > self.limit:
             return None
-        accumulator = self._accumulator(self.num_classes, features.shape[1], features.dtype, features.device)
-        self.accumulators[site] = accumulator
-        return accumulator
+        self._narrow(width)
+        self.accumulators[site] = self._accumulator(self.num_classes, size, features.device)
+        return self.accumulators[site]
 
-    def _accumulator(self, num_classes: int, num_features: int, dtype: torch.dtype, device: Any) -> MomentAccumulator:
+    def _accumulator(self, num_classes: int, size: "_Size", device: torch.device) -> MomentAccumulator:
         """An empty accumulator with this run's options."""
         return MomentAccumulator(
             num_classes,
-            num_features,
+            size.num_features,
             precision=self.precision,
-            dtype=dtype,
+            state_bytes=self.width,
+            dtype=size.dtype,
             device=device,
             covariance=self.covariance,
             skip_non_finite=self.skips,
         )
 
-    def _bytes(self, num_classes: int, num_features: int, dtype: torch.dtype) -> int:
-        """Bytes of one layer's state."""
-        working = working_dtype(num_features, precision=self.precision, dtype=dtype)
-        return state_bytes(num_classes, num_features, working=working, covariance=self.covariance)
+    def _fitting(self, planned: "Mapping[str, _Size]", num_classes: int) -> StateBytes:
+        """The most bytes for each class and feature, of those allowed, with which some layers fit; else the fewest."""
+        totals = {width: self._plan(planned, num_classes, width).total for width in self._widths if width <= self.width}
+        fitting = (width for width, total in totals.items() if total <= self.limit)
+        return next(fitting, min(totals, key=totals.__getitem__))
 
-    def _plan(self, planned: dict[str, int], num_classes: int) -> MemoryPlan:
+    def _narrow(self, width: StateBytes) -> None:
+        """Let all layers go on with so many bytes."""
+        if width < self.width:
+            self.width = width
+            for accumulator in self.accumulators.values():
+                accumulator.narrow(width)
+
+    def _plan(self, planned: "Mapping[str, _Size]", num_classes: int, width: StateBytes) -> MemoryPlan:
         """The memory of some layers, by name."""
-        entries = tuple((self._name(site), size) for site, size in planned.items())
-        return MemoryPlan(entries, num_classes, self.limit)
+        entries = []
+        for site, (num_features, dtype) in planned.items():
+            working = working_dtype(num_features, precision=self.precision, dtype=dtype)
+            size = state_bytes(
+                num_classes, num_features, working=working, covariance=self.covariance, per_element=width
+            )
+            entries.append((self._name(site), size))
+        return MemoryPlan(tuple(entries), num_classes, self.limit, width)
 
     def _check_finite(self) -> None:
         """Raise for the first layer whose features were not finite: one look at the device for all layers."""
@@ -200,3 +235,28 @@ class MomentSink(Sink):
     def _name(self, site: str) -> str:
         """A layer's name for a message."""
         return self.layers[site].name if site in self.layers else site
+
+
+class _Size(NamedTuple):
+    """What a layer's memory depends on beside the number of classes."""
+
+    num_features: int
+    dtype: torch.dtype
+
+
+def _widths_of(state_bytes: Any, precision: Precision) -> tuple[StateBytes, ...]:
+    """Which bytes for each class and feature are allowed."""
+    if state_bytes == "auto":
+        return WIDTHS if precision == "single" else WIDTHS[:1]
+    if isinstance(state_bytes, bool) or state_bytes not in WIDTHS:
+        raise ValueError(f'`state_bytes` must be "auto", 16, 12 or 8, got {shown(state_bytes)}')
+    if precision == "double" and state_bytes != WIDTHS[0]:
+        raise ValueError('precision="double" takes 16 bytes; leave out `state_bytes`')
+    return (state_bytes,)
+
+
+def _width_of(state: Mapping[str, Tensor]) -> StateBytes:
+    """The bytes for each class and feature in the state of one layer."""
+    if "partial" in state or state["reference"].dtype == torch.float64:
+        return 16
+    return 12 if state["total"].dtype == torch.float64 else 8

@@ -1,35 +1,27 @@
 """Streaming class moments: the shifted update, its float64 totals and its rebasing."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from neurocollapse.statistics.kernels import (
-    add_rows,
-    add_upper_products,
-    medians,
-    mirrored,
-    move_sums,
-    move_upper_products,
-    some_of,
-)
+from neurocollapse.statistics.kernels import add_rows, medians, move_sums, some_of
 from neurocollapse.statistics.labels import ClassBatch
 from neurocollapse.statistics.ledger import FLUSH_COUNT, Ledger, Step
-from neurocollapse.statistics.memory import Precision, working_dtype
+from neurocollapse.statistics.memory import WIDEST, Precision, StateBytes, working_dtype
 from neurocollapse.statistics.moments import ClassMoments
+from neurocollapse.statistics.products import COVARIANCE_FLUSH_ROWS, ProductSums
+from neurocollapse.statistics.references import REBASE_ELEMENTS, REBASE_RATIO, move_references
 
 ROW_CHUNK = 2**19
 """Elements of one chunk of rows: 2 MiB in float32, so that the scratch stays in the cache."""
-COVARIANCE_FLUSH_ROWS = 2048
-"""Rows whose products float32 may gather before they go to the float64 scatter matrix."""
-REBASE_RATIO = 3.0
-"""A class moves its reference when ‖mean − reference‖² exceeds this many times its variance.
+COMPACT_COUNT = 1024
+"""Samples of one class that sums without a float64 total may gather before its reference moves to its mean.
 
-A usual sample lies at about 1; a far outlier that came first at n − 1, after n samples. Rounding counts that often.
+Samples that are nearly equal round alike: 40,000 of them far from their reference leave 5e-4 of D, 1,024 at most 1e-6.
 """
 SMALL = 2**16
 """Elements of float32 sums that are moved before every batch: it costs little, and they round less."""
-REBASE_ELEMENTS = 2**20
-"""Elements of the classes looked at together when references move: float64 temporaries of 8 MiB."""
 
 
 class MomentAccumulator:
@@ -46,6 +38,9 @@ class MomentAccumulator:
     num_classes, num_features : int
     precision : {"single", "double"}
         "double" keeps the whole state in float64. Features in float64 and layers of at most 128 features always do.
+    state_bytes : {16, 12, 8}
+        Bytes for each class and feature, where the state is not in float64. 12: samples go straight to the float64
+        totals. 8: there are float32 sums only, and references move to the class means before much has been added.
     dtype : torch.dtype
         Dtype of the features.
     device : torch.device
@@ -62,6 +57,7 @@ class MomentAccumulator:
         num_features: int,
         *,
         precision: Precision = "single",
+        state_bytes: StateBytes = WIDEST,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         covariance: bool = False,
@@ -70,20 +66,17 @@ class MomentAccumulator:
         working = working_dtype(num_features, precision=precision, dtype=dtype)
         double = torch.float64
         self.skip_non_finite = skip_non_finite
-        self.ledger = Ledger.empty(num_classes)
-        self.pending_rows = 0
+        self.is_compact = state_bytes == 8 and working != double
+        self.ledger = Ledger.empty(num_classes, most_between_looks=COMPACT_COUNT if self.is_compact else None)
         self._complete = False  # whether every class is known to have a reference, of a finite sample
         with torch.inference_mode(False):  # state made in inference mode could not be updated outside it
             self.dropped = torch.zeros(num_classes, dtype=torch.int64, device=device)
             self.reference = torch.zeros(num_classes, num_features, dtype=working, device=device)
-            self.total = torch.zeros(num_classes, num_features, dtype=double, device=device)
-            self.partial = self.total if working == double else torch.zeros_like(self.reference)
+            self.total = torch.zeros_like(self.reference, dtype=working if self.is_compact else double)
+            summed_apart = working != double and state_bytes == WIDEST
+            self.partial = torch.zeros_like(self.reference) if summed_apart else self.total
             self.square = torch.zeros(num_classes, dtype=double, device=device)
-            self.products: Tensor | None = None
-            self.product_total: Tensor | None = None
-            if covariance:
-                self.products = torch.zeros(num_features, num_features, dtype=working, device=device)
-                self.product_total = self.products if working == double else self.products.double()
+            self.products = ProductSums(num_features, working, device) if covariance else None
 
     @property
     def num_classes(self) -> int:
@@ -120,6 +113,8 @@ class MomentAccumulator:
                 f"`features` must have shape {(num_samples, self.num_features)} (samples, features) like the "
                 f"batches before, got {tuple(features.shape)}; pool or crop to one size"
             )
+        if self.is_compact and batch.largest > COMPACT_COUNT:
+            return self._update_in_parts(features, batch)
         features = features.detach() if features.requires_grad else features
         step = self.ledger.step(batch)
         self._adopt_references(features, batch, step)
@@ -146,17 +141,36 @@ class MomentAccumulator:
             rows = self.partial.new_zeros(0 if shares_total else extra, self.num_features)
             self.partial = self.total if shares_total else torch.cat([self.partial, rows])
 
+    def narrow(self, state_bytes: StateBytes) -> None:
+        """Go on with fewer bytes for each class and feature; a state in float64 stays as it is."""
+        if self.reference.dtype == torch.float64 or state_bytes == WIDEST:
+            return
+        self._join_sums()
+        if state_bytes == 8 and not self.is_compact:
+            self.is_compact = True
+            self._rebase(self.ledger.count.nonzero().flatten())
+            self.ledger = replace(self.ledger, most_between_looks=COMPACT_COUNT)
+            with torch.inference_mode(False):
+                self.partial = self.total = self.total.to(self.reference.dtype)
+
     def moments(self) -> ClassMoments:
         """The moments of everything seen so far, on the CPU; the state is left as it is."""
-        offset_sum = (self.total.clone() if self.partial is self.total else self.total + self.partial).cpu()
+        total = self.total.clone() if self.partial is self.total else self.total + self.partial
+        return self._moments(self.reference.clone(), total)
+
+    def released(self) -> ClassMoments:
+        """The same in the memory of the state itself, which must not be used again."""
+        self._join_sums()
+        return self._moments(self.reference, self.total)
+
+    def _moments(self, reference: Tensor, total: Tensor) -> ClassMoments:
+        """The moments about some references, with these sums."""
+        offset_sum = total.cpu()
         count = self.ledger.count - self.dropped.cpu()
-        within = None
-        if self.products is not None and self.product_total is not None:
-            products = self.product_total if self.products is self.product_total else self.product_total + self.products
-            within = mirrored(products.cpu() - offset_sum.T @ (offset_sum / count.clamp(min=1).unsqueeze(1)))
+        within = None if self.products is None else self.products.scatter(offset_sum.double(), count)
         return ClassMoments(
             count=count,
-            reference=self.reference.cpu().clone(),
+            reference=reference.cpu(),
             offset_sum=offset_sum,
             offset_square=self.square.cpu().clone(),
             within_scatter=within,
@@ -164,14 +178,15 @@ class MomentAccumulator:
 
     def state(self) -> dict[str, Tensor]:
         """The raw state as tensors: what a file needs for the run to go on to the last bit."""
-        tensors = {name: getattr(self.ledger, name).clone() for name in _LEDGER}  # which other layers share
-        tensors |= {name: getattr(self, name) for name in _STATE if getattr(self, name) is not None}
+        tensors: dict[str, Tensor] = {name: getattr(self.ledger, name).clone() for name in _LEDGER}  # layers share them
+        tensors |= {name: getattr(self, name) for name in _STATE}
         if self.partial is self.total:
             tensors.pop("partial")
-        if self.products is self.product_total:
-            tensors.pop("product_total", None)
-        tensors["progress"] = torch.tensor([self.num_batches, self.pending_rows], device="cpu")
-        return tensors
+        pending_rows = 0
+        if self.products is not None:
+            tensors |= self.products.state()
+            pending_rows = self.products.pending_rows
+        return tensors | {"progress": torch.tensor([self.num_batches, pending_rows], device="cpu")}
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Take up a state that `state` returned."""
@@ -185,11 +200,14 @@ class MomentAccumulator:
                     f"saved {name!r} has shape {tuple(saved.shape)} and {saved.dtype}, "
                     f"this run needs {tuple(own.shape)} and {own.dtype}"
                 )
-        for name in _STATE:
-            if name in expected:
-                expected[name].copy_(tensors[name])
-        num_batches, self.pending_rows = (int(value) for value in tensors["progress"])
-        self.ledger = Ledger(num_batches, *(tensors[name].clone() for name in _LEDGER))
+        for name, own in expected.items():
+            if name not in _LEDGER:
+                own.copy_(tensors[name])
+        num_batches, pending_rows = (int(value) for value in tensors["progress"])
+        if self.products is not None:
+            self.products.pending_rows = pending_rows
+        counts = {name: tensors[name].clone() for name in _LEDGER}
+        self.ledger = replace(self.ledger, num_batches=num_batches, **counts)
         self._complete = False
 
     @property
@@ -235,60 +253,35 @@ class MomentAccumulator:
             settle=settle,
         )
         if self.products is not None:
-            self._add_products(self.products, shifted)
+            self.products.add(shifted)
         return norms
 
-    def _add_products(self, products: Tensor, shifted: Tensor) -> None:
-        """Add the products of the features of some rows."""
-        if self.pending_rows + shifted.shape[0] > COVARIANCE_FLUSH_ROWS:
-            self._flush_products()
-        self.pending_rows += shifted.shape[0]
-        add_upper_products(products, shifted)
+    def _update_in_parts(self, features: Tensor, batch: ClassBatch) -> Tensor:
+        """Add the features of a batch so large that references have to move within it."""
+        before = self.num_batches
+        norms = [self.update(features[rows], part) for rows, part in batch.parts(COMPACT_COUNT)]
+        self.ledger = replace(self.ledger, num_batches=before + 1)
+        return torch.cat(norms)
 
-    def _flush_products(self) -> None:
-        """Add the float32 products to the float64 scatter matrix and clear them."""
-        if self.products is None or self.product_total is None or self.products is self.product_total:
-            return
-        move_upper_products(self.products, self.product_total)
-        self.pending_rows = 0
+    def _join_sums(self) -> None:
+        """Do without partial sums from now on."""
+        if self.partial is not self.total:
+            move_sums(self.partial, self.total)
+            self.partial = self.total
 
     def _rebase(self, classes: Tensor) -> None:
         """Move the references of those of `classes` whose mean lies far from it, by exact algebra on the totals."""
         rows = classes.to(self.total.device)
         if self.partial is not self.total:
             move_sums(self.partial, self.total, rows)
+        counts = self.ledger.count.to(rows.device) - self.dropped
         for chosen in rows.split(max(1, REBASE_ELEMENTS // max(1, self.num_features))):
-            self._rebase_together(chosen)
-
-    def _rebase_together(self, classes: Tensor) -> None:
-        """Move the references of those classes that are far off; temporaries in float64 stay small."""
-        total = self.total.index_select(0, classes)
-        count = (self.ledger.count.to(total.device) - self.dropped).index_select(0, classes).double()
-        sum_square = torch.linalg.vector_norm(total, dim=1).square_()
-        far = sum_square > REBASE_RATIO * (count * self.square.index_select(0, classes) - sum_square)
-        if far.device.type == "cpu":  # other devices would have to be waited for, to know which classes these are
-            chosen = far.nonzero().flatten()
-            if not chosen.numel():
-                return
-            classes, total, count, far = classes[chosen], total[chosen], count[chosen], far[chosen]
-        reference = self.reference.index_select(0, classes)
-        moved = (reference + total / count.clamp(min=1).unsqueeze(1)).to(reference.dtype)
-        moved = torch.where(far.unsqueeze(1), moved, reference)
-        shift = moved.double() - reference
-        self._shift_products(total, shift, count)
-        change = count * shift.square().sum(dim=1) - 2 * (total * shift).sum(dim=1)
-        self.square.index_add_(0, classes, change)
-        self.total.index_add_(0, classes, count.unsqueeze(1) * shift, alpha=-1)
-        self.reference.index_copy_(0, classes, moved)
-
-    def _shift_products(self, total: Tensor, shift: Tensor, count: Tensor) -> None:
-        """Σ(δ−h)(δ−h)ᵀ from Σδδᵀ for per-class shifts h, class sums S and counts n (upper triangle matters only)."""
-        if self.product_total is None:
-            return
-        self._flush_products()
-        cross = total.T @ shift
-        self.product_total += shift.T @ (count.unsqueeze(1) * shift) - cross - cross.T
+            count = counts.index_select(0, chosen).double()
+            ratio = 0.0 if self.is_compact else REBASE_RATIO
+            moved = move_references(self.reference, self.total, self.square, chosen, count, ratio=ratio)
+            if self.products is not None and moved is not None:
+                self.products.shift(*moved)
 
 
 _LEDGER = ("count", "pending", "looked")
-_STATE = ("dropped", "reference", "total", "partial", "square", "products", "product_total")
+_STATE = ("dropped", "reference", "total", "partial", "square")

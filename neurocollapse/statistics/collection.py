@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from neurocollapse.statistics.moments import ClassMoments
@@ -176,8 +177,10 @@ def _moments_from(tensors: dict[str, Tensor], name: str) -> ClassMoments:
     if moments.reference.ndim != 2 or not moments.reference.is_floating_point():
         raise ValueError(f"`reference` of layer {name!r} is not a matrix of floats")
     expected = ClassMoments.empty(*moments.reference.shape, covariance=moments.within_scatter is not None)
+    own = moments.reference.dtype
+    dtypes = {"reference": {own}, "offset_sum": {torch.float64, own}}
     for key in _FIELDS:
         found, wanted = getattr(moments, key), getattr(expected, key)
-        if found is not None and (found.shape != wanted.shape or (key != "reference" and found.dtype != wanted.dtype)):
+        if found is not None and (found.shape != wanted.shape or found.dtype not in dtypes.get(key, {wanted.dtype})):
             raise ValueError(f"{key!r} of layer {name!r} has the wrong shape or dtype")
     return moments

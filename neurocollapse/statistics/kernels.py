@@ -63,7 +63,8 @@ def add_rows(
     batch : ClassBatch
         Their labels.
     reference, partial, total : Tensor of shape (classes, features)
-        `partial` gathers the shifted samples of at most FLUSH_COUNT rows of a class; it may be `total` itself.
+        `partial` gathers the shifted samples of at most FLUSH_COUNT rows of a class; it may be `total` itself, in any
+        precision from that of `reference` up.
     square : Tensor of shape (classes,), float64
         Gathers their squared norms.
     dropped : Tensor of shape (classes,), int64, optional
@@ -87,7 +88,7 @@ def add_rows(
         shifted.masked_fill_(~finite.unsqueeze(1), 0.0)
         dropped.index_add_(0, labels, (~finite).long())
     if not settle or partial is total:
-        partial.index_add_(0, labels, shifted)
+        _add_to_classes(partial, labels, shifted)
     else:
         for run in batch.runs(FLUSH_COUNT):
             partial.index_add_(0, labels[run.rows], shifted[run.rows])
@@ -95,6 +96,16 @@ def add_rows(
     norms = squared_norms(shifted)
     square.index_add_(0, labels, norms)
     return norms, shifted
+
+
+def _add_to_classes(target: Tensor, labels: Tensor, rows: Tensor) -> None:
+    """Add each row to that of `target` with its label; float32 rows to float64 ones a block at a time."""
+    if rows.dtype == target.dtype:
+        target.index_add_(0, labels, rows)
+        return
+    height = max(1, BLOCK_ELEMENTS // max(1, rows.shape[1]))
+    for some, part in zip(labels.split(height), rows.split(height), strict=True):
+        target.index_add_(0, some, part.to(target.dtype))
 
 
 def squared_norms(rows: Tensor) -> Tensor:

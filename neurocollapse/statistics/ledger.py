@@ -1,6 +1,6 @@
 """What the labels alone decide: counts, first samples, flushes and looks at references, once for all layers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -51,6 +51,8 @@ class Ledger:
         Those of them whose float32 sums have not gone to the float64 totals.
     looked : Tensor of shape (classes,), int64
         What `count` was when the reference was last looked at.
+    most_between_looks : int, optional
+        Samples of a class after which its reference is looked at again, at the latest.
 
     Examples
     --------
@@ -64,16 +66,19 @@ class Ledger:
     count: Tensor
     pending: Tensor
     looked: Tensor
+    most_between_looks: int | None = None
 
     @classmethod
-    def empty(cls, num_classes: int) -> "Ledger":
+    def empty(cls, num_classes: int, *, most_between_looks: int | None = None) -> "Ledger":
         """Nothing seen yet."""
-        return cls(0, *(torch.zeros(num_classes, dtype=torch.int64, device="cpu") for _ in range(3)))
+        zeros = (torch.zeros(num_classes, dtype=torch.int64, device="cpu") for _ in range(3))
+        return cls(0, *zeros, most_between_looks)
 
     def grown(self, num_classes: int) -> "Ledger":
         """The same with room for more classes."""
         zeros = self.count.new_zeros(num_classes - len(self.count))
-        return Ledger(self.num_batches, *(torch.cat([part, zeros]) for part in self._parts))
+        parts = (torch.cat([part, zeros]) for part in self._parts)
+        return Ledger(self.num_batches, *parts, self.most_between_looks)
 
     def step(self, batch: ClassBatch) -> Step:
         """What a batch asks for, and the ledger behind it; computed once for all equal ledgers."""
@@ -90,16 +95,22 @@ class Ledger:
         """
         count = self.count + batch.counts
         due, looked = count.new_empty(0), self.looked
-        if bool((count >= (4 * looked).clamp_(min=2 * FEW)).any()):
-            due = (count >= (2 * looked).clamp_(min=FEW)).nonzero().flatten()
+        if bool((count >= self._looks_after(4).clamp_(min=2 * FEW)).any()):
+            due = (count >= self._looks_after(2).clamp_(min=FEW)).nonzero().flatten()
             looked = looked.index_copy(0, due, count[due])
         new = (self.count[batch.present] == 0).nonzero().flatten()
         pending = self.pending + batch.counts
         flush = bool((pending > FLUSH_COUNT).any())
         if flush:  # a batch with too many of one class is flushed part by part, until nothing of it is pending
             pending = batch.counts if batch.largest <= FLUSH_COUNT else torch.zeros_like(pending)
-        ledger = Ledger(self.num_batches + 1, count, pending.index_fill(0, due, 0), looked)
+        pending = pending.index_fill(0, due, 0)
+        ledger = replace(self, num_batches=self.num_batches + 1, count=count, pending=pending, looked=looked)
         return Step(ledger, new, flush, due)
+
+    def _looks_after(self, factor: int) -> Tensor:
+        """So many times the samples that each class had when it was last looked at, within the most there may be."""
+        grown = factor * self.looked
+        return grown if self.most_between_looks is None else torch.minimum(grown, self.looked + self.most_between_looks)
 
     @property
     def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -109,7 +120,8 @@ class Ledger:
         if not isinstance(other, Ledger):
             return NotImplemented
         same = zip(self._parts, other._parts, strict=True)
-        return self is other or (self.num_batches == other.num_batches and all(torch.equal(a, b) for a, b in same))
+        plain = (self.num_batches, self.most_between_looks) == (other.num_batches, other.most_between_looks)
+        return self is other or (plain and all(torch.equal(a, b) for a, b in same))
 
     def __hash__(self) -> int:
-        return hash((len(self.count), self.num_batches))
+        return hash((len(self.count), self.num_batches, self.most_between_looks))

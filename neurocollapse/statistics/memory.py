@@ -15,6 +15,10 @@ from neurocollapse.support.text import visible
 
 Precision = Literal["single", "double"]
 """Whether float32 features keep a part of their state in float32, or all of it in float64."""
+StateBytes = Literal[16, 12, 8]
+"""Bytes of running state for each class and feature, where it is not kept in float64."""
+WIDEST: StateBytes = 16
+"""Float32 reference and partial sum with a float64 total: the fastest. It is also what a state in float64 takes."""
 GIB = 2**30
 NARROW = 128
 """Layers up to this wide keep their whole state in float64: it costs little, and few features average little out."""
@@ -36,6 +40,8 @@ class MemoryPlan:
     num_classes : int
     limit : int
         Bytes that the state may take.
+    state_bytes : {16, 12, 8}
+        Bytes for each class and feature with which these are reckoned.
 
     Examples
     --------
@@ -46,6 +52,7 @@ class MemoryPlan:
     entries: tuple[tuple[str, int], ...]
     num_classes: int
     limit: int
+    state_bytes: StateBytes = WIDEST
 
     @property
     def total(self) -> int:
@@ -58,15 +65,19 @@ class MemoryPlan:
             return
         largest = sorted(self.entries, key=lambda entry: -entry[1])[:3]
         names = ", ".join(f"{visible(name, most=40)} {size / GIB:.2f}" for name, size in largest)
+        narrow = "" if self.state_bytes == WIDEST else f" at {self.state_bytes} bytes a class and feature"
         raise MemoryPlanError(
             f"the statistics of {len(self.entries)} layers and {self.num_classes} classes need "
-            f"{self.total / GIB:.2f} GiB, but only {self.limit / GIB:.2f} GiB may be used (largest, in GiB: {names}); "
+            f"{self.total / GIB:.2f} GiB{narrow}, but only {self.limit / GIB:.2f} GiB may be used "
+            f"(largest, in GiB: {names}); "
             'select fewer layers or classes (classes=), pool="mean", covariance=False, or raise max_memory'
         )
 
     def __repr__(self) -> str:
         used, limit = self.total / GIB, self.limit / GIB
-        return f"MemoryPlan({len(self.entries)} layers, {self.num_classes} classes: {used:.2f} GiB of {limit:.2f} GiB)"
+        narrow = "" if self.state_bytes == WIDEST else f", {self.state_bytes} bytes a class and feature"
+        layers = f"{len(self.entries)} layers, {self.num_classes} classes"
+        return f"MemoryPlan({layers}: {used:.2f} GiB of {limit:.2f} GiB{narrow})"
 
 
 def working_dtype(num_features: int, *, precision: Precision, dtype: torch.dtype) -> torch.dtype:
@@ -76,9 +87,11 @@ def working_dtype(num_features: int, *, precision: Precision, dtype: torch.dtype
     return torch.float64 if needs_double else torch.float32
 
 
-def state_bytes(num_classes: int, num_features: int, *, working: torch.dtype, covariance: bool) -> int:
+def state_bytes(
+    num_classes: int, num_features: int, *, working: torch.dtype, covariance: bool, per_element: StateBytes = WIDEST
+) -> int:
     """Bytes that an accumulator of this size holds, however many samples it sees."""
-    per_element = 16  # float64 reference and total, or float32 reference and partial sum with a float64 total
+    per_element = WIDEST if working == torch.float64 else per_element
     square = num_features**2 * (8 if working == torch.float64 else 12) if covariance else 0
     return num_classes * (per_element * num_features + 40) + square
 

@@ -34,7 +34,7 @@ class ClassMoments:
     reference : Tensor of shape (classes, features)
         :math:`C`, in the dtype of the running state; zero for absent classes.
     offset_sum : Tensor of shape (classes, features), float64
-        :math:`S`.
+        :math:`S`; float32 from a state of 8 bytes, whose references are the class means as nearly as float32 can say.
     offset_square : Tensor of shape (classes,), float64
         :math:`q`.
     within_scatter : Tensor of shape (features, features), float64, optional
@@ -92,7 +92,7 @@ class ClassMoments:
     @property
     def mean(self) -> Tensor:
         """Class means, shape (classes, features), float64; NaN rows for absent classes."""
-        means = self.reference.double() + self.offset_sum / self.count.clamp(min=1).unsqueeze(1)
+        means = self.reference.double() + self.offset_sum.double() / self.count.clamp(min=1).unsqueeze(1)
         means[self.count == 0] = torch.nan
         return means
 
@@ -101,7 +101,7 @@ class ClassMoments:
         """Σ‖z − μ_k‖² of each class, shape (classes,), float64; exactly 0 when a class has collapsed to a point."""
         correction = torch.zeros_like(self.offset_square)
         for columns in self._column_blocks():
-            correction += self.offset_sum[:, columns].square().sum(dim=1)
+            correction += self.offset_sum[:, columns].double().square().sum(dim=1)
         correction /= self.count.clamp(min=1)
         return (self.offset_square - correction).clamp(min=0.0)
 
@@ -110,7 +110,7 @@ class ClassMoments:
         rows = self.present
         count = self.count[rows].unsqueeze(1)
         for columns in self._column_blocks():
-            yield self.reference[rows, columns].double() + self.offset_sum[rows, columns] / count
+            yield self.reference[rows, columns].double() + self.offset_sum[rows, columns].double() / count
 
     def merge(self, other: "ClassMoments") -> "ClassMoments":
         """The moments of both sets of samples together; the order and the split do not matter.

@@ -2,13 +2,14 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import neurocollapse as nc
 from neurocollapse.passes import moments as stream
-from neurocollapse.statistics import MomentAccumulator, read_state, state_bytes
+from neurocollapse.statistics import MomentAccumulator, StateBytes, read_state, state_bytes
 
 NARROW, WIDE = 8, 300
 
@@ -25,6 +26,7 @@ def allocated(monkeypatch: pytest.MonkeyPatch) -> list[MomentAccumulator]:
 
     def make(*args: Any, **kwargs: Any) -> MomentAccumulator:
         made.append(MomentAccumulator(*args, **kwargs))
+        monkeypatch.setattr(made[-1], "released", made[-1].moments)  # a state that is given up could not be counted
         return made[-1]
 
     monkeypatch.setattr(stream, "MomentAccumulator", make)
@@ -33,17 +35,17 @@ def allocated(monkeypatch: pytest.MonkeyPatch) -> list[MomentAccumulator]:
 
 def num_bytes(accumulator: MomentAccumulator) -> int:
     """Bytes of all tensors that an accumulator holds, each storage once."""
-    tensors = {
-        value.data_ptr(): value.nbytes for value in vars(accumulator).values() if isinstance(value, torch.Tensor)
-    }
+    tensors = {value.data_ptr(): value.nbytes for name, value in accumulator.state().items() if name != "progress"}
     return sum(tensors.values())
 
 
-def plan_of(num_classes: int, *, covariance: bool = False, precision: str = "single") -> int:
+def plan_of(
+    num_classes: int, *, covariance: bool = False, precision: str = "single", per_element: StateBytes = 16
+) -> int:
     """Bytes that both layers of the model take."""
     wide = torch.float64 if precision == "double" else torch.float32
     return state_bytes(num_classes, NARROW, working=torch.float64, covariance=covariance) + state_bytes(
-        num_classes, WIDE, working=wide, covariance=covariance
+        num_classes, WIDE, working=wide, covariance=covariance, per_element=per_element
     )
 
 
@@ -67,7 +69,7 @@ def test_layers_that_fit_one_by_one_are_refused_together(
 ) -> None:
     limit = plan_of(3) - 1
     with pytest.raises(nc.MemoryPlanError, match="2 layers"):
-        nc.collect(model, [hand.clustered(10, 6)], max_memory=limit)
+        nc.collect(model, [hand.clustered(10, 6)], max_memory=limit, state_bytes=16)
     assert sum(map(num_bytes, allocated)) <= limit
 
 
@@ -75,7 +77,7 @@ def test_layers_that_fit_one_by_one_are_refused_together(
 @pytest.mark.parametrize("precision", ["single", "double"])
 def test_max_memory_is_kept_to_the_byte(hand: Any, model: nn.Module, covariance: bool, precision: str) -> None:
     limit = plan_of(3, covariance=covariance, precision=precision)
-    options: dict[str, Any] = {"covariance": covariance, "precision": precision}
+    options: dict[str, Any] = {"covariance": covariance, "precision": precision, "state_bytes": 16}
     nc.collect(model, [hand.clustered(10, 6)], max_memory=limit, **options)
     with pytest.raises(nc.MemoryPlanError):
         nc.collect(model, [hand.clustered(10, 6)], max_memory=limit - 1, **options)
@@ -98,10 +100,11 @@ def test_classes_that_turn_up_later_are_planned_again(
     late = labels.clone()
     late[4] = 999
     limit = plan_of(999)
-    nc.collect(model, [(inputs, labels), (inputs, late)], max_memory=plan_of(1000))
+    batches = [(inputs, labels), (inputs, late)]
+    nc.collect(model, batches, max_memory=plan_of(1000), state_bytes=16)
     allocated.clear()
     with hand.left_alone(model), pytest.raises(nc.MemoryPlanError, match=r"2 layers and 1000 classes .*in GiB: 1 0"):
-        nc.collect(model, [(inputs, labels), (inputs, late)], max_memory=limit)
+        nc.collect(model, batches, max_memory=limit, state_bytes=16)
     assert sum(map(num_bytes, allocated)) <= limit
 
 
@@ -122,3 +125,63 @@ def test_a_module_called_twice_needs_twice_the_memory(hand: Any) -> None:
     nc.collect(model, [hand.clustered(10, 6)], max_memory=2 * one)
     with pytest.raises(nc.MemoryPlanError, match=r"0#0 .*0#1"):
         nc.collect(model, [hand.clustered(10, 6)], max_memory=2 * one - 1)
+
+
+@pytest.mark.parametrize(("per_element", "lacking"), [(16, 0), (12, 0), (8, 0), (12, 1)])
+def test_the_most_bytes_that_fit_are_taken_and_said(
+    hand: Any, model: nn.Module, per_element: StateBytes, lacking: int
+) -> None:
+    limit = plan_of(3, per_element=per_element) - lacking
+    taken = 8 if lacking else per_element
+    dataset = nc.analyze(model, [hand.clustered(10, 6)] * 3, max_memory=limit)
+    assert dataset.attrs["state_bytes"] == taken
+    expected = nc.analyze(model, [hand.clustered(10, 6)] * 3)
+    assert expected.attrs["state_bytes"] == 16
+    np.testing.assert_allclose(dataset["compression"], expected["compression"], rtol=1e-6)
+
+
+def test_what_fits_at_no_width_is_refused_with_the_fewest_bytes(hand: Any, model: nn.Module) -> None:
+    wanted = plan_of(3, per_element=8)
+    with pytest.raises(nc.MemoryPlanError, match=r"at 8 bytes a class and feature, but only"):
+        nc.collect(model, [hand.clustered(10, 6)], max_memory=wanted - 1)
+    with pytest.raises(nc.MemoryPlanError, match=r"3 classes need 0\.00 GiB, but only"):
+        nc.collect(model, [hand.clustered(10, 6)], max_memory=wanted, precision="double")
+
+
+def test_new_classes_make_the_state_narrow(hand: Any, model: nn.Module, allocated: list[MomentAccumulator]) -> None:
+    inputs, labels = hand.clustered(10, 6)
+    late = labels.clone()
+    late[4] = 999
+    moments = nc.collect(model, [(inputs, labels), (inputs, late)], max_memory=plan_of(1000, per_element=12))
+    assert moments.attributes["state_bytes"] == 12
+    assert sum(map(num_bytes, allocated)) <= plan_of(1000, per_element=12)
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_a_resumed_run_keeps_the_bytes_of_its_file(hand: Any, model: nn.Module, tmp_path: Any, stop: int) -> None:
+    batches = [hand.clustered(10, 6)] * 4
+
+    def interrupted() -> Any:
+        yield from batches[:stop]
+        raise RuntimeError("stop")
+
+    limit = plan_of(3, per_element=8)
+    with pytest.raises(RuntimeError, match="stop"):
+        nc.collect(model, interrupted(), resume=tmp_path / "state", max_memory=limit)
+    found = nc.collect(model, batches, resume=tmp_path / "state")  # there would be room for 16 bytes now
+    expected = nc.collect(model, batches, max_memory=limit)
+    assert found.attributes["state_bytes"] == 8
+    assert all(torch.equal(found[name].mean, expected[name].mean) for name in expected)
+    with pytest.raises(nc.StateFileError, match="state_bytes of moments"):
+        nc.collect(model, batches, resume=tmp_path / "state", state_bytes=12)
+
+
+@pytest.mark.parametrize("wrong", [4, 0, "8", None, True, 8.5, [8]])
+def test_other_state_bytes_are_refused(hand: Any, model: nn.Module, wrong: Any) -> None:
+    with pytest.raises(ValueError, match=r'`state_bytes` must be "auto", 16, 12 or 8, got '):
+        nc.collect(model, [hand.clustered(10, 6)], state_bytes=wrong)
+
+
+def test_double_precision_takes_sixteen_bytes(hand: Any, model: nn.Module) -> None:
+    with pytest.raises(ValueError, match=r'precision="double" takes 16 bytes; leave out `state_bytes`'):
+        nc.collect(model, [hand.clustered(10, 6)], state_bytes=8, precision="double")

@@ -394,10 +394,11 @@ def test_more_classes_than_memory_leave_a_file_that_can_go_on(
 ) -> None:
     state = tmp_path / "run.state"
     plan = 12 * 150**2 + 12 * 12**2 * 2 + 2 * 5 * 5 * 8  # roughly the square matrices; the rest grows with the classes
+    options = slow.OPTIONS | {"state_bytes": 16}
     with pytest.raises(nc.MemoryPlanError, match="classes need"):
-        nc.collect(slow.build(), slow.batches(), resume=state, max_memory=2 * plan + 16 * 500, **slow.OPTIONS)
+        nc.collect(slow.build(), slow.batches(), resume=state, max_memory=2 * plan + 16 * 500, **options)
     assert 0 < num_batches(state) < slow.NUM_BATCHES
-    assert_identical(nc.collect(slow.build(), slow.batches(), resume=state, **slow.OPTIONS), unbroken)
+    assert_identical(nc.collect(slow.build(), slow.batches(), resume=state, **options), unbroken)
 
 
 def test_a_resumed_run_keeps_to_its_memory(slow: SimpleNamespace, tmp_path: Path) -> None:

@@ -36,9 +36,9 @@ def check(moments: ClassMoments, reference: Any, relative: Relative, tolerance: 
     within, between = float(reference.scatter.sum()) / num_samples, float(offsets.square().sum()) / len(means)
     errors = {
         "scatter": relative(moments.scatter, reference.scatter),
-        "within": abs(within_trace(moments) / within - 1),
+        "within": abs(within_trace(moments, weighting="papers") / within - 1),
         "between": abs(between_trace(moments) / between - 1),
-        "compression": abs(compression(moments) * between / within - 1),
+        "compression": abs(compression(moments, weighting="papers") * between / within - 1),
         "mean": relative(moments.mean[present] - means.mean(dim=0), offsets),
     }
     assert all(error <= tolerance for error in errors.values()), errors
