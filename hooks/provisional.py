@@ -110,7 +110,7 @@ class Provisional:
             name = self._names.get(id(self._final), "")
             if self._after:
                 self.remark = f"the last linear layer is {name!r}, and {self._after!r} follows it"
-            elif self._is_added_to(value):
+            elif self._is_added_to(value) or self._is_multiplied(tap.module, value):
                 self.remark = f"what the last linear layer, {name!r}, gives is changed before it is the output"
         return bool(self.remark)
 
@@ -120,6 +120,25 @@ class Provisional:
         if given is None or not given.dim() or given.shape[-1] not in self._widths:
             return False
         return any(tensor.shape == given.shape for tensor in tensors_in(value))
+
+    def _is_multiplied(self, model: nn.Module, value: Any) -> bool:
+        """Whether a matrix that belongs to no linear layer leads from the last layer's width to that of an output.
+
+        Such as the embedding of a language model with tied weights, or a classifier that is a bare parameter.
+        """
+        given = self._output
+        if given is None or not given.dim():
+            return False
+        matrices = [
+            tuple(parameter.shape)
+            for module in model.modules()
+            if id(module) not in self._linear
+            for parameter in module.parameters(recurse=False)
+            if parameter.dim() == 2
+        ]
+        widths = {size for one in matrices for width, size in (one, one[::-1]) if width == given.shape[-1]}
+        outputs = [one for one in tensors_in(value) if one.is_floating_point() and one.shape[:-1] == given.shape[:-1]]
+        return any(one.shape[-1] in widths - {given.shape[-1]} for one in outputs)
 
 
 def _learns(module: nn.Module) -> bool:

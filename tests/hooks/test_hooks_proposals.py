@@ -175,6 +175,27 @@ class Encoder(nn.Module):
         return hidden if self.norm is None else self.norm(hidden)
 
 
+class BareHead(nn.Module):
+    """A classifier that is a weight without a layer: an embedding's, a parameter, or one in a list."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.body = nn.Linear(6, 5)
+        weight = nn.Parameter(torch.randn(4, 5, generator=torch.Generator().manual_seed(0)))
+        self.kind, self.words = kind, nn.Embedding(4, 5)
+        self.list, self.own = nn.ParameterList([weight.T.clone()]), nn.Parameter(weight.detach().clone())
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        weights = {"tied": self.words.weight, "own": self.own, "list": self.list[0].T}
+        return functional.linear(self.body(inputs), weights[self.kind])
+
+
+@pytest.mark.parametrize("kind", ["tied", "own", "list"])
+def test_a_head_that_is_no_layer_has_no_input_that_can_be_taken(kind: str) -> None:
+    with pytest.warns(CaptureWarning, match="'body', gives is changed before it is the output"):
+        assert names(BareHead(kind), "penultimate") == ["(root)"]
+
+
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
