@@ -251,7 +251,9 @@ def _verdict_cells(verdict: Verdict) -> tuple[str, ...]:
     """Layer, measurement, bracket and outcome; an absent side of the bracket is left out."""
     lower, upper = verdict.lower, verdict.upper
     allowed = f"{lower:.4g} to {upper:.4g}"
-    if math.isinf(lower):
+    if math.isnan(lower) or math.isnan(upper):
+        allowed = "undefined"
+    elif math.isinf(lower):
         allowed = "" if math.isinf(upper) else f"at most {upper:.4g}"
     elif math.isinf(upper):
         allowed = f"at least {lower:.4g}"

@@ -16,6 +16,7 @@ from neurocollapse.theory.balance_bound import balanced_compression
 from neurocollapse.theory.bands import Gains, band_bounds, resolved_bounds
 from neurocollapse.theory.blocks import Tail
 from neurocollapse.theory.certified import certified_compression
+from neurocollapse.theory.measured import measure_problem
 from neurocollapse.theory.problem import LinearProblem
 from neurocollapse.theory.separation_bound import separation_bounds, separation_floor
 from neurocollapse.theory.split import SplitCertificate, step_bounds
@@ -443,6 +444,19 @@ def test_the_separation_of_two_means_is_the_worst_of_all_angles(c: float) -> Non
     for hidden in ([0.0, 0.0], [0.1, 2.0], [3.0, 0.2], [1.0, 1.0], [0.0, 5.0]):
         found = separation_floor(torch.tensor(fixed), torch.tensor(hidden, dtype=torch.float64))
         assert found == pytest.approx(max(0, grid_floor(fixed, np.array(hidden))), abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_parallel_means_are_no_violation(seed: int) -> None:
+    """Means that are parallel but for rounding: S_l is 1e−16 or so, and its bound no larger."""
+    weights, biases, inputs, labels = draw(seed, scales=0.5)
+    direction = torch.randn(inputs.shape[1], generator=torch.Generator().manual_seed(seed)).double()
+    for size in (1e4, 1e7, 1e9):
+        case = weights, [0 * bias for bias in biases], inputs + size * direction, labels
+        problem = problem_of(case)
+        measured = measure_problem(problem).separation_uncentred
+        for bound in separation_bounds(Tail(problem)):
+            assert (bound <= measured * (1 + 1e-6)).all()
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2])

@@ -102,6 +102,8 @@ def test_text_html_and_json_say_the_same(trained_case) -> None:
     assert content["status"] == verification.status == "holds"
     assert content["theorems"]["prior"] == verification.theorems["prior"].status == "assumptions unmet"
     assert "NOT MET" in text
+    assert "undefined" in text  # a bound without its assumptions
+    assert "nan to" not in text + page
     for claim in verification.claims:
         assert claim.reason[:30] in text
         assert claim.reason in page
