@@ -1,6 +1,7 @@
 """Trained, half-trained and perturbed networks on made-up and on real features: no bracket is left, nothing raises."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from neurocollapse.theory import verify
 from neurocollapse.theory.tail import linear_tail
 from neurocollapse.train.descent import descend
 
-MADE = ("orthonormal", "gaussian", "digits")
+MADE = ("orthonormal", "gaussian", "digits", "converged")
 REAL = ("mnist", "cifar10")
 
 
@@ -44,8 +45,8 @@ def chosen(rows: Tensor, labels: Tensor, K: int, n: int, seed: int) -> Tensor:
 def draw_data(kind: str, seed: int, features: dict[str, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Inputs in rows, and labels of two to five classes."""
     K, n = 2 + seed % 4, 4 + seed % 5
-    if kind == "orthonormal":
-        return near_orthonormal(K * n, 48, seed=seed), balanced_labels(K, n)
+    if kind in ("orthonormal", "converged"):
+        return near_orthonormal(K * n, 48, theta=0.1 * (seed % 4), seed=seed), balanced_labels(K, n)
     if kind == "gaussian":
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(K * n, 48, generator=generator).double() / 48**0.5, balanced_labels(K, n)
@@ -56,14 +57,23 @@ def draw_data(kind: str, seed: int, features: dict[str, tuple[Tensor, Tensor]]) 
 
 
 def draw_network(kind: str, seed: int, features: dict[str, tuple[Tensor, Tensor]]) -> tuple[HybridMLP, Tensor, Tensor]:
-    """One ReLU layer or none, then two to four linear ones with biases; trained, half-trained or perturbed."""
+    """One ReLU layer or none, then two to four linear ones with biases; trained, half-trained or perturbed.
+
+    "converged" is nearer to what the a-priori theorems are about: no ReLU, no biases, small orthogonal weights, and
+    losses from 1e−2 down to 1e−12.
+    """
     inputs, labels = draw_data(kind, seed, features)
-    generator = torch.Generator().manual_seed(seed)
-    options = {"num_nonlinear": seed % 2, "num_linear": 1 + seed % 3, "batch_norm": False, "bias": True}
-    network = HybridMLP(inputs.shape[1], 24, int(labels.max()) + 1, **options).double()
-    init_weights(network, "norm" if seed % 5 == 0 else "orth", 0.3 + 0.1 * (seed % 6), seed=seed)
-    steps = (250, 250, 30)[seed % 3]
-    descend(network, inputs, one_hot(labels), learning_rate=0.2 / len(inputs), num_steps=steps, tolerance=1e-10)
+    generator, converged = torch.Generator().manual_seed(seed), kind == "converged"
+    options = {"num_nonlinear": 0 if converged else seed % 2, "num_linear": 1 + seed % 3, "batch_norm": False}
+    width, K = 48 if converged else 24, int(labels.max()) + 1
+    network = HybridMLP(inputs.shape[1], width, K, **options, bias=not converged).double()
+    if converged:
+        init_weights(network, "orth", 0.1 + 0.1 * (seed % 4), seed=seed)
+        rate, steps, tolerance = 0.1, 2000, 10.0 ** -(2 + seed % 11)
+    else:
+        init_weights(network, "norm" if seed % 5 == 0 else "orth", 0.3 + 0.1 * (seed % 6), seed=seed)
+        rate, steps, tolerance = 0.2 / len(inputs), (250, 250, 30)[seed % 3], 1e-10
+    descend(network, inputs, one_hot(labels), learning_rate=rate, num_steps=steps, tolerance=tolerance)
     if seed % 3 == 1:
         size = 10 ** (-5 + 4 * float(torch.rand(1, generator=generator)))
         with torch.no_grad():
@@ -84,9 +94,9 @@ def naive_compression(network: HybridMLP, inputs: Tensor, labels: Tensor) -> np.
     return np.array(found)
 
 
-def count_checked(kind: str, seeds: range, features: dict[str, tuple[Tensor, Tensor]]) -> int:
-    """Steps with a bracket of the split certificate; every measurement must lie in every bracket."""
-    checked = 0
+def count_checked(kind: str, seeds: range, features: dict[str, tuple[Tensor, Tensor]]) -> Counter[str]:
+    """Steps with a bracket of each theorem; every measurement must lie in every bracket."""
+    checked: Counter[str] = Counter()
     for seed in seeds:
         network, inputs, labels = draw_network(kind, seed, features)
         verification = verify(network, inputs, labels)
@@ -104,26 +114,35 @@ def count_checked(kind: str, seeds: range, features: dict[str, tuple[Tensor, Ten
         assert not compression[-1] > float(table["balance_upper"][-1]) * (1 + 1e-9), (kind, seed)
         for name in ("separation_split_lower", "separation_certified_lower"):
             assert not (table[name] > table["separation_uncentred"] + 1e-9).any(), (kind, seed, name)
-        checked += int(np.isfinite(table["split_upper"].values).sum())
+        for name in ("robust", "posterior", "split"):
+            checked[name] += int(np.isfinite(table[f"{name}_upper"].values).sum())
     return checked
+
+
+def check(kind: str, seeds: range, features: dict[str, tuple[Tensor, Tensor]]) -> None:
+    """A bracket of the split certificate for every network, and of the others where they have something to say."""
+    checked = count_checked(kind, seeds, features)
+    assert checked["split"] >= len(seeds)
+    assert kind in REAL or checked["posterior"] >= len(seeds) / 3
+    assert kind != "converged" or checked["robust"] >= len(seeds) / 3
 
 
 @pytest.mark.parametrize("kind", MADE)
 def test_no_network_on_features_leaves_a_bracket(kind: str) -> None:
-    assert count_checked(kind, range(3), {}) >= 3
+    check(kind, range(3), {})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", range(4))
 @pytest.mark.parametrize("kind", MADE)
-def test_none_of_six_hundred_networks_on_features_leaves_a_bracket(kind: str, block: int) -> None:
-    assert count_checked(kind, range(100 + 50 * block, 150 + 50 * block), {}) >= 50
+def test_none_of_eight_hundred_networks_on_features_leaves_a_bracket(kind: str, block: int) -> None:
+    check(kind, range(100 + 50 * block, 150 + 50 * block), {})
 
 
 @pytest.mark.data
 @pytest.mark.parametrize("kind", REAL)
 def test_no_network_on_real_images_leaves_a_bracket(kind: str, features: dict[str, tuple[Tensor, Tensor]]) -> None:
-    assert count_checked(kind, range(3), features) >= 3
+    check(kind, range(3), features)
 
 
 @pytest.mark.slow
@@ -133,4 +152,4 @@ def test_no_network_on_real_images_leaves_a_bracket(kind: str, features: dict[st
 def test_none_of_four_hundred_networks_on_real_images_leaves_a_bracket(
     kind: str, block: int, features: dict[str, tuple[Tensor, Tensor]]
 ) -> None:
-    assert count_checked(kind, range(100 + 50 * block, 150 + 50 * block), features) >= 50
+    check(kind, range(100 + 50 * block, 150 + 50 * block), features)
