@@ -1,5 +1,6 @@
 """Record a run of some steps in a file, printing each step that is finished, and go on from what is there."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from torch import nn
 import neurocollapse as nc
 
 NUM_STEPS = 30
+END = "end"
+"""The line behind those of a process."""
 
 
 def model_at(step: int) -> nn.Module:
@@ -30,5 +33,20 @@ def record_all(path: Path) -> nc.FeatureTracker:
     return tracker
 
 
+def serve(path: Path) -> None:
+    """For each line that comes in, record in a process of its own, which prints its number first.
+
+    Processes are forked where nothing has been computed yet, so that only the first one pays for the imports.
+    """
+    for _ in sys.stdin:
+        process = os.fork()
+        if not process:
+            print(os.getpid(), flush=True)
+            record_all(path)
+            os._exit(0)
+        os.waitpid(process, 0)
+        print(END, flush=True)
+
+
 if __name__ == "__main__":
-    record_all(Path(sys.argv[1]))
+    serve(Path(sys.argv[1]))
