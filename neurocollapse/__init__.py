@@ -30,6 +30,7 @@ from neurocollapse.passes.analyze import analyze
 from neurocollapse.passes.collect import collect
 from neurocollapse.passes.layers import LayerTable, layers
 from neurocollapse.passes.moments import NonFiniteError
+from neurocollapse.passes.similarity import similarity
 from neurocollapse.report import Table, report, table
 from neurocollapse.statistics import ClassMoments, LabelError, MemoryPlanError, MomentCollection, StateFileError
 from neurocollapse.support.files import ResultFileError, open, save
@@ -96,6 +97,7 @@ __all__ = [
     "plot",
     "report",
     "save",
+    "similarity",
     "table",
     "track",
     "track_checkpoints",

@@ -16,6 +16,7 @@ from neurocollapse.plots.overview import layers
 from neurocollapse.plots.pictures import features
 from neurocollapse.plots.probing import probes, ranks
 from neurocollapse.plots.quantities import quantities
+from neurocollapse.plots.similarity import similarity
 from neurocollapse.plots.spectra import spectra
 from neurocollapse.plots.style import close, context, offscreen_axes
 from neurocollapse.plots.svg import svg_text
@@ -40,6 +41,7 @@ __all__ = [
     "quantities",
     "ranks",
     "separation",
+    "similarity",
     "spectra",
     "svg_text",
     "trajectory",

@@ -68,6 +68,7 @@ _CURVES = (
 )
 
 
+_ALIKE = "Centred kernel alignment: 1 where two layers arrange the samples, or the class means, in the same way."
 _MAP = "Layers upwards, steps to the right; a row that darkens early is a layer that collapses early."
 
 
@@ -91,6 +92,21 @@ def layer_pictures(analyses: Mapping[str, xr.Dataset]) -> list[Picture]:
             title = f"{_capital(str(latest[name].attrs.get('long_name', name)))} by layer"
             caption = str(latest[name].attrs.get("convention", ""))
             pictures.append(_drawn(plots.quantities, analyses, f"layers-{name}", title, caption, names=name))
+    return pictures + _similarity_pictures(analyses)
+
+
+def _similarity_pictures(analyses: Mapping[str, xr.Dataset]) -> list[Picture]:
+    """Heat maps of layers against layers, of each network and of all its samples and its class means."""
+    from neurocollapse import plots  # see layer_pictures
+
+    pictures = []
+    for index, (name, dataset) in enumerate(analyses.items()):
+        one = last(dataset)[0]
+        for kind, words in (("cka", "Which layers are alike"), ("class_cka", "Whose class means are alike")):
+            if kind in one.data_vars and {"layer", "layer_"} == set(one[kind].dims):
+                title = f"{words}{f', {name}' * (len(analyses) > 1)}"
+                given = (f"{kind}{index}", title, _ALIKE)
+                pictures.append(_drawn(plots.similarity, {name: one}, *given, name=kind))
     return pictures
 
 

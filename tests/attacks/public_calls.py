@@ -98,6 +98,7 @@ def arguments(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Cal
             {"model": network, "layers": lambda: ["0"], "inputs": lambda: INPUTS, "pool": lambda: "auto"}
             | {"calls": lambda: "all", "output": lambda: None, "mask": lambda: None},
         ),
+        "similarity": (nc.similarity, {**passed, "other": lambda: None}),
         "layers": (nc.layers, {"model": network, "example": lambda: INPUTS}),
         "table": (nc.table, {"dataset": dataset}),
         "save": (nc.save, {"results": dataset, "path": lambda: folder / "out.nc"}),

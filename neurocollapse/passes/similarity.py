@@ -1,0 +1,235 @@
+"""Layers and models against each other: centred kernel alignment, batch by batch."""
+
+import functools
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from neurocollapse.metrics.alignment import FEWEST, aligned, aligned_error, centred_gram, class_cka
+from neurocollapse.metrics.measure import provenance_of
+from neurocollapse.passes.collect import collected
+from neurocollapse.passes.loop import Pass
+from neurocollapse.passes.moments import MomentSink
+from neurocollapse.passes.options import PassOptions
+from neurocollapse.passes.sink import Sink
+from neurocollapse.statistics import ClassBatch, LayerRecord, MemoryPlanError, MomentCollection, memory_limit
+from neurocollapse.statistics.memory import GIB
+
+_NUM_SUMS = 4
+"""Of the products, their squares, products with those of one layer with itself, and products of these."""
+
+
+class SimilaritySink(Sink):
+    """Sums over the batches from which the alignment of all pairs of layers, and its error, follow.
+
+    Each batch counts by its number of samples; one of fewer than four has no estimate and is left out.
+    """
+
+    def __init__(self) -> None:
+        self.num_batches = 0
+        self._sites: list[str] = []
+        self._sums = torch.zeros(_NUM_SUMS, 0, 0, dtype=torch.float64, device="cpu")
+        self._grams: dict[str, Tensor] = {}
+
+    def start(self, layers: Mapping[str, LayerRecord], device: torch.device) -> None:
+        """Learn where the model runs, and how much memory is free there."""
+        super().start(layers, device)
+        self.limit = memory_limit(device)
+
+    def begin(self, batch: ClassBatch) -> None:
+        """Start a batch."""
+        self._grams, self._count = {}, len(batch.labels)
+
+    def add(self, site: str, features: Tensor, rows: ClassBatch) -> None:
+        """Keep the Gram matrix of the batch at one layer."""
+        if rows.source is not None:
+            raise ValueError("similarity compares samples, not positions; pool them, with pool='mean', say")
+        needed = 8 * self._count**2 * (2 * len(self._grams) + 3)  # once more where they are stacked
+        if needed > self.limit:
+            raise MemoryPlanError(
+                f"Gram matrices of {self._count} samples a batch need over {needed / GIB:.1f} GiB, but only "
+                f"{self.limit / GIB:.1f} GiB may be used; pass smaller batches or fewer layers"
+            )
+        if self._count >= FEWEST:
+            self._grams[site] = centred_gram(features).flatten().to(self.device)
+
+    def end(self, logits: Tensor | None) -> None:
+        """Add the products of all pairs of layers."""
+        if not self._grams:
+            return
+        if not self._sites:
+            self._sites = list(self._grams)
+            self._sums = torch.zeros(_NUM_SUMS, *(len(self._sites),) * 2, dtype=torch.float64, device=self.device)
+        grams = torch.stack([self._grams[site] for site in self._sites])
+        products = grams @ grams.T / (self._count - 3)  # n HSIC₁
+        own = products.diagonal()
+        self._sums += torch.stack(
+            [products, products.square(), products * own.unsqueeze(1), own.unsqueeze(1) * own.unsqueeze(0)]
+        )
+        self.num_batches += 1
+        self._grams = {}
+
+    def drop(self, site: str) -> None:
+        """Forget one layer."""
+        self._grams.pop(site, None)
+        if site in self._sites:
+            kept = [index for index, one in enumerate(self._sites) if one != site]
+            self._sites.remove(site)
+            self._sums = self._sums[:, kept][:, :, kept].clone()
+
+    def state(self) -> dict[str, Tensor]:
+        """The sums, which layers they are of, and of how many batches."""
+        places = {f"site {site}": torch.tensor(index) for index, site in enumerate(self._sites)}
+        return {"sums": self._sums, "batches": torch.tensor(self.num_batches), **places}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up the sums of some batches."""
+        places = {name.removeprefix("site "): int(at) for name, at in tensors.items() if name.startswith("site ")}
+        self._sites = sorted(places, key=places.__getitem__)
+        self._sums, self.num_batches = tensors["sums"].to(self.device, copy=True), int(tensors["batches"])
+
+    def result(self) -> dict[str, np.ndarray]:
+        """`cka` and its standard error over draws of batches, shape (layers, layers), in the order of `layers`."""
+        place = {site: index for index, site in enumerate(self._sites)}
+        order = [place[site] for site in self.layers if site in place]
+        sums = self._sums.cpu()[:, order][:, :, order].numpy()
+        error = np.full(sums.shape[1:], np.nan)
+        if self.num_batches > 1:
+            error = aligned_error(*sums) * math.sqrt(self.num_batches / (self.num_batches - 1))
+        return {"cka": aligned(sums[0]), "cka_error": error}
+
+
+def similarity(
+    model: nn.Module, loader: Iterable[Any], *, other: nn.Module | None = None, **options: Any
+) -> xr.Dataset:
+    """Compare every layer with every other one, or with those of a second model, on a loader's data.
+
+    Linear CKA by the unbiased minibatch estimate: sums over batches of estimates of HSIC, whose expectation does not
+    depend on the size of a batch. Batches of some hundred samples make it precise; only their Gram matrices are held.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    loader : iterable of batches
+        As for `neurocollapse.collect`.
+    other : torch.nn.Module, optional
+        A second model, which is given the same batches. The layers of `model` are then along `layer`, those of `other`
+        along `layer_`. Names in `layers` begin with "first." and "second.", as in ``layers=["first.*", "second.fc"]``;
+        presets and types mean both models.
+    **options
+        What `neurocollapse.collect` takes: `layers`, `pool` (one row a sample), `num_classes`, `resume`, …; not
+        `distributed`.
+
+    Returns
+    -------
+    xarray.Dataset
+        Along `layer, layer_`: `cka`; `cka_error`, its standard error over draws of batches (NaN of one batch); and
+        `class_cka`, the alignment of the class means.
+
+    Raises
+    ------
+    ValueError
+        As `neurocollapse.collect`; for `distributed`, for rows that are positions, if no batch has four samples, and if
+        both models are one or have modules in common.
+    MemoryPlanError
+        If the Gram matrices of a batch, or of the class means, do not fit in memory.
+
+    References
+    ----------
+    Kornblith et al., ICML 2019; Nguyen, Raghu, Kornblith, ICLR 2021.
+
+    Examples
+    --------
+    >>> torch.manual_seed(0)  # doctest: +ELLIPSIS
+    <torch._C.Generator object at ...>
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    >>> dataset = similarity(model, [(torch.randn(60, 4), torch.arange(60) % 3)])
+    >>> dataset["cka"].dims, bool(dataset["cka"].sel(layer="0", layer_="1") > 0.5)
+    (('layer', 'layer_'), True)
+    """
+    if options.get("distributed"):
+        raise ValueError("similarity works in one process; leave out `distributed`, or compare on one rank only")
+    moments = MomentSink(**{name: options.pop(name) for name in ("precision", "non_finite") if name in options})
+    sink, both = SimilaritySink(), model if other is None else _Pair(model, other)
+    first = Pass(both, loader, {"moments": moments, "similarity": sink}, PassOptions(**options), name="similarity")
+    collection = collected(first, None)
+    if not sink.num_batches:
+        raise ValueError(f"no batch has {FEWEST} samples, which the unbiased estimate needs; pass larger batches")
+    return _dataset(collection, sink.result(), paired=other is not None)
+
+
+class _Pair(nn.Module):
+    """Two models that are given the same arguments."""
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        shared = set(first.modules()) & set(second.modules())
+        if shared:
+            one = type(next(iter(shared))).__name__
+            raise ValueError(f"`other` must be another model, but both have one {one}; compare with a copy")
+        self.first, self.second = first, second
+
+        @functools.wraps(first.forward)  # with its signature, by which batches are taken apart
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            output = first(*args, **kwargs)
+            second(*args, **kwargs)
+            return output
+
+        self.forward = forward
+
+
+def _dataset(collection: MomentCollection, values: Mapping[str, np.ndarray], *, paired: bool) -> xr.Dataset:
+    """The arrays with their labels; of two models, rows of the first and columns of the second."""
+    names = np.array(list(collection), dtype=object)
+    rows = columns = np.arange(len(names))
+    if paired:
+        rows, columns = (np.array([at for at in rows if names[at].startswith(side)], dtype=int) for side in _SIDES)
+        if not (rows.size and columns.size):
+            raise ValueError(
+                "`layers` must choose layers of both models; their names begin with 'first.' and 'second.'"
+            )
+    arrays = {**values, "class_cka": class_cka(list(collection.values()))}
+    variables = {name: (("layer", "layer_"), one[np.ix_(rows, columns)], _WORDS[name]) for name, one in arrays.items()}
+    shown = [name.removeprefix(_SIDES[0]) if paired else name for name in names[rows]]
+    others = [name.removeprefix(_SIDES[1]) if paired else name for name in names[columns]]
+    dataset = xr.Dataset(variables, {"layer": shown, "layer_": others})
+    return dataset.assign_attrs(provenance_of(collection, "equal", []), title="Similarity of layers")
+
+
+_SIDES = ("first.", "second.")
+_KORNBLITH = "Kornblith et al., ICML 2019; Nguyen, Raghu, Kornblith, ICLR 2021"
+_WORDS: dict[str, dict[str, Any]] = {
+    "cka": {
+        "long_name": "centred kernel alignment",
+        "symbol": r"\mathrm{CKA}",
+        "units": "1",
+        "convention": "linear; unbiased HSIC summed over batches; 1 for equal geometry, about 0 for independent ones",
+        "reference": _KORNBLITH,
+        "family": "similarity",
+        "valid_max": 1.0,
+    },
+    "cka_error": {
+        "long_name": "standard error of the centred kernel alignment",
+        "symbol": r"\mathrm{se}(\mathrm{CKA})",
+        "units": "1",
+        "convention": "over draws of batches, delta method; NaN of a single batch",
+        "reference": _KORNBLITH,
+        "family": "similarity",
+        "valid_min": 0.0,
+    },
+    "class_cka": {
+        "long_name": "centred kernel alignment of the class means",
+        "symbol": r"\mathrm{CKA}(M_\ell, M_{\ell'})",
+        "units": "1",
+        "convention": "linear; class means about their mean, each class with equal weight; always 1 for two classes",
+        "reference": _KORNBLITH,
+        "family": "similarity",
+        "valid_min": 0.0,
+        "valid_max": 1.0,
+    },
+}

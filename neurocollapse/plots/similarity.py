@@ -1,0 +1,87 @@
+"""Layers against layers, as a heat map."""
+
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+
+from neurocollapse.plots.datasets import axis_label
+from neurocollapse.plots.scales import thinned
+from neurocollapse.plots.style import GREY, literal, panel, shortened
+from neurocollapse.support.dataset import labels
+
+_MOST_VECTOR = 5_000
+"""Cells beyond which the picture holds pixels: each would be a path of its own."""
+
+
+def similarity(dataset: xr.Dataset, name: str = "cka", *, ax: Axes | None = None) -> Axes:
+    """Similarity of all pairs of layers as a heat map, in order of depth: to the right, and upwards.
+
+    Colours go from 0 to 1, or from the smallest value where that is negative; undefined cells are grey.
+
+    Parameters
+    ----------
+    dataset
+        Of `nc.similarity`; `layer` is drawn upwards, `layer_` to the right.
+    name : str, default "cka"
+        A variable along `layer, layer_`, such as "class_cka".
+    ax
+        Axes to draw in; a new figure by default. The colour bar takes some of their room.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    TypeError
+        If ``dataset`` or ``ax`` is of another kind.
+    ValueError
+        If ``dataset`` has no such variable along `layer, layer_`.
+
+    Examples
+    --------
+    >>> pairs = xr.Dataset({"cka": (("layer", "layer_"), np.eye(2))}, {"layer": ["a", "b"], "layer_": ["a", "b"]})
+    >>> similarity(pairs).get_xlabel()
+    'layer'
+    """
+    values = _values(dataset, name)
+    with panel(ax) as axes:
+        known = values[np.isfinite(values)]
+        mesh = axes.pcolormesh(
+            np.ma.masked_invalid(values),
+            vmin=min(0.0, known.min(initial=0.0)),
+            vmax=1.0,
+            cmap=mpl.colormaps["viridis"].with_extremes(bad="#D9D9D9"),
+            rasterized=values.size > _MOST_VECTOR,
+        )
+        bar = axes.figure.colorbar(mesh, ax=axes)
+        bar.set_label(axis_label(dataset, name))
+        _name_layers(axes.xaxis, labels(dataset, "layer_"), rotation=90)
+        _name_layers(axes.yaxis, labels(dataset, "layer"))
+        axes.set_xlabel("layer")
+        axes.set_ylabel("layer")
+        axes.grid(False)
+        axes.tick_params(color=GREY)
+    return axes
+
+
+def _values(dataset: Any, name: str) -> np.ndarray:
+    """The matrix, rows along `layer`."""
+    if not isinstance(dataset, xr.Dataset):
+        raise TypeError(
+            f"`dataset` must be an xarray.Dataset, got {type(dataset).__name__}; pass what nc.similarity returns"
+        )
+    if name not in dataset.data_vars or set(dataset[name].dims) != {"layer", "layer_"}:
+        raise ValueError(
+            f"`dataset` has no {name!r} along layer, layer_; pass what nc.similarity(model, loader) returns"
+        )
+    return np.asarray(dataset[name].transpose("layer", "layer_").values, dtype=np.float64)
+
+
+def _name_layers(axis: Any, names: list[str], **style: Any) -> None:
+    """Names in the middle of the cells, some of them where they are many."""
+    kept = thinned(len(names))
+    axis.set_ticks(np.asarray(kept) + 0.5, [literal(shortened(names[index], 18)) for index in kept], **style)
