@@ -7,12 +7,14 @@ from neurocollapse.metrics import (
     collapse,
     decay,
     decisions,
+    depth,
     duality,
     fuzziness,
     geometry,
     margin,
     margin_efficiency,
     matrices,
+    plasticity,
     probing,
     ranks,
     unbiased,
@@ -37,7 +39,9 @@ QUANTITIES: tuple[Quantity, ...] = (
     *margin_efficiency.QUANTITIES,
     *matrices.QUANTITIES,
     *probing.QUANTITIES,
+    *depth.QUANTITIES,
     *ranks.QUANTITIES,
+    *plasticity.QUANTITIES,
 )
 """All quantities, in the order in which tables show them."""
 FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(quantity.family for quantity in QUANTITIES))

@@ -61,7 +61,7 @@ def ncm_error(moments: ClassMoments, features: Tensor, labels: Tensor) -> float:
     0.25
     """
     layer = Layer(moments)
-    return _share(layer, _misses(layer, Rows(features, labels)))
+    return _share(layer, misses(layer, Rows(features, labels)))
 
 
 def _agreements(layer: Layer, rows: Rows) -> Finish:
@@ -75,7 +75,7 @@ def _agreements(layer: Layer, rows: Rows) -> Finish:
     return finish
 
 
-def _misses(layer: Layer, rows: Rows) -> Tensor:
+def misses(layer: Layer, rows: Rows) -> Tensor:
     """How many rows are not nearest to the mean of their class, and of how many."""
     return _counted(rows.nearest(layer) != rows.labels)
 
@@ -119,7 +119,7 @@ QUANTITIES = (
     ),
     _of_rows(
         "ncm_error",
-        _misses,
+        misses,
         long_name="error of the nearest class mean",
         symbol=r"P(\arg\min_k \|h - m_k\| \ne y)",
         reference="Papyan, Han, Donoho, PNAS 117(40), 2020; Galanti, György, Hutter, ICLR 2022",
