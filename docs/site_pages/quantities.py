@@ -22,6 +22,7 @@ _NEEDS = {
     "logits": "the model's logits",
     "features": "`probes=True`",
     "influence": "`uncertainty=True`",
+    "ood": "`ood_loader=`",
 }
 _WORDS = {
     "within": "weighted as `weighting` says",

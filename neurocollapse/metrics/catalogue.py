@@ -14,6 +14,7 @@ from neurocollapse.metrics import (
     margin,
     margin_efficiency,
     matrices,
+    outside,
     plasticity,
     probing,
     ranks,
@@ -42,6 +43,7 @@ QUANTITIES: tuple[Quantity, ...] = (
     *depth.QUANTITIES,
     *ranks.QUANTITIES,
     *plasticity.QUANTITIES,
+    *outside.QUANTITIES,
 )
 """All quantities, in the order in which tables show them."""
 FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(quantity.family for quantity in QUANTITIES))

@@ -12,6 +12,7 @@ from torch import Tensor
 from neurocollapse.metrics.axes import BetweenAxes, between_axes
 from neurocollapse.metrics.means import ClassMeans
 from neurocollapse.metrics.pairs import PairStatistics, pair_statistics
+from neurocollapse.metrics.scores import Outside
 from neurocollapse.metrics.unbiased_pairs import UnbiasedPairs, unbiased_pairs
 from neurocollapse.metrics.weighting import Weighting
 from neurocollapse.probes import LayerSplit, Probe, Probed, probe_layer
@@ -44,6 +45,8 @@ class Layer:
         Gives the kept features that probes are trained and tested on; None where none were kept.
     probe : {"logistic", "mse"}
         Which linear probe is meant.
+    outside : Outside or None
+        Where samples of the loader and of other data lie; None where there were no other data.
     """
 
     moments: ClassMoments
@@ -53,6 +56,7 @@ class Layer:
     totals: Mapping[Gather, Tensor] = field(default_factory=dict)
     split: Callable[[], LayerSplit] | None = None
     probe: Probe = "logistic"
+    outside: Outside | None = None
 
     def total(self, gather: Gather) -> Tensor | None:
         """What a gather function has added up over the second pass, float64; None without one."""

@@ -15,6 +15,7 @@ from neurocollapse.metrics.catalogue import QUANTITIES, Choice, Chosen, chosen_q
 from neurocollapse.metrics.layer import Gather, Layer, Network
 from neurocollapse.metrics.quantity import REMEDIES, Need, PrecisionWarning, Quantity, QuantityError
 from neurocollapse.metrics.samples import SampleWarning, sample_notes, spectrum_note
+from neurocollapse.metrics.scores import Outside
 from neurocollapse.metrics.uncertainty import BOUNDS
 from neurocollapse.metrics.variability import PRECISION_FLOOR
 from neurocollapse.metrics.weighting import BETWEEN, WITHIN, Weighting, check_weighting
@@ -41,12 +42,15 @@ class Extra:
         Which linear probe is meant.
     influence : ndarray of shape (layers, layers), or None
         Covariance of log D at the layers, from the influence of every sample.
+    outside : mapping of layer name to Outside, or None
+        How samples of the loader and of other data lie to the class means.
     """
 
     totals: Mapping[str, Mapping[Gather, Any]] | None = None
     splits: Mapping[str, Callable[[], LayerSplit]] | None = None
     probe: Probe = "logistic"
     influence: NDArray[np.float64] | None = None
+    outside: Mapping[str, Outside] | None = None
 
 
 def measure(
@@ -153,6 +157,7 @@ class _Table:
                 (extra.totals or {}).get(name, {}),
                 (extra.splits or {}).get(name),
                 extra.probe,
+                (extra.outside or {}).get(name),
             )
             for name, moments in collection.items()
         )
@@ -210,7 +215,7 @@ class _Table:
         """What the quantity needs and no layer has."""
         summed = self._extra.totals is not None
         made = {"features": self._extra.splits is not None, "second_pass": summed, "logits": summed}
-        made["influence"] = self._extra.influence is not None
+        made |= {"influence": self._extra.influence is not None, "ood": self._extra.outside is not None}
         return quantity.lacks(lambda need: made.get(need, any(_HAS[need](layer, quantity) for layer in self.layers)))
 
 
@@ -221,6 +226,7 @@ _HAS: dict[Need, Callable[[Layer, Quantity], bool]] = {
     "second_pass": lambda layer, quantity: quantity.gather in layer.totals,
     "logits": lambda layer, quantity: quantity.gather in layer.totals,
     "features": lambda layer, quantity: layer.split is not None,
+    "ood": lambda layer, quantity: layer.outside is not None,
     "influence": lambda layer, quantity: False,  # all layers together have it
 }
 """Whether a layer has what a quantity needs."""

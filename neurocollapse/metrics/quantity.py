@@ -8,10 +8,10 @@ from typing import Any, Literal, get_args
 
 from neurocollapse.metrics.layer import Gather
 
-Need = Literal["covariance", "reader", "classifier", "second_pass", "logits", "features", "influence"]
+Need = Literal["covariance", "reader", "classifier", "second_pass", "logits", "features", "influence", "ood"]
 """What a quantity needs beyond class means and scatter: the scatter matrix, the linear layer that reads the features,
 that layer with one output a class, a second pass over the loader, the model's logits in it, the features of some
-samples, or the influence of every sample on all layers together."""
+samples, the influence of every sample on all layers together, or samples of other data."""
 REMEDIES: dict[Need, str] = {
     "covariance": "needs the within-class scatter matrix; pass covariance=True to nc.collect or nc.analyze",
     "reader": "needs the linear layer that reads the features; tap a linear layer's input, such as 'penultimate'",
@@ -20,10 +20,11 @@ REMEDIES: dict[Need, str] = {
     "second_pass": "needs a second pass over the loader; name it in nc.analyze(model, loader, quantities=…)",
     "logits": "needs the model's logits, a matrix (samples, outputs); this model's output has none",
     "features": "needs the features of some samples; call nc.analyze(model, loader, probes=True)",
+    "ood": "needs other data; call nc.analyze(model, loader, ood_loader=…)",
     "influence": "needs every sample's influence; call nc.analyze(model, loader, uncertainty=True)",
 }
 """What to do where a need is not met."""
-_COSTLY: set[Need] = {"covariance", "second_pass", "logits", "features", "influence"}
+_COSTLY: set[Need] = {"covariance", "second_pass", "logits", "features", "influence", "ood"}
 """Needs that no quantity is measured with unless it is asked for."""
 Better = Literal["lower", "higher"]
 
@@ -55,7 +56,7 @@ class Quantity:
         How it is normalised, and where it comes from.
     heading : str
         Its column in tables; none: only in the dataset.
-    needs : tuple of {"covariance", "reader", "classifier", "second_pass", "logits", "features", "influence"}
+    needs : tuple of {"covariance", "reader", "classifier", "second_pass", "logits", "features", "influence", "ood"}
         Default: class means and scatter, nothing more.
     gather : callable, optional
         `Layer`, `Rows` → Tensor that is added up in float64 over all batches of a second pass, in which
@@ -78,7 +79,7 @@ class Quantity:
         Whether `of` takes the `Network`.
     default : bool
         Whether it is measured unless others are named. Default: unless it needs a second pass, the covariance,
-        features or influences.
+        features, influences or other data.
 
     Raises
     ------

@@ -41,6 +41,7 @@ def analyze(
     probe_samples: int = 5_000,
     probe_seed: int = 0,
     test_loader: Iterable[Any] | None = None,
+    ood_loader: Iterable[Any] | None = None,
     **options: Any,
 ) -> xr.Dataset:
     """Compression, separation, discrimination and decay of every layer of a model on a loader's data.
@@ -72,10 +73,13 @@ def analyze(
         Seed of the split: 30 % of the kept samples of each class are held out for testing. Unused with a `test_loader`.
     test_loader : iterable of batches, optional
         Test the probes on this loader's first `probe_samples` samples, and train them on all that is kept of `loader`.
+    ood_loader : iterable of batches, optional
+        Other data, whose labels are not looked at. Adds along `layer` how they lie to the class means: `nc5`, `neco` of
+        both kinds of samples, and how well it tells them apart (`neco_auroc`, `neco_fpr95`).
     **options
         Everything that `neurocollapse.collect` takes: `layers`, `pool`, `num_classes`, `resume`, `halt`, …. Features
         that are not finite are left out of the probes, and layers that do not fire in the second pass have none. With
-        `resume`, later passes keep files of their own beside it, ending in ".second" and ".test_loader".
+        `resume`, later passes keep files of their own beside it, ending in ".second", ".test_loader" and ".ood_loader".
 
     Returns
     -------
@@ -114,9 +118,14 @@ def analyze(
             chosen = chosen.including("probes", "rank")
         if flag("uncertainty", uncertainty):
             chosen = chosen.including("unbiased", "uncertainty")
+        if ood_loader is not None:
+            if not isinstance(ood_loader, Iterable):
+                raise TypeError(f"`ood_loader` must be an iterable of batches, got {type(ood_loader).__name__}")
+            chosen = chosen.including("ood")
+        chosen.require("ood", ood_loader is not None)
         _check_logits(chosen, halt=bool(options.get("halt")))
         sink = MomentSink(**{name: options.pop(name) for name in _MOMENT_OPTIONS if name in options})
-        second = SecondPass(chosen, probing, weighting or "equal", sink)
+        second = SecondPass(chosen, probing, weighting or "equal", sink, ood_loader)
         second.check(loader, distributed=bool(options.get("distributed")))
         first = moment_pass(model, loader, sink, PassOptions(**options), digests=second.repeats)
         chosen.require("covariance", sink.covariance)

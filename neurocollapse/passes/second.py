@@ -17,6 +17,7 @@ from neurocollapse.passes.influence import InfluenceSink, log_covariance
 from neurocollapse.passes.loop import Pass
 from neurocollapse.passes.moments import MomentSink
 from neurocollapse.passes.options import PassOptions
+from neurocollapse.passes.outside import ScoreSink, outside_of
 from neurocollapse.passes.probing import Probing
 from neurocollapse.passes.sink import Sink
 from neurocollapse.passes.totals import TotalSink, sums_up
@@ -47,6 +48,8 @@ class SecondPass:
         The quantities, of which those with a gather function need it.
     probing : Probing or None
         How many samples are kept for probes.
+    ood_loader : iterable of batches, or None
+        Other data.
     weighting : {"equal", "frequency", "papers"}
     moments : MomentSink
         What the first pass collects, with options that this one shares.
@@ -56,6 +59,7 @@ class SecondPass:
     probing: Probing | None
     weighting: Weighting
     moments: MomentSink
+    ood_loader: Iterable[Any] | None = None
 
     @property
     def summed(self) -> tuple[Quantity, ...]:
@@ -68,9 +72,14 @@ class SecondPass:
         """Whether the second pass must meet the very samples of the first."""
         return bool(self.summed) or self.chosen.need("influence")
 
+    @property
+    def scored(self) -> bool:
+        """Whether samples are compared with other data."""
+        return self.ood_loader is not None and self.chosen.need("ood")
+
     def check(self, loader: Any, *, distributed: bool) -> None:
         """Raise for what a second pass cannot work with, before the first one begins."""
-        if (self.repeats or self.probing) and isinstance(loader, Iterator):
+        if (self.repeats or self.probing or self.scored) and isinstance(loader, Iterator):
             who = "probes go" if self.probing else f"quantity {self._users[0].name!r} goes"
             raise TypeError(
                 f"{who} through `loader` a second time, but a {type(loader).__name__} gives its batches once; pass a "
@@ -78,11 +87,14 @@ class SecondPass:
             )
         if self.probing and distributed:
             raise ValueError("`probes` work in one process; pass distributed=False, or probe on one rank only")
+        if self.scored and distributed:
+            raise ValueError("`ood_loader` works in one process; pass distributed=False, or measure on one rank only")
 
     @property
     def _users(self) -> tuple[Quantity, ...]:
         """The quantities that make a second pass repeat the first."""
-        return self.summed or tuple(one for one in self.chosen.quantities if "influence" in one.needs)
+        late = {"influence", "ood"}
+        return self.summed or tuple(one for one in self.chosen.quantities if late & set(one.needs))
 
     def run(self, model: nn.Module, first: Pass, moments: MomentCollection, joint: JointRun | None) -> Gathered:
         """Go over the loader of the first pass again, and over the test loader, with the options of the first pass."""
@@ -99,6 +111,8 @@ class SecondPass:
             sinks["totals"] = self._total_sink(summed, first, layers)
         if self.chosen.need("influence"):
             sinks["influence"] = InfluenceSink(_by_site(first, layers), skips_non_finite=self.moments.skips)
+        if self.scored:
+            sinks["scores"] = ScoreSink(_by_site(first, layers), skips_non_finite=self.moments.skips)
         if not sinks:
             return Gathered()
         settled: dict[str, Any] = {"num_classes": next(iter(moments.values())).num_classes}
@@ -117,10 +131,17 @@ class SecondPass:
         if summed:
             totals = results["totals"] if joint is None else _over_processes(results["totals"], summed, joint)
             notes += _notes_on_gaps(summed, layers, totals)
+        outside = None
+        if self.ood_loader is not None and self.scored:
+            # its labels are of other classes, and are not looked at
+            free = replace(options, num_classes=None, classes=None)
+            other: dict[str, Sink] = {"scores": ScoreSink(_by_site(first, layers), skips_non_finite=self.moments.skips)}
+            found = _run_quietly(_named_pass("ood_loader", model, self.ood_loader, other, free))
+            outside = outside_of(results["scores"], found["scores"])
         if self.probing is None:
-            return Gathered(Extra(totals, influence=influence), notes)
+            return Gathered(Extra(totals, influence=influence, outside=outside), notes)
         kept = {"loader": results["features"], **self._kept_for_tests(model, options)}
-        extra = Extra(totals, self.probing.splits(moments, kept), self.probing.probe, influence)
+        extra = Extra(totals, self.probing.splits(moments, kept), self.probing.probe, influence, outside)
         return Gathered(extra, notes + self.probing.notes(moments, kept), self.probing.attributes(kept))
 
     def _total_sink(self, summed: list[Quantity], first: Pass, layers: Mapping[str, Layer]) -> TotalSink:
@@ -171,13 +192,13 @@ def _named_pass(
 
 
 def _run_quietly(run: Pass) -> dict[str, Any]:
-    """The results of a later pass: what it could warn of, the first one has said. Errors name a `test_loader`."""
+    """The results of a later pass: what it could warn of, the first one has said. Errors name another loader."""
     try:
         with without_warnings(CaptureWarning):
             return run.run()
     except ValueError as error:
-        if run.name == "test_loader":
-            error.args = (f"`test_loader`: {error}",)
+        if run.name.endswith("_loader"):
+            error.args = (f"`{run.name}`: {error}",)
         raise
 
 
