@@ -107,7 +107,7 @@ __all__ = [
 
 _PACKAGES = (
     *("data", "dynamics", "experiments", "hooks", "lowrank", "metrics", "models", "passes", "probes"),
-    *("statistics", "theory", "tracking", "train"),
+    *("statistics", "theory", "tracking", "train", "transfer"),
 )
 """What can be reached as an attribute, and is imported when it first is."""
 _NAMED = {
