@@ -105,7 +105,7 @@ def analyze(
     with joined("analyze", distributed=bool(options.get("distributed"))) as run:
         if weighting is not None:
             check_weighting(weighting)  # before the run, not after it
-        _check_names(options)
+        check_names(options)
         probes = probes if isinstance(probes, str) else flag("probes", probes)
         chosen = chosen_quantities(quantities, pairs=pairs)
         probing = None
@@ -143,7 +143,7 @@ def analyze(
         return dataset.assign_attrs(gathered.attributes | times)
 
 
-def _check_names(options: Mapping[str, Any]) -> None:
+def check_names(options: Mapping[str, Any]) -> None:
     """Raise for an option that neither `analyze` nor `collect` has, with the nearest ones that they have."""
     known = dict.fromkeys((*inspect.signature(analyze).parameters, *inspect.signature(collect).parameters))
     for name in options:

@@ -64,6 +64,7 @@ class Follower:
         if self.tracker is None or self.tracker.model is not model:
             options = {"every": self._occasions.rhythm, **self._options, **changes}
             self.tracker = FeatureTracker(model, loader, progress=False, **options)
+            self.tracker.clashing = "logged_"
         self.tracker.log = self._log_into(own)
         self.tracker.resume(step)
 

@@ -1,6 +1,6 @@
 """A tracker as a callback of Lightning's Trainer, under either of the names by which Lightning is imported."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
 from os import PathLike
 from typing import Any
@@ -22,7 +22,9 @@ _FIRST, *_OTHERS = (import_module(module).Callback for package, module in PACKAG
 class Lightning(Follower, _FIRST, *_OTHERS):  # type: ignore[misc, valid-type]  # known only when it is imported
     """Follow a network through a Trainer of Lightning; hand it over in ``Trainer(callbacks=[…])``.
 
-    Steps are Lightning's ``global_step``; beside the numbers stand the epoch, and what the module logs itself.
+    Steps are Lightning's ``global_step``; beside the numbers stand the epoch, and what the module logs itself, with
+    "logged_" in front of a name that is measured, too. With a true precision, such as "bf16-true", batches are cast as
+    for training; with a mixed one, the network is measured in that of its weights.
 
     Parameters
     ----------
@@ -82,6 +84,8 @@ class Lightning(Follower, _FIRST, *_OTHERS):  # type: ignore[misc, valid-type]  
             self._log_all(trainer, pl_module, numbers)
 
         loader = self._loader(trainer) if callable(self._loader) else self._loader
+        if trainer.precision.endswith("true"):
+            loader = _Cast(loader, trainer.precision_plugin.convert_input)
         changes = {"path": None} if trainer.fast_dev_run else {}
         self._begin(_part(pl_module, self._part), loader, trainer.global_step, own, **changes)
 
@@ -123,6 +127,16 @@ class Lightning(Follower, _FIRST, *_OTHERS):  # type: ignore[misc, valid-type]  
         module.log_dict(numbers, on_step=not epoch, on_epoch=epoch, logger=epoch, batch_size=1, rank_zero_only=alone)
         for logger in () if epoch else trainer.loggers:
             logger.log_metrics(numbers, step=trainer.global_step)
+
+
+class _Cast:
+    """A loader whose batches are cast, as a Trainer casts those of training where weights are not in float32."""
+
+    def __init__(self, loader: Iterable[Any], cast: Callable[[Any], Any]) -> None:
+        self.loader, self._cast = loader, cast
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self._cast, self.loader)
 
 
 def _part(module: nn.Module, name: str) -> nn.Module:

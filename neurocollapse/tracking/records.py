@@ -34,8 +34,18 @@ class Records:
         """The last step, None without any."""
         return self.steps[-1] if self.steps else None
 
-    def add(self, step: float, dataset: xr.Dataset, scalars: Mapping[str, float], about: Mapping[str, str]) -> None:
+    def add(
+        self,
+        step: float,
+        dataset: xr.Dataset,
+        scalars: Mapping[str, float],
+        about: Mapping[str, str],
+        *,
+        clashing: str = "",
+    ) -> None:
         """Add what was measured at a step, behind all others, with numbers and texts that stand beside.
+
+        A number that is measured, too, has `clashing` in front of its name.
 
         Raises
         ------
@@ -43,7 +53,9 @@ class Records:
             If it is of other layers, quantities or classes than the records before, or a scalar is named like a
             quantity.
         """
-        scalars = _stored(scalars)
+        scalars = {
+            f"{clashing}{name}" if name in dataset.variables else name: one for name, one in _stored(scalars).items()
+        }
         clash = next((name for name in scalars if name in dataset.variables), None)
         if clash is not None:
             raise TrackingError(f"record(…, {clash}=…): {clash!r} is measured already; give the scalar another name")

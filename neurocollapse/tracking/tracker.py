@@ -12,13 +12,11 @@ import numpy as np
 import xarray as xr
 from torch import distributed, nn
 
-from neurocollapse.metrics.catalogue import QUANTITIES, chosen_quantities
 from neurocollapse.passes.analyze import analyze
-from neurocollapse.passes.collect import collect
 from neurocollapse.support.dataset import layer_names
-from neurocollapse.support.quiet import without_warnings
 from neurocollapse.support.text import visible
 from neurocollapse.tracking.alarm import Alarm
+from neurocollapse.tracking.beforehand import check_beforehand
 from neurocollapse.tracking.records import Records
 from neurocollapse.tracking.rhythm import Rhythm
 from neurocollapse.tracking.run_file import RunFile
@@ -37,6 +35,8 @@ class FeatureTracker:
         What is measured; another network of the same layers may take its place.
     about : dict of str to str
         Texts that stand beside the next records along `step`, such as the name of a checkpoint.
+    clashing : str
+        What is put in front of the name of a scalar that is measured, too. Default: nothing, and the scalar is refused.
     should_stop : bool
         Whether an alarm with action "stop" has gone off.
     seconds : float
@@ -60,12 +60,13 @@ class FeatureTracker:
         self.model, self.loader, self.log = model, loader, log
         self.alarms = tuple(Alarm(one) if isinstance(one, str) else one for one in _listed(alarms))
         self.about: dict[str, str] = {}
+        self.clashing = ""
         self.should_stop = False
         self._rhythm = Rhythm(every)
         self._progress = progress
         self._options = options
         self._distributed = bool(options.get("distributed"))
-        self._check_alarms()
+        check_beforehand(model, loader, options, self.alarms)
         writes = path is not None and not (self._distributed and distributed.get_rank())
         self._file = RunFile(path) if path is not None and writes else None
         self._records = Records() if self._file is None else self._file.read()
@@ -108,7 +109,7 @@ class FeatureTracker:
         start = time.monotonic()
         with untouched_random_states(self.model, self.loader):
             dataset = analyze(self.model, self.loader, progress=False, **self._options)
-        self._records.add(step, dataset, numbers, self.about)
+        self._records.add(step, dataset, numbers, self.about, clashing=self.clashing)
         if self._file is not None:
             self._file.write(self._records)
         self._count(time.monotonic() - start)
@@ -167,30 +168,6 @@ class FeatureTracker:
             if found is not None:
                 self.should_stop |= alarm.act(found)
 
-    def _check_alarms(self) -> None:
-        """Raise for an alarm about a quantity that is not measured or a layer that there is not, before training."""
-        if not self.alarms:
-            return
-        given = self._options
-        chosen = chosen_quantities(given.get("quantities"), pairs=bool(given.get("pairs"))).quantities
-        names = [one.name for one in chosen]
-        if given.get("probes", False) is not False:
-            names += [one.name for one in QUANTITIES if one.family in ("probes", "rank")]
-        for alarm in self.alarms:
-            alarm.condition.check_quantity(names)
-        known = {name: given[name] for name in _OF_LAYERS if name in given}
-        # Which layers there are is known from a batch; what is to be said of its numbers is said of all batches' later
-        with untouched_random_states(self.model, self.loader), without_warnings(UserWarning):
-            first = next(iter(self.loader), None)
-            layers = list(collect(self.model, [first], progress=False, **known)) if first is not None else []
-        for alarm in self.alarms:
-            if alarm.condition.layer:
-                alarm.condition.layers(layers)
-
-
-_OF_LAYERS = ("layers", "pool", "num_classes", "device", "mode", "calls", "output", "label_fn", "include_input")
-"""The options on which it depends which layers there are, and whether a batch can be read."""
-
 
 def track(
     model: nn.Module,
@@ -238,7 +215,7 @@ def track(
     Raises
     ------
     ValueError, TypeError
-        If an option or alarm cannot be used, or `path` holds something else.
+        If there is no such option, quantity or layer, an alarm cannot be used, or `path` holds something else.
 
     Examples
     --------

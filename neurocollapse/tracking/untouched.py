@@ -11,7 +11,7 @@ from torch import nn
 
 from neurocollapse.support.quiet import kept_random_state
 
-_HOLDERS = ("sampler", "batch_sampler", "dataset")
+_HOLDERS = ("sampler", "batch_sampler", "dataset", "loader")
 """Where, beside itself, a loader may keep a generator."""
 
 

@@ -167,6 +167,32 @@ def test_the_modules_log_gets_the_numbers(tmp_path: Path, every: Any) -> None:
         assert f"{prefix}/compression/net.0" in trainer.callback_metrics
 
 
+def test_what_is_logged_under_the_name_of_a_quantity_gets_another_one(tmp_path: Path) -> None:
+    class Logging(lightning.Callback):
+        def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+            module.log_dict({"compression": 0.5, "layer": 1.0})
+
+    callback = nc.callbacks.Lightning(PROBE, path=tmp_path / "run.nc", **OPTIONS)
+    trained(tmp_path, Logging(), callback)
+    run = nc.open(tmp_path / "run.nc")
+    assert run["logged_compression"].values.tolist() == [0.5, 0.5]
+    assert run["logged_layer"].values.tolist() == [1.0, 1.0]
+    assert run["compression"].dims == ("step", "layer")
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_weights_of_another_precision_are_measured_on_batches_of_theirs(tmp_path: Path, precision: str) -> None:
+    seeds = [DataLoader(samples(), 20, shuffle=True, generator=torch.Generator().manual_seed(3)) for _ in range(2)]
+    expected = trained(tmp_path, precision=precision)
+    callback = nc.callbacks.Lightning(seeds[0], **OPTIONS)
+    found = trained(tmp_path, callback, precision=precision)
+    assert all(map(torch.equal, everything(expected), everything(found)))
+    kind = next(found.lightning_module.parameters()).dtype
+    batches = [(inputs.to(kind), labels) for inputs, labels in seeds[1]]
+    last = nc.analyze(found.lightning_module, batches, progress=False, **OPTIONS)
+    np.testing.assert_array_equal(callback.to_dataset()["compression"][-1], last["compression"])
+
+
 def test_another_callback_can_monitor_the_numbers(tmp_path: Path) -> None:
     ours = nc.callbacks.Lightning(PROBE, log=True, **OPTIONS)
     stopping = lightning.callbacks.EarlyStopping(
@@ -222,10 +248,15 @@ def test_an_alarm_ends_the_training_and_a_wrong_one_is_refused_before_it(tmp_pat
     alarm = nc.Alarm("compression@net.4 > 0", action="stop")
     callback = nc.callbacks.Lightning(PROBE, every=2, alarms=[alarm], **OPTIONS)
     assert trained(tmp_path, callback).global_step == 2
-    wrong = nc.callbacks.Lightning(PROBE, alarms=["compression@net.9 > 0"], **OPTIONS)
-    with pytest.raises(ValueError, match=r"no layer 'net.9'; did you mean"):
-        trained(tmp_path, wrong)
-    assert wrong.tracker is None
+    for options, message in (
+        ({"alarms": ["compression@net.9 > 0"], **OPTIONS}, r"no layer 'net.9'; did you mean"),
+        ({"layers": "net.9"}, r"`layers` names 'net.9'"),
+        ({"quantities": "compresion"}, "no quantity 'compresion'; did you mean 'compression'"),
+    ):
+        wrong = nc.callbacks.Lightning(PROBE, **options)
+        with pytest.raises(ValueError, match=message):
+            trained(tmp_path, wrong)
+        assert wrong.tracker is None
 
 
 class Samples(lightning.LightningDataModule):

@@ -291,6 +291,23 @@ def test_mistakes_are_one_line(call: Any, error: type[Exception], message: str) 
         call(nc.track(linear(), BATCHES))
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"layer": "0"}, TypeError, "unexpected keyword argument 'layer'; did you mean 'layers'"),
+        ({"layers": "3"}, ValueError, "`layers` names '3'"),
+        ({"quantities": "compresion"}, ValueError, "did you mean 'compression'"),
+    ],
+)
+def test_options_that_there_are_not_are_refused_before_training(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    model = linear()
+    model.register_forward_hook(lambda *_: pytest.fail("the model ran"))
+    with pytest.raises(error, match=message):
+        nc.track(model, BATCHES, **options)
+
+
 @pytest.mark.parametrize("every", ["always", "5", "0%", "101%", 0, -1, float("nan")])
 def test_rhythms_that_are_none_are_refused(every: Any) -> None:
     with pytest.raises(ValueError, match="`every` must be"):

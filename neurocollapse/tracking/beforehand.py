@@ -1,0 +1,44 @@
+"""What is checked before a training begins, so that a mistake does not show when it has run for hours."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from neurocollapse.hooks.select import select
+from neurocollapse.metrics.catalogue import QUANTITIES, chosen_quantities
+from neurocollapse.passes.analyze import check_names
+from neurocollapse.passes.collect import collect
+from neurocollapse.support.quiet import without_warnings
+from neurocollapse.tracking.alarm import Alarm
+from neurocollapse.tracking.untouched import untouched_random_states
+
+_OF_LAYERS = ("layers", "pool", "num_classes", "device", "mode", "calls", "output", "label_fn", "include_input")
+"""The options on which it depends which layers there are, and whether a batch can be read."""
+
+
+def check_beforehand(
+    model: nn.Module, loader: Iterable[Any], options: Mapping[str, Any], alarms: Sequence[Alarm]
+) -> None:
+    """Raise for options, layers and quantities that there are not, and for alarms about such.
+
+    The network runs on a batch only if there are alarms: what is not initialised before its first batch stays so.
+    """
+    check_names(options)
+    chosen = chosen_quantities(options.get("quantities"), pairs=bool(options.get("pairs"))).quantities
+    select(model, options.get("layers", "leaves"), proposals=True)
+    if not alarms:
+        return
+    names = [one.name for one in chosen]
+    if options.get("probes", False) is not False:
+        names += [one.name for one in QUANTITIES if one.family in ("probes", "rank")]
+    for alarm in alarms:
+        alarm.condition.check_quantity(names)
+    known = {name: options[name] for name in _OF_LAYERS if name in options}
+    # Which layers there are is known from a batch; what is to be said of its numbers is said of all batches' later
+    with untouched_random_states(model, loader), without_warnings(UserWarning):
+        first = next(iter(loader), None)
+        layers = list(collect(model, [first], progress=False, **known)) if first is not None else []
+    for alarm in alarms:
+        if alarm.condition.layer:
+            alarm.condition.layers(layers)
