@@ -44,6 +44,8 @@ class Extra:
         Covariance of log D at the layers, from the influence of every sample.
     outside : mapping of layer name to Outside, or None
         How samples of the loader and of other data lie to the class means.
+    fetch : callable, optional
+        Gives the moments of a layer, by its name, when they are wanted: those at hand then only say how large they are.
     """
 
     totals: Mapping[str, Mapping[Gather, Any]] | None = None
@@ -51,6 +53,7 @@ class Extra:
     probe: Probe = "logistic"
     influence: NDArray[np.float64] | None = None
     outside: Mapping[str, Outside] | None = None
+    fetch: Callable[[str], ClassMoments] | None = None
 
 
 def measure(
@@ -196,7 +199,7 @@ class _Table:
         """Measure quantities of single layers; what a layer keeps for them is given up with it."""
         rows: dict[str, list[NDArray[Any]]] = {quantity.name: [] for quantity in quantities}
         unfinished = []
-        for layer in map(replace, self.layers):
+        for layer in map(self._fresh, self.layers):
             for quantity in quantities:
                 rows[quantity.name].append(self._value(quantity, layer))
             if "probed" in vars(layer) and not layer.probed.converged:
@@ -204,6 +207,11 @@ class _Table:
         self._columns |= {name: np.stack(values) for name, values in rows.items()}
         if unfinished:
             self.notes.append(f"the linear probe did not converge at {listed(unfinished)}: its accuracy may be too low")
+
+    def _fresh(self, layer: Layer) -> Layer:
+        """The layer with nothing derived from it yet."""
+        fetch = self._extra.fetch
+        return replace(layer) if fetch is None else replace(layer, moments=fetch(layer.record.name))
 
     def _value(self, quantity: Quantity, layer: Layer) -> NDArray[Any]:
         """The value at one layer; NaN where the layer lacks what others have."""
@@ -251,6 +259,11 @@ def checked_collection(moments: Any) -> MomentCollection:
         raise TypeError(f"`moments` must map layer names to ClassMoments, got {found}; pass what nc.collect returns")
     if not moments:
         raise ValueError("`moments` holds no layer; collect at least one")
+    if "shard" in getattr(moments, "attributes", {}):
+        raise ValueError(
+            "`moments` holds some of the features only, as one of several processes; measure them together with "
+            'analyze(…, distributed="shard")'
+        )
     sizes = sorted({value.num_classes for value in values})
     if len(sizes) > 1:
         raise ValueError(f"`moments` must have the same classes at every layer, got {sizes}; pad the smaller ones")

@@ -14,9 +14,9 @@ from neurocollapse.metrics import QuantityError, Weighting
 from neurocollapse.metrics.catalogue import Choice, Chosen, chosen_quantities
 from neurocollapse.metrics.measure import measured
 from neurocollapse.metrics.weighting import check_weighting
-from neurocollapse.passes.collect import collect, collected, moment_pass
+from neurocollapse.passes.collect import collect, collected, moment_pass, moment_sink
+from neurocollapse.passes.columns import measured_together
 from neurocollapse.passes.loop import Pass
-from neurocollapse.passes.moments import MomentSink
 from neurocollapse.passes.options import PassOptions
 from neurocollapse.passes.probing import Probing
 from neurocollapse.passes.processes import joined
@@ -84,8 +84,9 @@ def analyze(
     Returns
     -------
     xarray.Dataset
-        See `neurocollapse.measure`; with probes, the number of samples behind them is in the attributes, and what may
-        mislead (no sample to test on, rows left out, …) among their `warnings`.
+        See `neurocollapse.measure`; with `distributed` the same on every process. With probes, the number of samples
+        behind them is in the attributes, and what may mislead (no sample to test on, rows left out, …) among their
+        `warnings`.
 
     Raises
     ------
@@ -124,9 +125,11 @@ def analyze(
             chosen = chosen.including("ood")
         chosen.require("ood", ood_loader is not None)
         _check_logits(chosen, halt=bool(options.get("halt")))
-        sink = MomentSink(**{name: options.pop(name) for name in _MOMENT_OPTIONS if name in options})
+        settings = {name: options.pop(name) for name in _MOMENT_OPTIONS if name in options}
+        distributed = options.get("distributed", False)
+        sink = moment_sink(distributed, run, **settings)
         second = SecondPass(chosen, probing, weighting or "equal", sink, ood_loader)
-        second.check(loader, distributed=bool(options.get("distributed")))
+        second.check(loader, distributed=distributed)
         first = moment_pass(model, loader, sink, PassOptions(**options), digests=second.repeats)
         chosen.require("covariance", sink.covariance)
         if (chosen.need("reader") or chosen.need("classifier")) and not _taps_a_reader(first):
@@ -135,6 +138,8 @@ def analyze(
 
         moments = collected(first, run)
         start = time.monotonic()
+        if run is not None and distributed == "shard":
+            return measured_together(moments, chosen, weighting, run)
         gathered = second.run(model, first, moments, run)
         dataset = measured(moments, chosen, weighting, gathered.extra)
         notes = json.loads(dataset.attrs["warnings"]) + gathered.notes

@@ -39,6 +39,8 @@ class Progress:
         Samples in those batches, whether they count or not; without those that a sampler repeats.
     num_others : int
         Samples, or positions, of classes that are not meant.
+    num_steps : int
+        Those batches, and batches of other processes in which this one has taken part.
     digest : int
         Checksum of those batches, where they are to be known again.
     layers : dict of site to LayerRecord
@@ -54,6 +56,7 @@ class Progress:
     num_classes: int = 0
     num_seen: int = 0
     num_others: int = 0
+    num_steps: int = 0
     digest: int = 0
     layers: dict[str, LayerRecord] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -147,8 +150,12 @@ class Checkpoint:
         if self.path is None:
             return
         self._random = _random_state(self.device)
-        if time.monotonic() - self._saved >= max(SAVE_INTERVAL, self._cost / SAVE_SHARE):
+        if self.is_due():
             self.save(progress, sinks)
+
+    def is_due(self) -> bool:
+        """Whether the last save is long enough ago."""
+        return time.monotonic() - self._saved >= max(SAVE_INTERVAL, self._cost / SAVE_SHARE)
 
     def save(self, progress: Progress, sinks: Mapping[str, Sink]) -> None:
         """Save the state between two batches, if there is a path."""
@@ -164,8 +171,9 @@ class Checkpoint:
         self, header: dict[str, Any], tensors: dict[str, Tensor], progress: Progress, sinks: Mapping[str, Sink]
     ) -> None:
         """Put what a file holds where it belongs."""
-        for name in ("num_batches", "num_samples", "num_classes", "digest"):
-            setattr(progress, name, int(header[name]))
+        for name, value in vars(progress).items():
+            if isinstance(value, int):
+                setattr(progress, name, int(header[name]))
         progress.layers.update({site: LayerRecord(**record) for site, record in header["layers"].items()})
         progress.skipped, progress.notes = dict(header["skipped"]), list(header["notes"])
         self._random = {name: tensors[name] for name in (_CPU, _CUDA) if name in tensors}

@@ -8,6 +8,7 @@ from os import PathLike
 from typing import Any, Literal
 
 import torch
+from torch import distributed as dist
 from torch import nn
 
 from neurocollapse.data.labels import IGNORED
@@ -19,6 +20,7 @@ from neurocollapse.passes.moments import MomentSink, NonFinite
 from neurocollapse.passes.options import PassOptions
 from neurocollapse.passes.processes import check_counted_once, joined, notes_before
 from neurocollapse.passes.readers import readers_of
+from neurocollapse.passes.shards import ShardedSink
 from neurocollapse.statistics import JointRun, MomentCollection, Precision, StateBytes, reduce_collection
 from neurocollapse.support.provenance import describe_run
 from neurocollapse.support.quiet import Mode
@@ -44,7 +46,7 @@ def collect(
     precision: Precision = "single",
     max_memory: float | None = None,
     state_bytes: StateBytes | Literal["auto"] = "auto",
-    distributed: bool = False,
+    distributed: bool | Literal["shard"] = False,
     mask: str | Literal[False] | None = None,
     mask_fn: Callable[[Any], Any] | None = None,
     ignore_index: int = IGNORED,
@@ -100,9 +102,10 @@ def collect(
     state_bytes : {"auto", 16, 12, 8}
         Bytes of running state for each class and feature of layers wider than 128 in single precision: "auto" takes the
         most with which all layers fit, which is the fastest. 12 bytes are as exact as 16; 8 are to 1e-6 of D.
-    distributed : bool
+    distributed : bool or "shard"
         Add up the moments of all processes of torch.distributed; samples that a sampler repeats to even out the ranks
-        count once.
+        count once. With "shard" each process keeps a part of the features, of the samples of all, and so needs a part
+        of the memory: the result is this part, which `nc.analyze(…, distributed="shard")` measures.
     mask : str or False, optional
         The part of a batch, or the model's argument, that says which positions are real (1) and which padding (0).
         Every pooling looks at real ones only, and padding has no rows. Default: `attention_mask`, where the model is
@@ -144,7 +147,7 @@ def collect(
     >>> collect(nn.Sequential(nn.Linear(4, 8), nn.ReLU()), batches, layers="linear")
     MomentCollection(1 layer, 4 samples, 2 classes)
     """
-    with joined("collect", distributed=distributed) as run:
+    with joined("collect", distributed=bool(distributed)) as run:
         options = PassOptions(
             layers=layers,
             pool=pool,
@@ -164,7 +167,9 @@ def collect(
             classes=classes,
             halt=halt,
         )
-        sink = MomentSink(
+        sink = moment_sink(
+            distributed,
+            run,
             precision=precision,
             covariance=covariance,
             non_finite=non_finite,
@@ -174,35 +179,60 @@ def collect(
         return collected(moment_pass(model, loader, sink, options), run)
 
 
+def moment_sink(distributed: bool | Literal["shard"], run: JointRun | None, **settings: Any) -> MomentSink:
+    """What collects class moments: of all features, or of the part that this process keeps."""
+    if distributed == "shard" and run is not None:
+        return ShardedSink(run, **settings)
+    return MomentSink(**settings)
+
+
 def moment_pass(
     model: nn.Module, loader: Iterable[Any], sink: MomentSink, options: PassOptions, *, digests: bool = False
 ) -> Pass:
     """The pass that collects class moments, not yet run."""
-    sinks = {"moments": sink}
-    return Pass(model, loader, sinks, options, name="collect", digests=digests, announce=lambda: sink.plan)
+    joint = sink.joint if isinstance(sink, ShardedSink) else None
+    return Pass(
+        model,
+        loader,
+        {"moments": sink},
+        options,
+        name="collect",
+        digests=digests,
+        announce=lambda: sink.plan,
+        joint=joint,
+    )
 
 
 def collected(moments: Pass, run: JointRun | None) -> MomentCollection:
     """Run a `moment_pass`; what it has collected, of all processes together where they are in a joint run."""
     start = time.monotonic()
     before = notes_before(moments, run)
-    collection, sink = moments.run()["moments"], moments.sinks["moments"]
+    collection = moments.run()["moments"]
     model, progress = moments.recorder.model, moments.progress
-    readers, notes = readers_of(moments, collection)
-    attributes = describe_run(model, moments.device) | {
-        "mode": moments.options.mode,
-        "precision": moments.sinks["moments"].settings["precision"],
-        "state_bytes": sink.width,
-        "num_samples": progress.num_samples,
-        "class_names": json.dumps(_names_of(moments)),
-        "skipped_layers": json.dumps(progress.skipped),
-        "warnings": json.dumps(before + progress.notes + notes + _others(progress)),
-        "elapsed_seconds": round(time.monotonic() - start, 3),
-    }
+    widths = json.loads(collection.attributes.get("num_features", "{}"))
+    widths = {name: value.num_features for name, value in collection.items()} | widths
+    readers, notes = readers_of(moments, widths)
+    attributes = (
+        describe_run(model, moments.device)
+        | collection.attributes
+        | {
+            "mode": moments.options.mode,
+            "precision": moments.sinks["moments"].settings["precision"],
+            "num_samples": progress.num_samples,
+            "class_names": json.dumps(_names_of(moments)),
+            "skipped_layers": json.dumps(progress.skipped),
+            "warnings": json.dumps(before + progress.notes + notes + _others(progress)),
+            "elapsed_seconds": round(time.monotonic() - start, 3),
+        }
+    )
     collection = replace(collection, attributes=attributes, readers=readers)
     if run is None:
         return collection
-    collection = reduce_collection(collection, run)
+    if moments.options.distributed == "shard":
+        attributes["num_samples"] = run.reduced_number(progress.num_samples, dist.ReduceOp.SUM)
+        collection = replace(collection, attributes=attributes)
+    else:
+        collection = reduce_collection(collection, run)
     check_counted_once(moments, collection, run)
     return collection
 

@@ -18,6 +18,7 @@ from neurocollapse.passes.checkpoint import Checkpoint, Progress
 from neurocollapse.passes.classes import chosen_classes
 from neurocollapse.passes.digest import batch_digest, is_unsettled, option_text, weight_digest
 from neurocollapse.passes.interrupt import deferred_interrupt
+from neurocollapse.passes.joint_checkpoint import JointCheckpoint
 from neurocollapse.passes.loaders import (
     check_loader,
     checked_labels,
@@ -31,7 +32,7 @@ from neurocollapse.passes.options import PassOptions
 from neurocollapse.passes.positions import LabelMap, label_map_of, masks_of
 from neurocollapse.passes.records import INPUT, records_of, site_of
 from neurocollapse.passes.sink import Sink, check_sinks
-from neurocollapse.statistics import ClassBatch, one_hot_columns
+from neurocollapse.statistics import ClassBatch, JointRun, one_hot_columns
 from neurocollapse.support.quiet import in_mode, kept_random_state
 
 
@@ -51,6 +52,8 @@ class Pass:
         What must not change between the parts of one run, beside options and sinks.
     announce : callable, optional
         Gives what is shown on a terminal after the first batch.
+    joint : JointRun, optional
+        Where the processes go through their loaders in lockstep: their files then hold the same number of batches.
 
     Attributes
     ----------
@@ -72,6 +75,7 @@ class Pass:
         digests: bool = False,
         settings: Mapping[str, Any] | None = None,
         announce: Callable[[], object] | None = None,
+        joint: JointRun | None = None,
     ) -> None:
         check_loader(loader)
         check_sinks(sinks)
@@ -96,7 +100,10 @@ class Pass:
         self.progress = Progress(num_classes=self.fixed_classes or 0)
         path = options.rank_path()
         self._keeps_digests = digests or path is not None or options.distributed
-        self._checkpoint = Checkpoint(path, self._settings() | dict(settings or {}) if path else {}, self.device)
+        found = self._settings() | dict(settings or {}) if path else {}
+        self._checkpoint = (
+            Checkpoint(path, found, self.device) if joint is None else JointCheckpoint(path, found, self.device, joint)
+        )
         self._callee = _callee_of(model, self.recorder.model)
         self._num_unrepeated = share_of(loader).num_unrepeated if options.distributed else None
         self._announce = announce
@@ -129,13 +136,25 @@ class Pass:
 
     def _count_and_save(self) -> None:
         """Hand every batch to the sinks, and save what is new however that ends."""
-        finished = self.progress.num_batches
+        finished, steps = self.progress.num_batches, self.progress.num_steps
         try:
             with progress_bar(self.loader, self.options.progress, self.name) as bar:
                 self._count_all(bar, finished)
+            self._follow_others()
         finally:
-            if self.progress.num_batches > finished and not self._torn:
+            if self.progress.num_steps > steps and not self._torn:
                 self._checkpoint.save(self.progress, self.sinks)
+
+    def _follow_others(self) -> None:
+        """Take part in the batches of other processes, where sinks count them together."""
+        while True:
+            self._torn = True
+            others = [sink.idle(finished=True) for sink in self.sinks.values()]
+            self._torn = False
+            if not any(others):
+                return
+            self.progress.num_steps += 1
+            self._checkpoint.finish_batch(self.progress, self.sinks)
 
     def tap_of(self, site: str) -> Tap | None:
         """The tap that a site belongs to; None for the network's input."""
@@ -217,7 +236,10 @@ class Pass:
         if self.recorder.sites is not self._known:
             self._settle(parts)
         self._torn = True
-        if batch is not None:
+        if batch is None:
+            for sink in self.sinks.values():
+                sink.idle(finished=False)
+        else:
             counts = None if found is None else found.counts
             output = None if self.options.halt else output  # that of the first batch is there all the same
             logits = logits_of(output, len(labels), count=len(batch.labels), counts=counts)
@@ -228,6 +250,7 @@ class Pass:
             self.progress.num_samples += len(labels[:left]) if labelled or found is None else len(batch.labels)
             self.progress.num_classes = batch.num_classes
         self.progress.num_batches += 1
+        self.progress.num_steps += 1
         self.progress.num_others += others
         self.progress.num_seen += len(labels[:left])
         self._batch = None

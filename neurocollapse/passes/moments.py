@@ -32,7 +32,7 @@ _NON_FINITE = (
     'NaN, infinite, or too large to square; pass non_finite="skip" to leave such samples out, or precision="double" if '
     "they are finite but beyond 1e19"
 )
-_TOO_LARGE = 'finite, but too large to square; pass precision="double"'
+TOO_LARGE = 'finite, but too large to square; pass precision="double"'
 
 
 class NonFiniteError(ValueError):
@@ -166,7 +166,7 @@ class MomentSink(Sink):
                 accumulator = self.accumulators.pop(site)
                 moments[record.name] = accumulator.released().padded(self.num_classes)
                 layers[record.name] = replace(record, num_skipped=int(accumulator.dropped.sum()))
-        return MomentCollection(moments, layers)
+        return MomentCollection(moments, layers, {"state_bytes": self.width})
 
     def _allocated(self, site: str, features: Tensor) -> MomentAccumulator | None:
         """A new layer's state, or None where all that has been asked for no longer fits."""
@@ -229,7 +229,7 @@ class MomentSink(Sink):
         batch = self.accumulators[site].num_batches - 1
         raise NonFiniteError(
             f"layer {self._name(site)!r}: the features of sample {sample} in batch {batch} (counted from 0) are "
-            f"{_TOO_LARGE if self.skips else _NON_FINITE}"
+            f"{TOO_LARGE if self.skips else _NON_FINITE}"
         )
 
     def _name(self, site: str) -> str:

@@ -38,7 +38,7 @@ class PassOptions:
     output: Any = None
     label_fn: Callable[[Any], Any] | None = None
     include_input: bool = False
-    distributed: bool = False
+    distributed: bool | Literal["shard"] = False
     mask: str | Literal[False] | None = None
     mask_fn: Callable[[Any], Any] | None = None
     ignore_index: int = IGNORED
@@ -47,7 +47,9 @@ class PassOptions:
 
     def __post_init__(self) -> None:
         check_choice("mode", self.mode, Mode)
-        for name in ("progress", "include_input", "distributed", "halt"):
+        if isinstance(self.distributed, str) and self.distributed != "shard":
+            raise ValueError(f'`distributed` must be True, False or "shard", got {shown(self.distributed)}')
+        for name in ("progress", "include_input", "halt", *(() if self.distributed == "shard" else ("distributed",))):
             object.__setattr__(self, name, flag(name, getattr(self, name)))
         if self.resume is not None:
             file_path("resume", self.resume)

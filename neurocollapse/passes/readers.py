@@ -1,30 +1,32 @@
 """The linear layers behind taps at their inputs."""
 
 import functools
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from neurocollapse.hooks import weight_and_bias
 from neurocollapse.passes.loop import Pass
-from neurocollapse.statistics import MomentCollection, Reader, memory_limit
+from neurocollapse.statistics import Reader, memory_limit
 from neurocollapse.support.text import first_line, listed
 
 
-def readers_of(run: Pass, moments: MomentCollection) -> tuple[dict[str, Reader], list[str]]:
+def readers_of(run: Pass, num_features: Mapping[str, int]) -> tuple[dict[str, Reader], list[str]]:
     """The readers of all layers that have one, by layer name, and a note on those that cannot be read.
 
-    A layer has one where the weight takes its features as they are: not where these are flattened or projected.
+    `num_features` says how many each layer has. There is a reader where the weight takes the features as they are: not
+    where these are flattened or projected.
     """
     readers: dict[str, Reader] = {}
     problems: dict[str, str] = {}
     for site, record in run.progress.layers.items():
         tap = run.tap_of(site)
-        if tap is None or not tap.at_input or record.name not in moments:
+        if tap is None or not tap.at_input or record.name not in num_features:
             continue
         try:
             pair = weight_and_bias(tap.module)
-            if pair is not None and pair[0].shape[1] == moments[record.name].num_features:
+            if pair is not None and pair[0].shape[1] == num_features[record.name]:
                 readers[record.name] = _reader(*pair)
         except Exception as error:  # of any kind of module: a pass must not be lost for an extra
             problems[record.name] = first_line(error)

@@ -12,6 +12,7 @@ from neurocollapse.hooks import Calls
 from neurocollapse.passes.loop import Pass
 from neurocollapse.passes.options import PassOptions
 from neurocollapse.passes.sink import Sink
+from neurocollapse.support.checks import flag
 from neurocollapse.support.quiet import Mode
 
 
@@ -91,7 +92,7 @@ def run_pass(
         output=output,
         label_fn=label_fn,
         include_input=include_input,
-        distributed=distributed,
+        distributed=flag("distributed", distributed),
         mask=mask,
         mask_fn=mask_fn,
         ignore_index=ignore_index,

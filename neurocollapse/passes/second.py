@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -77,8 +77,13 @@ class SecondPass:
         """Whether samples are compared with other data."""
         return self.ood_loader is not None and self.chosen.need("ood")
 
-    def check(self, loader: Any, *, distributed: bool) -> None:
+    def check(self, loader: Any, *, distributed: bool | Literal["shard"]) -> None:
         """Raise for what a second pass cannot work with, before the first one begins."""
+        if distributed == "shard" and self.repeats:
+            raise ValueError(
+                f"quantity {self._users[0].name!r} goes through `loader` a second time, with all features of a sample, "
+                'which distributed="shard" divides; leave it out, or pass distributed=True'
+            )
         if (self.repeats or self.probing or self.scored) and isinstance(loader, Iterator):
             who = "probes go" if self.probing else f"quantity {self._users[0].name!r} goes"
             raise TypeError(

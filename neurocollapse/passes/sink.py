@@ -94,6 +94,14 @@ class Sink(Protocol):
         """
         return
 
+    def idle(self, *, finished: bool) -> bool:
+        """Take part in what other processes do, where this one has a batch without samples that count, or none at all.
+
+        Called in place of `begin`, `add` and `end` for such a batch, and once the loader has `finished` again and again
+        as long as it returns True: while other processes have batches left. A sink that knows no others returns False.
+        """
+        return False
+
     def drop(self, site: str) -> None:
         """Forget a layer, or one that was never added; where results are made of `layers`, nothing needs to be done."""
         return
@@ -125,4 +133,4 @@ def check_sinks(sinks: Any) -> None:
             )
 
 
-_MEMBERS = ("settings", "full", "start", "begin", "add", "end", "drop", "state", "load_state", "result")
+_MEMBERS = ("settings", "full", "start", "begin", "add", "end", "idle", "drop", "state", "load_state", "result")

@@ -206,8 +206,8 @@ class MomentAccumulator:
         num_batches, pending_rows = (int(value) for value in tensors["progress"])
         if self.products is not None:
             self.products.pending_rows = pending_rows
-        counts = {name: tensors[name].clone() for name in _LEDGER}
-        self.ledger = replace(self.ledger, num_batches=num_batches, **counts)
+        counts = (tensors[name].clone() for name in _LEDGER)
+        self.ledger = Ledger(num_batches, *counts, most_between_looks=self.ledger.most_between_looks)
         self._complete = False
 
     @property

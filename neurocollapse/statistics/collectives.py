@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -67,6 +67,39 @@ class JointRun:
         found: list[int] = self.reduced(numbers, dist.ReduceOp.SUM).tolist()
         return found
 
+    def gathered(self, value: Tensor) -> list[Tensor]:
+        """The vectors of all processes, in the order of their ranks; they may differ in length."""
+        lengths = self.numbers_of_all(value.numel())
+        padded = value.new_zeros(max(lengths))
+        padded[: value.numel()] = value
+        parts = [torch.empty_like(padded) for _ in lengths]
+        self._meet(f"gather {value.dtype} {max(lengths)}")
+        with self._connected():
+            dist.all_gather(parts, padded, group=self.group)
+        return [part[:length] for part, length in zip(parts, lengths, strict=True)]
+
+    def exchanged(self, parts: Sequence[Tensor], lengths: Sequence[int]) -> list[Tensor]:
+        """A vector for each process is given away; those of known lengths that the processes have for this one."""
+        received = parts[0].new_empty(sum(lengths))
+        self._meet(f"exchange {received.dtype}")
+        with self._connected():
+            sent = [len(part) for part in parts]
+            dist.all_to_all_single(received, torch.cat(list(parts)), list(lengths), sent, group=self.group)
+        return list(received.split(list(lengths)))
+
+    def given_to_first(self, value: Tensor, shapes: Sequence[torch.Size]) -> Iterator[Tensor]:
+        """On the first process the tensors of all, one after the other, given their shapes; elsewhere nothing."""
+        self._meet(f"give {value.dtype}")
+        with self._connected():
+            if self.rank:
+                dist.send(value.contiguous(), group_dst=0, group=self.group)
+                return
+            yield value
+            for source, shape in enumerate(shapes[1:], 1):
+                received = value.new_empty(shape)
+                dist.recv(received, group_src=source, group=self.group)
+                yield received
+
     def agreed(self, own: dict[str, Any], refusal: str) -> dict[str, Any] | None:
         """What the lowest rank says that says anything, None if none does; every other that does must say the same."""
         text = json.dumps(own).encode() if own else b""
@@ -77,7 +110,7 @@ class JointRun:
         payload = torch.zeros(length, dtype=torch.uint8, device="cpu")
         if self.rank == source:
             payload = torch.frombuffer(bytearray(text), dtype=torch.uint8)
-        agreed: dict[str, Any] = json.loads(bytes(self.reduced(payload, dist.ReduceOp.SUM).tolist()))
+        agreed: dict[str, Any] = json.loads(self.reduced(payload, dist.ReduceOp.SUM).numpy().tobytes())
         if self.reduced_number(int(bool(text) and own != agreed), dist.ReduceOp.MAX):
             raise ValueError(refusal)
         return agreed
@@ -107,13 +140,19 @@ class JointRun:
             )
 
     def _collected(self, value: Tensor, operation: Any) -> Tensor:
-        """The collective; a run whose connections fail has ended."""
-        try:
+        """The collective."""
+        with self._connected():
             dist.all_reduce(value, op=operation, group=self.group)
+        return value
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        """A run whose connections fail has ended."""
+        try:
+            yield
         except RuntimeError:
             self.has_ended = True
             raise
-        return value
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """What the labels alone decide: counts, first samples, flushes and looks at references, once for all layers."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -66,19 +66,19 @@ class Ledger:
     count: Tensor
     pending: Tensor
     looked: Tensor
-    most_between_looks: int | None = None
+    most_between_looks: int | None = field(default=None, kw_only=True)
 
     @classmethod
     def empty(cls, num_classes: int, *, most_between_looks: int | None = None) -> "Ledger":
         """Nothing seen yet."""
         zeros = (torch.zeros(num_classes, dtype=torch.int64, device="cpu") for _ in range(3))
-        return cls(0, *zeros, most_between_looks)
+        return cls(0, *zeros, most_between_looks=most_between_looks)
 
     def grown(self, num_classes: int) -> "Ledger":
         """The same with room for more classes."""
         zeros = self.count.new_zeros(num_classes - len(self.count))
         parts = (torch.cat([part, zeros]) for part in self._parts)
-        return Ledger(self.num_batches, *parts, self.most_between_looks)
+        return Ledger(self.num_batches, *parts, most_between_looks=self.most_between_looks)
 
     def step(self, batch: ClassBatch) -> Step:
         """What a batch asks for, and the ledger behind it; computed once for all equal ledgers."""

@@ -131,3 +131,18 @@ def test_a_number_of_classes_needs_a_loader_that_can_be_repeated() -> None:
         nc.collect(build(), iter(batches()), classes=2)
     with pytest.raises(ValueError, match="leave out `num_classes` beside it"):
         nc.collect(build(), batches(), classes=2, num_classes=2)
+
+
+def test_a_resumed_run_knows_how_many_others_were_left_out(tmp_path: Path) -> None:
+    loader = batches()
+
+    def interrupted() -> Any:
+        yield from loader[:2]
+        raise RuntimeError("stop")
+
+    expected = nc.collect(build(), loader, classes=[1, 3])
+    with pytest.raises(RuntimeError, match="stop"):
+        nc.collect(build(), interrupted(), classes=[1, 3], resume=tmp_path / "state")
+    found = nc.collect(build(), loader, classes=[1, 3], resume=tmp_path / "state")
+    assert "samples of other classes were left out" in expected.attributes["warnings"]
+    assert found.attributes["warnings"] == expected.attributes["warnings"]
