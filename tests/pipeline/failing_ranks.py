@@ -1,4 +1,4 @@
-"""One of two processes of which one fails, is interrupted, or brings something else: python … RANK FOLDER.
+"""One of several processes of which one fails, is interrupted, or brings something else: python … RANK WORLD FOLDER.
 
 Writes what came of each call to FOLDER/RANK.json.
 """
@@ -18,7 +18,7 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Tenso
 
 import neurocollapse as nc
 
-WORLD = 2
+RANK, WORLD = int(sys.argv[1]), int(sys.argv[2])
 DATA = TensorDataset(torch.randn(41, 6, generator=torch.Generator().manual_seed(0)), torch.arange(41) % 4)
 
 
@@ -82,7 +82,7 @@ def interrupt() -> None:
 
 
 def calls(rank: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every call, in the order of both ranks; each that goes wrong is followed by one that must not."""
+    """Every call, in the order of all ranks; each that goes wrong is followed by one that must not."""
     together = {"distributed": True}
     good = lambda: measured(network(), parts(rank), **together)  # noqa: E731
     yield "good", good()
@@ -90,15 +90,15 @@ def calls(rank: int) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "fails", measured(network(), batches, **together)
     yield "after fails", good()
     yield "fails in collect", measured(network(), batches, function=nc.collect, **together)
-    yield "wrong option", measured(network(), parts(rank), **({"layers": "nope"} if rank else {}), **together)
+    yield "wrong option", measured(network(), parts(rank), **({"layers": "nope"} if rank == 1 else {}), **together)
     yield "after wrong option", good()
     if rank == 1:
         yield "interrupted", measured(network(), Batches(rank, interrupt), **together)
     yield "peer of interrupted", good()
     yield "after interrupted", good()
-    yield "other weights", measured(network(rank), parts(rank), **together)
+    yield "other weights", measured(network(int(rank == 1)), parts(rank), **together)
     normalised = nn.Sequential(network(), nn.BatchNorm1d(5))
-    normalised[1].running_mean += rank
+    normalised[1].running_mean += float(rank == 1)
     yield "other buffers", measured(normalised, parts(rank), **together)
     yield "the same batches", measured(network(), [DATA.tensors], **together)
     yield "undivided", measured(network(), DataLoader(DATA, 4), **together)
@@ -122,4 +122,4 @@ def main(rank: int, folder: Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(RANK, Path(sys.argv[3]))
