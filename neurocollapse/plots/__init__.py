@@ -20,6 +20,7 @@ from neurocollapse.plots.similarity import similarity
 from neurocollapse.plots.spectra import spectra
 from neurocollapse.plots.style import close, context, offscreen_axes
 from neurocollapse.plots.svg import svg_text
+from neurocollapse.plots.trajectories import trajectories
 from neurocollapse.plots.trajectory import angles, trajectory
 
 __all__ = [
@@ -44,5 +45,6 @@ __all__ = [
     "similarity",
     "spectra",
     "svg_text",
+    "trajectories",
     "trajectory",
 ]

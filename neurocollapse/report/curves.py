@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import xarray as xr
 
 from neurocollapse.report.figures import Picture, picture
-from neurocollapse.support.dataset import family, last, last_defined, leading, shown
+from neurocollapse.support.dataset import family, last, last_defined, layer_names, leading, shown
 
 COLLAPSE = "collapse"
 MARGIN = "margin"
@@ -69,6 +69,10 @@ _CURVES = (
 
 
 _ALIKE = "Centred kernel alignment: 1 where two layers arrange the samples, or the class means, in the same way."
+RUN = "run"
+_BAND = (
+    "Lines are medians, bands reach from the lowest run to the highest. Where bands are wide, a single run says little."
+)
 _MAP = "Layers upwards, steps to the right; a row that darkens early is a layer that collapses early."
 
 
@@ -115,10 +119,15 @@ def step_pictures(analyses: Mapping[str, xr.Dataset]) -> list[Picture]:
     from neurocollapse import plots  # see layer_pictures
 
     stepped, dim = with_steps(analyses)
+    runs = _runs(stepped)
+    bands = [
+        _drawn(plots.trajectories, group, f"runs{index}", f"Compression D of every layer, {len(group)} runs", _BAND)
+        for index, group in enumerate(runs)
+    ]
     maps = [
         _drawn(plots.evolution, {name: one}, f"evolution{index}", _map_title(name, stepped), _MAP)
         for index, (name, one) in enumerate(stepped.items())
-        if "compression" in one.data_vars
+        if "compression" in one.data_vars and not any(name in group for group in runs)
     ]
     families: dict[str, list[str]] = {}
     for name in _shared(stepped):
@@ -129,7 +138,20 @@ def step_pictures(analyses: Mapping[str, xr.Dataset]) -> list[Picture]:
         for index, (words, names) in enumerate(families.items())
         if words not in (COLLAPSE, MARGIN)
     ]
-    return maps + curves
+    return bands + maps + curves
+
+
+def _runs(stepped: Mapping[str, xr.Dataset]) -> list[dict[str, xr.Dataset]]:
+    """Groups of networks that are runs of one, with the same layers; their names begin with what was given."""
+    groups: dict[str, dict[str, xr.Dataset]] = {}
+    for name, one in stepped.items():
+        if RUN in one.coords and not one[RUN].ndim and "compression" in one.data_vars:
+            groups.setdefault(name.removesuffix(str(one[RUN].item())), {})[name] = one
+    return [
+        group
+        for group in groups.values()
+        if len(group) > 1 and len({tuple(layer_names(one)) for one in group.values()}) == 1
+    ]
 
 
 def _map_title(name: str, stepped: Mapping[str, xr.Dataset]) -> str:

@@ -66,7 +66,7 @@ def _checked(dataset: xr.Dataset, given: str) -> xr.Dataset:
     if "posterior_upper" in dataset.data_vars:
         raise ValueError(f"{given} is the Dataset of a verification; pass the Verification itself")
     whole = layered(dataset, given)
-    if not shown(last(whole)[0]):
+    if not any(shown(last(one)[0]) for one in networks(whole).values()):
         raise ValueError(f"{given} holds no number along 'layer'; pass the result of nc.analyze or nc.measure")
     return whole
 

@@ -23,7 +23,7 @@ def layered(dataset: xr.Dataset, given: str = "`dataset`") -> xr.Dataset:
     Raises
     ------
     ValueError
-        If there is no layer or no step, or more than one dimension in front of the layers.
+        If there is no layer or no step, or more than one dimension in front of the layers, beside one of networks.
 
     Examples
     --------
@@ -35,7 +35,8 @@ def layered(dataset: xr.Dataset, given: str = "`dataset`") -> xr.Dataset:
     if "layer" not in dataset.dims:
         one = "layer" if "layer" in dataset.coords else {"layer": ["–"]}
         dataset = dataset.expand_dims(one).transpose(*front, "layer", ...)
-    if len(front) > 1:
+    apart = [dim for dim in front if dim in APART]
+    if len(apart) > 1 or len(front) > 1 + len(apart):
         raise ValueError(
             f"{given} has {len(front)} dimensions in front of its layers ({', '.join(front)}); keep one of them, "
             f"such as by .isel({front[0]}=-1)"
@@ -43,18 +44,20 @@ def layered(dataset: xr.Dataset, given: str = "`dataset`") -> xr.Dataset:
     for name in ("layer", *front):
         if dataset.sizes[name] == 0:
             raise ValueError(f"{given} has no {name}s: its dimension {name!r} is empty; measure at least one")
-    if front and np.issubdtype(_coordinate(dataset, front[0]).dtype, np.number):
-        return dataset.sortby(front[0]) if front[0] in dataset.coords else dataset
-    return dataset
+    numbered = [dim for dim in front if dim in dataset.coords and np.issubdtype(dataset[dim].dtype, np.number)]
+    return dataset.sortby(numbered) if numbered else dataset
 
 
 def leading(dataset: xr.Dataset) -> str | None:
-    """The dimension in front of the layers, if there is one."""
-    return next(iter(_in_front(dataset)), None)
+    """The dimension in front of the layers, if there is one; of two, that of the networks."""
+    front = _in_front(dataset)
+    return next((dim for dim in front if dim in APART), front[0] if front else None)
 
 
 def networks(dataset: xr.Dataset, name: str = "") -> dict[str, xr.Dataset]:
     """A dataset's networks by name: several where its leading dimension is `model`, `run` or `network`.
+
+    Steps that a network lacks, which joining fills with NaN, are left out.
 
     Examples
     --------
@@ -67,7 +70,20 @@ def networks(dataset: xr.Dataset, name: str = "") -> dict[str, xr.Dataset]:
         return {name: dataset}
     plain = _coordinate(dataset, dim).dtype.kind not in "iuf"
     words = [label if plain else f"{dim} {label}" for label in labels(dataset, dim)]
-    return {f"{name}, {word}" if name else word: dataset.isel({dim: at}) for at, word in enumerate(words)}
+    entries = [_with_own_steps(dataset.isel({dim: at})) for at in range(len(words))]
+    return {f"{name}, {word}" if name else word: one for word, one in zip(words, entries, strict=True)}
+
+
+def _with_own_steps(network: xr.Dataset) -> xr.Dataset:
+    """A network without the steps at which nothing of it is known."""
+    dim = leading(network)
+    numbers = (
+        [] if dim is None else [one for one in network.data_vars.values() if dim in one.dims and one.dtype.kind == "f"]
+    )
+    if not numbers:
+        return network
+    known = np.any([one.notnull().any([other for other in one.dims if other != dim]) for one in numbers], axis=0)
+    return network if known.all() or not known.any() else network.isel({dim: np.flatnonzero(known)})
 
 
 def last(dataset: xr.Dataset) -> tuple[xr.Dataset, str]:
