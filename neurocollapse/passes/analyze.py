@@ -25,7 +25,7 @@ from neurocollapse.probes import Probe
 from neurocollapse.support.checks import flag
 from neurocollapse.support.names import did_you_mean
 
-_MOMENT_OPTIONS = ("precision", "covariance", "non_finite", "max_memory", "state_bytes")
+_MOMENT_OPTIONS = ("precision", "covariance", "non_finite", "max_memory", "state_bytes", "state_dir")
 """The options that class moments take, beside those of every pass."""
 
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -115,7 +115,7 @@ class Checkpoint:
                 f"{visible(self.path)} cannot be continued: the model has lazy layers, which have no weights yet; load "
                 "its weights, or call it once on a batch, first"
             )
-        header, tensors = read_state(self.path, KIND)
+        header, tensors = read_state(self.path, KIND, copied=False)
         try:
             saved: dict[str, Any] = header["settings"]
             changed = [name for name in (self.settings | saved) if saved.get(name) != self.settings.get(name)]
@@ -176,11 +176,27 @@ class Checkpoint:
                 setattr(progress, name, int(header[name]))
         progress.layers.update({site: LayerRecord(**record) for site, record in header["layers"].items()})
         progress.skipped, progress.notes = dict(header["skipped"]), list(header["notes"])
-        self._random = {name: tensors[name] for name in (_CPU, _CUDA) if name in tensors}
+        self._random = {name: tensors[name].clone() for name in (_CPU, _CUDA) if name in tensors}
         for name, sink in sinks.items():
             prefix = f"{name}/"
             own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-            sink.load_state(own)
+            sink.load_state(_Copies(own))
+
+
+class _Copies(Mapping[str, Tensor]):
+    """Tensors that are copied when they are taken, so that a state is in memory once, and not twice."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors = tensors
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._tensors[name].clone()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:

@@ -46,6 +46,7 @@ def collect(
     precision: Precision = "single",
     max_memory: float | None = None,
     state_bytes: StateBytes | Literal["auto"] = "auto",
+    state_dir: str | PathLike[str] | None = None,
     distributed: bool | Literal["shard"] = False,
     mask: str | Literal[False] | None = None,
     mask_fn: Callable[[Any], Any] | None = None,
@@ -102,6 +103,9 @@ def collect(
     state_bytes : {"auto", 16, 12, 8}
         Bytes of running state for each class and feature of layers wider than 128 in single precision: "auto" takes the
         most with which all layers fit, which is the fastest. 12 bytes are as exact as 16; 8 are to 1e-6 of D.
+    state_dir : path-like, optional
+        A folder on a disk where the running state, and so the moments, are kept instead of in memory; it then takes
+        at most `max_memory`, or 90 % of what is free there. Nothing is left in it, however the process ends.
     distributed : bool or "shard"
         Add up the moments of all processes of torch.distributed; samples that a sampler repeats to even out the ranks
         count once. With "shard" each process keeps a part of the features, of the samples of all, and so needs a part
@@ -175,6 +179,7 @@ def collect(
             non_finite=non_finite,
             max_memory=max_memory,
             state_bytes=state_bytes,
+            state_dir=state_dir,
         )
         return collected(moment_pass(model, loader, sink, options), run)
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from os import PathLike
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -16,11 +18,13 @@ from neurocollapse.statistics import (
     MomentCollection,
     Precision,
     StateBytes,
+    free_disk,
     memory_limit,
     state_bytes,
     working_dtype,
 )
-from neurocollapse.support.checks import flag, shown
+from neurocollapse.statistics.memory import HEADROOM
+from neurocollapse.support.checks import file_path, flag, shown
 from neurocollapse.support.choices import check_choice
 
 NonFinite = Literal["raise", "skip"]
@@ -58,7 +62,10 @@ class MomentSink(Sink):
     max_memory : float, optional
         Bytes that the running state may take. Default: 90 % of the free memory.
     state_bytes : {"auto", 16, 12, 8}, default "auto"
-        Bytes for each class and feature, where the state is not in float64; "auto" takes the most that fit.
+        Bytes for each class and feature, where the state is not in float64; "auto" takes the most that fit, and on disk
+        12 at most.
+    state_dir : path-like, optional
+        Keep the state in memory-mapped files in this folder; `max_memory` then limits these.
 
     Attributes
     ----------
@@ -74,6 +81,7 @@ class MomentSink(Sink):
         non_finite: NonFinite = "raise",
         max_memory: float | None = None,
         state_bytes: StateBytes | Literal["auto"] = "auto",
+        state_dir: str | PathLike[str] | None = None,
     ) -> None:
         check_choice("precision", precision, Precision)
         check_choice("non_finite", non_finite, NonFinite)
@@ -91,7 +99,8 @@ class MomentSink(Sink):
         self.max_memory = max_memory
         self.accumulators: dict[str, MomentAccumulator] = {}
         self.num_classes = 0
-        self._widths = _widths_of(state_bytes, precision)
+        self.folder = None if state_dir is None else Path(file_path("state_dir", state_dir))
+        self._widths = _widths_of(state_bytes, precision, on_disk=state_dir is not None)
         self.width = self._widths[0]
         self._planned: dict[str, _Size] = {}
         self._norms: dict[str, Tensor] = {}
@@ -99,7 +108,13 @@ class MomentSink(Sink):
     def start(self, layers: Mapping[str, LayerRecord], device: torch.device) -> None:
         """Learn where the model runs, and how much memory is free there."""
         super().start(layers, device)
-        self.limit = memory_limit(device, self.max_memory)
+        if self.folder is None:
+            self.limit = memory_limit(device, self.max_memory)
+            return
+        if device.type != "cpu":
+            raise ValueError(f"`state_dir` is for models on the CPU, and this one is on {device}; leave it out")
+        free = int(HEADROOM * free_disk(self.folder))
+        self.limit = free if self.max_memory is None else min(free, memory_limit(device, self.max_memory))
 
     def begin(self, batch: ClassBatch) -> None:
         """Refuse new classes that do not fit in memory."""
@@ -145,18 +160,23 @@ class MomentSink(Sink):
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Take up a state, if the memory allows."""
-        states: dict[str, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
+        parts: dict[str, list[str]] = {}
+        for name in tensors:
             site, _, part = name.partition("/")
-            states.setdefault(site, {})[part] = tensor
-        references = {site: state["reference"] for site, state in states.items()}
-        self.num_classes = max(map(len, references.values()), default=0)
-        self._planned = {site: _Size(one.shape[1], one.dtype) for site, one in references.items()}
-        self.width = min(map(_width_of, states.values()), default=self.width)
+            parts.setdefault(site, []).append(part)
+        counts, widths = {}, []
+        for site, names in parts.items():
+            reference = tensors[f"{site}/reference"]
+            counts[site], self._planned[site] = len(reference), _Size(reference.shape[1], reference.dtype)
+            if reference.dtype != torch.float64:
+                total = tensors[f"{site}/total"].dtype
+                widths.append(WIDTHS[0] if "partial" in names else WIDTHS[1] if total == torch.float64 else WIDTHS[2])
+        self.num_classes = max(counts.values(), default=0)
+        self.width = min(widths, default=self.width)
         self.plan.check()
         for site, size in self._planned.items():
-            self.accumulators[site] = self._accumulator(len(references[site]), size, self.device)
-            self.accumulators[site].load_state(states[site])
+            self.accumulators[site] = self._accumulator(counts[site], size, self.device)
+            self.accumulators[site].load_state({part: tensors[f"{site}/{part}"] for part in parts[site]})
 
     def result(self) -> MomentCollection:
         """The moments of all layers in order of depth; the running state is given up on the way."""
@@ -190,6 +210,7 @@ class MomentSink(Sink):
             device=device,
             covariance=self.covariance,
             skip_non_finite=self.skips,
+            folder=self.folder,
         )
 
     def _fitting(self, planned: "Mapping[str, _Size]", num_classes: int) -> StateBytes:
@@ -214,7 +235,8 @@ class MomentSink(Sink):
                 num_classes, num_features, working=working, covariance=self.covariance, per_element=width
             )
             entries.append((self._name(site), size))
-        return MemoryPlan(tuple(entries), num_classes, self.limit, width)
+        folder = None if self.folder is None else str(self.folder)
+        return MemoryPlan(tuple(entries), num_classes, self.limit, width, folder)
 
     def _check_finite(self) -> None:
         """Raise for the first layer whose features were not finite: one look at the device for all layers."""
@@ -244,19 +266,12 @@ class _Size(NamedTuple):
     dtype: torch.dtype
 
 
-def _widths_of(state_bytes: Any, precision: Precision) -> tuple[StateBytes, ...]:
-    """Which bytes for each class and feature are allowed."""
+def _widths_of(state_bytes: Any, precision: Precision, *, on_disk: bool) -> tuple[StateBytes, ...]:
+    """Which bytes for each class and feature are allowed: partial sums would only move more of a file to and fro."""
     if state_bytes == "auto":
-        return WIDTHS if precision == "single" else WIDTHS[:1]
+        return WIDTHS[int(on_disk) :] if precision == "single" else WIDTHS[:1]
     if isinstance(state_bytes, bool) or state_bytes not in WIDTHS:
         raise ValueError(f'`state_bytes` must be "auto", 16, 12 or 8, got {shown(state_bytes)}')
     if precision == "double" and state_bytes != WIDTHS[0]:
         raise ValueError('precision="double" takes 16 bytes; leave out `state_bytes`')
     return (state_bytes,)
-
-
-def _width_of(state: Mapping[str, Tensor]) -> StateBytes:
-    """The bytes for each class and feature in the state of one layer."""
-    if "partial" in state or state["reference"].dtype == torch.float64:
-        return 16
-    return 12 if state["total"].dtype == torch.float64 else 8

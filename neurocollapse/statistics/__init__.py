@@ -6,6 +6,7 @@ from neurocollapse.statistics.collectives import JointRun, ProcessError, joint_r
 from neurocollapse.statistics.distributed import all_reduce, process_group, reduce_collection, sum_over_processes
 from neurocollapse.statistics.in_memory import ClassMoments  # which gets its from_features there
 from neurocollapse.statistics.labels import ClassBatch, LabelError, check_labels, one_hot_columns
+from neurocollapse.statistics.mapped import free_disk
 from neurocollapse.statistics.memory import (
     MemoryPlan,
     MemoryPlanError,
@@ -35,6 +36,7 @@ __all__ = [
     "StateFileError",
     "all_reduce",
     "check_labels",
+    "free_disk",
     "joint_run",
     "memory_limit",
     "one_hot_columns",

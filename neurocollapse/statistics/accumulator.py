@@ -1,6 +1,7 @@
 """Streaming class moments: the shifted update, its float64 totals and its rebasing."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch import Tensor
 from neurocollapse.statistics.kernels import add_rows, medians, move_sums, some_of
 from neurocollapse.statistics.labels import ClassBatch
 from neurocollapse.statistics.ledger import FLUSH_COUNT, Ledger, Step
+from neurocollapse.statistics.mapped import Place
 from neurocollapse.statistics.memory import WIDEST, Precision, StateBytes, working_dtype
 from neurocollapse.statistics.moments import ClassMoments
 from neurocollapse.statistics.products import COVARIANCE_FLUSH_ROWS, ProductSums
@@ -49,6 +51,8 @@ class MomentAccumulator:
         Keep the pooled within-class scatter matrix (features × features) as well.
     skip_non_finite : bool
         Leave out samples with NaN or infinite features and count them in `dropped`.
+    folder : Path, optional
+        Keep the matrices (classes × features) there, in memory-mapped files, instead of in memory.
     """
 
     def __init__(
@@ -62,19 +66,21 @@ class MomentAccumulator:
         device: torch.device | str = "cpu",
         covariance: bool = False,
         skip_non_finite: bool = False,
+        folder: Path | None = None,
     ) -> None:
         working = working_dtype(num_features, precision=precision, dtype=dtype)
         double = torch.float64
         self.skip_non_finite = skip_non_finite
+        self.place = Place(torch.device(device), folder)
         self.is_compact = state_bytes == 8 and working != double
         self.ledger = Ledger.empty(num_classes, most_between_looks=COMPACT_COUNT if self.is_compact else None)
         self._complete = False  # whether every class is known to have a reference, of a finite sample
         with torch.inference_mode(False):  # state made in inference mode could not be updated outside it
             self.dropped = torch.zeros(num_classes, dtype=torch.int64, device=device)
-            self.reference = torch.zeros(num_classes, num_features, dtype=working, device=device)
-            self.total = torch.zeros_like(self.reference, dtype=working if self.is_compact else double)
+            self.reference = self.place.zeros(num_classes, num_features, working)
+            self.total = self.place.zeros(num_classes, num_features, working if self.is_compact else double)
             summed_apart = working != double and state_bytes == WIDEST
-            self.partial = torch.zeros_like(self.reference) if summed_apart else self.total
+            self.partial = self.place.zeros(num_classes, num_features, working) if summed_apart else self.total
             self.square = torch.zeros(num_classes, dtype=double, device=device)
             self.products = ProductSums(num_features, working, device) if covariance else None
 
@@ -135,15 +141,17 @@ class MomentAccumulator:
         self._complete = False
         shares_total = self.partial is self.total
         with torch.inference_mode(False):
-            for name in ("dropped", "reference", "total", "square"):
+            for name in ("dropped", "square"):
                 state: Tensor = getattr(self, name)
-                setattr(self, name, torch.cat([state, state.new_zeros(extra, *state.shape[1:])]))
-            rows = self.partial.new_zeros(0 if shares_total else extra, self.num_features)
-            self.partial = self.total if shares_total else torch.cat([self.partial, rows])
+                setattr(self, name, torch.cat([state, state.new_zeros(extra)]))
+            for name in ("reference", "total") if shares_total else ("reference", "total", "partial"):
+                setattr(self, name, self.place.moved(getattr(self, name), num_classes))
+            self.partial = self.total if shares_total else self.partial
 
     def narrow(self, state_bytes: StateBytes) -> None:
         """Go on with fewer bytes for each class and feature; a state in float64 stays as it is."""
-        if self.reference.dtype == torch.float64 or state_bytes == WIDEST:
+        working = self.reference.dtype
+        if working == torch.float64 or state_bytes == WIDEST:
             return
         self._join_sums()
         if state_bytes == 8 and not self.is_compact:
@@ -151,7 +159,7 @@ class MomentAccumulator:
             self._rebase(self.ledger.count.nonzero().flatten())
             self.ledger = replace(self.ledger, most_between_looks=COMPACT_COUNT)
             with torch.inference_mode(False):
-                self.partial = self.total = self.total.to(self.reference.dtype)
+                self.partial = self.total = self.place.moved(self.total, self.num_classes, working)
 
     def moments(self) -> ClassMoments:
         """The moments of everything seen so far, on the CPU; the state is left as it is."""

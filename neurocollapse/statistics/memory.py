@@ -42,6 +42,8 @@ class MemoryPlan:
         Bytes that the state may take.
     state_bytes : {16, 12, 8}
         Bytes for each class and feature with which these are reckoned.
+    folder : str, optional
+        Where the state is kept, if not in memory.
 
     Examples
     --------
@@ -53,6 +55,7 @@ class MemoryPlan:
     num_classes: int
     limit: int
     state_bytes: StateBytes = WIDEST
+    folder: str | None = None
 
     @property
     def total(self) -> int:
@@ -66,9 +69,10 @@ class MemoryPlan:
         largest = sorted(self.entries, key=lambda entry: -entry[1])[:3]
         names = ", ".join(f"{visible(name, most=40)} {size / GIB:.2f}" for name, size in largest)
         narrow = "" if self.state_bytes == WIDEST else f" at {self.state_bytes} bytes a class and feature"
+        place = "may be used" if self.folder is None else f"may be used in {visible(self.folder)}"
         raise MemoryPlanError(
             f"the statistics of {len(self.entries)} layers and {self.num_classes} classes need "
-            f"{self.total / GIB:.2f} GiB{narrow}, but only {self.limit / GIB:.2f} GiB may be used "
+            f"{self.total / GIB:.2f} GiB{narrow}, but only {self.limit / GIB:.2f} GiB {place} "
             f"(largest, in GiB: {names}); "
             'select fewer layers or classes (classes=), pool="mean", covariance=False, or raise max_memory'
         )

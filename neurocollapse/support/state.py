@@ -52,7 +52,7 @@ def write_state(
 
 
 def read_state(
-    path: str | PathLike[str], kind: str, *, error: type[Exception] = StateFileError
+    path: str | PathLike[str], kind: str, *, error: type[Exception] = StateFileError, copied: bool = True
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Header and tensors of a file that `write_state` wrote.
 
@@ -61,8 +61,10 @@ def read_state(
     StateFileError
         If the file is missing, not safetensors, of another kind or version, or a byte of it has changed.
         `error` names another class for it.
+
+    See `read_tensors` for `copied`.
     """
-    metadata, tensors = read_tensors(path, error=error)
+    metadata, tensors = read_tensors(path, error=error, copied=copied)
     place = visible(path)
     try:
         header = json.loads(metadata[_HEADER])
@@ -92,9 +94,11 @@ def write_tensors(part: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def read_tensors(
-    path: str | PathLike[str], *, error: type[Exception] = StateFileError
+    path: str | PathLike[str], *, error: type[Exception] = StateFileError, copied: bool = True
 ) -> tuple[dict[str, str], dict[str, Tensor]]:
     """The metadata and tensors of any safetensors file, and a look at the checksum if it has one.
+
+    Tensors that are not `copied` live in the mapped file, which may be overwritten: copy each before it is kept.
 
     Raises
     ------
@@ -112,8 +116,9 @@ def read_tensors(
                 _, stored, computed = _seal(file)
                 if stored != computed:
                     raise error(f"{place} is damaged: it has another checksum than when it was written; {_ADVICE}")
-            # cloned, because a tensor as read lives in the mapped file, which may be overwritten
-            tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118 - not a mapping
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
+            if copied:
+                tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     except (SafetensorError, OSError) as failure:
         raise error(f"{place} is not a readable safetensors file ({first_line(failure)}); {_ADVICE}") from failure
     return metadata, tensors
