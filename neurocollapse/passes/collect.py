@@ -21,7 +21,7 @@ from neurocollapse.passes.options import PassOptions
 from neurocollapse.passes.processes import check_counted_once, joined, notes_before
 from neurocollapse.passes.readers import readers_of
 from neurocollapse.passes.shards import ShardedSink
-from neurocollapse.statistics import JointRun, MomentCollection, Precision, StateBytes, reduce_collection
+from neurocollapse.statistics import JointRun, MomentCollection, Precision, StateBytes, kernel_on, reduce_collection
 from neurocollapse.support.provenance import describe_run
 from neurocollapse.support.quiet import Mode
 
@@ -223,6 +223,7 @@ def collected(moments: Pass, run: JointRun | None) -> MomentCollection:
         | {
             "mode": moments.options.mode,
             "precision": moments.sinks["moments"].settings["precision"],
+            "statistics_kernel": kernel_on(moments.device).name,
             "num_samples": progress.num_samples,
             "class_names": json.dumps(_names_of(moments)),
             "skipped_layers": json.dumps(progress.skipped),

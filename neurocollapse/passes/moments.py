@@ -19,11 +19,12 @@ from neurocollapse.statistics import (
     Precision,
     StateBytes,
     free_disk,
+    kernel_on,
     memory_limit,
     state_bytes,
     working_dtype,
 )
-from neurocollapse.statistics.memory import HEADROOM
+from neurocollapse.statistics.memory import HEADROOM, WITHOUT_PARTIAL
 from neurocollapse.support.checks import file_path, flag, shown
 from neurocollapse.support.choices import check_choice
 
@@ -85,8 +86,9 @@ class MomentSink(Sink):
     ) -> None:
         check_choice("precision", precision, Precision)
         check_choice("non_finite", non_finite, NonFinite)
+        kernel_on("cpu")  # to fail now, not when the first batch comes
         if max_memory is not None:
-            memory_limit(torch.device("cpu"), max_memory)  # to fail now, not when the first batch comes
+            memory_limit(torch.device("cpu"), max_memory)
         self.settings = {
             "precision": precision,
             "covariance": covariance,
@@ -108,6 +110,9 @@ class MomentSink(Sink):
     def start(self, layers: Mapping[str, LayerRecord], device: torch.device) -> None:
         """Learn where the model runs, and how much memory is free there."""
         super().start(layers, device)
+        if self.precision == "single" and not kernel_on(device).keeps_partial:
+            self._widths = tuple(dict.fromkeys(min(width, WITHOUT_PARTIAL) for width in self._widths))
+            self.width = self._widths[0]
         if self.folder is None:
             self.limit = memory_limit(device, self.max_memory)
             return
@@ -172,7 +177,7 @@ class MomentSink(Sink):
                 total = tensors[f"{site}/total"].dtype
                 widths.append(WIDTHS[0] if "partial" in names else WIDTHS[1] if total == torch.float64 else WIDTHS[2])
         self.num_classes = max(counts.values(), default=0)
-        self.width = min(widths, default=self.width)
+        self.width = min([self.width, *widths])
         self.plan.check()
         for site, size in self._planned.items():
             self.accumulators[site] = self._accumulator(counts[site], size, self.device)
@@ -232,7 +237,12 @@ class MomentSink(Sink):
         for site, (num_features, dtype) in planned.items():
             working = working_dtype(num_features, precision=self.precision, dtype=dtype)
             size = state_bytes(
-                num_classes, num_features, working=working, covariance=self.covariance, per_element=width
+                num_classes,
+                num_features,
+                working=working,
+                covariance=self.covariance,
+                per_element=width,
+                device=self.device,
             )
             entries.append((self._name(site), size))
         folder = None if self.folder is None else str(self.folder)

@@ -19,6 +19,7 @@ _PROVENANCE = {
     "num_classes": "classes",
     "mode": "mode",
     "precision": "precision",
+    "statistics_kernel": "kernel of the statistics",
     "weighting": "weighting of classes",
     "device": "device",
     "seed": "seed",

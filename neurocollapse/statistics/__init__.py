@@ -5,6 +5,7 @@ from neurocollapse.statistics.collection import LayerRecord, MomentCollection
 from neurocollapse.statistics.collectives import JointRun, ProcessError, joint_run
 from neurocollapse.statistics.distributed import all_reduce, process_group, reduce_collection, sum_over_processes
 from neurocollapse.statistics.in_memory import ClassMoments  # which gets its from_features there
+from neurocollapse.statistics.kernel_choice import kernel_on
 from neurocollapse.statistics.labels import ClassBatch, LabelError, check_labels, one_hot_columns
 from neurocollapse.statistics.mapped import free_disk
 from neurocollapse.statistics.memory import (
@@ -38,6 +39,7 @@ __all__ = [
     "check_labels",
     "free_disk",
     "joint_run",
+    "kernel_on",
     "memory_limit",
     "one_hot_columns",
     "process_group",

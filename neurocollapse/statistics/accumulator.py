@@ -1,12 +1,14 @@
 """Streaming class moments: the shifted update, its float64 totals and its rebasing."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from neurocollapse.statistics.kernels import add_rows, medians, move_sums, some_of
+from neurocollapse.statistics.kernel_choice import kernel_on
+from neurocollapse.statistics.kernels import medians, move_sums, some_of
 from neurocollapse.statistics.labels import ClassBatch
 from neurocollapse.statistics.ledger import FLUSH_COUNT, Ledger, Step
 from neurocollapse.statistics.mapped import Place
@@ -73,13 +75,14 @@ class MomentAccumulator:
         self.skip_non_finite = skip_non_finite
         self.place = Place(torch.device(device), folder)
         self.is_compact = state_bytes == 8 and working != double
+        self.kernel = kernel_on(device, float64_totals=not self.is_compact)
         self.ledger = Ledger.empty(num_classes, most_between_looks=COMPACT_COUNT if self.is_compact else None)
         self._complete = False  # whether every class is known to have a reference, of a finite sample
         with torch.inference_mode(False):  # state made in inference mode could not be updated outside it
             self.dropped = torch.zeros(num_classes, dtype=torch.int64, device=device)
             self.reference = self.place.zeros(num_classes, num_features, working)
             self.total = self.place.zeros(num_classes, num_features, working if self.is_compact else double)
-            summed_apart = working != double and state_bytes == WIDEST
+            summed_apart = self.kernel.keeps_partial and working != double and state_bytes == WIDEST
             self.partial = self.place.zeros(num_classes, num_features, working) if summed_apart else self.total
             self.square = torch.zeros(num_classes, dtype=double, device=device)
             self.products = ProductSums(num_features, working, device) if covariance else None
@@ -156,6 +159,7 @@ class MomentAccumulator:
         self._join_sums()
         if state_bytes == 8 and not self.is_compact:
             self.is_compact = True
+            self.kernel = kernel_on(self.place.device, float64_totals=False)
             self._rebase(self.ledger.count.nonzero().flatten())
             self.ledger = replace(self.ledger, most_between_looks=COMPACT_COUNT)
             with torch.inference_mode(False):
@@ -198,7 +202,7 @@ class MomentAccumulator:
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Take up a state that `state` returned."""
-        expected = self.state()
+        expected, tensors = self.state(), self._with_own_sums(tensors)
         if expected.keys() != tensors.keys():
             raise ValueError(f"saved state has {sorted(tensors)}, this run needs {sorted(expected)}")
         for name, own in expected.items():
@@ -218,11 +222,22 @@ class MomentAccumulator:
         self.ledger = Ledger(num_batches, *counts, most_between_looks=self.ledger.most_between_looks)
         self._complete = False
 
+    def _with_own_sums(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A saved state as this kernel keeps it: float32 sums apart, or in the totals."""
+        if {"partial", "total"} <= tensors.keys() and self.partial is self.total:
+            tensors = tensors | {"total": tensors["total"] + tensors["partial"]}
+            tensors.pop("partial")
+        elif "partial" not in tensors and self.partial is not self.total:
+            tensors = tensors | {"partial": torch.zeros_like(self.partial)}
+        return tensors
+
     @property
     def _rows_per_part(self) -> int:
-        """Rows to shift at once: what the scratch holds, and no more than float32 products may gather."""
+        """Rows to add at once: what the scratch holds, and no more than float32 products may gather."""
         rows = max(1, ROW_CHUNK // max(1, self.num_features))
-        return rows if self.products is None else min(rows, COVARIANCE_FLUSH_ROWS)
+        if self.products is not None:
+            return min(rows, COVARIANCE_FLUSH_ROWS)
+        return rows if self.kernel.shifts_in_scratch else sys.maxsize
 
     def _adopt_references(self, features: Tensor, batch: ClassBatch, step: Step) -> None:
         """Take a sample of every class not met before as that class's reference: the median of the first three."""
@@ -250,7 +265,7 @@ class MomentAccumulator:
 
     def _add(self, features: Tensor, batch: ClassBatch, settle: bool) -> Tensor:
         """Add some rows to the sums and return their squared distances to the references."""
-        norms, shifted = add_rows(
+        norms, shifted = self.kernel.add_rows(
             features,
             batch,
             reference=self.reference,
@@ -259,8 +274,9 @@ class MomentAccumulator:
             square=self.square,
             dropped=self.dropped if self.skip_non_finite else None,
             settle=settle,
+            keep_shifted=self.products is not None,
         )
-        if self.products is not None:
+        if self.products is not None and shifted is not None:
             self.products.add(shifted)
         return norms
 

@@ -54,7 +54,8 @@ def add_rows(
     square: Tensor,
     dropped: Tensor | None,
     settle: bool,
-) -> tuple[Tensor, Tensor]:
+    keep_shifted: bool,
+) -> tuple[Tensor, Tensor | None]:
     """Add the features of some samples, shifted by their classes' references, to the running sums.
 
     Parameters
@@ -71,12 +72,14 @@ def add_rows(
         Counts samples that are not finite, which are left out. Default: they count.
     settle : bool
         Leave nothing in `partial`: the batch has too many samples of a class for it.
+    keep_shifted : bool
+        Whether the shifted samples are asked for.
 
     Returns
     -------
     norms : Tensor of shape (samples,), float64
         Squared norms of the shifted samples; 0 for one that is left out.
-    shifted : Tensor of shape (samples, features)
+    shifted : Tensor of shape (samples, features), or None
         In scratch memory; zeros for one that is left out.
     """
     labels = batch.on(features.device)
@@ -95,7 +98,7 @@ def add_rows(
             move_sums(partial, total, some_of(run.classes, partial))
     norms = squared_norms(shifted)
     square.index_add_(0, labels, norms)
-    return norms, shifted
+    return norms, shifted if keep_shifted else None
 
 
 def _add_to_classes(target: Tensor, labels: Tensor, rows: Tensor) -> None:

@@ -165,6 +165,11 @@ class ClassBatch:
         return torch.cat([ends.new_zeros(1), ends])
 
     @cached_property
+    def addresses(self) -> tuple[int, int, int]:
+        """Where `present`, `starts` and `order` lie in memory."""
+        return self.present.data_ptr(), self.starts.data_ptr(), self.order.data_ptr()
+
+    @cached_property
     def first_rows(self) -> Tensor:
         """For each class in `present` its first three rows, shape (present, 3); the first thrice where it has fewer."""
         steps = torch.arange(3, device=self.starts.device) * (self.starts.diff() >= 3).unsqueeze(1)

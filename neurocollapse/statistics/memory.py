@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 
+from neurocollapse.statistics.kernel_choice import kernel_on
 from neurocollapse.support.checks import shown
 from neurocollapse.support.choices import check_choice
 from neurocollapse.support.text import visible
@@ -19,6 +20,8 @@ StateBytes = Literal[16, 12, 8]
 """Bytes of running state for each class and feature, where it is not kept in float64."""
 WIDEST: StateBytes = 16
 """Float32 reference and partial sum with a float64 total: the fastest. It is also what a state in float64 takes."""
+WITHOUT_PARTIAL: StateBytes = 12
+"""Float32 reference and float64 total, which is all that the compiled kernel needs."""
 GIB = 2**30
 NARROW = 128
 """Layers up to this wide keep their whole state in float64: it costs little, and few features average little out."""
@@ -92,10 +95,19 @@ def working_dtype(num_features: int, *, precision: Precision, dtype: torch.dtype
 
 
 def state_bytes(
-    num_classes: int, num_features: int, *, working: torch.dtype, covariance: bool, per_element: StateBytes = WIDEST
+    num_classes: int,
+    num_features: int,
+    *,
+    working: torch.dtype,
+    covariance: bool,
+    per_element: StateBytes = WIDEST,
+    device: torch.device | str = "cpu",
 ) -> int:
     """Bytes that an accumulator of this size holds, however many samples it sees."""
-    per_element = WIDEST if working == torch.float64 else per_element
+    if working == torch.float64:
+        per_element = WIDEST
+    elif not kernel_on(device).keeps_partial:
+        per_element = min(per_element, WITHOUT_PARTIAL)
     square = num_features**2 * (8 if working == torch.float64 else 12) if covariance else 0
     return num_classes * (per_element * num_features + 40) + square
 

@@ -9,7 +9,7 @@ from torch import nn
 
 import neurocollapse as nc
 from neurocollapse.passes import moments as stream
-from neurocollapse.statistics import MomentAccumulator, StateBytes, read_state, state_bytes
+from neurocollapse.statistics import MomentAccumulator, StateBytes, kernel_on, read_state, state_bytes
 
 NARROW, WIDE = 8, 300
 
@@ -132,11 +132,12 @@ def test_the_most_bytes_that_fit_are_taken_and_said(
     hand: Any, model: nn.Module, per_element: StateBytes, lacking: int
 ) -> None:
     limit = plan_of(3, per_element=per_element) - lacking
-    taken = 8 if lacking else per_element
+    most = 16 if kernel_on("cpu").keeps_partial else 12  # the compiled kernel needs no sums beside the totals
+    taken = 8 if lacking else min(per_element, most)
     dataset = nc.analyze(model, [hand.clustered(10, 6)] * 3, max_memory=limit)
     assert dataset.attrs["state_bytes"] == taken
     expected = nc.analyze(model, [hand.clustered(10, 6)] * 3)
-    assert expected.attrs["state_bytes"] == 16
+    assert expected.attrs["state_bytes"] == most
     np.testing.assert_allclose(dataset["compression"], expected["compression"], rtol=1e-6)
 
 

@@ -53,6 +53,7 @@ PROVENANCE = {
     "num_classes": int,
     "weighting": str,
     "precision": str,
+    "statistics_kernel": str,
     "mode": str,
     "device": str,
     "seed": str,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from neurocollapse.statistics import ClassBatch, ClassMoments, MomentAccumulator
+from neurocollapse.statistics import ClassBatch, ClassMoments, MomentAccumulator, compiled
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,15 @@ def run_stream(
         rows = slice(start, start + batch_size)
         accumulator.update(features[rows], ClassBatch(labels[rows], num_classes))
     return accumulator
+
+
+@pytest.fixture(params=["torch", "compiled"], autouse=True)
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every test of the statistics runs on both kernels, also in the processes that it starts."""
+    if request.param == "compiled" and compiled.MISSING:
+        pytest.skip(f"no compiled kernel here: {compiled.MISSING}")
+    monkeypatch.setenv("NEUROCOLLAPSE_KERNEL", request.param)
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,63 @@
+"""The running sums in one pass over the features, by the kernel that the installation may have compiled."""
+
+import torch
+from torch import Tensor
+
+from neurocollapse.statistics.kernels import scratch_like
+from neurocollapse.statistics.labels import ClassBatch
+
+try:
+    import neurocollapse.statistics._kernel as _kernel
+except ImportError as error:
+    MISSING = str(error)
+else:
+    MISSING = ""
+"""Why there is no compiled kernel; empty where there is one."""
+
+
+def add_rows(
+    features: Tensor,
+    batch: ClassBatch,
+    *,
+    reference: Tensor,
+    partial: Tensor,
+    total: Tensor,
+    square: Tensor,
+    dropped: Tensor | None,
+    settle: bool,
+    keep_shifted: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Add features on the CPU to the running sums; see `neurocollapse.statistics.kernels.add_rows`.
+
+    Nothing goes to `partial`: the kernel adds to the float64 totals, which is what it needs them contiguous for.
+
+    Raises
+    ------
+    ValueError
+        If a label is none of the classes.
+    """
+    features = _readable(features)
+    norms = torch.empty(features.shape[0], dtype=torch.float64, device="cpu")
+    shifted = scratch_like(reference, features.shape) if keep_shifted else None
+    _kernel.add_rows(
+        (*features.shape, features.stride(0), reference.shape[0], batch.present.shape[0]),
+        (
+            *batch.addresses,
+            features.data_ptr(),
+            reference.data_ptr(),
+            total.data_ptr(),
+            square.data_ptr(),
+            norms.data_ptr(),
+            0 if shifted is None else shifted.data_ptr(),
+            0 if dropped is None else dropped.data_ptr(),
+        ),
+        (features.dtype == torch.float64, reference.dtype == torch.float64),
+    )
+    return norms, shifted
+
+
+def _readable(features: Tensor) -> Tensor:
+    """The features as float32 or float64 numbers in memory, each row in one piece."""
+    if features.dtype not in (torch.float32, torch.float64):
+        features = features.float()
+    return features.resolve_neg() if features.stride(1) == 1 else features.resolve_neg().contiguous()

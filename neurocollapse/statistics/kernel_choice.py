@@ -1,0 +1,71 @@
+"""Which code adds a batch to the running sums: the compiled kernel where it can, else operations of torch."""
+
+import os
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from neurocollapse.statistics import compiled, kernels
+
+KernelName = Literal["torch", "compiled"]
+VARIABLE = "NEUROCOLLAPSE_KERNEL"
+
+
+class Kernel(NamedTuple):
+    """A way to add a batch to the running sums.
+
+    Attributes
+    ----------
+    name : {"torch", "compiled"}
+    add_rows : callable
+        See `neurocollapse.statistics.kernels.add_rows`.
+    keeps_partial : bool
+        Whether float32 sums of several batches are kept beside the float64 totals.
+    shifts_in_scratch : bool
+        Whether it shifts all rows in memory of its own, so that large batches are worked on in parts.
+    """
+
+    name: KernelName
+    add_rows: Callable[..., tuple[Tensor, Tensor | None]]
+    keeps_partial: bool
+    shifts_in_scratch: bool
+
+
+_KERNELS = {
+    "torch": Kernel("torch", kernels.add_rows, True, True),
+    "compiled": Kernel("compiled", compiled.add_rows, False, False),
+}
+
+
+def kernel_on(device: torch.device | str, *, float64_totals: bool = True) -> Kernel:
+    """The kernel for features on a device, and totals in float64 or not.
+
+    It is the compiled one on the CPU, where the installation has it; that adds to float64 totals only. The environment
+    variable NEUROCOLLAPSE_KERNEL, "torch" or "compiled", chooses another.
+
+    Raises
+    ------
+    ValueError
+        If the variable has another value, or asks for a compiled kernel that was not built or does not load.
+
+    Examples
+    --------
+    >>> kernel_on("meta").name
+    'torch'
+    """
+    wanted: Any = os.environ.get(VARIABLE) or None
+    if wanted not in (None, *_KERNELS):
+        raise ValueError(
+            f'{VARIABLE} must be "torch" or "compiled", got {wanted!r}; leave it out to run the compiled kernel where '
+            "there is one"
+        )
+    if wanted == "compiled" and compiled.MISSING:
+        raise ValueError(
+            f"{VARIABLE}=compiled, but this installation has no compiled kernel ({compiled.MISSING}); install again "
+            "where there is a C compiler, or leave the variable out"
+        )
+    able = float64_totals and not compiled.MISSING and torch.device(device).type == "cpu"
+    runs = able and wanted != "torch"
+    return _KERNELS["compiled" if runs else "torch"]
