@@ -139,12 +139,17 @@ def arguments(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Cal
     }
 
 
+HUGE = 10**30
+ENDLESS = ("epochs", "num_steps")
+"""Options of which a huge number is no mistake, but more than anybody can wait for."""
+
+
 class Odd:
     """An object that is nothing in particular."""
 
 
 WRONG: list[Callable[[], Any]] = [
-    *(lambda value=value: value for value in (None, True, False, -1, 0, 1, 10**30, 1.5, float("nan"), float("inf"))),
+    *(lambda value=value: value for value in (None, True, False, -1, 0, 1, HUGE, 1.5, float("nan"), float("inf"))),
     *(
         lambda value=value: value
         for value in ("", "x", "no such thing", "\x1b[31m\n", "a" * 10_000, "[", "**", b"x", 1j)
