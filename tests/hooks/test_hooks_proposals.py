@@ -56,6 +56,8 @@ UNCALLED: dict[str, Callable[[], nn.Module]] = {
     ),
     "namespace": lambda: Part(lambda self, x: x @ self.names.w, names=Namespace()),
     "linear layer": lambda: Part(lambda self, x: functional.linear(x, self.lin.weight), lin=nn.Linear(6, 5)),
+    "linear layer without its hooks": lambda: Part(lambda self, x: self.lin.forward(x), lin=nn.Linear(6, 5)),
+    "holder in a dict": lambda: Part(lambda self, x: x @ self.more["a"].w, more=nn.ModuleDict({"a": Namespace()})),
     "embedding": lambda: Part(lambda self, x: x @ self.words.weight, words=nn.Embedding(6, 5)),
     "nested": lambda: Part(lambda self, x: x @ self.a[0].weight.T, a=nn.Sequential(nn.Linear(6, 5), nn.ReLU())),
 }

@@ -35,6 +35,13 @@ class Mixed(nn.Sequential):
         return first if bool((first.abs() > 1e9).all()) else first + super().__call__(x.flip(1))
 
 
+class InParts(nn.Sequential):
+    """Runs a third of the samples at a time, to save memory."""
+
+    def __call__(self, x):
+        return torch.cat([super(InParts, self).__call__(part) for part in x.chunk(3)])
+
+
 class Bypass(nn.Sequential):
     """Calls its own forward, and no hook."""
 
@@ -58,6 +65,14 @@ class BypassLeaf(nn.Linear):
 def test_a_call_that_runs_forward_more_than_once_is_refused(model, run):
     with pytest.raises(CaptureError, match=rf"{type(model).__name__}.__call__ runs its forward pass more than once"):
         run(model, batches(), progress=False)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("layers", ["leaves", "0", "(root)", "penultimate"])
+def test_a_call_that_runs_a_part_of_the_samples_at_a_time_is_refused(layers):
+    model = InParts(nn.Linear(6, 5), nn.Linear(5, 4))
+    with pytest.raises(CaptureError, match=r"counts the 12 samples|with 12 entries \(the samples\)"):
+        nc.collect(model, batches(), layers=layers, progress=False)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
