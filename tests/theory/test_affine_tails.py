@@ -215,9 +215,12 @@ def test_a_batch_on_another_path_is_noticed(kind: str, monkeypatch: pytest.Monke
     tail = linear_tail(network, inputs, LABELS)
     assert tail.names == names
     assert tail.obstacle.startswith(obstacle)
+    network.train()
     with pytest.raises(ValueError, match=f"batch 1 does not pass layer '{layer}'") as error:
         verify(network, DataLoader(TensorDataset(inputs, LABELS), batch_size=18))
     assert "\n" not in str(error.value)
+    assert network.training
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in network.modules())
     assert verify(network, DataLoader(TensorDataset(INPUTS, LABELS), batch_size=18)).theorems["split"].status == "holds"
 
 
