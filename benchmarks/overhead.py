@@ -67,7 +67,7 @@ class _Blocks:
         generator = torch.Generator().manual_seed(0)
         self.case = case
         self.model = case.build()
-        self.twin = _without_copying_weights(self.model)
+        self.twin = without_copying_weights(self.model)
         self.generator = generator
         self.inputs = [torch.randn(case.inputs, generator=generator) for _ in range(DISTINCT_INPUTS)]
         self.streamed: list[float] = []
@@ -91,7 +91,7 @@ class _Blocks:
         return self.inputs[index % DISTINCT_INPUTS], labels
 
 
-def _without_copying_weights(model: nn.Module) -> nn.Module:
+def without_copying_weights(model: nn.Module) -> nn.Module:
     """A second model without hooks on the same weights: two sets of them would compete for the cache."""
     shared = [*model.parameters(), *model.buffers()]
     return copy.deepcopy(model, {id(tensor): tensor for tensor in shared})

@@ -1,6 +1,6 @@
 """Run the benchmarks: print tables of ratios measured side by side, and write them as JSON.
 
-    python benchmarks/run.py [--quick] [--only overhead|scaling|accuracy|tracker|completion] [--peak-memory]
+    python benchmarks/run.py [--quick] [--only overhead|scaling|accuracy|tracker|completion|scale] [--peak-memory]
                              [--output FILE]
 
 Targets are those of the project; a ratio is reached where its median is at most the target.
@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # the parts are plain scripts be
 import accuracy
 import completion
 import overhead
+import scale
 import scaling
 import torch
 import tracker
@@ -133,12 +134,41 @@ def run_completion(options: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
+def run_scale(options: argparse.Namespace) -> dict[str, Any]:
+    """A language model's shape: state, time a token, time of `measure`, shards, and growth with the classes."""
+    shape = scale.Shape(num_classes=5000, width=256, depth=2, trials=3) if options.quick else scale.Shape()
+    print(f"\nLanguage model: {shape.depth} layers, d = {shape.width}, K = {shape.num_classes}, Zipf labels")
+    results: dict[str, Any] = {"streaming": [scale.streaming(shape, state_bytes=width) for width in (16, 12, 8)]}
+    results["sharded"] = scale.sharded(shape)
+    for name, row in [("one process", row) for row in results["streaming"]] + [
+        (f"rank {rank} of 2", row) for rank, row in enumerate(results["sharded"])
+    ]:
+        times = (
+            f"{row['bare_ms_per_token']:>8.2f} ms a token{row['added_us_per_token_and_layer']:>8.1f} µs more a layer"
+        )
+        sizes = f"{row['state_bytes']:>4} bytes{row['moments_gib']:>8.2f} GiB at the end"
+        print(f"{name:<14}{sizes}{_spread(row['ratio']):>24}{times}", flush=True)
+    results["measure"] = [scale.measuring(shape.num_classes, shape.width, equal=equal) for equal in (False, True)]
+    for row in results["measure"]:
+        print(f"measure, {'equal' if row['equal'] else 'Zipf'} counts: {row['seconds']:.1f} s a layer", flush=True)
+    results["classes"] = scale.against_classes(scale.CLASSES[: 2 if options.quick else None])
+    growth = results["classes"]
+    print(
+        f"d = {growth['num_features']}: updates grow with the classes' power {growth['update_exponent']:.2f}, "
+        f"`measure` with {growth['measure_exponent']:.2f}"
+    )
+    for point in growth["points"]:
+        print(f"{point['num_classes']:>8}{point['us_per_sample']:>8.2f} µs a sample{point['measure']:>8.2f} s")
+    return results
+
+
 PARTS: dict[str, Callable[[argparse.Namespace], Any]] = {
     "overhead": run_overhead,
     "scaling": run_scaling,
     "accuracy": run_accuracy,
     "tracker": run_tracker,
     "completion": run_completion,
+    "scale": run_scale,
 }
 
 

@@ -40,6 +40,11 @@ def vision_transformer(
     return VisionTransformer(width, depth, heads, PATCH, size).eval()
 
 
+def language_model(num_tokens: int, width: int, depth: int, heads: int, length: int) -> nn.Module:
+    """GPT-2: learned positions, causal pre-norm blocks, and a head that shares the weights of the embedding."""
+    return LanguageModel(num_tokens, width, depth, heads, length).eval()
+
+
 class ResNet(nn.Module):
     """Stem, four stages of residual blocks, mean over positions, linear head."""
 
@@ -105,12 +110,28 @@ class VisionTransformer(nn.Module):
         return self.head(self.norm(self.blocks(tokens))[:, 0])
 
 
+class LanguageModel(nn.Module):
+    """Token and position embedding, causal blocks, norm, head."""
+
+    def __init__(self, num_tokens: int, width: int, depth: int, heads: int, length: int) -> None:
+        super().__init__()
+        self.embed, self.positions = nn.Embedding(num_tokens, width), nn.Embedding(length, width)
+        self.blocks = nn.Sequential(*[EncoderBlock(width, heads, causal=True) for _ in range(depth)])
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, num_tokens, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        tokens = self.embed(input_ids) + self.positions.weight[: input_ids.shape[1]]
+        return self.head(self.norm(self.blocks(tokens)))
+
+
 class EncoderBlock(nn.Module):
     """Self-attention and a perceptron, each after a norm and around which the input is carried."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, *, causal: bool = False) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.project = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
@@ -118,6 +139,6 @@ class EncoderBlock(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         batch, count, width = tokens.shape
         heads = self.qkv(self.norm1(tokens)).view(batch, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(*heads.unbind(0))
+        mixed = functional.scaled_dot_product_attention(*heads.unbind(0), is_causal=self.causal)
         tokens = tokens + self.project(mixed.transpose(1, 2).reshape(batch, count, width))
         return tokens + self.mlp(self.norm2(tokens))

@@ -58,6 +58,21 @@ def test_peak_memory_is_measured_in_its_own_process(run: ModuleType) -> None:
     assert run.scaling.peak_memory(4, 2**17)["peak_bytes"] > 0
 
 
+def test_a_language_model_is_streamed_alone_and_in_shards(run: ModuleType) -> None:
+    shape = run.scale.Shape(num_classes=50, width=264, depth=2, heads=2, sequences=2, length=8, trials=2)
+    rows = [run.scale.streaming(shape, state_bytes=width) for width in (16, 8)]
+    assert rows[1]["moments_gib"] < rows[0]["moments_gib"]
+    ranks = run.scale.sharded(shape)
+    assert [row["moments_gib"] for row in ranks] == [rows[0]["moments_gib"] / 2] * 2
+    assert_finite([*rows, *ranks])
+
+
+def test_more_classes_give_finite_exponents(run: ModuleType) -> None:
+    row = run.scale.against_classes((10, 20), num_features=130, rows=64, num_batches=2)
+    assert [point["num_classes"] for point in row["points"]] == [10, 20]
+    assert_finite(row)
+
+
 def test_every_method_gives_a_finite_error(run: ModuleType) -> None:
     row = run.accuracy.measure(1e-3, num_samples=600, num_features=130)
     assert set(row["relative_error"]) == set(run.accuracy.METHODS)

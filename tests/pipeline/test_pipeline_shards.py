@@ -150,8 +150,8 @@ def test_files_of_different_steps_go_back_to_the_last_common_one(tmp_path: Path)
 def test_features_that_are_not_finite_end_all_ranks(tmp_path: Path) -> None:
     ended = run_ranks(tmp_path, "bad")
     assert all(status == 1 for status, _ in ended)
-    assert "NonFiniteError: layer '0': the features of sample 1 of a batch are NaN or infinite" in ended[0][1]
-    assert "process 0 has failed, which ends this run on all" in ended[1][1]
+    assert "NonFiniteError: layer '0': the features of sample 7 of a batch are NaN or infinite" in ended[1][1]
+    assert "process 1 has failed, which ends this run on all" in ended[0][1]
 
 
 @pytest.fixture
