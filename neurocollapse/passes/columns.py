@@ -72,7 +72,9 @@ class _Gathering:
         square = self.joint.reduced(own.offset_square, dist.ReduceOp.SUM)
         matrices = []
         width = 0 if self.joint.rank else sum(shape[1] for shape in shapes)
-        for matrix in (own.reference, own.offset_sum):
+        for columns in (own.reference, own.offset_sum):
+            double = self.joint.reduced_number(int(columns.dtype == torch.float64), dist.ReduceOp.MAX)
+            matrix = columns.double() if double else columns  # some processes may have narrow columns, or fewer bytes
             start, whole = 0, matrix.new_empty(own.num_classes, width)
             for part in self.joint.given_to_first(matrix, shapes):
                 whole[:, start : (start := start + part.shape[1])] = part

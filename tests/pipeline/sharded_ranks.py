@@ -30,6 +30,13 @@ def build() -> nn.Module:
         return nn.Sequential(nn.Linear(6, WIDE), nn.Tanh(), nn.Linear(WIDE, NUM_CLASSES)).double()
 
 
+def odd() -> nn.Module:
+    """A layer of which one process has 128 features, which are kept in float64, and the other 129."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        return nn.Linear(6, 257)
+
+
 def _fill(layer: nn.Module) -> None:
     """Weights that need no random numbers."""
     for parameter in layer.parameters():
@@ -97,6 +104,7 @@ def case_of(name: str) -> tuple[nn.Module, list[Any], dict[str, Any]]:
             {"layers": ["embed", "mix"], "label_fn": nc.labels.next_token(), "progress": False},
         ),
         "single": (build().float(), [(inputs.float(), labels) for inputs, labels in batches()], plain),
+        "odd": (odd().float(), [(inputs.float(), labels) for inputs, labels in batches()], plain),
         "killed": (build(), batches(), plain),
         "bad": (build(), batches(bad=True), plain),
     }
