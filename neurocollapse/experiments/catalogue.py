@@ -21,6 +21,7 @@ from neurocollapse.experiments.collapse.assumption_checks import EXPERIMENT as A
 from neurocollapse.experiments.collapse.decay import DEPTH, INIT, SCALE, TRADEOFF
 from neurocollapse.experiments.collapse.progressive_theorem import EXPERIMENT as PROGRESSIVE_THEOREM
 from neurocollapse.experiments.experiment import Experiment, Outcome
+from neurocollapse.experiments.language.token_collapse import EXPERIMENT as TOKEN_COLLAPSE
 from neurocollapse.experiments.lowrank.low_rank_mlp import EXPERIMENT as LOW_RANK_MLP
 from neurocollapse.experiments.lowrank.low_rank_subspace import EXPERIMENT as LOW_RANK_SUBSPACE
 from neurocollapse.experiments.parsimony.smooth_mlp import EXPERIMENT as SMOOTH_MLP
@@ -61,7 +62,7 @@ _RECOVERY = (
     MOVIELENS,
 )
 _LOW_RANK = (LOW_RANK_MLP, LOW_RANK_SUBSPACE, DEEP_LORA)
-_LISTED: tuple[Experiment, ...] = (*_CLASSIFIERS, *_COLLAPSE, *_PARSIMONY, *_RECOVERY, *_LOW_RANK)
+_LISTED: tuple[Experiment, ...] = (*_CLASSIFIERS, TOKEN_COLLAPSE, *_COLLAPSE, *_PARSIMONY, *_RECOVERY, *_LOW_RANK)
 
 EXPERIMENTS = MappingProxyType({experiment.name: experiment for experiment in _LISTED})
 """Name → experiment, in the order in which they are listed."""

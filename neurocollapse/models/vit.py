@@ -71,8 +71,8 @@ class SmallViT(nn.Module):
         sizes |= {"patch_size": patch_size, "depth": depth, "num_heads": num_heads, "hidden": hidden}
         for name, size in sizes.items():
             integer(name, size, least=1)
-        _check_divides("image_size", image_size, "patch_size", patch_size)
-        _check_divides("width", width, "num_heads", num_heads)
+        check_divides("image_size", image_size, "patch_size", patch_size)
+        check_divides("width", width, "num_heads", num_heads)
         self.image_shape = (in_channels, image_size, image_size)
         self.patches = nn.Conv2d(in_channels, width, patch_size, stride=patch_size)
         self.class_token = nn.Parameter(INITIAL_SPREAD * torch.randn(1, 1, width))
@@ -95,10 +95,10 @@ class SmallViT(nn.Module):
 class Block(nn.Module):
     """Attention between the tokens, then a perceptron on each; both are normalised before and added to their input."""
 
-    def __init__(self, width: int, num_heads: int, hidden: int) -> None:
+    def __init__(self, width: int, num_heads: int, hidden: int, *, causal: bool = False) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
-        self.attention = Attention(width, num_heads)
+        self.attention = Attention(width, num_heads, causal=causal)
         self.norm2 = nn.LayerNorm(width)
         layers = OrderedDict(expand=nn.Linear(width, hidden), gelu=nn.GELU(), contract=nn.Linear(hidden, width))
         self.mlp = nn.Sequential(layers)
@@ -110,11 +110,12 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention: in each head, softmax(Q Kᵀ / √c) V with c = width / num_heads."""
+    """Self-attention: in each head, softmax(Q Kᵀ / √c) V with c = width / num_heads; causal: not to later tokens."""
 
-    def __init__(self, width: int, num_heads: int) -> None:
+    def __init__(self, width: int, num_heads: int, *, causal: bool = False) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.causal = causal
         self.qkv = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
 
@@ -122,12 +123,12 @@ class Attention(nn.Module):
         """Map tokens of shape (samples, tokens, width) to tokens of the same shape."""
         split = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1))  # samples, tokens, (q, k, v), heads, c
         query, key, value = split.permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(query, key, value)
+        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
         outputs: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
         return outputs
 
 
-def _check_divides(name: str, size: int, divisor_name: str, divisor: int) -> None:
+def check_divides(name: str, size: int, divisor_name: str, divisor: int) -> None:
     """Raise unless one size is a multiple of another."""
     if size % divisor:
         raise ValueError(f"`{name}` must be a multiple of {divisor_name}={divisor}, got {size}; change one of the two")

@@ -1,0 +1,1 @@
+"""Collapse in language models."""
