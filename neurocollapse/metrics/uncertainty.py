@@ -131,6 +131,7 @@ def _interval_of(
     symbol: str,
     dims: tuple[str, ...],
     low: float,
+    heading: str,
 ) -> Quantity:
     """An interval that needs every sample's influence at all layers together."""
     return Quantity(
@@ -140,6 +141,7 @@ def _interval_of(
         symbol=symbol,
         convention=_CONVENTION,
         reference=_JACKKNIFE,
+        heading=heading,
         needs=("influence",),
         bounds=(low, math.inf),
         family="uncertainty",
@@ -156,6 +158,7 @@ QUANTITIES = (
         r"\hat D_\ell^\pm",
         ("layer", "bound"),
         0.0,
+        "D, 95 %",
     ),
     _interval_of(
         "decay_ratio_interval",
@@ -164,6 +167,7 @@ QUANTITIES = (
         r"(\hat D_\ell / \hat D_{\ell-1})^\pm",
         ("layer", "bound"),
         0.0,
+        "D / D before, 95 %",
     ),
     _interval_of(
         "decay_slope_interval",
@@ -172,5 +176,6 @@ QUANTITIES = (
         r"\hat\beta^\pm",
         ("bound",),
         -math.inf,
+        "slope of log D, 95 % over samples",
     ),
 )

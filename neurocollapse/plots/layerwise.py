@@ -32,7 +32,8 @@ def compression(dataset: Datasets, *, ax: Axes | None = None, fit: bool = True) 
     ax
         Axes to draw in; a new figure by default.
     fit
-        Whether to draw the least-squares line of ln D_l with its slope, the line's 95 % interval and R² in the legend.
+        Whether to draw the least-squares line of ln D_l with its slope, the 95 % interval (over samples, else of the
+        line) and R² in the legend.
 
     Returns
     -------
@@ -58,17 +59,17 @@ def compression(dataset: Datasets, *, ax: Axes | None = None, fit: bool = True) 
     with network_panel(dataset, ax, BLUE, log=True) as panel:
         panel.curves("compression", "measured", limits=("exactly collapsed", "Σ_B = 0"))
         for one in panel.summarised:
-            _draw_interval(panel, one)
+            _draw_interval(panel, one, "compression_interval")
             if fit:
                 _draw_fit(panel, one)
     return panel.ax
 
 
-def _draw_interval(panel: Panel, one: Network) -> None:
-    """Draw the 95 % intervals of the unbiased D as bars, where they were measured; the raw D may lie below them."""
-    if "compression_interval" not in one.dataset:
+def _draw_interval(panel: Panel, one: Network, name: str) -> None:
+    """Draw 95 % intervals of unbiased values as bars, where they were measured; raw values may lie outside them."""
+    if name not in one.dataset:
         return
-    lower, upper = one.dataset["compression_interval"].transpose("bound", "layer").values
+    lower, upper = one.dataset[name].transpose("bound", "layer").values
     panel.bars(one, lower, upper, "95 % interval, unbiased" if one is panel.summarised[0] else "")
 
 
@@ -80,14 +81,23 @@ def _draw_fit(panel: Panel, one: Network) -> None:
     ends, steps = one.where[[0, -1]], _fitted_against(one, slope, intercept)[[0, -1]]
     fitted = np.exp(intercept + slope * steps)
     line = log_line(panel.ax, ends, fitted, color=one.colour, linestyle=LINES[1], linewidth=1.1)
-    low, high = scalar(one.dataset, "decay_slope_lower_of_line"), scalar(one.dataset, "decay_slope_upper_of_line")
+    low, high, whose = _slope_ends(one)
     r_squared = scalar(one.dataset, "decay_r_squared")
     words = f"fit: slope {_signed(slope)}"
     if np.isfinite(low) and np.isfinite(high):
-        words += f" [line’s 95\N{NO-BREAK SPACE}%: {_signed(low)}, {_signed(high)}]"
+        words += f" [{whose} 95\N{NO-BREAK SPACE}%: {_signed(low)}, {_signed(high)}]"
     if np.isfinite(r_squared):
         words += f", R²\N{NO-BREAK SPACE}{r_squared:.2f}"
     panel.note(one, line, words)
+
+
+def _slope_ends(one: Network) -> tuple[float, float, str]:
+    """The interval of the slope over samples where it was measured, else that of the line, and whose it is."""
+    if "decay_slope_interval" in one.dataset:
+        low, high = one.dataset["decay_slope_interval"].values
+        return float(low), float(high), "samples’"
+    low, high = (scalar(one.dataset, f"decay_slope_{end}_of_line") for end in ("lower", "upper"))
+    return low, high, "line’s"
 
 
 def _fitted_against(one: Network, slope: float, intercept: float) -> np.ndarray:
@@ -156,6 +166,7 @@ def decay(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
     """What each layer multiplies the compression by: D_l / D_{l−1} against the layer, on a log axis.
 
     Below the line at 1 a layer compresses, above it the layer spreads the classes again. The first layer has no ratio.
+    Results of ``uncertainty=True`` have the 95 % intervals of unbiased ratios as bars.
 
     Parameters
     ----------
@@ -183,6 +194,7 @@ def decay(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
     with network_panel(dataset, ax, PURPLE, log=True) as panel:
         panel.curves("decay_ratio", "measured", limits=("collapses here", "infinite"))
         for one in panel.summarised:
+            _draw_interval(panel, one, "decay_ratio_interval")
             if np.isfinite(slope := scalar(one.dataset, "decay_slope")):
                 line = panel.ax.axhline(np.exp(slope), color=one.colour, linestyle=LINES[1], linewidth=1.1)
                 panel.note(one, line, f"fitted factor {np.exp(slope):.3g} per layer")

@@ -11,7 +11,7 @@ from neurocollapse.report.curves import of_collapse, of_margin
 from neurocollapse.report.formulas import formula
 from neurocollapse.report.numbers import interval, number
 from neurocollapse.report.tables import cells
-from neurocollapse.support.dataset import heading, last_defined, limit, shown
+from neurocollapse.support.dataset import heading, last_defined, limit, tabulated
 
 
 def definitions(analyses: Mapping[str, xr.Dataset]) -> list[dict[str, Any]]:
@@ -21,7 +21,7 @@ def definitions(analyses: Mapping[str, xr.Dataset]) -> list[dict[str, Any]]:
     """
     found: dict[str, dict[str, Any]] = {}
     for dataset in analyses.values():
-        for name in (*shown(dataset), *_totals(dataset)):
+        for name in (*tabulated(dataset), *_totals(dataset)):
             attrs = dataset[name].attrs
             if not attrs:
                 continue
@@ -101,4 +101,8 @@ def _facts(dataset: xr.Dataset, name: str) -> str:
 
 def _totals(dataset: xr.Dataset) -> list[str]:
     """Numbers of the whole network that have a heading."""
-    return [str(name) for name, one in dataset.data_vars.items() if not one.dims and one.attrs.get("heading")]
+    return [
+        str(name)
+        for name, one in dataset.data_vars.items()
+        if one.dims in ((), ("bound",)) and one.attrs.get("heading")
+    ]

@@ -9,7 +9,7 @@ import xarray as xr
 from neurocollapse.report.curves import of_collapse, of_margin
 from neurocollapse.report.numbers import exponential, interval, number
 from neurocollapse.report.tables import cells
-from neurocollapse.support.dataset import heading, last_defined, layer_names, num_classes, scalar, shown
+from neurocollapse.support.dataset import heading, last_defined, layer_names, num_classes, scalar, tabulated
 
 WITHIN = 0.01
 """Accuracies that differ by less count as alike."""
@@ -26,6 +26,7 @@ def sentences(dataset: xr.Dataset, step: str = "") -> list[str]:
     return [
         _scope(dataset, step),
         *_compression(dataset),
+        *_uncertainty(dataset),
         *_separation(dataset),
         *_probes(dataset),
         *_margin(dataset),
@@ -103,6 +104,26 @@ def _fit(dataset: xr.Dataset) -> str:
     return text + "."
 
 
+def _uncertainty(dataset: xr.Dataset) -> list[str]:
+    """What the intervals over samples are, and what they are not, in two sentences; nothing where there are none."""
+    if "compression_interval" not in dataset.data_vars or "decay_slope_interval" not in dataset.data_vars:
+        return []
+    ends = dataset["compression_interval"].transpose("layer", "bound").values
+    known = np.flatnonzero(np.isfinite(ends).all(axis=1))
+    if known.size == 0:
+        return [
+            "D has no interval over samples at any layer, as too few samples of a class tell nothing of its spread."
+        ]
+    where, slope = known[-1], dataset["decay_slope_interval"].values
+    text = f"Without the bias of few samples D is {interval(*ends[where])} at {layer_names(dataset)[where]}"
+    if np.isfinite(slope).all():
+        text += f", and its factor per layer {interval(*map(exponential, slope))}"
+    return [
+        f"{text} (95 % intervals over draws of the samples from their classes).",
+        "These intervals speak of samples, not of other networks or of how well a line fits the layers.",
+    ]
+
+
 def _separation(dataset: xr.Dataset) -> list[str]:
     """First and last S and discrimination beside the value at a simplex frame."""
     texts = []
@@ -172,10 +193,10 @@ def glance(analyses: Mapping[str, xr.Dataset]) -> list[list[str]]:
     names = {
         name: heading(one, name)
         for one in analyses.values()
-        for name in shown(one)
+        for name in tabulated(one)
         if name not in (*of_collapse(one), *of_margin(one))
     }
     return [
-        [words, *(cells(one[name])[-1] if name in shown(one) else "–" for one in analyses.values())]
+        [words, *(cells(one[name])[-1] if name in tabulated(one) else "–" for one in analyses.values())]
         for name, words in names.items()
     ]

@@ -9,7 +9,7 @@ from itertools import groupby
 import numpy as np
 import xarray as xr
 
-from neurocollapse.report.numbers import number
+from neurocollapse.report.numbers import interval, number
 from neurocollapse.support.dataset import (
     family,
     heading,
@@ -18,7 +18,7 @@ from neurocollapse.support.dataset import (
     layered,
     leading,
     networks,
-    shown,
+    tabulated,
 )
 from neurocollapse.support.table import aligned, html_table
 
@@ -167,7 +167,7 @@ def table(dataset: xr.Dataset) -> Table:
 
 def _columns(dataset: xr.Dataset) -> list[Column]:
     """The layers' names, what they are, and every number of theirs."""
-    names = shown(dataset)
+    names = tabulated(dataset)
     first = family(dataset, names[0]) if names else ""
     kinds = [name for name in _DESCRIPTIONS if name in dataset.coords and dataset[name].dims in ((), ("layer",))]
     return [
@@ -181,7 +181,10 @@ def _columns(dataset: xr.Dataset) -> list[Column]:
 
 
 def cells(values: xr.DataArray) -> tuple[str, ...]:
-    """Numbers as text: four digits of a share, which is read near its ends, three of others."""
+    """Numbers as text: four digits of a share, which is read near its ends, three of others; intervals as two."""
+    if "bound" in values.dims:
+        ends = values.transpose(..., "bound").values.reshape(-1, 2)
+        return tuple("–" if np.isnan(pair).any() else interval(*pair) for pair in ends)
     share = values.attrs.get("valid_min") == 0 and values.attrs.get("valid_max") == 1
     return tuple(number(value, 4 if share else 3) for value in np.ravel(values.values))
 
@@ -199,7 +202,11 @@ def _joined(pieces: Sequence[Column]) -> Column:
 
 def _totals(dataset: xr.Dataset) -> list[tuple[str, str]]:
     """Numbers of the whole network that have a heading."""
-    names = [str(name) for name, one in dataset.data_vars.items() if not one.dims and one.attrs.get("heading")]
+    names = [
+        str(name)
+        for name, one in dataset.data_vars.items()
+        if one.dims in ((), ("bound",)) and one.attrs.get("heading")
+    ]
     return [(heading(dataset, name), cells(dataset[name])[0]) for name in names]
 
 

@@ -122,6 +122,16 @@ def shown(dataset: xr.Dataset) -> list[str]:
     return headed or [str(name) for name in numbers if dataset[name].dtype.kind == "f"]
 
 
+def tabulated(dataset: xr.Dataset) -> list[str]:
+    """What tables have a column for: what is shown, and intervals with a heading, along `layer, bound`."""
+    found = shown(dataset)
+    return [
+        str(name)
+        for name, one in dataset.data_vars.items()
+        if name in found or (one.dims == ("layer", "bound") and one.attrs.get("heading"))
+    ]
+
+
 def heading(dataset: xr.Dataset, name: str) -> str:
     """What a variable is called in tables."""
     return str(dataset[name].attrs.get("heading") or name)
