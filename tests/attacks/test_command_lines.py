@@ -103,6 +103,7 @@ def _with_short_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Experiment, "setting", lambda self, scale: replace(setting(self, scale), num_steps=10))
     theorem = partial(experiments.progressive_theorem, experiments.ProgressiveTheorem(num_steps=10))
     monkeypatch.setattr(experiments, "progressive_theorem", theorem)
+    monkeypatch.setattr(experiments, "first_look", partial(experiments.first_look, epochs=1))
 
 
 def test_a_few_random_command_lines_end_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
