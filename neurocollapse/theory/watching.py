@@ -49,7 +49,7 @@ class Call:
 class Watch:
     """Every call of a layer with a weight, beside the call before it."""
 
-    def __init__(self, model: nn.Module, num_classes: int | None = None) -> None:
+    def __init__(self, model: nn.Module) -> None:
         leaves = [replace(tap, selectors=()) for tap in select(model, "leaves")]
         exits = [tap for tap in leaves if is_linear(tap.module)]
         weighted = [*exits, *(tap for tap in leaves if isinstance(tap.module, CONVOLUTIONS))]
@@ -57,7 +57,6 @@ class Watch:
             raise ValueError(f"`model` must have a linear or convolutional layer, {type(model).__name__} has none")
         entries = [replace(tap, name=f"{tap.name}@in", at_input=True) for tap in weighted]
         self.recorder = Recorder(model, [*entries, *exits], sink=self._take)
-        self.num_classes = num_classes
         self.network = self.recorder.model
         self._reference = next((one for one in model.parameters() if one.is_floating_point()), torch.empty(0))
         self.calls: dict[tuple[str, int], Call] = {}
@@ -137,7 +136,7 @@ class Watch:
 
     def _with_moments(self, before: ClassMoments | None, features: Tensor) -> ClassMoments:
         """The moments of a layer with more features; classes may turn up late."""
-        found = ClassMoments.from_features(features.cpu(), self._labels, self.num_classes)
+        found = ClassMoments.from_features(features.cpu(), self._labels)
         if before is None:
             return found
         count = max(before.num_classes, found.num_classes)
