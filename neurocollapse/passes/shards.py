@@ -41,6 +41,7 @@ class ShardedSink(MomentSink):
         self._layout: list[_Layer] = []
         self._waiting: dict[str, _Part] = {}
         self._left_out: dict[str, int] = {}
+        self._not_finite: dict[str, int] = {}
         self._num_classes = 0
 
     def start(self, layers: Mapping[str, LayerRecord], device: torch.device) -> None:
@@ -49,7 +50,7 @@ class ShardedSink(MomentSink):
 
     def begin(self, batch: ClassBatch) -> None:
         """Start a batch."""
-        self._num_classes, self._waiting = batch.num_classes, {}
+        self._num_classes, self._waiting, self._not_finite = batch.num_classes, {}, {}
 
     def add(self, site: str, features: Tensor, rows: ClassBatch) -> None:
         """Keep one layer's features until the batch ends."""
@@ -57,17 +58,19 @@ class ShardedSink(MomentSink):
         finite = features.isfinite().all(dim=1)
         if not bool(finite.all()):
             if not self.skips:
-                sample = int(rows.samples[int((~finite).nonzero()[0])])
-                raise NonFiniteError(
-                    f"layer {self._name(site)!r}: the features of sample {sample} of a batch are NaN or infinite; pass "
-                    'non_finite="skip" to leave such samples out'
-                )
+                self._not_finite.setdefault(site, int(rows.samples[int((~finite).nonzero()[0])]))
             self._left_out[site] = self._left_out.get(site, 0) + int((~finite).sum())
             features, labels = features[finite], labels[finite]
         self._waiting[site] = _Part(features, labels)
 
     def end(self, logits: Tensor | None) -> None:
-        """Exchange the batch with the other processes."""
+        """Exchange the batch with the other processes, or refuse it: by now the layers have names."""
+        if self._not_finite:
+            site, sample = next(iter(self._not_finite.items()))
+            raise NonFiniteError(
+                f"layer {self._name(site)!r}: the features of sample {sample} of a batch are NaN or infinite; pass "
+                'non_finite="skip" to leave such samples out'
+            )
         self._step(finished=False)
 
     def idle(self, *, finished: bool) -> bool:
@@ -79,6 +82,7 @@ class ShardedSink(MomentSink):
         """Give up one layer's state."""
         super().drop(site)
         self._waiting.pop(site, None)
+        self._not_finite.pop(site, None)
         self._left_out.pop(site, None)
 
     def state(self) -> dict[str, Tensor]:
