@@ -21,6 +21,7 @@ class Sink(Protocol):
         begin(batch)                           for every batch:
             add(site, features, rows)              once a layer, from inside the model's forward pass
         end(logits)
+        idle(finished=…)                       instead, where a batch has no samples that count, and behind the last
         drop(site)                             where a layer no longer fits and is left out, between `add` and `end`
         state()                                about once a second, between batches, where there is a resume file
         result()                               once

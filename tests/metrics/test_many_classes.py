@@ -38,6 +38,7 @@ print(json.dumps(dict(beyond=peak() - before, seconds=time.process_time() - star
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # a minute of processor time may take long on a busy machine
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory in use is read from /proc")
 @pytest.mark.parametrize("counts", ["equal", "zipf"])
 @pytest.mark.parametrize(
