@@ -1,13 +1,14 @@
 """Which positions are real: padding masks, found in the model's arguments or given, and fitted to a layer."""
 
 import inspect
+import warnings
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from neurocollapse.hooks.errors import CaptureError, LayoutError
+from neurocollapse.hooks.errors import CaptureError, CaptureWarning, LayoutError
 from neurocollapse.hooks.outputs import first_tensor
 from neurocollapse.support.checks import shown
 from neurocollapse.support.text import listed
@@ -139,10 +140,14 @@ def find_masks(
     kwargs: Mapping[str, Any],
     num_samples: int | None,
     name: str | None = None,
+    *,
+    strict: bool = False,
 ) -> Masks:
     """The masks among the arguments of a forward pass: that of this name, or those that models of Hugging Face take.
 
-    Of the latter, masks of another form than (samples, positions) are left alone.
+    The latter may have axes of one between samples and positions, and be added to scores: 0 for real positions, and a
+    large negative number for padding. Of other forms, such as a mask for pairs of positions, padding cannot be told:
+    all positions are then taken as real, with a warning, or, if `strict`, they are refused.
 
     Raises
     ------
@@ -157,7 +162,8 @@ def find_masks(
     two = any(given.get(name) is not None for name in (f"{_DECODER}_input_ids", f"{_DECODER}_{NAME}")) or bool(
         getattr(getattr(model, "config", None), "is_encoder_decoder", False)
     )
-    first, decoder = (_plain(given.get(name), num_samples) for name in (NAME, f"{_DECODER}_{NAME}"))
+    names = (NAME, f"{_DECODER}_{NAME}")
+    first, decoder = (_plain(given.get(name), num_samples, name, strict=strict) for name in names)
     return Masks(
         None if first is None else as_mask(first, num_samples, f"`{NAME}`"),
         None if decoder is None else as_mask(decoder, num_samples, f"`{_DECODER}_{NAME}`"),
@@ -219,11 +225,26 @@ def _by_name(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any])
     return {**given, **kwargs}
 
 
-def _plain(value: Any, num_samples: int | None) -> Tensor | None:
-    """A mask of (samples, positions); None for additive ones, those of pairs of positions, and none at all."""
-    if not isinstance(value, Tensor) or value.dim() != 2 or (num_samples is not None and len(value) != num_samples):
+def _plain(value: Any, num_samples: int | None, name: str, *, strict: bool) -> Tensor | None:
+    """A mask that a model is given, as (samples, positions); None where there is none, or it is of another form."""
+    if not isinstance(value, Tensor):
         return None
-    return value if not value.is_floating_point() or bool(((value == 0) | (value == 1)).all()) else None
+    axes = (0, *(axis for axis in range(1, value.dim() - 1) if value.shape[axis] != 1), value.dim() - 1)
+    if value.dim() >= 2 and len(axes) == 2 and num_samples in (None, len(value)):
+        mask = value.reshape(len(value), value.shape[-1])
+        is_added = mask.is_floating_point() and bool((mask <= 0).all()) and (value.dim() > 2 or bool((mask < -1).any()))
+        return mask == 0 if is_added else mask
+    if bool((value == 1).all()):
+        return None
+    samples = "samples" if num_samples is None else num_samples
+    problem = (
+        f"`{name}` has shape {tuple(value.shape)}, from which padding cannot be told as from ({samples}, positions); "
+        "pass mask= or mask_fn=, or mask=False to count all positions"
+    )
+    if strict:
+        raise MaskError(problem)
+    warnings.warn(f"{problem}; all are counted", CaptureWarning, stacklevel=2)
+    return None
 
 
 def check_labelled(own: tuple[int, ...], labelled: tuple[int, ...]) -> None:

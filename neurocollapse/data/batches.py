@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 from neurocollapse.data.batch_arguments import arguments
 from neurocollapse.data.batch_labels import Labels, find_labels
 from neurocollapse.data.batch_parts import as_tensors, is_sequence, lengths, named_parts, part_of, rebuilt, tensors_in
+from neurocollapse.data.labelled import DataError
 from neurocollapse.data.labels import part_of_labels
 
 
@@ -72,12 +73,15 @@ def split_batch(batch: Any, model: nn.Module, *, label_fn: Callable[[Any], Any] 
     [0, 1]
     """
     plain = as_tensors(batch, _float_type(model))
+    given = None if label_fn is None else label_fn(batch)
+    if callable(given):
+        raise DataError("`label_fn` gives a function where labels are wanted; call it first: nc.labels.next_token()")
     if label_fn is None:
         found = find_labels(plain)
     elif is_sequence(plain) and named_parts(plain) is None:
-        found = Labels(label_fn(batch), plain[0] if plain else plain, others=tuple(plain[1:]) if len(plain) > 2 else ())
+        found = Labels(given, plain[0] if plain else plain, others=tuple(plain[1:]) if len(plain) > 2 else ())
     else:
-        found = Labels(label_fn(batch), plain, name=_withheld(label_fn, model))
+        found = Labels(given, plain, name=_withheld(label_fn, model))
     num_samples = len(found.values) if isinstance(found.values, Sized) and _has_axis(found.values) else None
     return Batch(*arguments(found, model, num_samples), found.values)
 

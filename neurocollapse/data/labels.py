@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from neurocollapse.data.batch_parts import part_of
+from neurocollapse.data.batch_parts import is_sequence, kind_of, named_parts, part_of
 from neurocollapse.data.labelled import DataError
 from neurocollapse.support.text import listed
 
@@ -20,9 +21,13 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class PositionLabels:
-    """Labels of every position, shape (samples, positions, …); those of `IGNORED` do not count."""
+    """Labels of every position, shape (samples, positions, …).
+
+    `counts`, of the same shape, says which of them may count beside what `ignore_index` leaves out; None for all.
+    """
 
     values: Any
+    counts: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -61,7 +66,7 @@ def next_token(field: str = "input_ids", *, mask: str | None = "attention_mask")
             if real.shape != tokens.shape:
                 raise DataError(f"{mask!r} has shape {tuple(real.shape)}, but {field!r} {tuple(tokens.shape)}")
             following[:, :-1][~(real[:, 1:] & real[:, :-1])] = IGNORED
-        return PositionLabels(following)
+        return PositionLabels(following, following != IGNORED)
 
     return labels
 
@@ -109,6 +114,8 @@ def label_map(values: Tensor | Any) -> Tensor:
         raise DataError("labels per position must be integers, all samples with as many positions") from None
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise DataError(f"labels per position must be integers, got {labels.dtype}")
+    if labels.dim() > 3 and labels.shape[1] == 1:  # a map with an axis for its only channel
+        labels = labels.squeeze(1)
     if labels.dim() < 2:
         raise DataError(f"labels per position need shape (samples, positions, …), got {tuple(labels.shape)}")
     return labels.long()
@@ -126,6 +133,11 @@ def _names(batch: Any) -> list[str]:
 
 def _part(batch: Any, name: str) -> Any:
     """A part of a batch, or a DataError that says which there are."""
+    if isinstance(batch, Tensor | np.ndarray) or (is_sequence(batch) and named_parts(batch) is None):
+        raise DataError(
+            f"{name!r} is looked for in batches with named parts, got {kind_of(batch)}; make it a dict such as "
+            f"{{{name!r}: …}}"
+        )
     try:
         return part_of(batch, name)
     except (KeyError, AttributeError):

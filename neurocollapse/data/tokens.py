@@ -100,7 +100,9 @@ class TokenData(Samples):
         values = found.values if isinstance(found, PositionLabels) else found
         counts = self._checked(values, "next-token labels" if labels == NEXT_TOKEN else repr(labels or LABELS))
         if isinstance(found, PositionLabels):
-            counts = counts & (values != (IGNORED if labels == NEXT_TOKEN else ignore_index))
+            counts = counts & (values != ignore_index)
+        if isinstance(found, PositionLabels) and found.counts is not None:
+            counts = counts & found.counts
         if bool((counts & (values < 0)).any()):
             place = tuple((counts & (values < 0)).nonzero()[0].tolist())
             raise DataError(

@@ -61,9 +61,9 @@ def flat_input(parts: Batch, num_samples: int) -> Tensor:
 def logits_of(output: Any, num_samples: int, *, count: int, counts: Tensor | None = None) -> Tensor | None:
     """The model's output as a matrix (samples, outputs): itself, its `logits`, or the first tensor of a tuple.
 
-    Of `num_samples` rows the first `count` are meant. With labels per position, `counts` of shape (samples, positions)
-    says which of its rows (samples, positions, outputs) are. None where there is no such tensor of floating-point
-    numbers.
+    Of `num_samples` rows the first `count` are meant. With labels per position, `counts` of shape (samples,
+    *positions) says which rows of (samples, *positions, outputs) or (samples, outputs, *positions) are. None where
+    there is no such tensor of floating-point numbers.
     """
     found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
     if isinstance(found, tuple | list):
@@ -71,5 +71,9 @@ def logits_of(output: Any, num_samples: int, *, count: int, counts: Tensor | Non
     if not isinstance(found, Tensor) or found.shape[:1] != (num_samples,) or not found.is_floating_point():
         return None
     if counts is not None:
-        return found.detach()[counts.to(found.device)] if found.shape[:-1] == counts.shape else None
+        # Outputs stand last behind a sequence, and before a map; a sequence may have them as a map does.
+        firsts = (False, True) if counts.dim() == 2 else (True, False)
+        rows = (found.movedim(1, -1) if first and found.dim() > 1 else found for first in firsts)
+        fitting = next((one for one in rows if one.shape[:-1] == counts.shape), None)
+        return None if fitting is None else fitting.detach()[counts.to(found.device)]
     return found.detach()[:count] if found.dim() == 2 else None

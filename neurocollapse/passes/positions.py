@@ -77,7 +77,7 @@ def masks_of(batch: Any, parts: Batch, model: nn.Module, options: PassOptions) -
         return Masks(as_mask(options.mask_fn(batch), num_samples, "what `mask_fn` returns"))
     if options.mask is not None and (given := part_called(options.mask, batch)) is not None:
         return Masks(as_mask(given, num_samples, f"`mask` ({options.mask!r})"))
-    return find_masks(model, parts.args, parts.kwargs, num_samples, options.mask)
+    return find_masks(model, parts.args, parts.kwargs, num_samples, options.mask, strict=True)
 
 
 def label_map_of(parts: Batch, masks: Masks, options: PassOptions, num_classes: int | None) -> LabelMap | None:
@@ -112,6 +112,8 @@ def label_map_of(parts: Batch, masks: Masks, options: PassOptions, num_classes: 
             f"{tuple(labels.shape)}; check the loader, or pass label_fn to say where the labels are"
         )
     counts = labels != options.ignore_index
+    if isinstance(parts.labels, PositionLabels) and parts.labels.counts is not None:
+        counts &= parts.labels.counts.cpu()
     if mask is not None:
         if mask.shape != labels.shape:
             raise LabelError(

@@ -91,7 +91,7 @@ def _from_one_hot(values: Tensor, num_classes: int | None) -> Tensor:
     if values.shape[1] < 2 or not is_one_hot:
         raise LabelError(
             f"`labels` of shape {tuple(values.shape)} are not one-hot (one 1 in each row, at least two columns); "
-            "pass class indices of shape (samples,)"
+            'pass class indices of shape (samples,), or pool="tokens" where each position has a label of its own'
         )
     if num_classes is not None and values.shape[1] != num_classes:
         raise LabelError(f"one-hot `labels` have {values.shape[1]} columns, but num_classes is {num_classes}")

@@ -160,6 +160,9 @@ def test_arrays_of_tokens_have_labels_of_sequences_or_positions(run: Callable[..
         ("--labels", "tags"): [[token % 3 for token in row] for row in rows],
         ("--labels", "kinds", "--ignore-index", "0"): [[token % 3 or -1 for token in row] for row in rows],
         ("--labels", "next-token"): following(rows),
+        ("--labels", "next-token", "--ignore-index", "1"): [
+            [token if token != 1 else -1 for token in row] for row in following(rows)
+        ],
         ("--labels", "next-token", "--classes", "3,4"): [
             [token if token in (3, 4) else -1 for token in row] for row in following(rows)
         ],

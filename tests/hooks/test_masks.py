@@ -17,45 +17,10 @@ LENGTHS = (5, 9, 3, 7)
 LONGEST = max(LENGTHS)
 VOCABULARY = 40
 WIDTH = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-TOKENS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-ABSOLUTE = 2e-6  # float32 attention over other numbers of positions rounds in another order
-EXACT = 1e-6  # in float64 only what padding adds could be as large
 
 
 def bert() -> nn.Module:
     return transformers.BertModel(transformers.BertConfig(**WIDTH, intermediate_size=24))
-
-
-def gpt2() -> nn.Module:
-    config = transformers.GPT2Config(vocab_size=VOCABULARY, n_positions=16, n_embd=16, n_layer=2, n_head=2, **TOKENS)
-    return transformers.GPT2Model(config)
-
-
-def llama() -> nn.Module:
-    config = transformers.LlamaConfig(**WIDTH, **TOKENS, intermediate_size=24, num_key_value_heads=1)
-    return transformers.LlamaModel(config)
-
-
-def qwen() -> nn.Module:
-    config = transformers.Qwen2Config(**WIDTH, **TOKENS, intermediate_size=24, num_key_value_heads=1)
-    return transformers.Qwen2Model(config)
-
-
-def t5() -> nn.Module:
-    config = transformers.T5Config(
-        vocab_size=VOCABULARY, d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2, decoder_start_token_id=0
-    )
-    return transformers.T5Model(config)
-
-
-MODELS = {"bert": bert, "gpt2": gpt2, "llama": llama, "qwen": qwen, "t5": t5}
-BLOCKS: dict[str, Any] = {
-    "bert": "encoder.layer.*",
-    "gpt2": "h.*",
-    "llama": "layers.*",
-    "qwen": "layers.*",
-    "t5": ["encoder.block.*", "decoder.block.*"],
-}
 
 
 def built(make: Any) -> nn.Module:
@@ -76,100 +41,6 @@ def padded(rows: list[Tensor], side: str) -> tuple[Tensor, Tensor]:
         place = slice(0, len(row)) if side == "right" else slice(LONGEST - len(row), LONGEST)
         ids[index, place], mask[index, place] = row, 1
     return ids, mask
-
-
-def arguments(name: str, side: str) -> dict[str, Tensor]:
-    """A batch; models with positions count them from the first real token, and T5 has an answer to each sequence."""
-    ids, mask = padded(sequences(), side)
-    if name != "t5":
-        return {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
-    answers, answer_mask = padded(sequences(seed=2)[::-1], side)
-    decoder = {"decoder_input_ids": answers, "decoder_attention_mask": answer_mask}
-    return {"input_ids": ids, "attention_mask": mask} | decoder
-
-
-def alone(name: str) -> list[dict[str, Tensor]]:
-    """The arguments for every sequence alone, without padding or mask."""
-    answers = sequences(seed=2)[::-1]
-    return [
-        {"input_ids": row[None]} | ({"decoder_input_ids": answer[None]} if name == "t5" else {})
-        for row, answer in zip(sequences(), answers, strict=True)
-    ]
-
-
-def first_and_last(tensor: Tensor, mask: Tensor | None) -> Tensor:
-    """A function of the user's that reads the mask."""
-    real = torch.ones(tensor.shape[:2], dtype=torch.bool) if mask is None else mask
-    ends = [(row[own][0], row[own][-1]) for row, own in zip(tensor, real, strict=True)]
-    return torch.stack([torch.cat(end) for end in ends])
-
-
-@pytest.mark.parametrize("side", ["right", "left"])
-@pytest.mark.parametrize("pool", ["mean", "cls", "last", "tokens", "auto", first_and_last])
-@pytest.mark.parametrize("name", MODELS)
-def test_padded_batches_give_what_single_sequences_give(name: str, pool: Any, side: str) -> None:
-    model = built(MODELS[name])
-    with nc.capture(model, BLOCKS[name], pool=pool) as features, torch.no_grad():
-        model(**arguments(name, side))
-        together = {layer: value.clone() for layer, value in features.items()}
-    with nc.capture(model, BLOCKS[name], pool=pool) as features, torch.no_grad():
-        single = []
-        for given in alone(name):
-            model(**given)
-            single.append({layer: value.clone() for layer, value in features.items()})
-    assert len(together) == (4 if name == "t5" else 2)
-    for layer, found in together.items():
-        expected = torch.cat([one[layer] for one in single])
-        torch.testing.assert_close(found, expected, rtol=0, atol=ABSOLUTE)
-
-
-@pytest.mark.parametrize("side", ["right", "left"])
-@pytest.mark.parametrize("name", MODELS)
-def test_nothing_but_single_sequences_can_be_flattened(name: str, side: str) -> None:
-    model = built(MODELS[name])
-    message = "'flatten' would make features of padding"
-    with nc.capture(model, BLOCKS[name], pool="flatten"), torch.no_grad(), pytest.raises(LayoutError, match=message):
-        model(**arguments(name, side))
-
-
-@pytest.mark.parametrize("side", ["right", "left"])
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("labels", ["sequences", "next tokens", "tags"])
-def test_moments_of_padded_batches_are_those_of_single_sequences(name: str, side: str, labels: str) -> None:
-    model, batch = built(MODELS[name]).double(), arguments(name, side)
-    kind = "decoder_" if name == "t5" else ""
-    ids, mask = batch[f"{kind}input_ids"], batch[f"{kind}attention_mask"].bool()
-    layers = "decoder.block.*" if name == "t5" else BLOCKS[name]
-    batch |= {"labels": torch.tensor([0, 1, 1, 0]), "tags": torch.where(ids % 5 == 4, -100, ids % 3)}  # padding: 0
-    options: dict[str, Any] = {"layers": layers, "num_classes": VOCABULARY}
-    if labels == "next tokens":
-        options["label_fn"] = nc.labels.next_token(f"{kind}input_ids", mask=f"{kind}attention_mask")
-    elif labels == "tags":
-        options["label_fn"] = nc.labels.field("tags")
-    moments = nc.collect(model, [batch], **options)
-    rows: dict[str, list[Tensor]] = {layer: [] for layer in moments}
-    counted: list[int] = []
-    with nc.capture(model, layers, pool="mean" if labels == "sequences" else "tokens") as features, torch.no_grad():
-        for index, given in enumerate(alone(name)):
-            model(**given)
-            own = ids[index][mask[index]].tolist()
-            classes = {
-                "sequences": [int(batch["labels"][index])],
-                "next tokens": [*own[1:], -100],
-                "tags": [-100 if token % 5 == 4 else token % 3 for token in own],
-            }[labels]
-            counted += [label for label in classes if label >= 0]
-            for layer, value in features.items():
-                rows[layer] += [row for row, label in zip(value, classes, strict=True) if label >= 0]
-    assert len(moments) == 2
-    for layer, found in moments.items():
-        for label in range(VOCABULARY):
-            naive = [row for row, own in zip(rows[layer], counted, strict=True) if own == label]
-            assert int(found.count[label]) == len(naive)
-            if naive:
-                torch.testing.assert_close(found.mean[label], torch.stack(naive).mean(0), rtol=0, atol=EXACT)
-                scatter = ((torch.stack(naive) - torch.stack(naive).mean(0)) ** 2).sum()
-                torch.testing.assert_close(found.scatter[label], scatter, rtol=0, atol=10 * EXACT)
 
 
 @pytest.mark.parametrize("given", ["keyword", "positional", "one dict", "expect", "name"])
@@ -320,13 +191,69 @@ def test_what_is_no_mask_is_refused_in_one_line(mask: Any, message: str) -> None
     assert len(str(caught.value)) < 300
 
 
-def test_masks_of_other_forms_are_left_alone_and_wrong_names_refused() -> None:
+FORMS: dict[str, Any] = {
+    "bool": lambda mask: mask.bool(),
+    "float": lambda mask: mask.float(),
+    "an axis for heads": lambda mask: mask.bool()[:, None, None],
+    "zeros and ones for heads": lambda mask: mask[:, None, None],
+    "added to scores": lambda mask: (1.0 - mask)[:, None, None] * -1e9,
+    "added, without heads": lambda mask: (1.0 - mask) * torch.finfo(torch.float32).min,
+}
+
+
+class Reads(nn.Module):
+    """Embeds tokens, and takes a mask of any form."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(VOCABULARY, 4)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        return self.embed(input_ids)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_masks_of_every_form_say_the_same(form: str) -> None:
+    model = built(Reads)
+    ids, mask = padded(sequences(), "right")
+    expected = torch.stack([model.embed(row).mean(0) for row in sequences()])
+    given = {"input_ids": ids, "attention_mask": FORMS[form](mask)}
+    with nc.capture(model, "embed") as features, torch.no_grad():
+        model(**given)
+    torch.testing.assert_close(features["embed"], expected, rtol=0, atol=1e-6)
+    moments = nc.collect(model, [given | {"labels": torch.arange(4)}])
+    torch.testing.assert_close(moments["embed"].mean.float(), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["pairs of positions", "transposed", "one axis", "another batch"])
+def test_a_mask_from_which_padding_cannot_be_told_is_named(form: str) -> None:
+    model = built(Reads)
+    ids, mask = padded(sequences(), "right")
+    wrong = {
+        "pairs of positions": mask.bool()[:, None, None].expand(4, 1, LONGEST, LONGEST),
+        "transposed": mask.T,
+        "one axis": mask[0],
+        "another batch": mask[:3],
+    }[form]
+    message = (
+        r"`attention_mask` has shape \(.*\), from which padding cannot be told as from \(4, positions\); pass mask="
+    )
+    with nc.capture(model, "embed") as features, pytest.warns(nc.CaptureWarning, match=message):
+        model(ids, wrong)
+    assert features["embed"].shape == (4, 4)
+    batch = {"input_ids": ids, "attention_mask": wrong, "labels": torch.arange(4)}
+    with pytest.raises(MaskError, match=message) as caught:
+        nc.collect(model, [batch])
+    assert len(str(caught.value)) < 300
+    counted = nc.collect(model, [batch], mask=False, pool="tokens")
+    assert int(counted["embed"].count.sum()) == 4 * LONGEST
+    nothing = {"attention_mask": torch.ones(4, 1, LONGEST, LONGEST)}
+    assert len(nc.collect(model, [batch | nothing])) == 1  # masks nothing in whatever form
+
+
+def test_wrong_names_of_masks_are_refused() -> None:
     model = built(bert)
     ids, mask = padded(sequences(), "right")
-    additive = torch.zeros(4, 1, 1, LONGEST).masked_fill(mask[:, None, None] == 0, -1e9)
-    with nc.capture(model, "encoder.layer.0") as features, torch.no_grad():
-        model(input_ids=ids, attention_mask=additive)
-        assert features["encoder.layer.0"].shape == (4, 16)
     with nc.capture(model, "encoder.layer.0", mask="real"), pytest.raises(MaskError, match="`mask` names 'real'"):
         model(input_ids=ids, attention_mask=mask)
     with (

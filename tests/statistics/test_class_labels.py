@@ -55,7 +55,7 @@ def test_no_labels_are_no_error(labels: Any) -> None:
 INTEGERS = "`labels` must be an array of integers, got {}; encode class names as 0, 1, 2, …"
 ONE_HOT = (
     "`labels` of shape {} are not one-hot (one 1 in each row, at least two columns); "
-    "pass class indices of shape (samples,)"
+    'pass class indices of shape (samples,), or pool="tokens" where each position has a label of its own'
 )
 FLOATS = "`labels` must hold integers, got torch.{}; pass labels.long() if they are class indices"
 SHAPE = "`labels` must have shape (samples,) or (samples, classes), got {}"
