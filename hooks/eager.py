@@ -37,6 +37,11 @@ def outside_autocast(tensor: Tensor) -> AbstractContextManager[object]:
     return _NOTHING
 
 
+def is_outside_all() -> bool:
+    """Whether neither autocast is on, for any device, nor a transform of torch.func going on."""
+    return not torch._C._is_any_autocast_enabled() and torch._C._functorch.peek_interpreter_stack() is None
+
+
 @contextmanager
 def _outside_transforms(device: str) -> Iterator[None]:
     """Compute without autocast, and without the transforms that are going on."""

@@ -93,6 +93,11 @@ class Forward(NamedTuple):
     masks: Masks | None = None
     labelled: tuple[int, ...] | None = None
 
+    @property
+    def is_unmasked(self) -> bool:
+        """Whether every position of every layer is real."""
+        return self.masks is None or (self.masks.first is None and self.masks.decoder is None)
+
     def mask(self, path: str, module: nn.Module) -> Tensor | None:
         """The mask for a module, by its dotted path."""
         return None if self.masks is None else self.masks.of(path, module)
@@ -154,7 +159,8 @@ def find_masks(
     MaskError
         If a mask has numbers other than zero and one, or masks all of a sample.
     """
-    given = _by_name(model, args, kwargs)
+    alone = name is None and len(args) == 1 and not kwargs and isinstance(args[0], Tensor)  # no mask is with it
+    given = {} if alone else _by_name(model, args, kwargs)
     if name is not None:
         if given.get(name) is None:
             raise MaskError(f"`mask` names {shown(name)}, which the model is not given; it has {listed(given, most=6)}")

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from neurocollapse.hooks.eager import is_outside_all
 from neurocollapse.hooks.errors import AmbiguousOutputError, CaptureError, LayoutError
 from neurocollapse.hooks.layout import (
     CHANNELS_FIRST,
@@ -19,10 +20,12 @@ from neurocollapse.hooks.layout import (
     find_axes,
     find_batch_axis,
 )
-from neurocollapse.hooks.masks import Positions, check_labelled, fitted
+from neurocollapse.hooks.masks import Forward, Positions, check_labelled, fitted
 from neurocollapse.hooks.outputs import Path, pick_tensor
 from neurocollapse.hooks.pool import ROWS, Pool, PoolMode, Reduce, resolve_pool
 from neurocollapse.hooks.select import ROOT, Tap
+
+_ONE_ROW = Positions()
 
 
 class SiteKey(NamedTuple):
@@ -95,6 +98,20 @@ class Plan:
     dtype: torch.dtype
     num_features: int = -1
     positions: int = 1
+    is_plain: bool = False
+
+    def quick(self, value: Any, forward: Forward) -> tuple[Tensor, Positions] | None:
+        """Return the features of a value with the shape and dtype of the first; None where more is to be looked at.
+
+        Nothing is left to check then: the samples come first, no position is masked, and every sample has one row.
+        """
+        if not self.is_plain or self.num_features < 0 or type(value) is not Tensor or value.is_nested:
+            return None
+        if value.dtype is not self.dtype or value.shape != (forward.num_samples, *self.shape):
+            return None
+        if value.layout is not torch.strided or not forward.is_unmasked or not is_outside_all():
+            return None
+        return self.reduce(value.detach() if value.requires_grad else value, None), _ONE_ROW
 
     def pick(self, value: Any, num_samples: int | None) -> Tensor:
         """Return the activation, samples first, detached; check that it is the one of the first batch."""
@@ -199,6 +216,7 @@ def make_plan(
         pool = _every_position(axes.layout)
     pooling, reduce = resolve_pool(pool, axes.layout, len(sizes))
     plan = Plan(axes, pooling, reduce, path, sizes[1:], tensor.dtype)
+    plan.is_plain = not (axes.batch or path is not None or callable(pool) or pooling in ROWS)
     own = plan.positions_of(tensor if not axes.batch else tensor.transpose(0, axes.batch))
     if mask is not None and own and not callable(pool):
         fitted(mask, own, mask.device)

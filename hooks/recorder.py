@@ -37,17 +37,15 @@ class Recorder:
     Inside ``with recorder:`` every forward pass of the model calls ``sink(key, features, positions)`` once a site,
     before the model's next operation runs: `features` has shape (samples · positions, features), is detached, float32
     or float64, computed outside autocast, and may share memory with the model (copy what is kept); `positions` says
-    which rows there are where every position has one. How each site is
-    read is settled in the first forward pass. The model's device, mode and values are never touched, and only the
-    recorder's own hooks are removed, also after an error.
+    which rows there are where every position has one. How each site is read is settled in the first forward pass. The
+    model's device, mode and values are never touched; only the recorder's own hooks are removed, also after an error.
 
     Inside the context, torch.compile falls back to eager execution and fused attention to its parts, as neither
     calls the modules inside; both are restored afterwards. The thread that enters it has the model for itself: another
     one that enters a Recorder of the same modules is refused, and calls of the model in other threads are ignored.
 
-    A forward pass is a call of the model itself. Hooks that fire outside one (recomputation of checkpointed
-    activations during backward) are ignored. Where the model is never called, only its parts or methods
-    (``model.encode(x)``), every call counts until `finish` or `reset`.
+    A forward pass is a call of the model itself; hooks that fire outside one (recomputation) are ignored. Where
+    only parts or methods of the model are called (``model.encode(x)``), every call counts until `finish` or `reset`.
 
     Parameters
     ----------
@@ -199,8 +197,7 @@ class Recorder:
         Raises
         ------
         CaptureError
-            If the call runs the model's forward pass more than once. A call that passes by `torch.nn.Module.__call__`
-            counts as one.
+            If the call runs the model's forward pass more than once; past `torch.nn.Module.__call__` it counts as one.
         """
         self.expect(num_samples, masks=masks, labelled=labelled)
         self._num_passes = 0
@@ -306,6 +303,9 @@ class Recorder:
         if entry is None:
             return
         key, plan = entry
+        if (quick := plan.quick(value, forward)) is not None:
+            self._sink(key, *quick)
+            return
         tap = self.taps[index]
         try:
             tensor = plan.pick(value, forward.num_samples)

@@ -47,6 +47,8 @@ def arguments(found: Labels, model: nn.Module, num_samples: int | None) -> Argum
     DataError
         If a mapping lacks what the model takes.
     """
+    if not found.others and isinstance(found.inputs, Tensor | PackedSequence):
+        return (found.inputs,), {}
     forward = _Forward(model)
     args, kwargs = _arguments(found.inputs, found.name, forward, num_samples)
     if not found.others or not isinstance(found.inputs, Tensor | PackedSequence):

@@ -278,8 +278,13 @@ class Pass:
             features = features[chosen.to(features.device)]
         else:
             batch, mask = self._batch, positions.mask
-            rows = batch.repeated(positions.number) if mask is None else batch.kept(mask)
-            if len(features) > len(rows.labels):  # what a padding sampler repeats comes last and has no label here
+            if mask is not None:
+                rows = batch.kept(mask)
+            else:
+                rows = batch.repeated(positions.number) if positions.shape else batch
+            if (
+                features.shape[0] > rows.labels.shape[0]
+            ):  # what a padding sampler repeats comes last and has no label here
                 features = features[: len(rows.labels)]
         site = self._sites.get(key) or self._sites.setdefault(key, site_of(key))
         if site in self._dropped:

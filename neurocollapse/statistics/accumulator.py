@@ -72,6 +72,7 @@ class MomentAccumulator:
     ) -> None:
         working = working_dtype(num_features, precision=precision, dtype=dtype)
         double = torch.float64
+        self.num_features = num_features
         self.skip_non_finite = skip_non_finite
         self.place = Place(torch.device(device), folder)
         self.is_compact = state_bytes == 8 and working != double
@@ -86,16 +87,12 @@ class MomentAccumulator:
             self.partial = self.place.zeros(num_classes, num_features, working) if summed_apart else self.total
             self.square = torch.zeros(num_classes, dtype=double, device=device)
             self.products = ProductSums(num_features, working, device) if covariance else None
+        self._rows_per_part = self._rows_at_once()
 
     @property
     def num_classes(self) -> int:
         """Number of classes that the state has room for."""
         return self.reference.shape[0]
-
-    @property
-    def num_features(self) -> int:
-        """Number of features."""
-        return self.reference.shape[1]
 
     @property
     def num_batches(self) -> int:
@@ -126,16 +123,20 @@ class MomentAccumulator:
             return self._update_in_parts(features, batch)
         features = features.detach() if features.requires_grad else features
         step = self.ledger.step(batch)
-        self._adopt_references(features, batch, step)
+        if step.new is not None or self.skip_non_finite:
+            self._adopt_references(features, batch, step)
         if self.partial is not self.total and (step.flush or self.partial.numel() <= SMALL):
             move_sums(self.partial, self.total, some_of(self.ledger.pending.nonzero().flatten(), self.partial))
         settle = batch.largest > FLUSH_COUNT
-        parts = batch.parts(self._rows_per_part)
-        norms = [self._add(features if part is batch else features[rows], part, settle) for rows, part in parts]
+        if num_samples <= self._rows_per_part:
+            norms = self._add(features, batch, settle)
+        else:
+            parts = batch.parts(self._rows_per_part)
+            norms = torch.cat([self._add(features[rows], part, settle) for rows, part in parts])
         self.ledger = step.ledger
-        if step.due.numel():
+        if step.due is not None:
             self._rebase(step.due)
-        return norms[0] if len(norms) == 1 else torch.cat(norms)
+        return norms
 
     def grow(self, num_classes: int) -> None:
         """Make room for more classes; those already there keep their state."""
@@ -160,6 +161,7 @@ class MomentAccumulator:
         if state_bytes == 8 and not self.is_compact:
             self.is_compact = True
             self.kernel = kernel_on(self.place.device, float64_totals=False)
+            self._rows_per_part = self._rows_at_once()
             self._rebase(self.ledger.count.nonzero().flatten())
             self.ledger = replace(self.ledger, most_between_looks=COMPACT_COUNT)
             with torch.inference_mode(False):
@@ -231,9 +233,8 @@ class MomentAccumulator:
             tensors = tensors | {"partial": torch.zeros_like(self.partial)}
         return tensors
 
-    @property
-    def _rows_per_part(self) -> int:
-        """Rows to add at once: what the scratch holds, and no more than float32 products may gather."""
+    def _rows_at_once(self) -> int:
+        """Rows to add together: what the scratch holds, and no more than float32 products may gather."""
         rows = max(1, ROW_CHUNK // max(1, self.num_features))
         if self.products is not None:
             return min(rows, COVARIANCE_FLUSH_ROWS)
@@ -241,24 +242,26 @@ class MomentAccumulator:
 
     def _adopt_references(self, features: Tensor, batch: ClassBatch, step: Step) -> None:
         """Take a sample of every class not met before as that class's reference: the median of the first three."""
-        found = self._first_finite(features, batch) if self.skip_non_finite else (batch, step.new, None)
-        if found is None or not found[1].numel():
+        if self.skip_non_finite:
+            usable, new, finite = self._first_finite(features, batch)
+        else:
+            usable, new, finite = batch, step.new, None
+        if new is None:
             return
-        usable, new, finite = found
         classes, rows = usable.present[new], usable.first_rows[new]
         rows = rows if finite is None else finite[rows]
         for some in torch.arange(len(classes), device="cpu").split(max(1, ROW_CHUNK // max(1, self.num_features))):
             samples = features[rows[some].to(features.device)].to(self.reference.dtype)
             self.reference.index_copy_(0, classes[some].to(features.device), medians(samples))
 
-    def _first_finite(self, features: Tensor, batch: ClassBatch) -> tuple[ClassBatch, Tensor, Tensor] | None:
-        """The finite rows, as a batch, its new classes and the rows; None where no class can be new."""
+    def _first_finite(self, features: Tensor, batch: ClassBatch) -> tuple[ClassBatch, Tensor | None, Tensor | None]:
+        """The finite rows as a batch, its new classes, and which rows these are; None where no class can be new."""
         if self._complete or not batch.present.numel():
-            return None
+            return batch, None, None
         seen = self.ledger.count - self.dropped.cpu()
         self._complete = bool((seen > 0).all())
         if int(seen[batch.present].min()) > 0:
-            return None
+            return batch, None, None
         finite = features.isfinite().all(dim=1).nonzero().flatten().cpu()
         usable = ClassBatch(batch.labels[finite], batch.num_classes)
         return usable, (seen[usable.present] == 0).nonzero().flatten(), finite

@@ -7,7 +7,7 @@ from neurocollapse.statistics.kernels import scratch_like
 from neurocollapse.statistics.labels import ClassBatch
 
 try:
-    import neurocollapse.statistics._kernel as _kernel
+    from neurocollapse.statistics._kernel import add_rows as run_kernel
 except ImportError as error:
     MISSING = str(error)
 else:
@@ -37,12 +37,13 @@ def add_rows(
         If a label is none of the classes.
     """
     features = _readable(features)
-    norms = torch.empty(features.shape[0], dtype=torch.float64, device="cpu")
+    norms = square.new_empty(features.shape[0])
+    num_groups, addresses = batch.groups
     shifted = scratch_like(reference, features.shape) if keep_shifted else None
-    _kernel.add_rows(
-        (*features.shape, features.stride(0), reference.shape[0], batch.present.shape[0]),
+    run_kernel(
+        (*features.shape, features.stride(0), reference.shape[0], num_groups),
         (
-            *batch.addresses,
+            *addresses,
             features.data_ptr(),
             reference.data_ptr(),
             total.data_ptr(),

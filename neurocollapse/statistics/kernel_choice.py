@@ -7,7 +7,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from neurocollapse.statistics import compiled, kernels
+from neurocollapse.statistics.compiled import MISSING
+from neurocollapse.statistics.compiled import add_rows as add_rows_compiled
+from neurocollapse.statistics.kernels import add_rows as add_rows_torch
 
 KernelName = Literal["torch", "compiled"]
 VARIABLE = "NEUROCOLLAPSE_KERNEL"
@@ -34,8 +36,8 @@ class Kernel(NamedTuple):
 
 
 _KERNELS = {
-    "torch": Kernel("torch", kernels.add_rows, True, True),
-    "compiled": Kernel("compiled", compiled.add_rows, False, False),
+    "torch": Kernel("torch", add_rows_torch, True, True),
+    "compiled": Kernel("compiled", add_rows_compiled, False, False),
 }
 
 
@@ -61,11 +63,11 @@ def kernel_on(device: torch.device | str, *, float64_totals: bool = True) -> Ker
             f'{VARIABLE} must be "torch" or "compiled", got {wanted!r}; leave it out to run the compiled kernel where '
             "there is one"
         )
-    if wanted == "compiled" and compiled.MISSING:
+    if wanted == "compiled" and MISSING:
         raise ValueError(
-            f"{VARIABLE}=compiled, but this installation has no compiled kernel ({compiled.MISSING}); install again "
+            f"{VARIABLE}=compiled, but this installation has no compiled kernel ({MISSING}); install again "
             "where there is a C compiler, or leave the variable out"
         )
-    able = float64_totals and not compiled.MISSING and torch.device(device).type == "cpu"
+    able = float64_totals and not MISSING and torch.device(device).type == "cpu"
     runs = able and wanted != "torch"
     return _KERNELS["compiled" if runs else "torch"]

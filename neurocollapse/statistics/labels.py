@@ -165,9 +165,9 @@ class ClassBatch:
         return torch.cat([ends.new_zeros(1), ends])
 
     @cached_property
-    def addresses(self) -> tuple[int, int, int]:
-        """Where `present`, `starts` and `order` lie in memory."""
-        return self.present.data_ptr(), self.starts.data_ptr(), self.order.data_ptr()
+    def groups(self) -> tuple[int, tuple[int, int, int]]:
+        """Number of classes in `present`, and the addresses of `present`, `starts` and `order`."""
+        return self.present.shape[0], (self.present.data_ptr(), self.starts.data_ptr(), self.order.data_ptr())
 
     @cached_property
     def first_rows(self) -> Tensor:
@@ -176,9 +176,7 @@ class ClassBatch:
         return self.order[self.starts[:-1].unsqueeze(1) + steps]
 
     def parts(self, max_rows: int) -> "list[tuple[slice, ClassBatch]]":
-        """Consecutive rows, at most `max_rows` together, as batches of their own; one is the batch itself."""
-        if len(self.labels) <= max_rows:
-            return [(slice(None), self)]
+        """Consecutive rows, at most `max_rows` together, as batches of their own."""
         if max_rows not in self._parts:
             rows = [slice(start, start + max_rows) for start in range(0, len(self.labels), max_rows)]
             self._parts[max_rows] = [(part, ClassBatch(self.labels[part], self.num_classes)) for part in rows]

@@ -21,18 +21,18 @@ class Step(NamedTuple):
     ----------
     ledger : Ledger
         The ledger behind the batch.
-    new : Tensor of shape (new classes,), int64
-        Places in `batch.present` of the classes that have no sample yet.
+    new : Tensor of shape (new classes,), int64, or None
+        Places in `batch.present` of the classes that have no sample yet; None where there is none.
     flush : bool
         Whether float32 sums have to go to the float64 totals before the batch, or some would gather too many samples.
-    due : Tensor of shape (classes to look at,), int64
-        Classes whose reference is looked at behind the batch.
+    due : Tensor of shape (classes to look at,), int64, or None
+        Classes whose reference is looked at behind the batch; None where there is none.
     """
 
     ledger: "Ledger"
-    new: Tensor
+    new: Tensor | None
     flush: bool
-    due: Tensor
+    due: Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,19 +93,17 @@ class Ledger:
         Once any class has four times as many samples as when its reference was looked at, all that have twice as many
         are looked at: in most streams nearly all classes come together.
         """
-        count = self.count + batch.counts
-        due, looked = count.new_empty(0), self.looked
-        if bool((count >= self._looks_after(4).clamp_(min=2 * FEW)).any()):
-            due = (count >= self._looks_after(2).clamp_(min=FEW)).nonzero().flatten()
-            looked = looked.index_copy(0, due, count[due])
-        new = (self.count[batch.present] == 0).nonzero().flatten()
-        pending = self.pending + batch.counts
+        count, pending = self.count + batch.counts, self.pending + batch.counts
         flush = bool((pending > FLUSH_COUNT).any())
         if flush:  # a batch with too many of one class is flushed part by part, until nothing of it is pending
             pending = batch.counts if batch.largest <= FLUSH_COUNT else torch.zeros_like(pending)
-        pending = pending.index_fill(0, due, 0)
+        due, looked = None, self.looked
+        if bool((count >= self._looks_after(4).clamp_(min=2 * FEW)).any()):
+            due = (count >= self._looks_after(2).clamp_(min=FEW)).nonzero().flatten()
+            looked, pending = looked.index_copy(0, due, count[due]), pending.index_fill(0, due, 0)
+        new = (self.count[batch.present] == 0).nonzero().flatten()
         ledger = replace(self, num_batches=self.num_batches + 1, count=count, pending=pending, looked=looked)
-        return Step(ledger, new, flush, due)
+        return Step(ledger, new if len(new) else None, flush, due)
 
     def _looks_after(self, factor: int) -> Tensor:
         """So many times the samples that each class had when it was last looked at, within the most there may be."""
@@ -124,4 +122,4 @@ class Ledger:
         return self is other or (plain and all(torch.equal(a, b) for a, b in same))
 
     def __hash__(self) -> int:
-        return hash((len(self.count), self.num_batches, self.most_between_looks))
+        return self.num_batches
