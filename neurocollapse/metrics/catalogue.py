@@ -9,10 +9,8 @@ from neurocollapse.metrics import (
     decisions,
     depth,
     duality,
-    fuzziness,
     geometry,
     margin,
-    margin_efficiency,
     matrices,
     outside,
     plasticity,
@@ -22,6 +20,8 @@ from neurocollapse.metrics import (
     uncertainty,
     variability,
 )
+from neurocollapse.metrics.fuzziness import QUANTITIES as OF_FUZZINESS
+from neurocollapse.metrics.margin_efficiency import QUANTITIES as OF_MARGIN_EFFICIENCY
 from neurocollapse.metrics.quantity import REMEDIES, Need, Quantity, QuantityError
 from neurocollapse.support.checks import flag, shown
 from neurocollapse.support.names import did_you_mean
@@ -32,12 +32,12 @@ QUANTITIES: tuple[Quantity, ...] = (
     *decay.QUANTITIES,
     *uncertainty.QUANTITIES,
     *geometry.QUANTITIES,
-    *fuzziness.QUANTITIES,
+    *OF_FUZZINESS,
     *collapse.QUANTITIES,
     *duality.QUANTITIES,
     *decisions.QUANTITIES,
     *margin.QUANTITIES,
-    *margin_efficiency.QUANTITIES,
+    *OF_MARGIN_EFFICIENCY,
     *matrices.QUANTITIES,
     *probing.QUANTITIES,
     *depth.QUANTITIES,
