@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,11 @@ from neurocollapse.passes.options import PassOptions
 from neurocollapse.passes.sink import Sink
 from neurocollapse.statistics import ClassBatch, LayerRecord, MemoryPlanError, MomentCollection, memory_limit
 from neurocollapse.statistics.memory import GIB
+from neurocollapse.support.checks import shown
+from neurocollapse.support.names import did_you_mean
 
+_MOMENT_OPTIONS = ("precision", "non_finite", "max_memory")
+"""The options that class moments take, beside those of every pass."""
 _NUM_SUMS = 4
 """Of the products, their squares, products with those of one layer with itself, and products of these."""
 
@@ -152,15 +157,29 @@ def similarity(
     >>> dataset["cka"].dims, bool(dataset["cka"].sel(layer="0", layer_="1") > 0.5)
     (('layer', 'layer_'), True)
     """
+    _check_names(options)
+    if other is not None and not isinstance(other, nn.Module):
+        raise TypeError(f"`other` must be a torch.nn.Module, got {shown(other)}; leave it out for one model")
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"`model` must be a torch.nn.Module, got {shown(model)}")
     if options.get("distributed"):
         raise ValueError("similarity works in one process; leave out `distributed`, or compare on one rank only")
-    moments = MomentSink(**{name: options.pop(name) for name in ("precision", "non_finite") if name in options})
+    moments = MomentSink(**{name: options.pop(name) for name in _MOMENT_OPTIONS if name in options})
     sink, both = SimilaritySink(), model if other is None else _Pair(model, other)
     first = Pass(both, loader, {"moments": moments, "similarity": sink}, PassOptions(**options), name="similarity")
     collection = collected(first, None)
     if not sink.num_batches:
         raise ValueError(f"no batch has {FEWEST} samples, which the unbiased estimate needs; pass larger batches")
     return _dataset(collection, sink.result(), paired=other is not None)
+
+
+def _check_names(options: Mapping[str, Any]) -> None:
+    """Raise for an option that no pass has, with the nearest ones that there are."""
+    known = (*(field.name for field in fields(PassOptions)), *_MOMENT_OPTIONS, "other")
+    for name in options:
+        if name not in known:
+            hint = did_you_mean(name, known, otherwise="see help(nc.collect)")
+            raise TypeError(f"similarity() got an unexpected keyword argument {name!r}{hint}")
 
 
 class _Pair(nn.Module):
@@ -195,9 +214,9 @@ def _dataset(collection: MomentCollection, values: Mapping[str, np.ndarray], *, 
             )
     arrays = {**values, "class_cka": class_cka(list(collection.values()))}
     variables = {name: (("layer", "layer_"), one[np.ix_(rows, columns)], _WORDS[name]) for name, one in arrays.items()}
-    shown = [name.removeprefix(_SIDES[0]) if paired else name for name in names[rows]]
+    ours = [name.removeprefix(_SIDES[0]) if paired else name for name in names[rows]]
     others = [name.removeprefix(_SIDES[1]) if paired else name for name in names[columns]]
-    dataset = xr.Dataset(variables, {"layer": shown, "layer_": others})
+    dataset = xr.Dataset(variables, {"layer": ours, "layer_": others})
     return dataset.assign_attrs(provenance_of(collection, "equal", []), title="Similarity of layers")
 
 

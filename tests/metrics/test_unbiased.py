@@ -89,6 +89,27 @@ def test_the_bias_of_few_samples_is_undone() -> None:
     assert unbiased == pytest.approx(10, rel=0.02)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [5, 10, 20, 50])
+@pytest.mark.parametrize("tails", ["normal", "heavy"])
+def test_the_unbiased_number_is_within_two_per_cent_where_the_raw_one_is_far_too_low(size: int, tails: str) -> None:
+    """500 draws of 20 classes, D = 3: the raw number is 7 to 49 % too low on average."""
+    generator = np.random.default_rng(size)
+    centres = generator.normal(size=(20, 64))
+    centres -= centres.mean(axis=0)
+    centres *= math.sqrt(20 * 64 / 3 / (centres**2).sum())
+    labels = np.repeat(np.arange(20), size)
+    values = []
+    for _ in range(500):
+        shape = (len(labels), 64)
+        noise = generator.normal(size=shape) if tails == "normal" else generator.standard_t(5, shape) * math.sqrt(0.6)
+        moments = ClassMoments.from_features(centres[labels] + noise, labels)
+        values.append([nc.metrics.compression(moments), compression_unbiased(moments)])
+    raw, unbiased = np.mean(values, axis=0) / 3
+    assert abs(unbiased - 1) < 0.02
+    assert raw == pytest.approx((1 - 1 / size) / (1 + 0.95 * 3 / size), rel=0.02)
+
+
 def test_exact_collapse_is_zero_and_one_sample_says_nothing() -> None:
     collapsed = ClassMoments.from_features(np.repeat(np.eye(3), 4, axis=0), np.repeat(np.arange(3), 4))
     assert (within_trace_unbiased(collapsed), compression_unbiased(collapsed)) == (0.0, 0.0)

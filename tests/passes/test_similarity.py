@@ -181,6 +181,14 @@ def test_what_cannot_be_compared_is_refused_in_one_line() -> None:
     for options, loader, message in cases:
         with pytest.raises(ValueError, match=message):
             nc.similarity(model, loader, **options)
+    wrong: list[tuple[Any, dict[str, Any], str]] = [
+        (model, {"other": 3}, r"`other` must be a torch\.nn\.Module, got 3; leave it out"),
+        (None, {}, r"`model` must be a torch\.nn\.Module, got None"),
+        (model, {"layer": "0"}, "unexpected keyword argument 'layer'.*layers"),
+    ]
+    for one, options, message in wrong:
+        with pytest.raises(TypeError, match=message):
+            nc.similarity(one, [(inputs, labels)], **options)
     images = torch.randn(8, 2, 5, 5, generator=torch.Generator().manual_seed(0))
     with pytest.raises(ValueError, match="compares samples, not positions"):
         nc.similarity(nn.Sequential(nn.Conv2d(2, 3, 3)), [(images, torch.arange(8) % 2)], pool="positions")
