@@ -1,6 +1,7 @@
 """Run the benchmarks: print tables of ratios measured side by side, and write them as JSON.
 
     python benchmarks/run.py [--quick] [--only overhead|scaling|accuracy|tracker|completion|scale] [--peak-memory]
+    python benchmarks/run.py [--quick] [--only overhead|scaling|accuracy|tracker|tracking|completion] [--peak-memory]
                              [--output FILE]
 
 Targets are those of the project; a ratio is reached where its median is at most the target.
@@ -23,6 +24,7 @@ import scale
 import scaling
 import torch
 import tracker
+import tracking
 
 import neurocollapse as nc
 
@@ -115,6 +117,24 @@ def run_tracker(options: argparse.Namespace) -> list[Row]:
     return rows
 
 
+def run_tracking(options: argparse.Namespace) -> dict[str, Any]:
+    """Records of a tracker over the bare forward passes of their probe sets, and a share of wall time."""
+    print("\nA record of nc.track ÷ bare forward passes of its probe set (CPU time, one thread)")
+    rows = []
+    for case in tracking.cases():
+        row = tracking.measure(case)
+        rows.append(row)
+        reached = "reached" if row["ratio"]["value"] <= case.target else "missed"
+        bare = f"{row['bare_seconds']:>9.2f} s"
+        print(f"{case.name:<52}{_spread(row['ratio']):>24}{case.target:>8.2f}{reached:>9}{bare}", flush=True)
+    share = tracking.Share(seconds=5.0) if options.quick else tracking.Share()
+    row = tracking.measure_share(share)
+    counts = f"{row['records']} records in {row['steps']} steps and {row['seconds']:.0f} s"
+    target = f"target {share.least:.0%} to {share.most:.0%}"
+    print(f'every="{share.every}": {row["share"]:.2%} of wall time, {counts}, {target}', flush=True)
+    return {"records": rows, "share": row}
+
+
 def run_completion(options: argparse.Namespace) -> dict[str, Any]:
     """Compressed over full matrix completion, and its growth with the observed entries."""
     print("\nMatrix completion, a step of the compressed network ÷ a step of the full one (as many steps in all)")
@@ -167,6 +187,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], Any]] = {
     "scaling": run_scaling,
     "accuracy": run_accuracy,
     "tracker": run_tracker,
+    "tracking": run_tracking,
     "completion": run_completion,
     "scale": run_scale,
 }

@@ -54,19 +54,35 @@ def test_a_planted_collapse_is_told_once_and_a_planted_other_run_never() -> None
 @pytest.mark.parametrize(
     ("expression", "planted", "other"),
     [
-        ("compression@* > 5", [0.1, 3.0], [0.1, 0.2]),
-        ("nc3@penultimate > 0", [1.0], None),
-        ("cdnv@last < 1e-3", [1.0, 0.001], STEADY),
-        ("decay_ratio@head@in != 1", None, COLLAPSING),
+        ("compression@* > 5", [0.1, 3.0], [0.1, 0.3]),
+        ("compression@last > 10", [1.0, 1e4], STEADY),
+        ("separation@penultimate < 0.4", [0.1, 2.0], [0.1, 0.3]),
+        ("within_trace@b* < 1e-12", [1.0, 0.0], STEADY),
+        ("class_scatter@head@in >= 2", [0.1, 1.0], [0.1, 0.5]),
+        ("cdnv@last < 1e-3", [1.0, 0.01], STEADY),
+        ("ncm_error@penultimate > 0.3", [0.1, 2.0], [0.1, 0.5]),
     ],
 )
 def test_each_kind_of_condition_has_a_planted_case_of_either_kind(
-    expression: str, planted: list[float] | None, other: list[float] | None
+    expression: str, planted: list[float], other: list[float]
 ) -> None:
-    if planted is not None:
-        assert followed(planted, expression)[1]
-    if other is not None:
-        assert followed(other, expression)[1] == []
+    options = {"quantities": ["variability", "geometry", "collapse"]}
+    (told,) = followed(planted, expression, **options)[1]
+    assert " at step 1, " in told
+    assert followed(other, expression, **options)[1] == []
+
+
+@pytest.mark.parametrize(("sign", "told"), [(-1.0, 1), (1.0, 0)], ids=["away from the means", "along the means"])
+def test_a_head_that_points_elsewhere_is_told(sign: float, told: int) -> None:
+    model = Planted()
+    model.spread = 0.01
+    with torch.no_grad():
+        nn.init.eye_(model.head.weight).mul_(sign)
+    seen: list[nc.Checks] = []
+    alarm = nc.Alarm("nc3@penultimate > 0.5", action=seen.append)
+    tracker = nc.track(model, [(torch.eye(3)[LABELS], LABELS)], alarms=[alarm], layers=["penultimate"])
+    tracker.record(0)
+    assert len(seen) == told
 
 
 def test_patience_counts_records_in_a_row() -> None:
