@@ -81,6 +81,7 @@ def analyze(
     non_finite: Annotated[NonFinite, typer.Option(help="What to do with NaN or infinite features.")] = "raise",
     max_memory: Annotated[float | None, typer.Option(help="GiB that the running state may take.")] = None,
     uncertainty: Annotated[bool, typer.Option(help="Add 95 % intervals of D, its ratios and slope.")] = False,
+    ood: Annotated[str | None, typer.Option(help="Other data, like --data: how they differ by NC5 and NECO.")] = None,
     probes: Annotated[bool, typer.Option(help="Add probe accuracies and ranks of every layer.")] = False,
     probe: Annotated[Probe | None, typer.Option(help="Linear probe that --probes fits. Default: logistic.")] = None,
     batch_size: Annotated[
@@ -105,7 +106,10 @@ def analyze(
         if num_classes is not None and isinstance(samples, data.Labelled):
             check_num_classes(num_classes, samples.labels, f"--num-classes is {num_classes}")
         batch_size = batch_size or (TOKEN_BATCH if isinstance(samples, data.TokenData) else BATCH)
+        others = None if ood is None else data.open(ood, split=split, image_size=image_size, limit=limit)
         check_batch(samples, batch_size)
+        if others is not None:
+            check_batch(others, batch_size)
         network = models.open(model, checkpoint=checkpoint, num_classes=model_classes, seed=seed).to(place)
         if isinstance(samples, data.TokenData):
             check_tokens(network, samples, tokenizer)
@@ -120,6 +124,7 @@ def analyze(
                 weighting=weighting,
                 uncertainty=uncertainty,
                 probes=chosen_probe,
+                ood_loader=None if others is None else others.loader(batch_size),
                 layers=layers or "leaves",
                 pool=pool,
                 calls=calls,

@@ -119,6 +119,20 @@ def test_a_limit_takes_the_same_share_of_each_class(run: Callable[..., Outcome],
     assert nc.open(tmp_path / "small.nc")["class_count"].values.tolist() == [[10] * 3]
 
 
+def test_other_data_are_told_from_the_loader(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).random((40, 1, 8, 8), dtype=np.float32)
+    np.savez(tmp_path / "noise.npz", inputs=noise, labels=np.zeros(40, dtype=np.int64))
+    common = "analyze", "--model", "cli_models:network", "--data", "digits", "--limit", "60", "--layers", "linear"
+    outcome = run(*common, "--ood", "npz:noise.npz", "--output", "ood.nc")
+    assert outcome.code == 0
+    dataset = nc.open(tmp_path / "ood.nc")
+    assert dataset["neco_auroc"].notnull().all()
+    assert "NECO AUROC" in outcome.out
+    refused = run(*common, "--ood", "npz:nowhere.npz")
+    assert refused.code != 0
+    assert "there is no file" in refused.err
+
+
 def test_quantities_are_chosen(run: Callable[..., Outcome], tmp_path: Path) -> None:
     names = "compression, separation,discrimination,decay_ratio,class_count"
     outcome = run(
