@@ -1,8 +1,7 @@
 """Run the benchmarks: print tables of ratios measured side by side, and write them as JSON.
 
-    python benchmarks/run.py [--quick] [--only overhead|scaling|accuracy|tracker|completion|scale] [--peak-memory]
-    python benchmarks/run.py [--quick] [--only overhead|scaling|accuracy|tracker|tracking|completion] [--peak-memory]
-                             [--output FILE]
+    python benchmarks/run.py [--quick] [--only overhead|scaling|accuracy|tracker|tracking|completion|scale]
+                             [--peak-memory] [--output FILE]
 
 Targets are those of the project; a ratio is reached where its median is at most the target.
 """

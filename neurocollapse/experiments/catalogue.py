@@ -35,6 +35,9 @@ from neurocollapse.experiments.recovery.movielens import EXPERIMENT as MOVIELENS
 from neurocollapse.experiments.recovery.narrow_vs_compressed import EXPERIMENT as NARROW_VS_COMPRESSED
 from neurocollapse.experiments.recovery.spectral_init import EXPERIMENT as SPECTRAL_INIT
 from neurocollapse.experiments.settings import replaced
+from neurocollapse.experiments.transfer.collapse import EXPERIMENT as TRANSFER_COLLAPSE
+from neurocollapse.experiments.transfer.fewshot import EXPERIMENT as TRANSFER_FEWSHOT
+from neurocollapse.experiments.transfer.layerwise import EXPERIMENT as TRANSFER_LAYERWISE
 from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.support.checks import shown
 from neurocollapse.support.names import did_you_mean
@@ -62,7 +65,16 @@ _RECOVERY = (
     MOVIELENS,
 )
 _LOW_RANK = (LOW_RANK_MLP, LOW_RANK_SUBSPACE, DEEP_LORA)
-_LISTED: tuple[Experiment, ...] = (*_CLASSIFIERS, TOKEN_COLLAPSE, *_COLLAPSE, *_PARSIMONY, *_RECOVERY, *_LOW_RANK)
+_TRANSFER = (TRANSFER_COLLAPSE, TRANSFER_LAYERWISE, TRANSFER_FEWSHOT)
+_LISTED: tuple[Experiment, ...] = (
+    *_CLASSIFIERS,
+    TOKEN_COLLAPSE,
+    *_COLLAPSE,
+    *_PARSIMONY,
+    *_RECOVERY,
+    *_LOW_RANK,
+    *_TRANSFER,
+)
 
 EXPERIMENTS = MappingProxyType({experiment.name: experiment for experiment in _LISTED})
 """Name → experiment, in the order in which they are listed."""

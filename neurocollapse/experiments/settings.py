@@ -24,8 +24,8 @@ LEAST: Final = {
 }
 """Pattern of a field's name → least value of its integers; the first pattern that fits is the one that counts."""
 DISTINCT: Final = (
-    "activations|data|depths|estimates|fractions|hidden_layers|init_scales|inits|kinds|methods|multiples|networks|"
-    "scales|train_sizes|widths"
+    "activations|data|depths|estimates|fractions|hidden_layers|init_scales|inits|kinds|multiples|networks|"
+    "losses|methods|projections|scales|shots|train_sizes|widths"
 )
 """Pattern of the fields whose values tell networks apart, so that each may be there once."""
 SWEEPS: Final = "widths|hidden_layers"

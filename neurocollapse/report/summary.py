@@ -117,7 +117,7 @@ def _uncertainty(dataset: xr.Dataset) -> list[str]:
     where, slope = known[-1], dataset["decay_slope_interval"].values
     text = f"Without the bias of few samples D is {interval(*ends[where])} at {layer_names(dataset)[where]}"
     if np.isfinite(slope).all():
-        text += f", and its factor per layer {interval(*map(exponential, slope))}"
+        text += f", and its factor per layer {interval(exponential(slope[0]), exponential(slope[1]))}"
     return [
         f"{text} (95 % intervals over draws of the samples from their classes).",
         "These intervals speak of samples, not of other networks or of how well a line fits the layers.",

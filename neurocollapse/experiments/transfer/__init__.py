@@ -1,0 +1,1 @@
+"""What networks that were trained on some classes know of others."""
