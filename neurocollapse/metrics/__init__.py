@@ -1,5 +1,6 @@
 """Numbers of a layer from its class moments: each a pure function, and an entry that knows itself."""
 
+from neurocollapse.metrics.alignment import cka, class_cka
 from neurocollapse.metrics.catalogue import FAMILIES, QUANTITIES, chosen_quantities
 from neurocollapse.metrics.collapse import (
     cdnv,
@@ -16,6 +17,7 @@ from neurocollapse.metrics.collapse import (
 )
 from neurocollapse.metrics.decay import GeometricDecay, decay_ratio, geometric_decay
 from neurocollapse.metrics.decisions import nc4, ncm_error
+from neurocollapse.metrics.depth import effective_depth, probe_depth
 from neurocollapse.metrics.duality import nc3, nc3_product, nc3_raw, unc3
 from neurocollapse.metrics.fuzziness import Fuzziness, fuzziness, nc1
 from neurocollapse.metrics.geometry import discrimination, separation
@@ -24,9 +26,25 @@ from neurocollapse.metrics.margin import one_vs_rest_margin
 from neurocollapse.metrics.margin_efficiency import MarginEfficiency, margin_efficiency
 from neurocollapse.metrics.matrices import class_cdnv, class_cosine, class_distance
 from neurocollapse.metrics.measure import measure
+from neurocollapse.metrics.outside import nc5, neco
+from neurocollapse.metrics.plasticity import dead_share, dormant_share, feature_norm
 from neurocollapse.metrics.quantity import PrecisionWarning, Quantity, QuantityError
 from neurocollapse.metrics.samples import SampleWarning
+from neurocollapse.metrics.spectrum import (
+    lidar,
+    participation_ratio,
+    participation_ratio_corrected,
+    spectral_decay,
+    stable_rank,
+    total_spectrum,
+)
 from neurocollapse.metrics.tree import layer_tree
+from neurocollapse.metrics.unbiased import (
+    cdnv_unbiased,
+    compression_unbiased,
+    discrimination_unbiased,
+    separation_unbiased,
+)
 from neurocollapse.metrics.variability import (
     between_class_covariance,
     between_trace,
@@ -55,18 +73,28 @@ __all__ = [
     "between_trace",
     "cdnv",
     "cdnv_max",
+    "cdnv_unbiased",
     "chosen_quantities",
+    "cka",
     "class_cdnv",
+    "class_cka",
     "class_cosine",
     "class_distance",
     "compression",
+    "compression_unbiased",
+    "dead_share",
     "decay_ratio",
     "discrimination",
+    "discrimination_unbiased",
+    "dormant_share",
+    "effective_depth",
+    "feature_norm",
     "fuzziness",
     "geometric_decay",
     "gnc2",
     "gnc2_variation",
     "layer_tree",
+    "lidar",
     "margin_efficiency",
     "measure",
     "minority_angle",
@@ -80,10 +108,19 @@ __all__ = [
     "nc3_product",
     "nc3_raw",
     "nc4",
+    "nc5",
     "ncm_error",
+    "neco",
     "one_vs_rest_margin",
+    "participation_ratio",
+    "participation_ratio_corrected",
+    "probe_depth",
     "seli_distance",
     "separation",
+    "separation_unbiased",
+    "spectral_decay",
+    "stable_rank",
+    "total_spectrum",
     "total_trace",
     "unc3",
     "within_class_covariance",

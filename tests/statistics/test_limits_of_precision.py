@@ -36,7 +36,8 @@ def naive(features: Tensor, labels: Tensor) -> float:
     """D in two passes over float64."""
     wide = features.double()
     means = torch.stack([wide[labels == index].mean(0) for index in range(CLASSES)])
-    within = (wide - means[labels]).square().sum() / len(wide)
+    squares = (wide - means[labels]).square().sum(1)
+    within = torch.stack([squares[labels == index].mean() for index in range(CLASSES)]).mean()
     return float(within / (means - means.mean(0)).square().sum(1).mean())
 
 

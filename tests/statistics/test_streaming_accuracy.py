@@ -30,15 +30,16 @@ def clustered(num_classes: int, num_features: int, ratio: float, *, num_samples:
 def check(moments: ClassMoments, reference: Any, relative: Relative, tolerance: float) -> None:
     """Counts, scatters, traces, compression and means against the reference."""
     assert torch.equal(moments.count, reference.count)
-    num_samples, present = int(reference.count.sum()), reference.count > 0
+    present = reference.count > 0
     means = reference.mean[present]
     offsets = means - means.mean(dim=0)
-    within, between = float(reference.scatter.sum()) / num_samples, float(offsets.square().sum()) / len(means)
+    within = float((reference.scatter[present] / reference.count[present]).mean())
+    between = float(offsets.square().sum()) / len(means)
     errors = {
         "scatter": relative(moments.scatter, reference.scatter),
-        "within": abs(within_trace(moments, weighting="papers") / within - 1),
+        "within": abs(within_trace(moments) / within - 1),
         "between": abs(between_trace(moments) / between - 1),
-        "compression": abs(compression(moments, weighting="papers") * between / within - 1),
+        "compression": abs(compression(moments) * between / within - 1),
         "mean": relative(moments.mean[present] - means.mean(dim=0), offsets),
     }
     assert all(error <= tolerance for error in errors.values()), errors

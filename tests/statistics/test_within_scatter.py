@@ -72,7 +72,7 @@ def test_its_trace_is_the_within_trace(precision: str, stream: Stream) -> None:
     moments = stream(*correlated(5000, 200), 5, precision=precision, covariance=True).moments()
     trace = float(within_class_covariance(moments).trace())
     assert trace == pytest.approx(
-        within_trace(moments, weighting="papers"), rel=DOUBLE if precision == "double" else 1e-6
+        within_trace(moments, weighting="frequency"), rel=DOUBLE if precision == "double" else 1e-6
     )
 
 
