@@ -23,6 +23,7 @@ READING_ORDER = (
     "low_rank_layers",
     "deep_lora",
     "watch_a_network_collapse",
+    "collapse_in_a_language_model",
 )
 """Notebooks that are not named here come after these, by name."""
 

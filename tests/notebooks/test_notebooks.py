@@ -35,6 +35,7 @@ def kernel_of_this_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_expected_notebooks_are_there() -> None:
     assert {path.stem for path in NOTEBOOKS} == {
+        "collapse_in_a_language_model",
         "compressed_training",
         "deep_lora",
         "hook_a_model",
