@@ -24,6 +24,7 @@ READING_ORDER = (
     "deep_lora",
     "watch_a_network_collapse",
     "collapse_in_a_language_model",
+    "which_layer_to_fine_tune",
 )
 """Notebooks that are not named here come after these, by name."""
 

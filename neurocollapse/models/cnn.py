@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from neurocollapse.support.checks import integer
 
@@ -55,7 +55,6 @@ class SmallVGG(nn.Module):
         if not widths:
             raise ValueError("`widths` must name at least one block's channels, got none; ask for widths=(32, 64)")
         self.in_channels = in_channels
-        self.least_size = 2 ** len(widths)
         channels = [in_channels, *widths]
         self.blocks = nn.Sequential(*(_block(*pair) for pair in pairwise(channels)))
         self.hidden = nn.Linear(widths[-1], hidden)
@@ -64,21 +63,23 @@ class SmallVGG(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images of shape (samples, channels, height, width) to class scores of shape (samples, num_classes)."""
-        self._check_images(images)
+        _check_images(images, self.in_channels, len(self.blocks))
         features = self.blocks(images).mean(dim=(2, 3))
         scores: Tensor = self.head(self.relu(self.hidden(features)))
         return scores
 
-    def _check_images(self, images: Tensor) -> None:
-        """Raise unless the images have the model's channels and outlast its poolings."""
-        shape = tuple(images.shape)
-        if len(shape) != 4 or shape[1] != self.in_channels:
-            raise ValueError(f"`images` must have shape (samples, {self.in_channels}, height, width), got {shape}")
-        if min(shape[2:]) < self.least_size:
-            raise ValueError(
-                f"`images` must be at least {self.least_size} × {self.least_size}, which {len(self.blocks)} blocks "
-                f"halve to one position, got {shape[2]} × {shape[3]}; build the model with fewer widths"
-            )
+
+@fx.wrap  # called as it is where the model is traced, when there are no shapes to look at
+def _check_images(images: Tensor, in_channels: int, num_blocks: int) -> None:
+    """Raise unless the images have the model's channels and outlast its poolings."""
+    shape, least_size = tuple(images.shape), 2**num_blocks
+    if len(shape) != 4 or shape[1] != in_channels:
+        raise ValueError(f"`images` must have shape (samples, {in_channels}, height, width), got {shape}")
+    if min(shape[2:]) < least_size:
+        raise ValueError(
+            f"`images` must be at least {least_size} × {least_size}, which {num_blocks} blocks halve to one position, "
+            f"got {shape[2]} × {shape[3]}; build the model with fewer widths"
+        )
 
 
 def _block(in_channels: int, out_channels: int) -> nn.Sequential:

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from neurocollapse.support.checks import integer, shown
 
@@ -83,13 +83,19 @@ class HybridMLP(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Return class scores of shape (samples, num_classes)."""
         flat = inputs.flatten(1)
-        if flat.shape[1] != self.in_features:
-            raise ValueError(
-                f"`inputs` must have {self.in_features} values per sample, got shape {tuple(inputs.shape)} "
-                f"with {flat.shape[1]}; build the model with in_features={flat.shape[1]}"
-            )
+        _check_width(inputs, flat, self.in_features)
         scores: Tensor = self.head(self.layers(flat))
         return scores
+
+
+@fx.wrap  # called as it is where the model is traced, when there are no shapes to look at
+def _check_width(inputs: Tensor, flat: Tensor, in_features: int) -> None:
+    """Raise unless the flattened samples have the model's width."""
+    if flat.shape[1] != in_features:
+        raise ValueError(
+            f"`inputs` must have {in_features} values per sample, got shape {tuple(inputs.shape)} "
+            f"with {flat.shape[1]}; build the model with in_features={flat.shape[1]}"
+        )
 
 
 def mlp(

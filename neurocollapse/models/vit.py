@@ -3,7 +3,7 @@
 from collections import OrderedDict
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from neurocollapse.support.checks import integer
@@ -83,11 +83,9 @@ class SmallViT(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images of shape (samples, channels, height, width) to class scores of shape (samples, num_classes)."""
-        if tuple(images.shape[1:]) != self.image_shape:
-            expected = ", ".join(map(str, self.image_shape))
-            raise ValueError(f"`images` must have shape (samples, {expected}), got {tuple(images.shape)}")
+        _check_images(images, self.image_shape)
         patches = self.patches(images).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.class_token.expand(len(images), -1, -1), patches], dim=1) + self.positions
+        tokens = torch.cat([self.class_token.expand(images.shape[0], -1, -1), patches], dim=1) + self.positions
         scores: Tensor = self.head(self.norm(self.blocks(tokens))[:, 0])
         return scores
 
@@ -122,10 +120,18 @@ class Attention(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens of shape (samples, tokens, width) to tokens of the same shape."""
         split = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1))  # samples, tokens, (q, k, v), heads, c
-        query, key, value = split.permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
+        parts = split.permute(2, 0, 3, 1, 4)  # indexed, not unpacked, so that the model can be traced symbolically
+        mixed = functional.scaled_dot_product_attention(parts[0], parts[1], parts[2], is_causal=self.causal)
         outputs: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
         return outputs
+
+
+@fx.wrap  # called as it is where the model is traced, when there are no shapes to look at
+def _check_images(images: Tensor, expected: tuple[int, ...]) -> None:
+    """Raise unless the images have the model's channels and size."""
+    if tuple(images.shape[1:]) != expected:
+        shape = ", ".join(map(str, expected))
+        raise ValueError(f"`images` must have shape (samples, {shape}), got {tuple(images.shape)}")
 
 
 def check_divides(name: str, size: int, divisor_name: str, divisor: int) -> None:

@@ -46,6 +46,7 @@ def test_the_expected_notebooks_are_there() -> None:
         "separate_and_compress",
         "verify_the_theorem",
         "what_is_proved",
+        "which_layer_to_fine_tune",
         "watch_a_network_collapse",
         "your_own_checkpoint",
     }

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from neurocollapse.models import SmallVGG, SmallViT, mlp
 from neurocollapse.transfer import TransferError, load_tuned, skip_finetune
 
 
@@ -277,6 +278,25 @@ def test_what_cannot_be_connected_is_refused_and_leaves_the_model(model, layer, 
     assert len(str(caught.value)) <= 300
     assert [parameter.requires_grad for parameter in model.parameters()] == frozen
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("build", "layer", "shape"),
+    [
+        (lambda: SmallVGG(1, 3, widths=(4, 8), hidden=8), "blocks.0", (4, 1, 8, 8)),
+        (lambda: SmallViT(8, 3, width=8, depth=2, num_heads=2, hidden=8), "blocks.0", (4, 1, 8, 8)),
+        (lambda: mlp(16, 8, 3, depth=2), "layers.0", (4, 1, 4, 4)),
+    ],
+)
+def test_the_models_of_the_library_can_be_merged(build, layer, shape):
+    model = build().eval()
+    inputs = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    tuned = skip_finetune(model, layer, inputs)
+    expected = model(inputs)
+    merged = tuned.merge()
+    torch.testing.assert_close(merged(inputs), expected, rtol=1e-6, atol=1e-6)
+    with pytest.raises(ValueError, match="must"):
+        merged(torch.zeros(2, 1, 3, 3))
 
 
 def test_a_model_that_cannot_be_traced_keeps_its_skip():
