@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from neurocollapse.data.batches import Batch, part_called
 from neurocollapse.data.labels import PositionLabels, label_map
 from neurocollapse.hooks import CaptureError, Positions
+from neurocollapse.hooks.masks import NAME as MASK
 from neurocollapse.hooks.masks import Masks, as_mask, check_labelled, find_masks
 from neurocollapse.hooks.pool import ROWS
 from neurocollapse.passes.options import PassOptions
@@ -63,7 +64,7 @@ class LabelMap:
 
 
 def masks_of(batch: Any, parts: Batch, model: nn.Module, options: PassOptions) -> Masks:
-    """Which positions of a batch are real: as the options say, else what the model is given as its mask.
+    """Which positions of a batch are real: as the options say, else by its mask, if only of what the model is given.
 
     Raises
     ------
@@ -77,7 +78,10 @@ def masks_of(batch: Any, parts: Batch, model: nn.Module, options: PassOptions) -
         return Masks(as_mask(options.mask_fn(batch), num_samples, "what `mask_fn` returns"))
     if options.mask is not None and (given := part_called(options.mask, batch)) is not None:
         return Masks(as_mask(given, num_samples, f"`mask` ({options.mask!r})"))
-    return find_masks(model, parts.args, parts.kwargs, num_samples, options.mask, strict=True)
+    own = part_called(MASK, batch)
+    is_of_inputs = own is not None and any(tensor.shape[:2] == _shape(own) for tensor in parts.tensors)
+    given = {MASK: own, **parts.kwargs} if is_of_inputs else parts.kwargs
+    return find_masks(model, parts.args, given, num_samples, options.mask, strict=True)
 
 
 def label_map_of(parts: Batch, masks: Masks, options: PassOptions, num_classes: int | None) -> LabelMap | None:

@@ -84,6 +84,30 @@ class Embeds(nn.Module):
         return self.embed(input_ids)
 
 
+@pytest.mark.parametrize("kind", ["dict", "pair"])
+@pytest.mark.parametrize("labels", ["sequences", "positions"])
+def test_padding_does_not_count_where_the_model_takes_no_mask(labels: str, kind: str) -> None:
+    model, ids = Embeds(), torch.tensor([[3, 4, 9, 5], [4, 7, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    given = torch.tensor([0, 1]) if labels == "sequences" else ids % 2
+    batch: Any = {"input_ids": ids, "attention_mask": mask, "labels": given}
+    if kind == "pair":
+        batch = ({"input_ids": ids, "attention_mask": mask}, given)
+    found = nc.collect(model, [batch], num_classes=2)["embed"]
+    rows = model.embed(ids)
+    if labels == "sequences":
+        torch.testing.assert_close(found.mean.float(), torch.stack([rows[0].mean(0), rows[1, :2].mean(0)]).detach())
+    else:
+        assert found.count.tolist() == [2, 4]
+
+
+def test_the_mask_of_a_caption_is_none_of_the_image() -> None:
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    batch = {"x": torch.zeros(2, 2, 6, 6), "input_ids": mask, "attention_mask": mask, "labels": torch.tensor([0, 1])}
+    model = Segmenter()
+    assert list(nc.collect(model, [batch], layers="features")) == ["features"]
+
+
 def test_what_comes_next_can_leave_out_a_token_as_well() -> None:
     batch = {
         "input_ids": torch.tensor([[3, 4, 9, 5], [4, 9, 9, 0]]),
