@@ -19,6 +19,8 @@ from neurocollapse.statistics.references import REBASE_ELEMENTS, REBASE_RATIO, m
 
 ROW_CHUNK = 2**19
 """Elements of one chunk of rows: 2 MiB in float32, so that the scratch stays in the cache."""
+DEVICE_CHUNK = 2**26
+"""The same on a GPU, where every chunk costs launches and no cache holds one: 256 MiB in float32."""
 COMPACT_COUNT = 1024
 """Samples of one class that sums without a float64 total may gather before its reference moves to its mean.
 
@@ -235,7 +237,8 @@ class MomentAccumulator:
 
     def _rows_at_once(self) -> int:
         """Rows to add together: what the scratch holds, and no more than float32 products may gather."""
-        rows = max(1, ROW_CHUNK // max(1, self.num_features))
+        elements = ROW_CHUNK if self.reference.device.type == "cpu" else DEVICE_CHUNK
+        rows = max(1, elements // max(1, self.num_features))
         if self.products is not None:
             return min(rows, COVARIANCE_FLUSH_ROWS)
         return rows if self.kernel.shifts_in_scratch else sys.maxsize

@@ -126,7 +126,7 @@ def squared_norms(rows: Tensor) -> Tensor:
 
 def move_sums(source: Tensor, target: Tensor, rows: Tensor | None = None) -> None:
     """Add the float32 `source` to the float64 `target` and clear it, in all rows or in those given."""
-    if rows is None and source.numel() <= BLOCK_ELEMENTS:
+    if rows is None and (source.numel() <= BLOCK_ELEMENTS or source.device.type != "cpu"):
         target += source
         source.zero_()
         return
