@@ -68,6 +68,12 @@ _CURVES = (
 )
 
 
+_RANKS = ("covariance_effective_rank", "participation_ratio", "participation_ratio_corrected", "stable_rank")
+"""Ranks that have a figure together."""
+_OF_COVARIANCE = (
+    "Each counts the eigenvalues of the total covariance by how far below the largest they are. Only the corrected "
+    "participation ratio allows for few samples; where it is far above the plain one, all others are too low."
+)
 _ALIKE = "Centred kernel alignment: 1 where two layers arrange the samples, or the class means, in the same way."
 RUN = "run"
 _BAND = (
@@ -91,8 +97,13 @@ def layer_pictures(analyses: Mapping[str, xr.Dataset]) -> list[Picture]:
         if all(name in one.data_vars for one in analyses.values() for name in curves.needs):
             families |= {family(latest, name) for name in curves.needs}
             pictures.append(_drawn(getattr(plots, curves.plot), analyses, curves.plot, curves.title, curves.caption))
-    for name in _shared(analyses):
-        if family(latest, name) not in families:
+    shared = _shared(analyses)
+    ranks = [name for name in _RANKS if name in shared]
+    if len(ranks) > 1:
+        given = ("spectrum", "How many directions the covariance uses", _OF_COVARIANCE)
+        pictures.append(_drawn(plots.quantities, analyses, *given, names=ranks))
+    for name in shared:
+        if family(latest, name) not in families and not (len(ranks) > 1 and name in ranks):
             title = f"{_capital(str(latest[name].attrs.get('long_name', name)))} by layer"
             caption = str(latest[name].attrs.get("convention", ""))
             pictures.append(_drawn(plots.quantities, analyses, f"layers-{name}", title, caption, names=name))
