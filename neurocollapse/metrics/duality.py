@@ -133,10 +133,20 @@ class Duality:
         return square
 
     def _product_square(self) -> float:
-        """‖W_c Mᵀ‖² from products of features."""
-        parts = zip(*((weight, block) for _, weight, block in self._blocks()), strict=True)
-        weight, means = (torch.cat(blocks, dim=1) for blocks in parts)
-        return float(((weight.T @ weight) * (means.T @ means)).sum())
+        """‖W_c Mᵀ‖² from products of features, some classes at a time."""
+        means, features = self.means, self.means.num_features
+        first = self.weight[means.present[:1]].double()
+        parts = means.present.split(max(1, PRODUCT_ELEMENTS // features))
+        centre = torch.stack([(self.weight[part].double() - first).sum(dim=0) for part in parts]).sum(dim=0)
+        centre /= means.num_classes
+        start, products = 0, self.along.new_zeros(2, features, features)
+        for part in parts:
+            rows = slice(start, start := start + len(part))
+            for product, block in zip(
+                products, (self.weight[part].double() - first - centre, means.rows(rows, centred=True)), strict=True
+            ):
+                product.addmm_(block.T, block)
+        return float((products[0] * products[1]).sum())
 
     def _blocks(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Column blocks of W, W_c and M, of the classes that are present."""
