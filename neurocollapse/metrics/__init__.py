@@ -38,6 +38,7 @@ from neurocollapse.metrics.spectrum import (
     stable_rank,
     total_spectrum,
 )
+from neurocollapse.metrics.transferability import h_score, vci
 from neurocollapse.metrics.tree import layer_tree
 from neurocollapse.metrics.unbiased import (
     cdnv_unbiased,
@@ -93,6 +94,7 @@ __all__ = [
     "geometric_decay",
     "gnc2",
     "gnc2_variation",
+    "h_score",
     "layer_tree",
     "lidar",
     "margin_efficiency",
@@ -123,6 +125,7 @@ __all__ = [
     "total_spectrum",
     "total_trace",
     "unc3",
+    "vci",
     "within_class_covariance",
     "within_trace",
 ]

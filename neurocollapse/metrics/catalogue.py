@@ -16,6 +16,7 @@ from neurocollapse.metrics import (
     plasticity,
     probing,
     ranks,
+    transferability,
     unbiased,
     uncertainty,
     variability,
@@ -42,6 +43,7 @@ QUANTITIES: tuple[Quantity, ...] = (
     *probing.QUANTITIES,
     *depth.QUANTITIES,
     *ranks.QUANTITIES,
+    *transferability.QUANTITIES,
     *plasticity.QUANTITIES,
     *outside.QUANTITIES,
 )

@@ -1,0 +1,129 @@
+"""How much of the spread of all samples the class means explain: scores of what a linear probe can reach."""
+
+import math
+
+import torch
+
+from neurocollapse.metrics.quantity import Quantity
+from neurocollapse.metrics.spectrum import ROUNDING
+from neurocollapse.metrics.variability import within_class_covariance
+from neurocollapse.metrics.weighting import between_weights, centred_blocks
+from neurocollapse.statistics import ClassMoments
+
+
+def h_score(moments: ClassMoments) -> float:
+    r"""H-score: between-class variability in the metric of all samples, :math:`\operatorname{tr}(\Sigma_T^+ \Sigma_B)`.
+
+    It is the sum of the squared canonical correlations between features and classes, so that it does not change under
+    invertible linear maps of the features.
+
+    Parameters
+    ----------
+    moments : ClassMoments
+        Collected with `covariance=True`, on the data that a network is to be transferred to.
+
+    Returns
+    -------
+    float
+        In [0, rank Σ_B], which is K − 1 at most; rank Σ_B at full collapse, 0 where all class means coincide. NaN with
+        fewer than two classes, or where the features do not vary. Samples count alike in both covariances. With few
+        samples a feature it is too large: of N ≤ d samples it says nothing.
+
+    Raises
+    ------
+    ValueError
+        If the moments were collected without `covariance=True`.
+
+    References
+    ----------
+    Bao et al., An information-theoretic approach to transferability in task transfer learning, ICIP 2019, Definition 2.
+
+    Examples
+    --------
+    >>> moments = ClassMoments.from_features([[0.0], [2.0], [7.0], [7.0]], [0, 0, 1, 1], covariance=True)
+    >>> round(h_score(moments), 12)
+    0.947368421053
+    """
+    explained = _explained(moments)
+    return explained[0]
+
+
+def vci(moments: ClassMoments) -> float:
+    r"""Variability collapse index, :math:`1 - \operatorname{tr}(\Sigma_T^+ \Sigma_B) / \operatorname{rank} \Sigma_B`.
+
+    Parameters
+    ----------
+    moments : ClassMoments
+        Collected with `covariance=True`.
+
+    Returns
+    -------
+    float
+        In [0, 1]: 0 at full collapse, near 1 where the class means explain nothing; NaN where `h_score` is, or where
+        all class means coincide.
+
+    Raises
+    ------
+    ValueError
+        If the moments were collected without `covariance=True`.
+
+    References
+    ----------
+    Xu and Liu, Quantifying the variability collapse of neural networks, ICML 2023.
+
+    Examples
+    --------
+    >>> moments = ClassMoments.from_features([[0.0], [2.0], [7.0], [7.0]], [0, 0, 1, 1], covariance=True)
+    >>> round(vci(moments), 12)
+    0.052631578947
+    """
+    value, rank = _explained(moments)
+    return max(0.0, 1.0 - value / rank) if rank else math.nan
+
+
+def _explained(moments: ClassMoments) -> tuple[float, int]:
+    """tr(Σ_T⁺ Σ_B), and the rank of Σ_B, from the class means without forming Σ_B⁺."""
+    within = within_class_covariance(moments)
+    if moments.present.numel() < 2:
+        return math.nan, 0
+    weights = between_weights(moments, "frequency")
+    means = torch.cat(list(centred_blocks(moments, weights)), dim=1) * weights.sqrt().unsqueeze(1)
+    values, vectors = torch.linalg.eigh(within + means.T @ means)
+    used = values > ROUNDING[str(moments.reference.dtype).removeprefix("torch.")] * len(values) * values[-1]
+    if not bool(used.any()):
+        return math.nan, 0
+    correlations = torch.linalg.svdvals((means @ vectors[:, used]) / values[used].sqrt())
+    spread = torch.linalg.svdvals(means)
+    rank = int((spread > max(means.shape) * torch.finfo(torch.float64).eps * values[-1].sqrt()).sum())
+    return float(correlations[:rank].clamp(max=1.0).square().sum()), rank
+
+
+QUANTITIES = (
+    Quantity(
+        name="h_score",
+        of=lambda layer: h_score(layer.moments),
+        long_name="H-score",
+        symbol=r"\mathrm{tr}(\Sigma_T^{+} \Sigma_B)",
+        convention="1/N over samples in both; eigenvalues of Σ_T above its rounding",
+        reference="Bao et al., ICIP 2019",
+        needs=("covariance",),
+        heading="H-score",
+        better="higher",
+        bounds=(0.0, math.inf),
+        family="transfer",
+    ),
+    Quantity(
+        name="vci",
+        of=lambda layer: vci(layer.moments),
+        long_name="variability collapse index",
+        symbol=r"1 - \mathrm{tr}(\Sigma_T^{+} \Sigma_B) / \mathrm{rank}\,\Sigma_B",
+        convention="1/N over samples in both; eigenvalues of Σ_T above its rounding",
+        reference="Xu and Liu, ICML 2023",
+        needs=("covariance",),
+        heading="VCI",
+        at_collapse=0.0,
+        better="lower",
+        bounds=(0.0, 1.0),
+        family="transfer",
+    ),
+)
