@@ -18,6 +18,7 @@ from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.lowrank import LoRA, inject, load_adapters, save_adapters
 from neurocollapse.support.state import write_state
 from neurocollapse.train import descend, fit
+from neurocollapse.transfer import load_tuned, skip_finetune
 
 INPUTS = torch.randn(24, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(24) % 3
@@ -113,6 +114,10 @@ KINDS = {
     "tracker rows": Kind(written(tracked, "rows.nc"), lambda path: tracked(path, range(4, 6))),
     "tracker start": Kind(make_start, started),
     "adapters": Kind(make_adapters, lambda path: load_adapters(network(), path)),
+    "tuned layers": Kind(
+        written(lambda path: skip_finetune(network(), "0", INPUTS).save(path), "tuned.safetensors"),
+        lambda path: load_tuned(network(), path),
+    ),
     "pretrained encoder": Kind(
         written(lambda path: write_state(path, BERT_KIND, {}, {"w": torch.randn(6, 6)}), "bert.safetensors"),
         lambda path: pretrained_small_bert(1, seed=0, file=path),

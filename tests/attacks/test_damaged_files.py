@@ -19,6 +19,7 @@ WRITERS = {
     "statistics/collection.py",
     "train/checkpoints.py",
     "train/descent_file.py",
+    "transfer/tuned.py",
 }
 """Modules that write state; each has a kind above, `dynamics/rows.py` two."""
 

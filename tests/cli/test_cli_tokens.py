@@ -111,8 +111,7 @@ def compression_by_hand(sequences: list[list[int]], labels: list[list[int]], blo
             if label >= 0:
                 rows.setdefault(label, []).append(row)
     means = np.stack([np.mean(own, axis=0) for own in rows.values()])
-    scatter = sum(((np.stack(own) - np.mean(own, axis=0)) ** 2).sum() for own in rows.values())
-    within = scatter / sum(map(len, rows.values()))
+    within = np.mean([((np.stack(own) - np.mean(own, axis=0)) ** 2).sum(axis=1).mean() for own in rows.values()])
     return float(within / ((means - means.mean(axis=0)) ** 2).sum(axis=1).mean())
 
 
