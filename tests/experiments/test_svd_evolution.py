@@ -25,8 +25,8 @@ def evolution() -> Outcome:
 
 @pytest.fixture(scope="module")
 def nonwhitened() -> Outcome:
-    """A short long run."""
-    return experiment("svd-nonwhitened", seed=4, num_long_steps=2000)
+    """Another seed."""
+    return experiment("svd-nonwhitened", seed=4)
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +114,19 @@ def test_runs_without_a_turn_or_a_middle_block_are_refused(changes: dict[str, in
         experiment("svd-nonwhitened", **changes)
 
 
-def test_the_shortest_runs_turn_the_block() -> None:
+def test_the_shortest_runs_turn_the_block_as_nobody_has_printed() -> None:
     outcome = experiment("svd-nonwhitened", num_steps=2, num_long_steps=2)
-    assert [verdict.outcome for verdict in outcome.verdicts[2::3]] == ["holds"] * 2
+    assert [verdict.outcome for verdict in outcome.verdicts[2::3]] == ["assumptions unmet"] * 2
+    assert all(verdict.measured > 0 for verdict in outcome.verdicts[2::3])
+    assert outcome.verdicts[2].reason == "the turn is known for num_steps = 50"
+
+
+@pytest.mark.parametrize("factor", [0.1, 10.0])
+def test_a_block_that_turns_too_little_or_too_far_violates_the_claim(nonwhitened: Outcome, factor: float) -> None:
+    changed = nonwhitened.to_dataset()
+    changed["middle_angle"] = changed["middle_angle"] * factor
+    turned = [verdict.outcome for verdict in nonwhitened_claims(changed) if "turns" in verdict.claim]
+    assert turned == ["violated", "holds"]
 
 
 @pytest.mark.parametrize("name", ["singular_values", "middle_angle", "long_middle_angle"])

@@ -18,6 +18,8 @@ from neurocollapse.theory import Verdict
 from neurocollapse.train import DescentProgress
 
 SOURCE = "Kwon et al., arXiv 2311.05061, figure on the leading factors"
+FALL = 0.05
+"""By how much the alignment falls at least on the way, where entries are missing: by 0.08 to 0.09 with seeds 0 to 2."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def claims(dataset: xr.Dataset) -> list[Verdict]:
         if fraction == 1:
             found.append(at_most(f"{seen}: largest fall of the alignment", SOURCE, fall, 1e-3))
         else:
-            found.append(at_least(f"{seen}: largest fall of the alignment", SOURCE, fall, 2e-3))
+            found.append(at_least(f"{seen}: largest fall of the alignment", SOURCE, fall, FALL))
     return found
 
 

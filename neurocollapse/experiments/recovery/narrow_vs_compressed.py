@@ -16,6 +16,8 @@ from neurocollapse.plots.experiments import recovery as drawn
 from neurocollapse.theory import Verdict
 
 SOURCE = "Yaras et al., arXiv 2306.01154, figure on narrow networks"
+MORE_STEPS = 1.2
+"""How many times the compressed network's steps the narrow one needs at least: 1.3 to 2.4 times were measured."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def claims(dataset: xr.Dataset) -> list[Verdict]:
         of_estimate = dataset.sel(estimate=estimate)
         steps = of_estimate["num_steps"]
         quotient = float(steps.sel(network="narrow") / steps.sel(network="compressed"))
-        found.append(at_least(f"r̂ = {estimate}: steps, narrow / compressed", SOURCE, quotient, 1.1))
+        found.append(at_least(f"r̂ = {estimate}: steps, narrow / compressed", SOURCE, quotient, MORE_STEPS))
         if 25 * 2 * int(estimate) <= dataset.attrs["size"]:
             found.append(near(f"r̂ = {estimate}: 2.3 to 3 times as many", SOURCE, quotient, 2.65, within=0.2))
         error = float(of_estimate["final_test_error"].max())
@@ -106,7 +108,7 @@ def claims(dataset: xr.Dataset) -> list[Verdict]:
 
 EXPERIMENT = Experiment(
     name="narrow-vs-compressed",
-    shows="A compressed network needs far fewer steps than a narrow one of the same size.",
+    shows="A compressed network needs fewer steps than a narrow one of the same size.",
     source="Yaras et al., arXiv 2306.01154, figure on narrow networks",
     small=NarrowVsCompressed(),
     paper=NarrowVsCompressed(size=300, fraction=0.2, learning_rate=900.0, estimates=(5, 10, 15, 20), num_steps=150_000),
