@@ -1,13 +1,11 @@
 """What a loader gives: how many of its samples count, under which labels, and what the model makes of a batch."""
 
-import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
-from tqdm import tqdm
 
 from neurocollapse.data.batches import Batch
 from neurocollapse.statistics import check_labels
@@ -28,12 +26,6 @@ def class_names(loader: Any) -> list[str]:
     """The class names that the loader's dataset knows, if it does."""
     classes = getattr(getattr(loader, "dataset", None), "classes", None)
     return [str(name) for name in classes] if isinstance(classes, list | tuple) else []
-
-
-def progress_bar(loader: Iterable[Any], progress: bool, description: str) -> Any:
-    """A progress bar over batches: on a terminal or in a notebook only."""
-    visible = progress and (sys.stderr.isatty() or "ipykernel" in sys.modules)
-    return tqdm(loader, desc=description, unit="batch", disable=not visible)
 
 
 def checked_labels(parts: Batch, num_classes: int | None) -> Tensor:

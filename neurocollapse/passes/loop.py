@@ -26,13 +26,13 @@ from neurocollapse.passes.loaders import (
     flat_input,
     float_input,
     logits_of,
-    progress_bar,
 )
 from neurocollapse.passes.options import PassOptions
 from neurocollapse.passes.positions import LabelMap, label_map_of, masks_of
 from neurocollapse.passes.records import INPUT, records_of, site_of
 from neurocollapse.passes.sink import Sink, check_sinks
 from neurocollapse.statistics import ClassBatch, JointRun, one_hot_columns
+from neurocollapse.support.progress import progress_bar
 from neurocollapse.support.quiet import in_mode, kept_random_state
 
 
@@ -138,7 +138,9 @@ class Pass:
         """Hand every batch to the sinks, and save what is new however that ends."""
         finished, steps = self.progress.num_batches, self.progress.num_steps
         try:
-            with progress_bar(self.loader, self.options.progress, self.name) as bar:
+            with progress_bar(
+                self.loader, shown=self.options.progress, in_notebooks=True, desc=self.name, unit="batch"
+            ) as bar:
                 self._count_all(bar, finished)
             self._follow_others()
         finally:

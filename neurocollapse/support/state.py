@@ -56,13 +56,13 @@ def read_state(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Header and tensors of a file that `write_state` wrote.
 
+    Tensors that are not `copied` are those of the mapped file, see `read_tensors`.
+
     Raises
     ------
     StateFileError
         If the file is missing, not safetensors, of another kind or version, or a byte of it has changed.
         `error` names another class for it.
-
-    See `read_tensors` for `copied`.
     """
     metadata, tensors = read_tensors(path, error=error, copied=copied)
     place = visible(path)

@@ -9,10 +9,10 @@ from typing import Any
 
 import xarray as xr
 from torch import nn
-from tqdm import tqdm
 
 from neurocollapse import models
 from neurocollapse.models.weight_files import weight_file
+from neurocollapse.support.progress import progress_bar
 from neurocollapse.support.text import visible
 from neurocollapse.tracking.records import TrackingError
 from neurocollapse.tracking.tracker import FeatureTracker
@@ -82,7 +82,7 @@ def track_checkpoints(
     )
     if known != names[: len(known)]:
         raise TrackingError(f"{visible(path)} holds other checkpoints, or in another order; name another file")
-    for step in tqdm(range(len(known), len(paths)), desc="checkpoints", disable=None if progress else True):
+    for step in progress_bar(range(len(known), len(paths)), desc="checkpoints", shown=progress):
         file = paths[step]
         models.load_weights(tracker.model, weight_file(file) if file.is_dir() else file)
         tracker.about = {CHECKPOINT: names[step]}

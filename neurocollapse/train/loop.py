@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from neurocollapse.support.checks import file_path, flag, shown
+from neurocollapse.support.progress import progress_bar
 from neurocollapse.support.quiet import in_mode, kept_random_state, seed_random_state
 from neurocollapse.train.batch import check_outputs, class_indices
 from neurocollapse.train.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
@@ -175,8 +175,8 @@ def _train(run: _Run, resume: Path | None, progress: bool) -> History:
     run.model.train()
     run.start(history, resumed=run.step > 0)
     epochs = range(len(history), run.settings.epochs)
-    shown = {"desc": "training", "unit": "epoch", "total": run.settings.epochs, "initial": len(history)}
-    with tqdm(epochs, disable=None if progress else True, **shown) as bar:  # None: only on a terminal
+    about = {"desc": "training", "unit": "epoch", "total": run.settings.epochs, "initial": len(history)}
+    with progress_bar(epochs, shown=progress, **about) as bar:
         for epoch in bar:
             run.emit("before_epoch", epoch, *_latest(history))
             with _undone_if_nothing_is_kept(run, resume):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 import neurocollapse as nc
 from neurocollapse.cli import main
@@ -106,3 +107,25 @@ def assert_complete(command: str) -> None:
         if name == "a.nc":
             assert len(nc.open(name).data_vars) > 0
         assert content.rstrip().endswith({"a.html": b"</html>", "a.json": b"}", "a.svg": b"</svg>"}.get(name, b""))
+
+
+class Terminal(io.StringIO):
+    """Standard error that somebody looks at."""
+
+    def isatty(self) -> bool:
+        """It is one."""
+        return True
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_progress_bar_leaves_a_full_standard_output_alone(full: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", Full(errno.ENOSPC, at_once=True) if full else io.StringIO())
+    monkeypatch.setattr(sys, "stderr", terminal)
+    network = nc.models.mlp(64, 8, 10, depth=1)
+    batches = [(torch.zeros(4, 64), torch.arange(4)), (torch.ones(4, 64), torch.arange(4))]
+    nc.collect(network, batches, layers="layers.0")
+    nc.train.fit(network, nc.data.open("digits").subset(range(20)), epochs=1, batch_size=10, learning_rate=0.1)
+    shown = terminal.getvalue()
+    assert "2/2" in shown
+    assert "training" in shown

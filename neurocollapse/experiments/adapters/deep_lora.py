@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from tqdm import tqdm
 
 from neurocollapse.data import DataError
 from neurocollapse.experiments.adapters.deep_lora_claims import SOURCE, claims
@@ -19,6 +18,7 @@ from neurocollapse.experiments.adapters.sts import SHIPPED, read_pairs
 from neurocollapse.experiments.experiment import Experiment
 from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.plots.experiments.deep_lora import draw_deep_lora
+from neurocollapse.support.progress import progress_bar
 from neurocollapse.support.quiet import one_thread
 
 
@@ -39,7 +39,7 @@ def deep_lora(setting: DeepLora, workplace: Workplace) -> xr.Dataset:
     with one_thread() if setting.model_folder is None and setting.device == "cpu" else nullcontext():
         start = _start(setting, workplace)
         runs = list(dict.fromkeys(_runs(setting)))
-        bar = tqdm(runs, desc="adapters", disable=None if workplace.progress else True)
+        bar = progress_bar(runs, desc="adapters", shown=workplace.progress)
         parts = {run: workplace.part(run.name, partial(adapt, start, run)) for run in bar}
     return _dataset(setting, parts).assign_attrs(
         title="Adapters on sentence similarity", num_train_pairs=len(start.train), num_dev_pairs=len(start.dev)

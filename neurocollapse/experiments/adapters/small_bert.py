@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
 from neurocollapse.experiments.adapters.sentences import CONCEPT_OF, graded_pairs, vocabulary
 from neurocollapse.experiments.adapters.sts import Words
 from neurocollapse.models import ModelError
+from neurocollapse.support.progress import progress_bar
 from neurocollapse.support.quiet import kept_random_state, seed_random_state
 from neurocollapse.support.state import read_state, write_state
 from neurocollapse.support.text import first_line
@@ -181,7 +181,7 @@ def _pretrain(num_steps: int, progress: bool) -> dict[str, Tensor]:
     optimizer = torch.optim.AdamW(parameters, lr=PEAK_RATE, weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=num_steps, pct_start=WARM_UP)
     model.eval()
-    for _ in tqdm(range(num_steps), desc="pretraining", disable=None if progress else True):
+    for _ in progress_bar(range(num_steps), desc="pretraining", shown=progress):
         chosen = torch.randint(len(agreement), (BATCH_SIZE,))
         found = model.bert(**{key: value[chosen] for key, value in inputs.items()})
         marked = marks(found.last_hidden_state)[..., 0][counts[chosen]]

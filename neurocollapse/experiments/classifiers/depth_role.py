@@ -8,7 +8,6 @@ from functools import partial
 import numpy as np
 import torch
 import xarray as xr
-from tqdm import tqdm
 
 from neurocollapse.data import Labelled
 from neurocollapse.data.synthetic import one_hot
@@ -17,6 +16,7 @@ from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.models import HybridMLP, init_weights
 from neurocollapse.passes.analyze import analyze
 from neurocollapse.plots.experiments.depth_role import depth_role_figure
+from neurocollapse.support.progress import progress_bar
 from neurocollapse.theory import Verdict
 from neurocollapse.train import evaluate, fit
 
@@ -105,7 +105,7 @@ def depth_role(setting: DepthRole, workplace: Workplace) -> xr.Dataset:
     splits = {split: workplace.samples(setting.data, split=split) for split in SPLITS}
     seeds = range(setting.seed, setting.seed + setting.num_seeds)
     total = len(NETWORKS) * len(setting.depths) * len(seeds)
-    with tqdm(total=total, desc="networks", disable=None if workplace.progress else True) as bar:
+    with progress_bar(None, total=total, desc="networks", shown=workplace.progress) as bar:
 
         def part(kind: str, depth: int, seed: int) -> xr.Dataset:
             found = workplace.part(

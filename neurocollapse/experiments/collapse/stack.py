@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from neurocollapse.support.progress import progress_bar
 from neurocollapse.train import TrainingError
 
 
@@ -78,7 +78,7 @@ def descend_stack(
     losses = inputs.new_full((num_steps // every + 1, num_networks), math.nan)
     final_loss, steps = inputs.new_empty(num_networks), torch.zeros(num_networks, dtype=torch.int64)
     converged, active = torch.zeros(num_networks, dtype=torch.bool), torch.arange(num_networks)
-    for step in tqdm(range(num_steps + 1), disable=None if progress else True, leave=False, desc="descent"):
+    for step in progress_bar(range(num_steps + 1), shown=progress, leave=False, desc="descent"):
         loss = run.forward()
         if not bool(loss.isfinite().all()):
             raise TrainingError(f"a loss is not finite at step {step}; use a smaller learning rate")

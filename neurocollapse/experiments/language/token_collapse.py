@@ -11,7 +11,6 @@ import torch
 import xarray as xr
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
 
 from neurocollapse.data import DataError, TokenData, labels
 from neurocollapse.experiments.experiment import Experiment, at_least, at_most
@@ -21,6 +20,7 @@ from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.metrics import SampleWarning
 from neurocollapse.models import SmallGPT
 from neurocollapse.plots.experiments.token_collapse import token_collapse_figure
+from neurocollapse.support.progress import progress_bar
 from neurocollapse.support.quiet import kept_random_state, seed_random_state
 from neurocollapse.theory import Verdict
 from neurocollapse.tracking import track
@@ -196,7 +196,7 @@ def _trained(model: SmallGPT, sequences: Tensor, setting: TokenCollapse, *, prog
         model.parameters(), lr=setting.learning_rate, betas=(0.9, 0.99), weight_decay=WEIGHT_DECAY
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_rate, num_steps=setting.num_steps))
-    for step in tqdm(range(setting.num_steps), desc="training", disable=None if progress else True):
+    for step in progress_bar(range(setting.num_steps), desc="training", shown=progress):
         yield step
         batch = sequences[torch.randint(len(sequences), (setting.batch_size,))]
         loss = functional.cross_entropy(model(batch)[:, :-1].flatten(0, 1), batch[:, 1:].flatten())

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 import xarray as xr
 from torch import nn
-from tqdm import tqdm
 
 from neurocollapse.data import DataError, Labelled
 from neurocollapse.experiments.experiment import Experiment, at_least, at_most, near
@@ -18,6 +17,7 @@ from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.lowrank.costs import cost
 from neurocollapse.lowrank.layer import factorize
 from neurocollapse.plots.experiments.low_rank import draw_low_rank_mlp
+from neurocollapse.support.progress import progress_bar
 from neurocollapse.theory import Verdict
 from neurocollapse.train import evaluate, fit
 
@@ -86,7 +86,7 @@ def low_rank_mlp(setting: LowRankMLP, workplace: Workplace) -> xr.Dataset:
     cells = [(d, n, s) for d in range(len(setting.data)) for n in range(len(networks)) for s in range(len(seeds))]
     found: dict[str, np.ndarray] = {}
     ranks = list(networks.values())
-    for d, n, s in tqdm(cells, desc="training", unit="run", disable=None if workplace.progress else True):
+    for d, n, s in progress_bar(cells, desc="training", unit="run", shown=workplace.progress):
         part = workplace.part(f"data{d}-rank{ranks[n]}-seed{seeds[s]}", _run(setting, workplace, d, ranks[n], seeds[s]))
         for name, value in part.data_vars.items():
             shape = (len(setting.data), len(networks), len(seeds))

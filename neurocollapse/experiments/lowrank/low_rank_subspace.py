@@ -8,7 +8,6 @@ import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from neurocollapse.data import Labelled
 from neurocollapse.experiments.experiment import Experiment, at_least, at_most
@@ -16,6 +15,7 @@ from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.lowrank import compress
 from neurocollapse.models import initial_weight
 from neurocollapse.plots.experiments.low_rank import draw_low_rank_subspace
+from neurocollapse.support.progress import progress_bar
 from neurocollapse.theory import Verdict
 from neurocollapse.train import evaluate, fit
 
@@ -93,7 +93,7 @@ def low_rank_subspace(setting: LowRankSubspace, workplace: Workplace) -> xr.Data
     cells = [(activation, seed) for activation in setting.activations for seed in seeds]
     parts = [
         workplace.part(f"{activation}-seed{seed}", _run(setting, train, test, activation, seed))
-        for activation, seed in tqdm(cells, desc="training", unit="run", disable=None if workplace.progress else True)
+        for activation, seed in progress_bar(cells, desc="training", unit="run", shown=workplace.progress)
     ]
     shape = (len(setting.activations), len(seeds))
     dataset = xr.Dataset(

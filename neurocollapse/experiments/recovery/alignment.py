@@ -18,8 +18,9 @@ from neurocollapse.theory import Verdict
 from neurocollapse.train import DescentProgress
 
 SOURCE = "Kwon et al., arXiv 2311.05061, figure on the leading factors"
-FALL = 0.05
-"""By how much the alignment falls at least on the way, where entries are missing: by 0.08 to 0.09 with seeds 0 to 2."""
+FALL = 0.01
+"""By how much the alignment falls at least on the way, where entries are missing: ten times what is allowed where none
+is. By 0.08 to 0.09 with seeds 0 to 2, and by 0.02 for 30 × 30 matrices of which half is seen."""
 
 
 @dataclass(frozen=True)

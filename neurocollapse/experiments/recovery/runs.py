@@ -7,11 +7,11 @@ import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
-from tqdm import tqdm
 
 from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.lowrank import Compressed, Diverged, Recovery
 from neurocollapse.models.linear import chain_product
+from neurocollapse.support.progress import progress_bar
 
 DESCRIPTIONS = {
     "loss": ("training loss", "half mean square"),
@@ -62,7 +62,7 @@ def run_networks(
     networks: Mapping[str, Callable[[], xr.Dataset]], workplace: Workplace, *, dim: str = "network", prefix: str = ""
 ) -> xr.Dataset:
     """Run all networks, each a part that an interrupted run keeps, and join them."""
-    shown = tqdm(networks.items(), desc=prefix or None, disable=None if workplace.progress else True, leave=False)
+    shown = progress_bar(networks.items(), desc=prefix or None, shown=workplace.progress, leave=False)
     parts = [workplace.part(f"{prefix}{name}".replace("γ=", "outer-rate-"), compute) for name, compute in shown]
     joined = xr.concat(parts, dim=xr.IndexVariable(dim, list(networks)), join="outer", combine_attrs="drop")
     return described(joined)

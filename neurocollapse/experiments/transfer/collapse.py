@@ -6,7 +6,6 @@ from itertools import product
 
 import numpy as np
 import xarray as xr
-from tqdm import tqdm
 
 from neurocollapse.data import LabelledData
 from neurocollapse.experiments.experiment import Experiment, at_least, at_most
@@ -16,6 +15,7 @@ from neurocollapse.models import SmallVGG
 from neurocollapse.passes.analyze import analyze
 from neurocollapse.plots.experiments.transfer import transfer_collapse_figure
 from neurocollapse.support.choices import check_choice
+from neurocollapse.support.progress import progress_bar
 from neurocollapse.theory import Verdict
 
 PENULTIMATE = "relu"
@@ -96,7 +96,7 @@ def transfer_collapse(setting: TransferCollapse, workplace: Workplace) -> xr.Dat
     sources = list(product(*axes.values()))
     rows = [
         workplace.part("-".join(map(str, source)), partial(_measured, setting, halves, *source))
-        for source in tqdm(sources, desc="sources", disable=None if workplace.progress else True)
+        for source in progress_bar(sources, desc="sources", shown=workplace.progress)
     ]
     shape = tuple(len(values) for values in axes.values())
     variables = {

@@ -11,7 +11,6 @@ import torch
 import xarray as xr
 from torch import nn
 from torch.nn import functional
-from tqdm import tqdm
 
 from neurocollapse.data import LabelledData
 from neurocollapse.experiments.experiment import Experiment, at_least, at_most
@@ -22,6 +21,7 @@ from neurocollapse.models import SmallVGG
 from neurocollapse.passes.analyze import analyze
 from neurocollapse.plots.experiments.transfer import transfer_fewshot_figure
 from neurocollapse.support.choices import check_choice
+from neurocollapse.support.progress import progress_bar
 from neurocollapse.theory import Verdict
 from neurocollapse.train import evaluate
 from neurocollapse.transfer import layer_finetune, skip_finetune
@@ -110,7 +110,7 @@ def transfer_fewshot(setting: TransferFewshot, workplace: Workplace) -> xr.Datas
         of the new classes; along tuning: `share` of the parameters that is trained.
     """
     halves = Halves.of(setting.data, workplace)
-    repeats = tqdm(range(setting.num_repeats), desc="sources", disable=None if workplace.progress else True)
+    repeats = progress_bar(range(setting.num_repeats), desc="sources", shown=workplace.progress)
     parts = [workplace.part(f"repeat-{repeat}", partial(_measured, setting, halves, repeat)) for repeat in repeats]
     shares = parts[0]["share"]
     dataset = xr.concat([part.drop_vars("share") for part in parts], xr.Variable("repeat", range(setting.num_repeats)))

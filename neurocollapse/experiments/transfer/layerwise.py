@@ -5,13 +5,13 @@ from functools import partial
 
 import numpy as np
 import xarray as xr
-from tqdm import tqdm
 
 from neurocollapse.experiments.experiment import Experiment, at_least, at_most
 from neurocollapse.experiments.transfer.collapse import look
 from neurocollapse.experiments.transfer.sources import Halves, Recipe, train_source
 from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.plots.experiments.transfer import transfer_layerwise_figure
+from neurocollapse.support.progress import progress_bar
 from neurocollapse.theory import Verdict
 
 LAYERS = ["blocks.*", "relu"]
@@ -67,7 +67,7 @@ def transfer_layerwise(setting: TransferLayerwise, workplace: Workplace) -> xr.D
         test samples.
     """
     halves = Halves.of(setting.data, workplace)
-    repeats = tqdm(range(setting.num_repeats), desc="sources", disable=None if workplace.progress else True)
+    repeats = progress_bar(range(setting.num_repeats), desc="sources", shown=workplace.progress)
     parts = [workplace.part(f"repeat-{repeat}", partial(_measured, setting, halves, repeat)) for repeat in repeats]
     dataset = xr.concat(parts, xr.Variable("repeat", range(setting.num_repeats)), combine_attrs="drop_conflicts")
     for name, (long_name, symbol, convention) in VARIABLES.items():
