@@ -175,7 +175,7 @@ def _train(run: _Run, resume: Path | None, progress: bool) -> History:
     run.model.train()
     run.start(history, resumed=run.step > 0)
     epochs = range(len(history), run.settings.epochs)
-    about = {"desc": "training", "unit": "epoch", "total": run.settings.epochs, "initial": len(history)}
+    about: dict[str, Any] = {"desc": "training", "unit": "epoch", "total": run.settings.epochs, "initial": len(history)}
     with progress_bar(epochs, shown=progress, **about) as bar:
         for epoch in bar:
             run.emit("before_epoch", epoch, *_latest(history))
