@@ -32,6 +32,7 @@ class Tuned(Mapping[str, nn.Module]):
 
     Examples
     --------
+    >>> from neurocollapse.transfer import layer_finetune
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> tuned = layer_finetune(model, "2")
     >>> tuned
