@@ -123,6 +123,8 @@ def _run(root: nn.Module, modules: dict[str, nn.Module], example: Any) -> _Surve
     with undoing() as undo:
         claim(root.modules(), undo)
         unfuse(modules.values(), undo)
+        undo.add(torch.set_grad_enabled, torch.is_grad_enabled())  # for an interrupt on the way out of no_grad
+        undo.add(torch.set_rng_state, torch.get_rng_state())
         observe = survey.observe  # one object, by which the hook is found again
         for module in modules.values():
             place(observe, module, undo)
