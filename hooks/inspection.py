@@ -90,6 +90,13 @@ def inspect_layers(model: nn.Module, example: Any = None) -> list[LayerInfo]:
     return [_info(name, module, survey) for name, module in modules.items()]
 
 
+def call_of(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a forward pass that an example stands for: keywords, several by position, or one."""
+    if isinstance(example, Mapping):
+        return (), dict(example)
+    return (example if isinstance(example, tuple) else (example,)), {}
+
+
 class _Survey:
     """What one forward pass shows of every module."""
 
@@ -112,10 +119,7 @@ class _Survey:
 
 def _run(root: nn.Module, modules: dict[str, nn.Module], example: Any) -> _Survey:
     """Run the model on the example and watch all its modules."""
-    if isinstance(example, Mapping):
-        args, kwargs = (), dict(example)
-    else:
-        args, kwargs = (example if isinstance(example, tuple) else (example,)), {}
+    args, kwargs = call_of(example)
     first = first_tensor((args, kwargs))
     sequence_first = any(map(is_sequence_first, root.modules()))
     survey = _Survey(None if first is None else first.shape[0], sequence_first=sequence_first)

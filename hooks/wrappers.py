@@ -84,6 +84,12 @@ def is_compiled(model: nn.Module) -> bool:
     )
 
 
+def forget_compiled(model: nn.Module) -> None:
+    """Let a compiled model be compiled again: the code it has would not notice that hooks have come or gone."""
+    if is_compiled(model):
+        torch.compiler.reset()
+
+
 def _imported_wrappers() -> list[tuple[type, str]]:
     """The wrapper classes that some import has made available, with the attribute of the wrapped module."""
     found = ((getattr(sys.modules.get(home), name, None), attribute) for home, name, attribute in _WRAPPERS)

@@ -17,13 +17,12 @@ from neurocollapse.metrics.weighting import check_weighting
 from neurocollapse.passes.collect import collect, collected, moment_pass, moment_sink
 from neurocollapse.passes.columns import measured_together
 from neurocollapse.passes.loop import Pass
-from neurocollapse.passes.options import PassOptions
+from neurocollapse.passes.options import PassOptions, refuse_unknown
 from neurocollapse.passes.probing import Probing
 from neurocollapse.passes.processes import joined
 from neurocollapse.passes.second import SecondPass
 from neurocollapse.probes import Probe
 from neurocollapse.support.checks import flag
-from neurocollapse.support.names import did_you_mean
 
 _MOMENT_OPTIONS = ("precision", "covariance", "non_finite", "max_memory", "state_bytes", "state_dir")
 """The options that class moments take, beside those of every pass."""
@@ -150,11 +149,8 @@ def analyze(
 
 def check_names(options: Mapping[str, Any]) -> None:
     """Raise for an option that neither `analyze` nor `collect` has, with the nearest ones that they have."""
-    known = dict.fromkeys((*inspect.signature(analyze).parameters, *inspect.signature(collect).parameters))
-    for name in options:
-        if name not in known:
-            hint = did_you_mean(name, [one for one in known if one != "options"], otherwise="see help(nc.collect)")
-            raise TypeError(f"analyze() got an unexpected keyword argument {name!r}{hint}")
+    known = (*inspect.signature(analyze).parameters, *inspect.signature(collect).parameters)
+    refuse_unknown("analyze", options, known)
 
 
 def _check_logits(chosen: Chosen, *, halt: bool) -> None:

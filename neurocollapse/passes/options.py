@@ -1,6 +1,6 @@
 """How a pass runs the model: the options that every pass takes, checked once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, Literal
@@ -14,7 +14,17 @@ from neurocollapse.hooks import Calls
 from neurocollapse.hooks.offload import execution_device
 from neurocollapse.support.checks import file_path, flag, integer, shown
 from neurocollapse.support.choices import check_choice
+from neurocollapse.support.names import did_you_mean
 from neurocollapse.support.quiet import Mode
+
+
+def refuse_unknown(function: str, options: Iterable[str], known: Iterable[str]) -> None:
+    """Raise for an option that a function does not have, with the nearest ones that it has."""
+    names = [name for name in dict.fromkeys(known) if name != "options"]
+    for name in options:
+        if name not in names:
+            hint = did_you_mean(name, names, otherwise="see help(nc.collect)")
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}{hint}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,12 +16,11 @@ from neurocollapse.metrics.measure import provenance_of
 from neurocollapse.passes.collect import collected
 from neurocollapse.passes.loop import Pass
 from neurocollapse.passes.moments import MomentSink
-from neurocollapse.passes.options import PassOptions
+from neurocollapse.passes.options import PassOptions, refuse_unknown
 from neurocollapse.passes.sink import Sink
 from neurocollapse.statistics import ClassBatch, LayerRecord, MemoryPlanError, MomentCollection, memory_limit
 from neurocollapse.statistics.memory import GIB
 from neurocollapse.support.checks import shown
-from neurocollapse.support.names import did_you_mean
 
 _MOMENT_OPTIONS = ("precision", "non_finite", "max_memory")
 """The options that class moments take, beside those of every pass."""
@@ -157,7 +156,7 @@ def similarity(
     >>> dataset["cka"].dims, bool(dataset["cka"].sel(layer="0", layer_="1") > 0.5)
     (('layer', 'layer_'), True)
     """
-    _check_names(options)
+    refuse_unknown("similarity", options, (*(field.name for field in fields(PassOptions)), *_MOMENT_OPTIONS, "other"))
     if other is not None and not isinstance(other, nn.Module):
         raise TypeError(f"`other` must be a torch.nn.Module, got {shown(other)}; leave it out for one model")
     if not isinstance(model, nn.Module):
@@ -171,15 +170,6 @@ def similarity(
     if not sink.num_batches:
         raise ValueError(f"no batch has {FEWEST} samples, which the unbiased estimate needs; pass larger batches")
     return _dataset(collection, sink.result(), paired=other is not None)
-
-
-def _check_names(options: Mapping[str, Any]) -> None:
-    """Raise for an option that no pass has, with the nearest ones that there are."""
-    known = (*(field.name for field in fields(PassOptions)), *_MOMENT_OPTIONS, "other")
-    for name in options:
-        if name not in known:
-            hint = did_you_mean(name, known, otherwise="see help(nc.collect)")
-            raise TypeError(f"similarity() got an unexpected keyword argument {name!r}{hint}")
 
 
 class _Pair(nn.Module):

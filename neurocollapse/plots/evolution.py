@@ -2,21 +2,19 @@
 
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 
 from neurocollapse.plots.datasets import axis_label, named, positions, variable
+from neurocollapse.plots.heat import heat_map
 from neurocollapse.plots.quantities import far_apart, towards_zero
 from neurocollapse.plots.scales import step_axis, thinned
-from neurocollapse.plots.style import GREY, literal, panel, shortened
+from neurocollapse.plots.style import literal, panel, shortened
 from neurocollapse.support.dataset import layer_names, leading
 
 _COLOURS = "viridis"
-_MOST_VECTOR = 5_000
-"""Cells beyond which the picture holds pixels: each would be a path of its own."""
 
 
 def evolution(
@@ -61,21 +59,16 @@ def evolution(
     if relative:
         depth = np.linspace(0.0, 1.0, len(names)) if len(names) > 1 else np.zeros(1)
     with panel(ax) as axes:
-        colours = mpl.colormaps[_COLOURS].with_extremes(bad="#D9D9D9")
-        mesh = axes.pcolormesh(
-            _edges(positions(one, dim)),
-            _edges(depth),
-            np.ma.masked_invalid(np.where(_shown(values, one, name), values, np.nan)),
+        heat_map(
+            axes,
+            np.where(_shown(values, one, name), values, np.nan),
+            _COLOURS,
+            axis_label(one, name),
+            edges=(_edges(positions(one, dim)), _edges(depth)),
             norm=_norm(values, one, name),
-            cmap=colours,
-            rasterized=values.size > _MOST_VECTOR,
         )
-        bar = axes.figure.colorbar(mesh, ax=axes)
-        bar.set_label(axis_label(one, name))
         step_axis(axes, [one], dim)
         _layer_ticks(axes, depth, names, relative=relative)
-        axes.grid(False)
-        axes.tick_params(color=GREY)
     return axes
 
 

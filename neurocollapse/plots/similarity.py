@@ -2,18 +2,15 @@
 
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
 from neurocollapse.plots.datasets import axis_label
+from neurocollapse.plots.heat import heat_map
 from neurocollapse.plots.scales import thinned
-from neurocollapse.plots.style import GREY, literal, panel, shortened
+from neurocollapse.plots.style import literal, panel, shortened
 from neurocollapse.support.dataset import labels
-
-_MOST_VECTOR = 5_000
-"""Cells beyond which the picture holds pixels: each would be a path of its own."""
 
 
 def similarity(dataset: xr.Dataset, name: str = "cka", *, ax: Axes | None = None) -> Axes:
@@ -50,21 +47,11 @@ def similarity(dataset: xr.Dataset, name: str = "cka", *, ax: Axes | None = None
     values = _values(dataset, name)
     with panel(ax) as axes:
         known = values[np.isfinite(values)]
-        mesh = axes.pcolormesh(
-            np.ma.masked_invalid(values),
-            vmin=min(0.0, known.min(initial=0.0)),
-            vmax=1.0,
-            cmap=mpl.colormaps["viridis"].with_extremes(bad="#D9D9D9"),
-            rasterized=values.size > _MOST_VECTOR,
-        )
-        bar = axes.figure.colorbar(mesh, ax=axes)
-        bar.set_label(axis_label(dataset, name))
+        heat_map(axes, values, "viridis", axis_label(dataset, name), vmin=min(0.0, known.min(initial=0.0)), vmax=1.0)
         _name_layers(axes.xaxis, labels(dataset, "layer_"), rotation=90)
         _name_layers(axes.yaxis, labels(dataset, "layer"))
         axes.set_xlabel("layer")
         axes.set_ylabel("layer")
-        axes.grid(False)
-        axes.tick_params(color=GREY)
     return axes
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from neurocollapse.hooks import CaptureError, NoMatchError, capture, choose, is_linear
+from neurocollapse.hooks.inspection import call_of
 from neurocollapse.hooks.layout import declared_batch_axis
 from neurocollapse.hooks.plan import Site
 from neurocollapse.hooks.presets import can_be_called, penultimate
@@ -171,7 +172,7 @@ def _is_tunable(module: nn.Module) -> bool:
 def _planned(model: nn.Module, modules: Mapping[str, nn.Module], example: Any, pool: SkipPool) -> Skip:
     """The skip that fits what one forward pass shows."""
     layer, head = modules
-    args, kwargs = ((), dict(example)) if isinstance(example, Mapping) else (_arguments(example), {})
+    args, kwargs = call_of(example)
     devices = {parameter.device for parameter in model.parameters()}
     taps = [layer, f"{head}@in"]
     try:
@@ -214,11 +215,6 @@ def _pooling(source: Site, target: Site, pool: SkipPool) -> Any:
             "with the same positions"
         )
     return "none"
-
-
-def _arguments(example: Any) -> tuple[Any, ...]:
-    """Positional arguments of a forward pass."""
-    return example if isinstance(example, tuple) else (example,)
 
 
 def _read_skip(values: Mapping[str, Any] | None) -> Skip | None:

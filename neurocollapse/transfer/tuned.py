@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from neurocollapse.hooks.wrappers import is_compiled, named_modules, unwrap
+from neurocollapse.hooks.wrappers import forget_compiled, named_modules, unwrap
 from neurocollapse.support.state import write_state
 from neurocollapse.support.text import listed
 from neurocollapse.transfer.errors import TransferError
@@ -57,7 +56,7 @@ class Tuned(Mapping[str, nn.Module]):
         if skip is not None:
             self._hooks = SkipHooks(skip, unwrap(model), modules[skip.layer], modules[skip.head])
         self._is_on = True
-        _forget_compiled(model)
+        forget_compiled(model)
 
     def __getitem__(self, name: str) -> nn.Module:
         return self._modules[name]
@@ -148,7 +147,7 @@ class Tuned(Mapping[str, nn.Module]):
         for parameter, trainable in self._before:
             parameter.requires_grad_(trainable)
         self._is_on = False
-        _forget_compiled(self.model)
+        forget_compiled(self.model)
 
     def _fixed_buffers(self) -> Iterator[tuple[str, Tensor]]:
         """The buffers of frozen modules."""
@@ -180,9 +179,3 @@ class Tuned(Mapping[str, nn.Module]):
         return (
             f"Tuned({', '.join(self)}: {self.num_parameters:,} of {total:,} parameters, {100 * self.share:.1f} %{skip})"
         )
-
-
-def _forget_compiled(model: Any) -> None:
-    """Let a compiled model be compiled again: the code it has would not notice that hooks have come or gone."""
-    if is_compiled(model):
-        torch.compiler.reset()

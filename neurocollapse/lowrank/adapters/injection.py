@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from neurocollapse.hooks.linear import is_transposed
-from neurocollapse.hooks.wrappers import is_compiled, named_modules
+from neurocollapse.hooks.wrappers import forget_compiled, named_modules
 from neurocollapse.lowrank.adapters.chain import Chain
 from neurocollapse.lowrank.adapters.kinds import CompressedDeepLoRA, DeepLoRA, Kind, LoRA
 from neurocollapse.lowrank.adapters.selection import CHILD, AdapterError, adaptable, linear_layer, weight_of
@@ -41,7 +41,7 @@ class Adapters(Mapping[str, Chain]):
         for parameter in self._trainable:
             parameter.requires_grad_(False)
         self._handles = [_attach(self.layers[name], chain) for name, chain in self._chains.items()]
-        _forget_compiled(model)
+        forget_compiled(model)
 
     def __getitem__(self, name: str) -> Chain:
         return self._chains[name]
@@ -127,7 +127,7 @@ class Adapters(Mapping[str, Chain]):
         for parameter in self._trainable:
             parameter.requires_grad_(True)
         self._handles = []
-        _forget_compiled(self.model)
+        forget_compiled(self.model)
 
     def _check_on(self) -> None:
         """Raise unless the adapters are on the model."""
@@ -340,9 +340,3 @@ def _check_mergeable(name: str, layer: nn.Module, change: Tensor, shared: Mappin
             f"{name!r} shares its weight with {shared[name]!r}, which merging would change too; pass untie=True to "
             f"give {name!r} a weight of its own"
         )
-
-
-def _forget_compiled(model: nn.Module) -> None:
-    """Let a compiled model be compiled again: the code it has would not notice that hooks have come or gone."""
-    if is_compiled(model):
-        torch.compiler.reset()
