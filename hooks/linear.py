@@ -35,7 +35,7 @@ def is_linear(module: nn.Module) -> bool:
         or is_transposed(module)
         or callable(getattr(module, "effective_weight", None))
         or (callable(getattr(type(module), "weight", None)) and hasattr(module, "in_features"))
-        or (_is_adapted(module) and is_linear(module.get_base_layer()))  # type: ignore[operator]
+        or (_is_adapted(module) and is_linear(module.get_base_layer()))  # type: ignore[operator]  # PEFT's, seen to be callable
     )
 
 
@@ -88,7 +88,7 @@ def weight_and_bias(module: nn.Module) -> tuple[Tensor, Tensor | None] | None:
         weight, bias = pair
         for child in module._modules.values():
             if callable(getattr(child, "weight_change", None)):
-                change = child.weight_change()  # type: ignore[union-attr, operator]
+                change = child.weight_change()  # type: ignore[union-attr, operator]  # seen to be callable above
                 weight = (weight + change).to(torch.promote_types(weight.dtype, torch.float32))
         return weight.detach(), None if bias is None else bias.detach()
 
@@ -96,7 +96,7 @@ def weight_and_bias(module: nn.Module) -> tuple[Tensor, Tensor | None] | None:
 def _of_layer(module: nn.Module) -> tuple[Tensor, Tensor | None] | None:
     """Weight and bias, without what hooks add."""
     if callable(getattr(module, "effective_weight", None)):
-        return module.effective_weight()  # type: ignore[operator]
+        return module.effective_weight()  # type: ignore[operator]  # seen to be callable above
     if _is_adapted(module):
         return _of_lora(module) or _as_run(module)
     weight, bias = _tensor(module, "weight"), _tensor(module, "bias")

@@ -27,8 +27,9 @@ def current(module: nn.Module, attribute: str) -> Tensor:
     if own is not None:
         return loaded(module, attribute, own)
     if attribute in module._parameters:
-        return own  # type: ignore[return-value]
+        return own  # type: ignore[return-value]  # None, as the attribute itself would be
     if is_parametrized(module, attribute):
+        # torch types the attribute as any tensor or module; it is a ModuleDict of ParametrizationLists.
         return _parametrised(module.parametrizations[attribute])  # type: ignore[index, arg-type]
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, BasePruningMethod) and hook._tensor_name == attribute:

@@ -65,6 +65,7 @@ def device_of(requested: str | None, rank: int) -> torch.device:
         )
     try:
         device = torch.empty(0, device=requested).device
+    # torch raises RuntimeError for no such device, and the others for a kind that it was built without.
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"--device {visible(requested)!r} cannot be used: {first_line(error)}") from error
     if device.type == "meta":

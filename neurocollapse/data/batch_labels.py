@@ -143,6 +143,7 @@ def _form(values: Any, inputs: Any) -> Literal["labels", "like labels", "neither
     first = next(tensors_in(inputs), None)
     shape = () if first is None or first.is_nested else tuple(first.shape)
     if array.shape in (shape[: array.ndim], (*shape[:1], *shape[2:])):  # one value for each position of the inputs
+        # Without a first tensor the shape is (), which no array of two axes or more has.
         is_mask = zero_or_one and (array.dtype.kind != "i" or not first.is_floating_point())  # type: ignore[union-attr]
         return "like labels" if integers and not is_mask else "neither"
     return "like labels" if zero_or_one and array.ndim == 2 else "neither"
@@ -178,4 +179,5 @@ def _as_array(values: Any) -> NDArray[Any] | None:
 def _all_equal(values: list[Any]) -> bool:
     """Whether values that can be labels are the same."""
     arrays = [_as_array(value) for value in values]
+    # NumPy's stubs have no None, which equals no array and is compared as such.
     return all(a is not None and np.array_equal(a, arrays[0]) for a in arrays[1:])  # type: ignore[arg-type]

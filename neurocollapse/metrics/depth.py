@@ -13,7 +13,7 @@ from neurocollapse.metrics.quantity import Quantity
 NEAR = 0.01
 """Error above that of the last layer at which a layer counts as one that decides as well."""
 SHARE = 0.95
-"""Of the best held-out accuracy of a linear probe, from which a layer counts as one that can be read."""
+"""Share of the best probe's held-out accuracy from which a layer counts as readable."""
 
 
 def effective_depth(errors: Sequence[float] | NDArray[np.float64]) -> int | None:

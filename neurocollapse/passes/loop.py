@@ -284,9 +284,8 @@ class Pass:
                 rows = batch.kept(mask)
             else:
                 rows = batch.repeated(positions.number) if positions.shape else batch
-            if (
-                features.shape[0] > rows.labels.shape[0]
-            ):  # what a padding sampler repeats comes last and has no label here
+            # What a padding sampler repeats comes last and has no label here.
+            if features.shape[0] > rows.labels.shape[0]:
                 features = features[: len(rows.labels)]
         site = self._sites.get(key) or self._sites.setdefault(key, site_of(key))
         if site in self._dropped:

@@ -33,10 +33,10 @@ class Text:
 def small_world(num_beings: int, num_deeds: int, num_sentences: int, *, seed: int, world: int = 0) -> Text:
     """Draw a text of sentences such as "the kolu tagi the rume .", one after the other.
 
-    Every being does three things, each of them to one other being; which one it does is drawn anew each time. The next
-    sentence is about the being to whom it is done, in seven of ten cases, and otherwise about one that is drawn with a
-    chance in inverse proportion to its rank, as words of natural languages are. Most words thus follow from those
-    before them, some of them from words at a distance, and no more than a few can be known for sure.
+    Every being can do three things, each to one other being; each sentence draws one of the three. The next sentence is
+    in seven of ten cases about the being to whom it was done, and otherwise about one that is drawn with a chance in
+    inverse proportion to its rank, as words of natural languages are. Most words can thus be guessed from those before
+    them, some from words at a distance, and only a few are certain.
 
     Parameters
     ----------

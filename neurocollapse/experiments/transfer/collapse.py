@@ -9,7 +9,7 @@ import xarray as xr
 
 from neurocollapse.data import LabelledData
 from neurocollapse.experiments.experiment import Experiment, at_least, at_most
-from neurocollapse.experiments.transfer.sources import LOSSES, Halves, Loss, Recipe, train_source
+from neurocollapse.experiments.transfer.sources import LOSSES, Halves, Loss, Recipe, described, train_source
 from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.models import SmallVGG
 from neurocollapse.passes.analyze import analyze
@@ -100,7 +100,7 @@ def transfer_collapse(setting: TransferCollapse, workplace: Workplace) -> xr.Dat
     ]
     shape = tuple(len(values) for values in axes.values())
     variables = {
-        name: (tuple(axes), np.reshape([float(row[name]) for row in rows], shape), _attributes(name))
+        name: (tuple(axes), np.reshape([float(row[name]) for row in rows], shape), described(VARIABLES[name]))
         for name in VARIABLES
     }
     return xr.Dataset(variables, {name: list(values) for name, values in axes.items()})
@@ -183,12 +183,6 @@ def look(model: SmallVGG, samples: dict[str, LabelledData], layers: object = PEN
         test_loader=samples["test"].loader(500),
         progress=False,
     )
-
-
-def _attributes(name: str) -> dict[str, str]:
-    """What a reader is told of a variable."""
-    long_name, symbol, convention = VARIABLES[name]
-    return {"long_name": long_name, "units": "1", "symbol": symbol, "convention": convention}
 
 
 EXPERIMENT = Experiment(

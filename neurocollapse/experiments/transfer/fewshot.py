@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from neurocollapse.data import LabelledData
 from neurocollapse.experiments.experiment import Experiment, at_least, at_most
-from neurocollapse.experiments.transfer.sources import Halves, Recipe, train, train_source
+from neurocollapse.experiments.transfer.sources import Halves, Recipe, described, train, train_source
 from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.lowrank import DeepLoRA, LoRA, inject
 from neurocollapse.models import SmallVGG
@@ -29,7 +29,7 @@ from neurocollapse.transfer import layer_finetune, skip_finetune
 METHODS = ("probe", "layer", "layer + skip", "LoRA", "Deep LoRA", "full")
 SKIP, LAYER = "layer + skip", "layer"
 SMALL_SHARE = 0.10
-"""Of the parameters: what SCL-FT trains at most, in the source's words "less than 10 %"."""
+"""Largest share of the parameters that SCL-FT may train; the source says less than 10 %."""
 FEW = 20
 """Samples a class up to which there are few."""
 LI = "Li et al., arXiv 2212.12206, Section 4"
@@ -114,10 +114,9 @@ def transfer_fewshot(setting: TransferFewshot, workplace: Workplace) -> xr.Datas
     parts = [workplace.part(f"repeat-{repeat}", partial(_measured, setting, halves, repeat)) for repeat in repeats]
     shares = parts[0]["share"]
     dataset = xr.concat([part.drop_vars("share") for part in parts], xr.Variable("repeat", range(setting.num_repeats)))
-    for name, (long_name, symbol, convention) in VARIABLES.items():
+    for name, words in VARIABLES.items():
         values = dataset[name].transpose("tuning", "shots", "repeat")
-        attributes = {"long_name": long_name, "units": "1", "symbol": symbol, "convention": convention}
-        dataset[name] = values.dims, np.ascontiguousarray(values.values), attributes
+        dataset[name] = values.dims, np.ascontiguousarray(values.values), described(words)
     dataset["share"] = shares
     dataset["share"].attrs = {"long_name": "trained parameters over all parameters", "units": "1"}
     return dataset

@@ -8,7 +8,7 @@ import xarray as xr
 
 from neurocollapse.experiments.experiment import Experiment, at_least, at_most
 from neurocollapse.experiments.transfer.collapse import look
-from neurocollapse.experiments.transfer.sources import Halves, Recipe, train_source
+from neurocollapse.experiments.transfer.sources import Halves, Recipe, described, train_source
 from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.plots.experiments.transfer import transfer_layerwise_figure
 from neurocollapse.support.progress import progress_bar
@@ -70,8 +70,8 @@ def transfer_layerwise(setting: TransferLayerwise, workplace: Workplace) -> xr.D
     repeats = progress_bar(range(setting.num_repeats), desc="sources", shown=workplace.progress)
     parts = [workplace.part(f"repeat-{repeat}", partial(_measured, setting, halves, repeat)) for repeat in repeats]
     dataset = xr.concat(parts, xr.Variable("repeat", range(setting.num_repeats)), combine_attrs="drop_conflicts")
-    for name, (long_name, symbol, convention) in VARIABLES.items():
-        dataset[name].attrs = {"long_name": long_name, "units": "1", "symbol": symbol, "convention": convention}
+    for name, words in VARIABLES.items():
+        dataset[name].attrs = described(words)
     return dataset
 
 

@@ -18,7 +18,7 @@ Loss = Literal["cross_entropy", "mse", "contrastive"]
 LOSSES: tuple[Loss, ...] = ("cross_entropy", "mse", "contrastive")
 SPLITS = ("train", "test")
 TEMPERATURE = 0.1
-"""Of the supervised contrastive loss; Khosla et al. use 0.1 on CIFAR and ImageNet."""
+"""Temperature of the supervised contrastive loss: that of Khosla et al. on CIFAR and ImageNet."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Halves:
     Attributes
     ----------
     source, target : dict of {"train", "test"} to LabelledData
-        Classes are numbered anew from 0 in each half.
+        In each half the classes are numbered from 0.
     """
 
     source: dict[str, LabelledData]
@@ -110,6 +110,8 @@ def train(
 ) -> None:
     """Train some parameters of a model; batches follow from torch's random state.
 
+    `neurocollapse.train.fit` has losses of class scores alone, and puts the whole model into training mode.
+
     Parameters
     ----------
     before_step
@@ -147,6 +149,12 @@ def contrastive_loss(features: Tensor, labels: Tensor) -> Tensor:
     chances = functional.log_softmax(logits, dim=1).masked_fill(~alike, 0.0).sum(dim=1)
     count = alike.sum(dim=1)
     return -(chances / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
+
+
+def described(words: tuple[str, str, str]) -> dict[str, str]:
+    """The attributes of a variable, of its long name, symbol and convention."""
+    long_name, symbol, convention = words
+    return {"long_name": long_name, "units": "1", "symbol": symbol, "convention": convention}
 
 
 def _supervised(loss: str) -> Callable[[Tensor, Tensor], Tensor]:
