@@ -1,33 +1,30 @@
 """Weight decay, balance and the collapse of the last features: claims that hold, and that fail where they should."""
 
 import dataclasses
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-import xarray as xr
 
 import neurocollapse as nc
 from neurocollapse.experiments import EXPERIMENTS, Workplace
 from neurocollapse.experiments.classifiers.balance_collapse import EXPERIMENT, BalanceCollapse, _unmet, claims
 from neurocollapse.experiments.classifiers.perceptrons import Perceptron, Recipe, train_perceptron
 from neurocollapse.experiments.experiment import Outcome
+from tests.experiments.judged import outcomes_of
 
 QUIET = Workplace(progress=False)
 TINY = BalanceCollapse(tails=(3,), weight_decays=(0.0, 1e-2), width=32, epochs=25, learning_rate=4e-2, seed=1)
 
 
+outcomes = partial(outcomes_of, claims)
+
+
 @pytest.fixture(scope="module")
 def outcome() -> Outcome:
     return EXPERIMENT(TINY, workplace=QUIET)
-
-
-def outcomes(dataset: xr.Dataset, words: str) -> set[str]:
-    """What becomes of the claims that have these words."""
-    found = {verdict.outcome for verdict in claims(dataset) if words in verdict.claim}
-    assert found
-    return found
 
 
 def test_the_claims_hold_on_trained_networks(outcome: Outcome) -> None:

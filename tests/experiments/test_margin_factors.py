@@ -1,6 +1,7 @@
 """The margin of trained heads over training: the theorem at every epoch, and claims about its factors that can fail."""
 
 import dataclasses
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,21 +13,18 @@ import neurocollapse as nc
 from neurocollapse.experiments import EXPERIMENTS, Workplace
 from neurocollapse.experiments.classifiers.margin_factors import EXPERIMENT, FACTORS, MarginFactors, _counted, claims
 from neurocollapse.experiments.experiment import Outcome
+from tests.experiments.judged import outcomes_of
 
 QUIET = Workplace(progress=False)
 TINY = MarginFactors(networks=("MLP",), epochs=10, learning_rate=6e-3, seed=1)
 
 
+outcomes = partial(outcomes_of, claims)
+
+
 @pytest.fixture(scope="module")
 def outcome() -> Outcome:
     return EXPERIMENT(TINY, workplace=QUIET)
-
-
-def outcomes(dataset: xr.Dataset, words: str) -> set[str]:
-    """What becomes of the claims that have these words."""
-    found = {verdict.outcome for verdict in claims(dataset) if words in verdict.claim}
-    assert found
-    return found
 
 
 def test_the_claims_hold_on_trained_networks(outcome: Outcome) -> None:

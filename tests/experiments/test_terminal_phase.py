@@ -1,11 +1,11 @@
 """The terminal phase of training: collapse after the last training error, and claims that fail on another course."""
 
 import dataclasses
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-import xarray as xr
 
 import neurocollapse as nc
 from neurocollapse.experiments import EXPERIMENTS, Workplace
@@ -18,22 +18,19 @@ from neurocollapse.experiments.classifiers.terminal_phase import (
 )
 from neurocollapse.experiments.experiment import Outcome
 from neurocollapse.plots.experiments.terminal_phase import PANELS
+from tests.experiments.judged import outcomes_of
 
 END = [20, 22, 24]
 QUIET = Workplace(progress=False)
 TINY = TerminalPhase(width=64, num_hidden=2, epochs=24, every=2, learning_rate=4e-3)
 
 
+outcomes = partial(outcomes_of, claims)
+
+
 @pytest.fixture(scope="module")
 def outcome() -> Outcome:
     return EXPERIMENT(TINY, workplace=QUIET)
-
-
-def outcomes(dataset: xr.Dataset, words: str) -> set[str]:
-    """What becomes of the claims that have these words."""
-    found = {verdict.outcome for verdict in claims(dataset) if words in verdict.claim}
-    assert found
-    return found
 
 
 def test_the_claims_hold_on_a_trained_network(outcome: Outcome) -> None:

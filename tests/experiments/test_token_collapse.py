@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -18,6 +19,7 @@ from neurocollapse.experiments.language.small_world import small_world
 from neurocollapse.experiments.language.texts import UNKNOWN, words_of_file
 from neurocollapse.experiments.language.token_collapse import EXPERIMENT, TokenCollapse, claims
 from neurocollapse.plots.experiments.token_collapse import PANELS
+from tests.experiments.judged import outcomes_of
 
 QUIET = Workplace(progress=False)
 TINY = TokenCollapse(
@@ -25,16 +27,12 @@ TINY = TokenCollapse(
 )
 
 
+outcomes = partial(outcomes_of, claims)
+
+
 @pytest.fixture(scope="module")
 def outcome() -> Outcome:
     return EXPERIMENT(TINY, workplace=QUIET)
-
-
-def outcomes(dataset: xr.Dataset, words: str) -> set[str]:
-    """What becomes of the claims that have these words."""
-    found = {verdict.outcome for verdict in claims(dataset) if words in verdict.claim}
-    assert found
-    return found
 
 
 def test_it_is_listed() -> None:

@@ -10,37 +10,15 @@ import neurocollapse as nc
 from neurocollapse.hooks import CaptureError, LayoutError, MaskError
 from neurocollapse.hooks.masks import Forward, Masks, as_mask, check_labelled
 from neurocollapse.hooks.pool import pool_features, takes_mask
+from tests.hooks.padding import LONGEST, VOCABULARY, built, padded, sequences
 
 transformers = pytest.importorskip("transformers")
 
-LENGTHS = (5, 9, 3, 7)
-LONGEST = max(LENGTHS)
-VOCABULARY = 40
 WIDTH = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
 def bert() -> nn.Module:
     return transformers.BertModel(transformers.BertConfig(**WIDTH, intermediate_size=24))
-
-
-def built(make: Any) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return make().eval()
-
-
-def sequences(seed: int = 1) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randint(3, VOCABULARY, (length,), generator=generator) for length in LENGTHS]
-
-
-def padded(rows: list[Tensor], side: str) -> tuple[Tensor, Tensor]:
-    """Tokens and mask of one batch; zeros stand for nothing."""
-    ids, mask = torch.zeros(len(rows), LONGEST, dtype=torch.int64), torch.zeros(len(rows), LONGEST, dtype=torch.int64)
-    for index, row in enumerate(rows):
-        place = slice(0, len(row)) if side == "right" else slice(LONGEST - len(row), LONGEST)
-        ids[index, place], mask[index, place] = row, 1
-    return ids, mask
 
 
 @pytest.mark.parametrize("given", ["keyword", "positional", "one dict", "expect", "name"])

@@ -8,12 +8,10 @@ from torch import Tensor, nn
 
 import neurocollapse as nc
 from neurocollapse.hooks import LayoutError
+from tests.hooks.padding import VOCABULARY, built, padded, sequences
 
 transformers = pytest.importorskip("transformers")
 
-LENGTHS = (5, 9, 3, 7)
-LONGEST = max(LENGTHS)
-VOCABULARY = 40
 WIDTH = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 TOKENS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 ABSOLUTE = 2e-6  # float32 attention over other numbers of positions rounds in another order
@@ -54,26 +52,6 @@ BLOCKS: dict[str, Any] = {
     "qwen": "layers.*",
     "t5": ["encoder.block.*", "decoder.block.*"],
 }
-
-
-def built(make: Any) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return make().eval()
-
-
-def sequences(seed: int = 1) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randint(3, VOCABULARY, (length,), generator=generator) for length in LENGTHS]
-
-
-def padded(rows: list[Tensor], side: str) -> tuple[Tensor, Tensor]:
-    """Tokens and mask of one batch; zeros stand for nothing."""
-    ids, mask = torch.zeros(len(rows), LONGEST, dtype=torch.int64), torch.zeros(len(rows), LONGEST, dtype=torch.int64)
-    for index, row in enumerate(rows):
-        place = slice(0, len(row)) if side == "right" else slice(LONGEST - len(row), LONGEST)
-        ids[index, place], mask[index, place] = row, 1
-    return ids, mask
 
 
 def arguments(name: str, side: str) -> dict[str, Tensor]:

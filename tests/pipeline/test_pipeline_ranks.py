@@ -1,8 +1,6 @@
 """Row 11: several processes give the answer of one, and samples that a sampler repeats count once."""
 
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +9,7 @@ import pytest
 import torch
 
 import neurocollapse as nc
+from tests.ranks import run_ranks
 
 DRIVER = Path(__file__).with_name("two_ranks.py")
 driver = SimpleNamespace(**runpy.run_path(str(DRIVER)))
@@ -21,13 +20,7 @@ WORLD_SIZE = 2
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two ranks have written."""
     folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-W", "error", str(DRIVER)]
-    ranks = [
-        subprocess.Popen([*command, str(rank), str(WORLD_SIZE), str(folder)], stderr=subprocess.PIPE, text=True)
-        for rank in range(WORLD_SIZE)
-    ]
-    errors = [rank.communicate()[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0] * WORLD_SIZE, "\n".join(errors)
+    run_ranks(DRIVER, WORLD_SIZE, folder)
     return folder
 
 

@@ -1,8 +1,6 @@
 """Tracking disturbs no training on two ranks, compiled or in bfloat16, and measures what one process does."""
 
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +13,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 import neurocollapse as nc
+from tests.ranks import run_ranks
 
 DRIVER = Path(__file__).with_name("two_ranks.py")
 driver = SimpleNamespace(**runpy.run_path(str(DRIVER)))
@@ -25,13 +24,7 @@ WORLD_SIZE = 2
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two ranks have written."""
     folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-W", "error", str(DRIVER)]
-    ranks = [
-        subprocess.Popen([*command, str(rank), str(WORLD_SIZE), str(folder)], stderr=subprocess.PIPE, text=True)
-        for rank in range(WORLD_SIZE)
-    ]
-    errors = [rank.communicate()[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0] * WORLD_SIZE, "\n".join(errors)
+    run_ranks(DRIVER, WORLD_SIZE, folder)
     return folder
 
 
