@@ -110,9 +110,6 @@ class MomentSink(Sink):
     def start(self, layers: Mapping[str, LayerRecord], device: torch.device) -> None:
         """Learn where the model runs, and how much memory is free there."""
         super().start(layers, device)
-        if self.precision == "single" and not kernel_on(device).keeps_partial:
-            self._widths = tuple(dict.fromkeys(min(width, WITHOUT_PARTIAL) for width in self._widths))
-            self.width = self._widths[0]
         if self.folder is None:
             self.limit = memory_limit(device, self.max_memory)
             return
@@ -124,6 +121,8 @@ class MomentSink(Sink):
     def begin(self, batch: ClassBatch) -> None:
         """Refuse new classes that do not fit in memory."""
         if batch.num_classes > self.num_classes:
+            if not self.num_classes:
+                self._choose_widths(batch.num_classes)
             width = self._fitting(self._planned, batch.num_classes)
             self._plan(self._planned, batch.num_classes, width).check()
             self.num_classes = batch.num_classes
@@ -177,6 +176,7 @@ class MomentSink(Sink):
                 total = tensors[f"{site}/total"].dtype
                 widths.append(WIDTHS[0] if "partial" in names else WIDTHS[1] if total == torch.float64 else WIDTHS[2])
         self.num_classes = max(counts.values(), default=0)
+        self._choose_widths(self.num_classes)
         self.width = min([self.width, *widths])
         self.plan.check()
         for site, size in self._planned.items():
@@ -220,9 +220,16 @@ class MomentSink(Sink):
 
     def _fitting(self, planned: "Mapping[str, _Size]", num_classes: int) -> StateBytes:
         """The most bytes for each class and feature, of those allowed, with which some layers fit; else the fewest."""
-        totals = {width: self._plan(planned, num_classes, width).total for width in self._widths if width <= self.width}
+        allowed = [width for width in self._widths if width <= self.width] or [self.width]
+        totals = {width: self._plan(planned, num_classes, width).total for width in allowed}
         fitting = (width for width, total in totals.items() if total <= self.limit)
         return next(fitting, min(totals, key=totals.__getitem__))
+
+    def _choose_widths(self, num_classes: int) -> None:
+        """Do without float32 sums beside the totals where the kernel keeps none for so many classes."""
+        if self.precision == "single" and num_classes <= kernel_on(self.device).most_in_total:
+            self._widths = tuple(dict.fromkeys(min(width, WITHOUT_PARTIAL) for width in self._widths))
+            self.width = min(self.width, WITHOUT_PARTIAL)
 
     def _narrow(self, width: StateBytes) -> None:
         """Let all layers go on with so many bytes."""

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,8 +27,6 @@ COMPACT_COUNT = 1024
 
 Samples that are nearly equal round alike: 40,000 of them far from their reference leave 5e-4 of D, 1,024 at most 1e-6.
 """
-SMALL = 2**16
-"""Elements of float32 sums that are moved before every batch: it costs little, and they round less."""
 
 
 class MomentAccumulator:
@@ -78,15 +77,19 @@ class MomentAccumulator:
         self.skip_non_finite = skip_non_finite
         self.place = Place(torch.device(device), folder)
         self.is_compact = state_bytes == 8 and working != double
-        self.kernel = kernel_on(device, float64_totals=not self.is_compact)
-        self.ledger = Ledger.empty(num_classes, most_between_looks=COMPACT_COUNT if self.is_compact else None)
+        self.kernel = kernel_on(device)
+        self.ledger = Ledger.empty(
+            num_classes,
+            flush_count=None if num_classes <= self.kernel.most_in_total else FLUSH_COUNT,
+            most_between_looks=COMPACT_COUNT if self.is_compact else None,
+        )
         self._complete = False  # whether every class is known to have a reference, of a finite sample
         with torch.inference_mode(False):  # state made in inference mode could not be updated outside it
             self.dropped = torch.zeros(num_classes, dtype=torch.int64, device=device)
             self.reference = self.place.zeros(num_classes, num_features, working)
             self.total = self.place.zeros(num_classes, num_features, working if self.is_compact else double)
-            summed_apart = self.kernel.keeps_partial and working != double and state_bytes == WIDEST
-            self.partial = self.place.zeros(num_classes, num_features, working) if summed_apart else self.total
+            apart = num_classes > self.kernel.most_in_total and working != double and state_bytes == WIDEST
+            self.partial = self.place.zeros(num_classes, num_features, working) if apart else self.total
             self.square = torch.zeros(num_classes, dtype=double, device=device)
             self.products = ProductSums(num_features, working, device) if covariance else None
         self._rows_per_part = self._rows_at_once()
@@ -127,7 +130,7 @@ class MomentAccumulator:
         step = self.ledger.step(batch)
         if step.new is not None or self.skip_non_finite:
             self._adopt_references(features, batch, step)
-        if self.partial is not self.total and (step.flush or self.partial.numel() <= SMALL):
+        if self.partial is not self.total and (step.flush or self.partial.numel() <= self.kernel.small):
             move_sums(self.partial, self.total, some_of(self.ledger.pending.nonzero().flatten(), self.partial))
         settle = batch.largest > FLUSH_COUNT
         if num_samples <= self._rows_per_part:
@@ -162,10 +165,8 @@ class MomentAccumulator:
         self._join_sums()
         if state_bytes == 8 and not self.is_compact:
             self.is_compact = True
-            self.kernel = kernel_on(self.place.device, float64_totals=False)
-            self._rows_per_part = self._rows_at_once()
             self._rebase(self.ledger.count.nonzero().flatten())
-            self.ledger = replace(self.ledger, most_between_looks=COMPACT_COUNT)
+            self.ledger = replace(self.ledger, most_between_looks=COMPACT_COUNT, calm=0)
             with torch.inference_mode(False):
                 self.partial = self.total = self.place.moved(self.total, self.num_classes, working)
 
@@ -222,8 +223,8 @@ class MomentAccumulator:
         num_batches, pending_rows = (int(value) for value in tensors["progress"])
         if self.products is not None:
             self.products.pending_rows = pending_rows
-        counts = (tensors[name].clone() for name in _LEDGER)
-        self.ledger = Ledger(num_batches, *counts, most_between_looks=self.ledger.most_between_looks)
+        counts: dict[str, Any] = {name: tensors[name].clone() for name in _LEDGER}
+        self.ledger = replace(self.ledger, num_batches=num_batches, **counts, calm=0)
         self._complete = False
 
     def _with_own_sums(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -31,7 +31,7 @@ def add_rows(
 ) -> tuple[Tensor, Tensor | None]:
     """Add features on the CPU to the running sums; see `neurocollapse.statistics.kernels.add_rows`.
 
-    Nothing goes to `partial`: the kernel adds to the float64 totals, which is what it needs them contiguous for.
+    A batch with too many samples of a class for `partial` goes to `total`. Both have to be contiguous.
 
     Raises
     ------
@@ -40,6 +40,7 @@ def add_rows(
     """
     features = _readable(features)
     norms = square.new_empty(features.shape[0])
+    sums = total if settle else partial
     num_groups, addresses = batch.groups
     shifted = scratch_like(reference, features.shape) if keep_shifted else None
     run_kernel(
@@ -48,13 +49,13 @@ def add_rows(
             *addresses,
             features.data_ptr(),
             reference.data_ptr(),
-            total.data_ptr(),
+            sums.data_ptr(),
             square.data_ptr(),
             norms.data_ptr(),
             0 if shifted is None else shifted.data_ptr(),
             0 if dropped is None else dropped.data_ptr(),
         ),
-        (features.dtype == torch.float64, reference.dtype == torch.float64),
+        (features.dtype == torch.float64, reference.dtype == torch.float64, sums.dtype == torch.float64),
     )
     return norms, shifted
 

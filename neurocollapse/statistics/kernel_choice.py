@@ -23,29 +23,33 @@ class Kernel(NamedTuple):
     name : {"torch", "compiled"}
     add_rows : callable
         See `neurocollapse.statistics.kernels.add_rows`.
-    keeps_partial : bool
-        Whether float32 sums of several batches are kept beside the float64 totals.
+    most_in_total : int
+        Classes up to which samples are added to the float64 totals at once. Where there are more, float32 sums of
+        several batches are kept beside them, if there is room: fewer bytes come and go with every batch then.
+    small : int
+        Elements of float32 sums up to which they are moved to the totals before every batch: they round less then.
     shifts_in_scratch : bool
         Whether it shifts all rows in memory of its own, so that large batches are worked on in parts.
     """
 
     name: KernelName
     add_rows: Callable[..., tuple[Tensor, Tensor | None]]
-    keeps_partial: bool
+    most_in_total: int
+    small: int
     shifts_in_scratch: bool
 
 
 _KERNELS = {
-    "torch": Kernel("torch", add_rows_torch, True, True),
-    "compiled": Kernel("compiled", add_rows_compiled, False, False),
+    "torch": Kernel("torch", add_rows_torch, most_in_total=0, small=2**16, shifts_in_scratch=True),
+    "compiled": Kernel("compiled", add_rows_compiled, most_in_total=32, small=0, shifts_in_scratch=False),
 }
 
 
-def kernel_on(device: torch.device | str, *, float64_totals: bool = True) -> Kernel:
-    """The kernel for features on a device, and totals in float64 or not.
+def kernel_on(device: torch.device | str) -> Kernel:
+    """The kernel for features on a device.
 
-    It is the compiled one on the CPU, where the installation has it; that adds to float64 totals only. The environment
-    variable NEUROCOLLAPSE_KERNEL, "torch" or "compiled", chooses another.
+    It is the compiled one on the CPU, where the installation has it. The environment variable NEUROCOLLAPSE_KERNEL,
+    "torch" or "compiled", chooses another.
 
     Raises
     ------
@@ -68,6 +72,6 @@ def kernel_on(device: torch.device | str, *, float64_totals: bool = True) -> Ker
             f"{VARIABLE}=compiled, but this installation has no compiled kernel ({MISSING}); install again "
             "where there is a C compiler, or leave the variable out"
         )
-    able = float64_totals and not MISSING and torch.device(device).type == "cpu"
+    able = not MISSING and torch.device(device).type == "cpu"
     runs = able and wanted != "torch"
     return _KERNELS["compiled" if runs else "torch"]

@@ -51,8 +51,12 @@ class Ledger:
         Those of them whose float32 sums have not gone to the float64 totals.
     looked : Tensor of shape (classes,), int64
         What `count` was when the reference was last looked at.
+    flush_count : int, optional
+        Samples of a class that float32 sums may gather; None where there are no such sums, and nothing is pending.
     most_between_looks : int, optional
         Samples of a class after which its reference is looked at again, at the latest.
+    calm : int
+        Samples of any one class that may come before there is anything to decide but the counts.
 
     Examples
     --------
@@ -66,19 +70,23 @@ class Ledger:
     count: Tensor
     pending: Tensor
     looked: Tensor
+    flush_count: int | None = field(default=FLUSH_COUNT, kw_only=True)
     most_between_looks: int | None = field(default=None, kw_only=True)
+    calm: int = field(default=0, kw_only=True)
 
     @classmethod
-    def empty(cls, num_classes: int, *, most_between_looks: int | None = None) -> "Ledger":
+    def empty(
+        cls, num_classes: int, *, flush_count: int | None = FLUSH_COUNT, most_between_looks: int | None = None
+    ) -> "Ledger":
         """Nothing seen yet."""
         zeros = (torch.zeros(num_classes, dtype=torch.int64, device="cpu") for _ in range(3))
-        return cls(0, *zeros, most_between_looks=most_between_looks)
+        return cls(0, *zeros, flush_count=flush_count, most_between_looks=most_between_looks)
 
     def grown(self, num_classes: int) -> "Ledger":
         """The same with room for more classes."""
         zeros = self.count.new_zeros(num_classes - len(self.count))
-        parts = (torch.cat([part, zeros]) for part in self._parts)
-        return Ledger(self.num_batches, *parts, most_between_looks=self.most_between_looks)
+        count, pending, looked = (torch.cat([part, zeros]) for part in self._parts)
+        return replace(self, count=count, pending=pending, looked=looked, calm=0)
 
     def step(self, batch: ClassBatch) -> Step:
         """What a batch asks for, and the ledger behind it; computed once for all equal ledgers."""
@@ -93,17 +101,34 @@ class Ledger:
         Once any class has four times as many samples as when its reference was looked at, all that have twice as many
         are looked at: in most streams nearly all classes come together.
         """
-        count, pending = self.count + batch.counts, self.pending + batch.counts
-        flush = bool((pending > FLUSH_COUNT).any())
-        if flush:  # a batch with too many of one class is flushed part by part, until nothing of it is pending
-            pending = batch.counts if batch.largest <= FLUSH_COUNT else torch.zeros_like(pending)
+        count, flush = self.count + batch.counts, False
+        pending = self.pending if self.flush_count is None else self.pending + batch.counts
+        ledger = replace(self, num_batches=self.num_batches + 1, count=count, pending=pending)
+        if batch.largest <= self.calm:  # which most batches are, and then all of this costs little
+            return Step(replace(ledger, calm=self.calm - batch.largest), None, False, None)
+        if self.flush_count is not None:
+            flush = bool((pending > self.flush_count).any())
+            if flush:  # a batch with too many of one class is flushed part by part, until nothing of it is pending
+                pending = batch.counts if batch.largest <= self.flush_count else torch.zeros_like(pending)
         due, looked = None, self.looked
-        if bool((count >= self._looks_after(4).clamp_(min=2 * FEW)).any()):
+        if bool((count >= self._next_looks).any()):
             due = (count >= self._looks_after(2).clamp_(min=FEW)).nonzero().flatten()
             looked, pending = looked.index_copy(0, due, count[due]), pending.index_fill(0, due, 0)
         new = (self.count[batch.present] == 0).nonzero().flatten()
-        ledger = replace(self, num_batches=self.num_batches + 1, count=count, pending=pending, looked=looked)
-        return Step(ledger, new if len(new) else None, flush, due)
+        ledger = replace(ledger, pending=pending, looked=looked)
+        return Step(replace(ledger, calm=ledger._calm()), new if len(new) else None, flush, due)
+
+    def _calm(self) -> int:
+        """What `calm` is."""
+        if not len(self.count) or int(self.count.min()) == 0:
+            return 0  # a class may turn up that has no reference
+        until = int((self._next_looks - self.count).min()) - 1
+        return until if self.flush_count is None else min(until, self.flush_count - int(self.pending.max()))
+
+    @property
+    def _next_looks(self) -> Tensor:
+        """Samples of a class, with any one of which references are looked at."""
+        return self._looks_after(4).clamp_(min=2 * FEW)
 
     def _looks_after(self, factor: int) -> Tensor:
         """So many times the samples that each class had when it was last looked at, within the most there may be."""
@@ -118,8 +143,11 @@ class Ledger:
         if not isinstance(other, Ledger):
             return NotImplemented
         same = zip(self._parts, other._parts, strict=True)
-        plain = (self.num_batches, self.most_between_looks) == (other.num_batches, other.most_between_looks)
+        plain = all(getattr(self, name) == getattr(other, name) for name in _PLAIN)
         return self is other or (plain and all(torch.equal(a, b) for a, b in same))
 
     def __hash__(self) -> int:
         return self.num_batches
+
+
+_PLAIN = ("num_batches", "flush_count", "most_between_looks")

@@ -21,7 +21,7 @@ StateBytes = Literal[16, 12, 8]
 WIDEST: StateBytes = 16
 """Float32 reference and partial sum with a float64 total: the fastest. It is also what a state in float64 takes."""
 WITHOUT_PARTIAL: StateBytes = 12
-"""Float32 reference and float64 total, which is all that the compiled kernel needs."""
+"""Float32 reference and float64 total, which is all that the compiled kernel needs for few classes."""
 GIB = 2**30
 NARROW = 128
 """Layers up to this wide keep their whole state in float64: it costs little, and few features average little out."""
@@ -106,7 +106,7 @@ def state_bytes(
     """Bytes that an accumulator of this size holds, however many samples it sees."""
     if working == torch.float64:
         per_element = WIDEST
-    elif not kernel_on(device).keeps_partial:
+    elif num_classes <= kernel_on(device).most_in_total:
         per_element = min(per_element, WITHOUT_PARTIAL)
     square = num_features**2 * (8 if working == torch.float64 else 12) if covariance else 0
     return num_classes * (per_element * num_features + 40) + square

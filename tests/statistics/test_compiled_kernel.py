@@ -152,13 +152,16 @@ def compared(seed: int) -> None:
         spoilt = torch.rand(features.shape, generator=generator) < 0.5 / width
         features[spoilt] = draw([torch.nan, torch.inf, -torch.inf])
     features = strided(features, draw([0, 1, 2, 3] if dtype == torch.bfloat16 else [0, 1, 2, 3, 4]))
-    before = state(num_classes, width, working, generator)
+    before, sums_in = state(num_classes, width, working, generator), draw([torch.float64, torch.float32])
     if skips:
         before["dropped"] = torch.zeros(num_classes, dtype=torch.int64)
     batch, found = ClassBatch(labels, num_classes), []
     for kernel in (kernels, compiled):
         own: dict[str, Any] = {name: None if part is None else part.clone() for name, part in before.items()}
-        own["partial"] = own["total"] if working == torch.float64 or kernel is compiled else own["total"].float()
+        if working == torch.float32 and (kernel is kernels or sums_in == torch.float32):
+            own["partial"] = own["total"].float()
+        else:
+            own["partial"] = own["total"]
         norms, shifted = kernel.add_rows(features, batch, **own, settle=False, keep_shifted=True)
         sums = own["total"] if own["partial"] is own["total"] else own["partial"]
         assert torch.equal(own["reference"], before["reference"])

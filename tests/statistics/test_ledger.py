@@ -1,5 +1,6 @@
 """What labels decide is what a loop over them decides, and is decided once for all layers."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -55,6 +56,27 @@ def test_a_ledger_decides_what_a_loop_over_the_labels_decides(
         ledger = step.ledger
         assert [part.tolist() for part in (ledger.count, ledger.pending, ledger.looked)] == [count, pending, looked]
     assert ledger.num_batches == len(batches)
+
+
+@pytest.mark.parametrize("most_between_looks", [None, 30])
+@pytest.mark.parametrize("flush_count", [None, FLUSH_COUNT])
+def test_a_calm_batch_decides_what_is_decided_without_calm(
+    flush_count: int | None, most_between_looks: int | None
+) -> None:
+    generator, num_calm = torch.Generator().manual_seed(0), 0
+    own = ("balanced again", list(torch.randint(5, (9000,), generator=generator).split(20)), 5)
+    for _, batches, num_classes in (*streams(), own):
+        quick = slow = Ledger.empty(num_classes, flush_count=flush_count, most_between_looks=most_between_looks)
+        for labels in batches:
+            num_calm += ClassBatch(labels, num_classes).largest <= quick.calm
+            left, right = (ledger.step(ClassBatch(labels, num_classes)) for ledger in (quick, replace(slow, calm=-1)))
+            for found, expected in ((left.new, right.new), (left.due, right.due)):
+                assert (found is None) == (expected is None)
+                assert found is None or torch.equal(found, expected)
+            assert left.flush == right.flush
+            quick, slow = left.ledger, right.ledger
+            assert quick == slow
+    assert num_calm > 100
 
 
 def test_no_float32_sum_gathers_more_than_it_may() -> None:
