@@ -1,6 +1,6 @@
 """Run the benchmarks: print tables of ratios measured side by side, and write them as JSON.
 
-    python benchmarks/run.py [--quick] [--only overhead|scaling|accuracy|tracker|tracking|completion|scale]
+    python benchmarks/run.py [--quick] [--only overhead|breakdown|scaling|accuracy|tracker|tracking|completion|scale]
                              [--peak-memory] [--output FILE]
 
 Targets are those of the project; a ratio is reached where its median is at most the target.
@@ -17,6 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))  # the parts are plain scripts beside this one, not a package
 
 import accuracy
+import breakdown
 import completion
 import overhead
 import scale
@@ -68,7 +69,18 @@ def run_overhead(options: argparse.Namespace) -> list[Row]:
         spread = _spread(row["ratio"])
         reached = "reached" if row["ratio"]["value"] <= case.target else "missed"
         times = f"{row['bare_ms_per_batch']:>9.1f} ms{row['once_ms']:>6.0f} ms"
-        print(f"{case.name:<46}{spread:>24}{case.target:>9.2f}{reached:>9}{times}", flush=True)
+        print(f"{case.name:<46}{spread:>24}{case.target:>9.3f}{reached:>9}{times}", flush=True)
+    return rows
+
+
+def run_breakdown(options: argparse.Namespace) -> list[Row]:
+    """What each part of streaming adds to the bare forward pass of the perceptron."""
+    print("\nWhere the time goes: MLP 784–1024×9–10, what each part adds to the bare forward pass")
+    rows = [breakdown.measure(num_classes, trials=10 if options.quick else 60) for num_classes in (10, 1000)]
+    for row in rows:
+        print(f"K = {row['num_classes']}, {row['bare_us_per_layer']:.0f} µs a layer")
+        for part in row["parts"]:
+            print(f"  {part['part']:<32}{part['share']:>7.1%}{part['us_per_layer']:>8.0f} µs a layer", flush=True)
     return rows
 
 
@@ -183,6 +195,7 @@ def run_scale(options: argparse.Namespace) -> dict[str, Any]:
 
 PARTS: dict[str, Callable[[argparse.Namespace], Any]] = {
     "overhead": run_overhead,
+    "breakdown": run_breakdown,
     "scaling": run_scaling,
     "accuracy": run_accuracy,
     "tracker": run_tracker,

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+from neurocollapse.statistics import compiled
+
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -43,6 +45,18 @@ def test_every_case_gives_finite_ratios_at_tiny_sizes(run: ModuleType) -> None:
         row = run.overhead.measure(dataclasses.replace(case, build=build, inputs=inputs, trials=2))
         assert row["ratio"]["num_pairs"] == 2
         assert_finite(row)
+
+
+@pytest.mark.skipif(bool(compiled.MISSING), reason="no compiled kernel here")
+def test_every_part_of_streaming_is_timed(run: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = import_module("shapes").perceptron(16, 3)
+    monkeypatch.setattr(run.breakdown, "perceptron", lambda: model)
+    kernel = compiled.run_kernel
+    row = run.breakdown.measure(5, trials=2)
+    assert [part["part"] for part in row["parts"]][-1] == "the sums"
+    assert compiled.run_kernel is kernel
+    assert not any(module._forward_hooks for module in model.modules())
+    assert_finite(row)
 
 
 def test_every_axis_gives_finite_exponents_at_tiny_sizes(run: ModuleType) -> None:
