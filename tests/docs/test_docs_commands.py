@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[2]
 WRITTEN = sorted(path for path in (ROOT / "docs").rglob("*.md") if not {"_build", "generated"} & set(path.parts))
 PAGES = [ROOT / "README.md", *WRITTEN]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-SHOWN = re.compile(r"(?:^|`|-m )neurocollapse ((?:analyze|layers|verify|experiment|report)\b[^`\n]*)", re.MULTILINE)
+COMMANDS = "analyze|layers|verify|experiment|report|track|check"
+SHOWN = re.compile(rf"(?:^|`|-m )neurocollapse ((?:{COMMANDS})\b[^`\n]*)", re.MULTILINE)
 
 
 def text_of(path: Path) -> str:
