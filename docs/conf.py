@@ -70,6 +70,7 @@ html_title = "neurocollapse"
 html_theme_options = {"navigation_with_keys": True}
 html_math_renderer = "mathml"
 html_static_path = ["static"]
+html_extra_path = ["llms.txt"]
 html_css_files = ["site.css"]
 html_show_sphinx = False
 html_copy_source = False

@@ -62,5 +62,5 @@ def _entry(quantity: Quantity) -> str:
 
 
 def _sentence(text: str) -> str:
-    """A text with a capital where it begins with a word."""
-    return text[0].upper() + text[1:] if text[:2].islower() else text
+    """A text with a capital where it begins with a word, and not with a formula."""
+    return text[0].upper() + text[1:] if text[:2].islower() and not text.startswith("tr ") else text

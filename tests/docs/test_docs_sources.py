@@ -12,11 +12,12 @@ from site_pages import write_all
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+LLMS = DOCS / "llms.txt"
 WRITTEN = sorted(path for path in DOCS.rglob("*.md") if not {"_build", "generated"} & set(path.parts))
 LINKING = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *WRITTEN]
-PLACEHOLDERS = {"index.md", "distributed.md", "stories.md"}
-"""Pages whose examples are about the reader's own model; those of the stories have a test of their own."""
-OTHERS = {"trainers.md": ("lightning", "transformers", "accelerate")}
+PLACEHOLDERS = {"index.md", "distributed.md", "stories.md", "errors.md"}
+"""Pages whose examples are about the reader's own model; stories and errors have tests of their own."""
+OTHERS = {"trainers.md": ("lightning", "transformers", "accelerate"), "coming_from.md": ("torchmetrics",)}
 """Pages whose examples need other libraries, which warn of their own future."""
 
 TOCTREE = re.compile(r"```\{toctree\}\n(.*?)```", flags=re.DOTALL)
@@ -77,3 +78,24 @@ def test_examples_run_and_give_what_the_page_says(page: Path, tmp_path: Path, mo
 @each_page
 def test_nothing_of_a_machine_is_in_a_page(page: Path) -> None:
     assert not re.search(r"/(home|root|tmp|work|Users)/", page.read_text())
+
+
+def test_the_index_for_language_models_names_every_page_and_no_other(generated: Path) -> None:
+    links = set(LINK.findall(LLMS.read_text()))
+    pages = {link.removesuffix(".html") for link in links}
+    assert {page.relative_to(DOCS).with_suffix("").as_posix() for page in WRITTEN} - {"index"} <= pages
+    for page in pages:
+        assert any(exists(DOCS / f"{page}{ending}", generated) for ending in (".md", ".rst")), page
+    assert f'html_extra_path = ["{LLMS.name}"]' in (DOCS / "conf.py").read_text()
+
+
+def test_the_index_for_language_models_counts_the_answers_and_its_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = LLMS.read_text()
+    assert f"{(DOCS / 'stories.md').read_text().count('### … ')} questions" in text
+    (code,) = EXAMPLE.findall(text)
+    exec(code, {})
+    plt.close("all")
+    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "analysis.nc"}
