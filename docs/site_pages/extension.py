@@ -10,6 +10,7 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 
 from site_pages import docstrings, mathml
 from site_pages.indices import pieces
+from site_pages.search import check_search
 
 _RENAMED = {
     "Axes": "matplotlib.axes.Axes",
@@ -54,6 +55,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("autodoc-process-docstring", _tidy, priority=AFTER_NAPOLEON)
     app.connect("missing-reference", _resolve, priority=BEFORE_INTERSPHINX)
+    app.connect("build-finished", check_search)
     app.add_post_transform(Indices)
     app.add_html_math_renderer("mathml", (mathml.inline, None), (mathml.display, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}
