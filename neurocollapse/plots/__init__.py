@@ -48,3 +48,8 @@ __all__ = [
     "trajectories",
     "trajectory",
 ]
+
+
+def __dir__() -> list[str]:
+    """What a user needs; the modules of the same package stay out of sight."""
+    return [*__all__]

@@ -9,8 +9,8 @@ _NAMES = (
     "psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell pm mp cdot times dagger top infty perp sum prod "
     "partial le ge ne to langle rangle lVert rVert ldots dots"
 )
-_SIGNS = dict(zip(_NAMES.split(), "αβγδϵεζηθκλμνξπρστϕφχψωΓΔΘΛΞΠΣΦΨΩℓ±∓·×†⊤∞⟂∑∏∂≤≥≠→⟨⟩‖‖……", strict=True))
-_SIGNS |= {"quad": " ", "left": "", "right": ""}
+SIGNS = dict(zip(_NAMES.split(), "αβγδϵεζηθκλμνξπρστϕφχψωΓΔΘΛΞΠΣΦΨΩℓ±∓·×†⊤∞⟂∑∏∂≤≥≠→⟨⟩‖‖……", strict=True))
+SIGNS |= {"quad": " ", "left": "", "right": ""}
 _ACCENTS = {"hat": "\u0302", "bar": "\u0304", "overline": "\u0304", "tilde": "\u0303", "vec": "\u20d7", "dot": "\u0307"}
 _ACCENTED = rf"\\(?:wide)?({'|'.join(_ACCENTS)})"
 _SPELLINGS = (
@@ -21,7 +21,7 @@ _SPELLINGS = (
     (r"(\\[td]?frac)(\w)", r"\1{\2}"),
     (rf"({_ACCENTED}|\\sqrt)(?: (\w)|(\\[A-Za-z]+))", lambda found: f"{found[1]}{{{found[3] or found[4]}}}"),
     (r"([_^])(\\[A-Za-z]+(?:\{[^{}]*\})?|&#?\w+;|[^\s{}\\])", r"\1{\2}"),
-    (r"\\([A-Za-z]+)(?![A-Za-z{])", lambda found: _SIGNS.get(found[1], rf"\mathrm{{{found[1]}}}")),
+    (r"\\([A-Za-z]+)(?![A-Za-z{])", lambda found: SIGNS.get(found[1], rf"\mathrm{{{found[1]}}}")),
 )
 """What may be written in several ways, as the one that is read; commands without an argument as what they mean."""
 _STEPS = (
