@@ -38,6 +38,7 @@ from neurocollapse.experiments.settings import replaced
 from neurocollapse.experiments.transfer.collapse import EXPERIMENT as TRANSFER_COLLAPSE
 from neurocollapse.experiments.transfer.fewshot import EXPERIMENT as TRANSFER_FEWSHOT
 from neurocollapse.experiments.transfer.layerwise import EXPERIMENT as TRANSFER_LAYERWISE
+from neurocollapse.experiments.transfer.out_of_distribution import EXPERIMENT as OUT_OF_DISTRIBUTION
 from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.support.checks import shown
 from neurocollapse.support.names import did_you_mean
@@ -65,7 +66,7 @@ _RECOVERY = (
     MOVIELENS,
 )
 _LOW_RANK = (LOW_RANK_MLP, LOW_RANK_SUBSPACE, DEEP_LORA)
-_TRANSFER = (TRANSFER_COLLAPSE, TRANSFER_LAYERWISE, TRANSFER_FEWSHOT)
+_TRANSFER = (TRANSFER_COLLAPSE, TRANSFER_LAYERWISE, TRANSFER_FEWSHOT, OUT_OF_DISTRIBUTION)
 _LISTED: tuple[Experiment, ...] = (
     *_CLASSIFIERS,
     TOKEN_COLLAPSE,

@@ -16,7 +16,7 @@ from neurocollapse.support.names import did_you_mean
 WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 KINDS: Final[dict[Any, str]] = {int: "an integer", float: "a number", bool: "yes or no", str: "a text"}
 LEAST: Final = {
-    r"seed|epochs|.*steps": 0,  # a network before any training is a good control
+    r"seed|.*epochs|.*steps": 0,  # a network before any training is a good control
     r"many_samples": 0,  # leaves that case out
     r"num_classes": 2,  # nothing lies between the means of one class
     r"num_.*|.*(size|width|depth|rank)s?|.*(every|samples|per_class)|common_hidden|hidden_layers": 1,

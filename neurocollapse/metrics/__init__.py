@@ -18,6 +18,7 @@ from neurocollapse.metrics.collapse import (
 from neurocollapse.metrics.decay import GeometricDecay, decay_ratio, geometric_decay
 from neurocollapse.metrics.decisions import nc4, ncm_error
 from neurocollapse.metrics.depth import effective_depth, probe_depth
+from neurocollapse.metrics.detectors import mahalanobis, max_softmax
 from neurocollapse.metrics.duality import nc3, nc3_product, nc3_raw, unc3
 from neurocollapse.metrics.fuzziness import Fuzziness, fuzziness, nc1
 from neurocollapse.metrics.geometry import discrimination, separation
@@ -97,7 +98,9 @@ __all__ = [
     "h_score",
     "layer_tree",
     "lidar",
+    "mahalanobis",
     "margin_efficiency",
+    "max_softmax",
     "measure",
     "minority_angle",
     "nc1",
