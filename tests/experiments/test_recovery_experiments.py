@@ -16,7 +16,7 @@ from neurocollapse.experiments.recovery import (
 )
 from neurocollapse.experiments.recovery.runs import chain_rates, run_dataset, step_stability
 from neurocollapse.experiments.workplace import Workplace
-from neurocollapse.lowrank import Completion, Factorization, Observations, recover
+from neurocollapse.lowrank import Completion, Diverged, Factorization, Observations, recover
 from neurocollapse.models.linear import linear_weights
 
 QUIET = Workplace(progress=False)
@@ -43,6 +43,23 @@ def test_the_compressed_network_follows_the_full_one() -> None:
     assert [verdict.outcome for verdict in matrix_factorization.claims(doubled)] == ["holds", "violated"]
     late = outcome.dataset.assign(num_steps=outcome.dataset["num_steps"] + xr_ramp(outcome.dataset))
     assert [verdict.outcome for verdict in matrix_factorization.claims(late)] == ["violated", "holds"]
+
+
+@pytest.mark.parametrize(("size", "depth", "scale"), [(24, 3, 0.03), (60, 3, 0.03), (40, 4, 0.08)])
+def test_the_step_of_the_factorization_follows_the_size(size: int, depth: int, scale: float) -> None:
+    setting = matrix_factorization.MatrixFactorization(size=size, rank=2, depth=depth, scales=(scale,), num_steps=4000)
+    assert setting.learning_rate is None
+    outcome = matrix_factorization.EXPERIMENT(setting, workplace=QUIET)
+    assert outcome.status == "holds", outcome
+    assert outcome.dataset.attrs["learning_rate_used"] == matrix_factorization.stable_rate(size, depth)
+    assert float(outcome.dataset["loss"].isel(step=-1).max()) < 1e-9
+
+
+def test_the_printed_step_is_taken_at_the_printed_size_and_too_long_elsewhere() -> None:
+    assert matrix_factorization.stable_rate(100, 3) == 100.0
+    setting = matrix_factorization.MatrixFactorization(size=24, rank=2, scales=(0.03,), learning_rate=100.0)
+    with pytest.raises(Diverged):
+        matrix_factorization.EXPERIMENT(setting, workplace=QUIET)
 
 
 def xr_ramp(dataset):  # type: ignore[no-untyped-def]

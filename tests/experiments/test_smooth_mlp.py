@@ -41,6 +41,23 @@ def test_independent_labels_and_more_samples_break_it(outcome: Outcome) -> None:
     np.testing.assert_allclose(drift.sel(init_scale=0.001), drift.sel(init_scale=0.1), rtol=0.25)
 
 
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"num_features": 10, "width": 12, "samples_per_class": 2},
+        {"num_features": 32, "width": 200, "samples_per_class": 8},
+        {"num_features": 128, "num_classes": 2, "width": 128, "samples_per_class": 64},
+    ],
+)
+def test_one_step_size_is_stable_at_every_size(sizes: dict[str, int]) -> None:
+    """Features are orthonormal, and so is W₂, so that the curvature is that of φ alone: the rate need not follow d."""
+    setting = replace(QUICK, activations=("gelu", "relu"), init_scales=(0.1,), num_steps=60, num_seeds=1, **sizes)
+    dataset = EXPERIMENT.run(setting, QUIET)
+    start = EXPERIMENT.run(replace(setting, num_steps=1), QUIET)
+    assert np.isfinite(dataset["drift"]).all()
+    assert bool((dataset["loss"] < start["loss"]).all())
+
+
 @pytest.mark.slow
 def test_the_small_setting_on_other_seeds() -> None:
     outcome = EXPERIMENT(replace(SmoothMlp(), seed=30), workplace=QUIET)

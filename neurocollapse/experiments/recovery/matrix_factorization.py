@@ -22,6 +22,8 @@ from neurocollapse.train import DescentProgress
 SOURCE = "Yaras et al., arXiv 2306.01154, Section 4"
 PRINTED = {1e-2: 2.3e-7, 1e-3: 2.3e-10}
 """Largest relative deviation of the end-to-end matrices for d = 100, r = 5, L = 3, by ε."""
+PRINTED_SIZE, PRINTED_DEPTH, PRINTED_RATE = 100, 3, 100.0
+"""d, L and η of the printed numbers."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class MatrixFactorization:
     scales
         ε of the orthogonal initial weights, one pair of networks each.
     learning_rate
-        η, in units of the mean loss.
+        η, in units of the mean loss. None is 100 at d = 100 and L = 3, and follows the edge of stability to other sizes
+        and depths, see `stable_rate`.
     tolerance
         Stop at this training loss.
     num_steps
@@ -50,7 +53,7 @@ class MatrixFactorization:
     rank: int = 5
     depth: int = 3
     scales: tuple[float, ...] = (1e-2, 1e-3)
-    learning_rate: float = 100.0
+    learning_rate: float | None = None
     tolerance: float = 1e-10
     num_steps: int = 60_000
     check_every: int = 50
@@ -67,14 +70,36 @@ def matrix_factorization(setting: MatrixFactorization, workplace: Workplace) -> 
         the difference of the end-to-end matrices over that of the target; `num_steps`, `seconds`, `num_parameters`;
         `predicted`, √(d − 2r) ε^L / ‖Φ‖_F.
     """
-    parts = [workplace.part(f"scale-{scale}", partial(_pair, setting, scale)) for scale in setting.scales]
+    rate = stable_rate(setting.size, setting.depth) if setting.learning_rate is None else setting.learning_rate
+    parts = [workplace.part(f"scale-{scale}", partial(_pair, setting, scale, rate)) for scale in setting.scales]
     scales = xr.IndexVariable("scale", list(setting.scales))
     joined = xr.concat(parts, dim=scales, join="outer", combine_attrs="drop")
     deviation = ("difference of end-to-end matrices / norm of the target", "1")
-    return described(joined, {"deviation": deviation, "predicted": ("√(d − 2r) ε^L / norm of the target", "1")})
+    joined = described(joined, {"deviation": deviation, "predicted": ("√(d − 2r) ε^L / norm of the target", "1")})
+    return joined.assign_attrs(learning_rate_used=rate)
 
 
-def _pair(setting: MatrixFactorization, scale: float) -> xr.Dataset:
+def stable_rate(size: int, depth: int) -> float:
+    r"""The step that is as far from the edge of stability as that of the printed numbers.
+
+    At a balanced solution the largest curvature of the mean loss is :math:`L \sigma_1^{2 - 2/L} / d^2`, and the largest
+    singular value of a d × d standard Gaussian matrix is close to :math:`2\sqrt d`; gradient descent is stable for η
+    below 2 over that. The printed η = 100 at d = 100 and L = 3 is 0.81 of it; the same η at d = 40 is 2.8 times it.
+
+    Examples
+    --------
+    >>> stable_rate(100, 3), round(stable_rate(40, 3), 2)
+    (100.0, 29.47)
+    """
+    return PRINTED_RATE * _edge(size, depth) / _edge(PRINTED_SIZE, PRINTED_DEPTH)
+
+
+def _edge(size: int, depth: int) -> float:
+    """The largest stable η at a solution, in units of the mean loss."""
+    return 2 * size**2 / (depth * (2 * math.sqrt(size)) ** (2 - 2 / depth))
+
+
+def _pair(setting: MatrixFactorization, scale: float, rate: float) -> xr.Dataset:
     """Both networks from one start."""
     size, rank, depth = setting.size, setting.rank, setting.depth
     target = low_rank_target(size, size, rank, seed=setting.seed)
@@ -84,7 +109,7 @@ def _pair(setting: MatrixFactorization, scale: float) -> xr.Dataset:
     train = partial(
         recover,
         problem,
-        learning_rate=setting.learning_rate,
+        learning_rate=rate,
         num_steps=setting.num_steps,
         tolerance=setting.tolerance,
         every=setting.check_every,
