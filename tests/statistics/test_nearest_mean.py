@@ -38,6 +38,23 @@ def test_the_first_of_equally_near_points_is_taken() -> None:
     assert NearestMean(points, like=rows)(rows).tolist() == expected(rows, points)
 
 
+@pytest.mark.parametrize("value", [0.0, 0.3])
+def test_points_that_all_coincide_are_not_compared_row_by_row(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    points, rows = torch.full((5, 3), value).double(), torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(NearestMean, "_decided", None)
+    assert NearestMean(points, like=rows)(rows).tolist() == expected(rows, points)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_duplicates_and_near_duplicates_far_from_the_origin_give_the_first(dtype: torch.dtype, offset: float) -> None:
+    generator = np.random.default_rng(1)
+    points = torch.from_numpy(generator.normal(size=(40, 6))).to(dtype).double()
+    points = torch.cat([points, points, points + 1e-7 * torch.from_numpy(generator.normal(size=(40, 6)))]) + offset
+    rows = torch.cat([points[::3], torch.from_numpy(generator.normal(size=(60, 6))) + offset]).to(dtype)
+    assert NearestMean(points, like=rows)(rows).tolist() == expected(rows, points)
+
+
 def test_blocks_of_rows_and_of_close_calls_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     points = torch.eye(6, dtype=torch.float64)
     rows = torch.ones(11, 6, dtype=torch.float64)
