@@ -312,7 +312,7 @@ class Recorder:
         except CaptureError as error:
             self._layers.leave_out(key, error)
             return
-        with outside_autocast(tensor):
+        with self._layers.fixed.resting(), outside_autocast(tensor):
             try:
                 features, positions = plan.features(tensor, forward.mask(tap.path, tap.module))
             except CaptureError as error:

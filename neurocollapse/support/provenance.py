@@ -1,6 +1,7 @@
 """Where a result comes from: versions, model, device, seed, time and command, as plain strings and numbers."""
 
 import datetime
+import functools
 import platform
 import shlex
 import sys
@@ -28,12 +29,18 @@ def describe_run(model: nn.Module, device: torch.device) -> dict[str, Any]:
 def describe_process() -> dict[str, str]:
     """Versions, time and command of this process."""
     return {
-        "neurocollapse_version": version("neurocollapse"),
+        "neurocollapse_version": _own_version(),
         "torch_version": str(torch.__version__),
         "python_version": platform.python_version(),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": command_line(),
     }
+
+
+@functools.cache
+def _own_version() -> str:
+    """The installed version: reading it takes as long as a small layer's statistics."""
+    return version("neurocollapse")
 
 
 def command_line() -> str:
