@@ -25,7 +25,8 @@ neurocollapse experiment {first} --scale paper --data-root DATA
 The exit code is the verdict: 0 if every claim holds, 1 if one is violated, 3 if the assumptions of a claim are unmet.
 From Python, {{py:func}}`nc.experiment` returns an outcome with dataset, figure and verdicts. At paper scale some
 experiments read MNIST, Fashion-MNIST or CIFAR-10 from the folder that `--data-root` or `NEUROCOLLAPSE_DATA` names;
-nothing is downloaded. Times are for two cores.
+nothing is downloaded. Times are for two cores. [What was reproduced](../reproduction.md) holds every number that the
+sources print against the measured one, with its interval and verdict, and says what was not run.
 
 {overview}
 

@@ -1,6 +1,7 @@
 """What an experiment is: settings at two scales, a run that gives a dataset, its figure, and claims that can fail."""
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 SCALES = ("small", "paper")
 SETTING = "setting"
 """Attribute of a dataset that holds its whole setting as JSON."""
+WALL_SECONDS = "wall_seconds"
+"""Attribute of a dataset: how long the run took, without the parts that it found finished."""
 PIXELS_PER_INCH = 200
 """Of figures saved as PNG: sharp at column width."""
 
@@ -82,8 +85,10 @@ class Experiment:
                 f"`setting` of {self.name} must be a {type(self.small).__name__}, got a {type(setting).__name__}"
             )
         setting, workplace = checked(setting), workplace or Workplace()
+        began = time.perf_counter()
         dataset = self.run(setting, workplace.claimed_by(self.name, setting))
-        return self._judged(setting, dataset.assign_attrs(describe_process()))
+        seconds = time.perf_counter() - began
+        return self._judged(setting, dataset.assign_attrs({**describe_process(), WALL_SECONDS: seconds}))
 
     def restored(self, dataset: xr.Dataset) -> "Outcome":
         """The outcome of an earlier run, from its saved dataset; the claims are judged anew.

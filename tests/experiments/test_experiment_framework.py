@@ -75,6 +75,10 @@ def test_the_setting_and_the_source_are_in_the_dataset(tmp_path: Path) -> None:
     assert list(reopened.attrs["scales"]) == [1.0, 2.0]
 
 
+def test_the_dataset_says_how_long_the_run_took() -> None:
+    assert 0 < HALVING().dataset.attrs["wall_seconds"] < 10
+
+
 def test_an_outcome_comes_back_from_its_file(tmp_path: Path) -> None:
     outcome = HALVING(Halving(factor=0.6, scales=(1.0,), folder="here"))
     again = HALVING.restored(nc.open(nc.save(outcome.to_dataset(), tmp_path / "halving.nc")))
