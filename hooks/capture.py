@@ -23,6 +23,11 @@ class Features(Mapping[str, Tensor]):
 
     The tensors are detached copies in float32 or float64, never views of the model's memory.
 
+    Parameters
+    ----------
+    model, layers, **options
+        See `capture`.
+
     Attributes
     ----------
     sites : dict of str to Site
@@ -123,9 +128,9 @@ def capture(
     layers
         Names, globs, presets ("leaves", "blocks", "linear", "penultimate"), regular expressions, types, modules,
         predicates, a list of these or a dict from aliases; see `neurocollapse.hooks.select`.
-    pool : {"auto", "mean", "max", "cls", "last", "flatten", "positions", "tokens"}, callable or dict
+    pool : {"auto", "mean", "max", "cls", "last", "flatten", "positions", "tokens"}, callable or dict, default "auto"
         How maps and token sequences become one row a sample, or one row a position; a dict goes by layer name.
-    calls : {"all", "first", "last"}
+    calls : {"all", "first", "last"}, default "all"
         Which calls of a module that is called several times in one forward pass; all are named "act#0", "act#1".
     output : str, callable or dict, optional
         Which tensor of a structured output is meant; a dict goes by layer name.

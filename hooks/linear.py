@@ -25,6 +25,11 @@ def is_linear(module: nn.Module) -> bool:
 
     However many modules such a layer is composed of, it is one layer.
 
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Any module.
+
     Examples
     --------
     >>> is_linear(nn.Linear(4, 2)), is_linear(nn.ReLU())

@@ -29,7 +29,15 @@ _ONE_ROW = Positions()
 
 
 class SiteKey(NamedTuple):
-    """Which tap, and which of its calls within one forward pass; the same in every batch."""
+    """Which tap, and which of its calls within one forward pass; the same in every batch.
+
+    Parameters
+    ----------
+    tap : int
+        Index of the tap.
+    call : int
+        Index of the call, from 0.
+    """
 
     tap: int
     call: int

@@ -53,11 +53,11 @@ class Recorder:
         The model, with or without wrappers.
     layers
         What to tap; see `neurocollapse.hooks.select`.
-    pool : str, callable or dict
+    pool : str, callable or dict, default "auto"
         How activations with positions become features, for all taps or by tap name; see `pool_features`.
     output : str, callable or dict, optional
         Which tensor of a structured output is meant, for all outputs or by tap name; see `pick_tensor`.
-    calls : {"all", "first", "last"}
+    calls : {"all", "first", "last"}, default "all"
         Which calls of a module within one forward pass are kept.
     mask : str or False, optional
         Argument of the model that says which positions are real. Default: `attention_mask`, where it has that; False

@@ -36,9 +36,9 @@ class LabelledImages(Labelled):
         Tensor of shape (samples,), integers in [0, number of classes).
     classes
         The class names, in label order.
-    name
+    name : str, default "images"
         What is shown in reports.
-    image_size
+    image_size : int, optional
         Side in pixels: the shorter side is scaled to it and the centre cropped. None takes images as they are; all
         must then be of the first one's size.
     """

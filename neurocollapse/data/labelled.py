@@ -115,7 +115,7 @@ class LabelledData(Labelled):
         Tensor of shape (samples,), integers in [0, number of classes); kept as int64.
     classes
         The class names, in label order.
-    name
+    name : str, default "data"
         What is shown in reports, "digits/train".
 
     Raises
@@ -170,6 +170,17 @@ class LabelledSamples(Labelled):
 
     `labels` are those of `samples`, known beforehand, integers in [0, number of classes); the samples themselves are
     handed on untouched.
+
+    Parameters
+    ----------
+    samples : torch.utils.data.Dataset
+        Map-style, of `(input, label)` pairs.
+    labels : Tensor of shape (samples,), int64
+        The label of each pair.
+    classes : tuple of str
+        Name of each class.
+    name : str, default "data"
+        What results call it.
 
     Raises
     ------

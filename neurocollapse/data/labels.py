@@ -24,6 +24,13 @@ class PositionLabels:
     """Labels of every position, shape (samples, positions, …).
 
     `counts`, of the same shape, says which of them may count beside what `ignore_index` leaves out; None for all.
+
+    Parameters
+    ----------
+    values : Tensor of shape (samples, positions, …)
+        The labels.
+    counts : Tensor of shape (samples, positions, …), bool, optional
+        Which of them count. Default: all.
     """
 
     values: Any

@@ -53,9 +53,9 @@ def open(spec: str, *, split: str = "train", image_size: int | None = None, limi
         ======================  ==========================================================================
 
         Pixels become float32 in [0, 1], channels first. Reading a file never runs code from it.
-    split
+    split : str, default "train"
         "train" or "test". Data that comes in one piece is the train split.
-    image_size
+    image_size : int, optional
         For folders: the shorter side is scaled to so many pixels and the centre cropped.
     limit
         Take only so many samples: the first ones of each class, the same share of all classes, in their order. Files
@@ -104,12 +104,18 @@ def open_tokens(
 
     Parameters
     ----------
-    spec, split
-        As in `open`; a text has no test split.
+    spec : str
+        As in `open`.
+    split : str, default "train"
+        A text has no test split.
     limit : int, optional
         Of a text, only so many sequences; archives are read whole (see `TokenData.limited`).
-    tokenizer, length, lines
-        How a text becomes sequences; see `neurocollapse.data.text.read_text`.
+    tokenizer : LocalTokenizer, optional
+        Needed for a text; see `neurocollapse.models.read_tokenizer`.
+    length : int, default 256
+        Tokens of a sequence of text at most.
+    lines : bool, default False
+        A sequence for every line of a text, in place of equal pieces.
 
     Returns
     -------

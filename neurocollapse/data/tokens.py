@@ -27,11 +27,11 @@ class TokenData(Samples):
     ----------
     parts : dict of str to Tensor of shape (samples, …)
         Among them `input_ids`, of shape (samples, positions). Where `attention_mask` is there it says which are real.
-    name : str
+    name : str, default "tokens"
         What is shown in reports.
     label_fn : callable, optional
         Labels of a batch: what `neurocollapse.analyze` takes. None until `labelled` has chosen them.
-    classes : tuple of str
+    classes : tuple of str, default none
         The class names, in label order.
 
     Raises

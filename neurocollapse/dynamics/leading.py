@@ -43,7 +43,7 @@ def leading_svd(matrix: Tensor, num_components: int, *, seed: int = 0) -> Leadin
     matrix : Tensor of shape (m, n), float32 or float64
     num_components
         k, at most min(m, n) − 10.
-    seed
+    seed : int, default 0
         Of a private generator: torch's global one is neither read nor changed.
 
     References

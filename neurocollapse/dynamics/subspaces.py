@@ -63,6 +63,11 @@ def vector_angles(first: Tensor, second: Tensor) -> Tensor:
 def orthonormal_range(matrix: Tensor) -> Tensor:
     """Orthonormal basis of the column space of a matrix of full column rank.
 
+    Parameters
+    ----------
+    matrix : Tensor of shape (rows, columns)
+        With at most as many columns as rows.
+
     Examples
     --------
     >>> orthonormal_range(torch.tensor([[3.0], [4.0]])).abs().flatten().tolist()

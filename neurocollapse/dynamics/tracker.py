@@ -29,7 +29,7 @@ class WeightTracker:
 
     Parameters
     ----------
-    model
+    model : torch.nn.Module or list of Tensor, optional
         The network at its start, W(0), from which the drift counts. Without it, the first weights recorded are the
         start; the event "after_batch" first comes after an update. Of a run that goes on in its file, the file's W(0)
         counts, whatever is handed over.
@@ -37,27 +37,27 @@ class WeightTracker:
         Names, globs, types, presets of modules (or names of parameters), as `named_matrices` takes them; default all
         linear and convolutional layers. A convolution's weight, transposed or not, is read as a matrix
         out × (in · height · width). Matrices of a list are called W_1, W_2, …
-    every
+    every : int, default 1
         Record steps 0, every, 2·every, …
-    steps
+    steps : iterable of int, optional
         Record these steps instead.
     components
         Singular values to keep. Default: all up to a smaller side of 256, the 32 leading ones beyond. Where less than
         half of a spectrum is wanted, it comes from a random sketch, with its errors `singular_value_error` and
         `range_error`. Of the sketched drift nothing bounds the error: where the change has no leading directions, its
         values are low by about 15 %.
-    edge
+    edge : int, default 1
         How many singular vectors at either end are followed one by one, at most half of a layer's; those between are
         followed as one subspace.
-    reference
+    reference : int or None, default 1
         The step to whose singular vectors angles are measured: the first one recorded from there on. None for no
         angles, which saves half of the time. The spectrum of an orthogonal start is degenerate, hence not 0. A layer
         whose weight is zero or not finite there has no angles at all.
-    path
+    path : path-like, optional
         A NetCDF file to append to, so that memory stays bounded; whole at any moment, and written every five seconds
         (less often when that would take more than a twentieth of the time), at `to_dataset`, `flush` and at the end of
         a `with` block. An existing file is continued.
-    seed
+    seed : int, default 0
         Of the sketches.
 
     Notes

@@ -96,13 +96,13 @@ def experiment(
     ----------
     name
         As listed in `EXPERIMENTS`.
-    scale
+    scale : str, default "small"
         "small" takes under a minute; "paper" is the printed setting.
-    data_root
+    data_root : path-like, optional
         Folder with `mnist/`, `fashion-mnist/`, `cifar10/`, which settings at paper scale name.
-    folder
+    folder : path-like, optional
         Keep finished parts there, and go on from them.
-    progress
+    progress : bool, default True
         Show progress bars on a terminal.
     **changes
         Fields of the setting, for example `seed=1`.
@@ -128,6 +128,11 @@ def experiment(
 def find(name: str) -> Experiment:
     """The experiment of that name.
 
+    Parameters
+    ----------
+    name : str
+        As listed in `EXPERIMENTS`.
+
     Raises
     ------
     ValueError
@@ -143,6 +148,11 @@ def find(name: str) -> Experiment:
 
 def restored(dataset: xr.Dataset) -> Outcome:
     """The outcome of an earlier run of any experiment, from its saved dataset.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        As `nc.open` reads it.
 
     Raises
     ------

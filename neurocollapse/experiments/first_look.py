@@ -67,9 +67,9 @@ def first_look(*, seed: int = 0, progress: bool = True, epochs: int | None = Non
 
     Parameters
     ----------
-    seed : int
+    seed : int, default 0
         Seed of initial weights and of the order of samples.
-    progress : bool
+    progress : bool, default True
         Show progress bars on a terminal.
     epochs : int, optional
         Train for fewer epochs than the job needs, to see it run.

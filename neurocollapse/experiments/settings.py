@@ -35,6 +35,13 @@ SWEEPS: Final = "widths|hidden_layers"
 def changed(setting: Any, assignments: Iterable[str]) -> Any:
     """The setting with some fields set from "key=value" texts; tuples are separated by commas, "none" is None.
 
+    Parameters
+    ----------
+    setting : dataclass
+        A setting of an experiment.
+    assignments : iterable of str
+        Such as "depth=4" or "scales=0.1,0.5".
+
     Raises
     ------
     ValueError

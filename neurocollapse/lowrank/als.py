@@ -32,9 +32,11 @@ def alternate(
         r, at least 1.
     ridge
         λ > 0, relative to the number of entries of a line.
-    num_rounds, tolerance
-        Stop after so many rounds, at least 1, or when the error of the observed entries changes by less than this part.
-    seed
+    num_rounds : int, default 50
+        Stop after so many rounds, at least 1.
+    tolerance : float, default 1e-6
+        Stop when the error of the observed entries changes by less than this part.
+    seed : int, default 0
         Of the random start.
 
     Returns

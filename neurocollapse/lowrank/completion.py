@@ -19,7 +19,7 @@ class Completion:
     ----------
     observations
         Made by `Observations.of`, `Observations.where` or `observe`.
-    reduction
+    reduction : str, default "half_sum"
         "half_sum" (c = 1), "half_mean" (c = 1 / number of all entries, the unobserved ones counting as zeros) or
         "half_mean_observed" (c = 1/|Ω|). A learning rate η in one is η·c in the first.
 

@@ -13,7 +13,7 @@ class Factorization:
     ----------
     target : Tensor of shape (outputs, inputs)
         Φ, copied to float64.
-    reduction
+    reduction : str, default "half_sum"
         "half_sum" (c = 1) or "half_mean" (c = 1 / number of entries).
 
     Raises

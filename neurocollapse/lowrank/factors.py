@@ -135,6 +135,11 @@ def spectral_factors(surrogate: Tensor, rank: int) -> Factors:
 def polar(matrix: Tensor) -> Tensor:
     """The nearest matrix with orthonormal columns: W/ε for a weight of ε times such a matrix; at least in float32.
 
+    Parameters
+    ----------
+    matrix : Tensor of shape (rows, columns)
+        Of full column rank.
+
     Examples
     --------
     >>> polar(torch.diag(torch.tensor([3.0, 4.0]))).tolist()

@@ -32,9 +32,9 @@ class LowRankLinear(nn.Module):
         As of `nn.Linear`.
     rank
         r, from 1 to the smaller of both.
-    bias
+    bias : bool, default True
         Add b.
-    seed
+    seed : int, default 0
         Of the random start: the entries of B and A are normal and of one scale, such that those of BA have the variance
         1/(3 in) of a fresh `nn.Linear`. The global random state is neither read nor changed.
 
@@ -175,10 +175,10 @@ def factorize(model: Model, layers: Any, rank: int, *, start: str = "svd", seed:
         (``*`` stays inside a segment, ``**`` crosses the dots), types, ``"linear"`` for all, ``["linear", "!head"]``.
     rank
         r, from 1 to the smallest size of any of them.
-    start
+    start : str, default "svd"
         "svd", "gradient" or "random", as `LowRankLinear.from_linear` takes it. "gradient" needs the gradients of one
         backward pass on the model.
-    seed
+    seed : int, default 0
         Of random starts, another one for each layer.
 
     Returns
@@ -221,6 +221,11 @@ def merge_factors(model: Model) -> Model | nn.Linear:
     """A copy of a model in which every `LowRankLinear` is a dense `nn.Linear` again; outputs agree up to rounding.
 
     Shared layers, shared factors and shared biases stay shared.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        As `factorize` returns it; it is not changed.
 
     Raises
     ------

@@ -151,9 +151,11 @@ def observe(
         A matrix, or the two factors of `left @ right.T`, which is then never formed.
     fraction
         p of all entries are observed, 0 < p ≤ 1, exactly round(p · rows · columns) of them.
-    max_hidden
+    seed : int, default 0
+        Of the choice.
+    max_hidden : int, default 1000000
         At most this many of the others are returned, again at random.
-    allow_empty
+    allow_empty : bool, default False
         Accept rows and columns without an observed entry.
 
     Returns

@@ -87,17 +87,17 @@ def recover(
         The start: a `Compressed` network, or the weights of a wide or a narrow one. Not changed.
     learning_rate
         η, in the units of the problem's reduction.
-    outer_rate
+    outer_rate : float, default 1.0
         γ ≥ 0, the discrepant rate of the outer factors. 1 for networks that are not compressed.
     num_steps
         The most updates to make.
-    tolerance
+    tolerance : float, default 0.0
         Stop when the loss is at most this at a check.
-    every
+    every : int, default 50
         Check loss and tolerance every so many updates, before the update, and at the end.
-    test
+    test : problem, optional
         Another problem of the same shape whose relative error is measured at the checks, such as the hidden entries.
-    events
+    events : mapping, optional
         "on_check" → function of a `DescentProgress`, called at the checks with the live weights [W_1, …, W_L]; clone
         what you keep. A `WeightTracker` is such a function.
 
@@ -141,6 +141,13 @@ def recover(
 
 def first_gradient(problem: Problem, model: DeepLinear | Sequence[Tensor]) -> Tensor:
     """The gradient of the loss with respect to W_1 at these weights, which `compress` needs.
+
+    Parameters
+    ----------
+    problem : problem
+        What the network is trained on: a Factorization, Completion or Sensing.
+    model : DeepLinear or sequence of Tensor
+        The network at its start, or its weights [W_1, …, W_L].
 
     Returns
     -------

@@ -17,7 +17,7 @@ class Sensing:
         A_i, kept in float64.
     measurements : Tensor of shape (measurements,)
         y_i = ⟨A_i, Φ⟩.
-    reduction
+    reduction : str, default "half_sum"
         "half_sum" (c = 1) or "half_mean_observed" (c = 1/m).
 
     Raises

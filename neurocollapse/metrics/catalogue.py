@@ -89,6 +89,13 @@ class Chosen(NamedTuple):
 def chosen_quantities(choice: Choice, *, pairs: bool = False) -> Chosen:
     """What `quantities=` asks for, and with `pairs` the matrices over pairs of classes.
 
+    Parameters
+    ----------
+    choice : str, Quantity, a sequence of them, or None
+        Names, families, entries of your own or "all"; None for the default ones.
+    pairs : bool, default False
+        Add the matrices over pairs of classes.
+
     Raises
     ------
     QuantityError

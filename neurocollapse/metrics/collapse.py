@@ -22,6 +22,11 @@ def cdnv(moments: ClassMoments) -> float:
     Non-negative, exactly 0 at collapse. Infinite where two class means coincide but the samples of one of the two do
     not; NaN where both vanish, and with fewer than two classes present.
 
+    Parameters
+    ----------
+    moments : ClassMoments
+        Of the features of one layer.
+
     References
     ----------
     Galanti, György, Hutter, On the role of neural collapse in transfer learning, ICLR 2022.
@@ -35,7 +40,13 @@ def cdnv(moments: ClassMoments) -> float:
 
 
 def cdnv_max(moments: ClassMoments) -> float:
-    """The largest CDNV of two classes: how near the worst told pair is. See `cdnv`."""
+    """The largest CDNV of two classes: how near the worst told pair is. See `cdnv`.
+
+    Parameters
+    ----------
+    moments : ClassMoments
+        Of the features of one layer.
+    """
     return _pairs(moments).cdnv_max
 
 
@@ -43,6 +54,11 @@ def nc2_norms(moments: ClassMoments) -> float:
     r"""NC2, equal norms: :math:`\mathrm{std}_k \|\mu_k\| / \mathrm{mean}_k \|\mu_k\|`, about the mean of the means.
 
     Non-negative, 0 at collapse; NaN with fewer than two classes present, and where all class means coincide.
+
+    Parameters
+    ----------
+    moments : ClassMoments
+        Of the features of one layer.
 
     References
     ----------
@@ -56,6 +72,11 @@ def nc2_angles(moments: ClassMoments) -> float:
 
     In [0, 1], 0 at collapse. NaN with fewer than two classes present, and where a class mean is at the mean of all.
 
+    Parameters
+    ----------
+    moments : ClassMoments
+        Of the features of one layer.
+
     References
     ----------
     Papyan, Han, Donoho, PNAS 117(40), 2020.
@@ -67,6 +88,11 @@ def nc2_simplex(moments: ClassMoments) -> float:
     r"""NC2, widest angles: mean over the pairs of :math:`| \cos(\mu_k, \mu_{k'}) + 1/(K - 1) |`.
 
     In [0, 2], 0 at collapse. NaN where `nc2_angles` is.
+
+    Parameters
+    ----------
+    moments : ClassMoments
+        Of the features of one layer.
 
     References
     ----------
@@ -81,6 +107,11 @@ def nc2_distance(moments: ClassMoments) -> float:
     .. math:: \bigl\| M M^\top / \|M M^\top\|_F - (I - \tfrac1K 1 1^\top) / \sqrt{K - 1} \bigr\|_F
 
     In [0, √2], 0 at collapse. NaN with fewer than two classes present, and where all class means coincide.
+
+    Parameters
+    ----------
+    moments : ClassMoments
+        Of the features of one layer.
 
     References
     ----------
@@ -104,6 +135,11 @@ def nc2_orthogonal(moments: ClassMoments) -> float:
     In [0, √2], 0 for orthogonal class means of equal length. NaN with fewer than two classes present, and where all
     class means are zero.
 
+    Parameters
+    ----------
+    moments : ClassMoments
+        Of the features of one layer.
+
     References
     ----------
     Wang et al., JMLR 26(220), 2025.
@@ -118,6 +154,11 @@ def gnc2(moments: ClassMoments) -> float:
     :math:`-\frac12 \log (2K / (K - 1))`; it says how evenly more classes than that are spread, too. Infinite where two
     directions coincide; NaN where `nc2_angles` is.
 
+    Parameters
+    ----------
+    moments : ClassMoments
+        Of the features of one layer.
+
     References
     ----------
     Liu et al., Generalizing and decoupling neural collapse via hyperspherical uniformity gap, ICLR 2023.
@@ -129,6 +170,11 @@ def gnc2_variation(moments: ClassMoments) -> float:
     """Standard deviation over the pairs of the logarithms in `gnc2`, by the absolute value of their mean.
 
     Non-negative, 0 for a simplex; NaN where `gnc2` is not finite.
+
+    Parameters
+    ----------
+    moments : ClassMoments
+        Of the features of one layer.
 
     References
     ----------
@@ -143,6 +189,11 @@ def minority_angle(moments: ClassMoments) -> float:
     These are the ⌊K/3⌋ classes with the fewest samples, at least two, and all that have as many as the last of them. In
     [−1, 1], 1 where two rare classes have collapsed into one; NaN where `nc2_angles` is.
 
+    Parameters
+    ----------
+    moments : ClassMoments
+        Of the features of one layer.
+
     References
     ----------
     Fang et al., Exploring deep neural networks via layer-peeled model: minority collapse, PNAS 118(43), 2021.
@@ -155,6 +206,11 @@ def seli_distance(moments: ClassMoments) -> float:
 
     That is simplex-encoded-labels interpolation; for equal counts it is the simplex, and this is `nc2_distance`. In
     [0, √2]; NaN where that is, and with more than 2,048 different class counts.
+
+    Parameters
+    ----------
+    moments : ClassMoments
+        Of the features of one layer.
 
     References
     ----------

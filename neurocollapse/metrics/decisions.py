@@ -50,6 +50,15 @@ def ncm_error(moments: ClassMoments, features: Tensor, labels: Tensor) -> float:
 
     In [0, 1], 0 at collapse; NaN and ties as in `nc4`.
 
+    Parameters
+    ----------
+    moments : ClassMoments
+        Whose class means decide.
+    features : Tensor of shape (samples, features)
+        What is classified.
+    labels : Tensor of shape (samples,), int64
+        The true classes.
+
     References
     ----------
     Papyan, Han, Donoho, PNAS 117(40), 2020; Galanti, György, Hutter, ICLR 2022.

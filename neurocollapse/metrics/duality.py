@@ -50,7 +50,15 @@ def nc3(moments: ClassMoments, reader: Reader) -> float:
 
 
 def nc3_raw(moments: ClassMoments, reader: Reader) -> float:
-    r"""NC3 with the weight as it is, :math:`\| W / \|W\|_F - M / \|M\|_F \|_F`; see `nc3`."""
+    r"""NC3 with the weight as it is, :math:`\| W / \|W\|_F - M / \|M\|_F \|_F`; see `nc3`.
+
+    Parameters
+    ----------
+    moments : ClassMoments
+        Of the features of one layer.
+    reader : Reader
+        Weight and bias of the linear layer that reads the features.
+    """
     return Duality(ClassMeans(moments), reader).distance(centred=False)
 
 
@@ -60,6 +68,13 @@ def nc3_product(moments: ClassMoments, reader: Reader) -> float:
     .. math:: \bigl\| W_c M^\top / \|W_c M^\top\|_F - (I - \tfrac1K 1 1^\top) / \sqrt{K - 1} \bigr\|_F
 
     In [0, 2], 0 at collapse; NaN where `nc3` is, and where the product vanishes.
+
+    Parameters
+    ----------
+    moments : ClassMoments
+        Of the features of one layer.
+    reader : Reader
+        Weight and bias of the linear layer that reads the features.
 
     References
     ----------
@@ -72,6 +87,13 @@ def unc3(moments: ClassMoments, reader: Reader) -> float:
     r"""Uniform duality: standard deviation over the classes of :math:`\cos(w_k - \bar w, \mu_k)`.
 
     In [0, 1], 0 at collapse; NaN where `nc3` is, and where one of these vectors vanishes.
+
+    Parameters
+    ----------
+    moments : ClassMoments
+        Of the features of one layer.
+    reader : Reader
+        Weight and bias of the linear layer that reads the features.
 
     References
     ----------

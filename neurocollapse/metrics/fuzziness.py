@@ -50,7 +50,7 @@ def fuzziness(moments: ClassMoments, *, weighting: Weighting = "equal") -> Fuzzi
     ----------
     moments : ClassMoments
         Collected with `covariance=True`.
-    weighting : {"equal", "frequency", "papers"}
+    weighting : {"equal", "frequency", "papers"}, default "equal"
         Of :math:`\Sigma_B`, see `between_trace`; :math:`\Sigma_W` has 1/N, as it is kept of all classes together.
 
     Returns
@@ -90,7 +90,7 @@ def nc1(moments: ClassMoments, *, weighting: Weighting = "equal") -> float:
     ----------
     moments : ClassMoments
         Collected with `covariance=True`.
-    weighting : {"equal", "frequency", "papers"}
+    weighting : {"equal", "frequency", "papers"}, default "equal"
         Of :math:`\Sigma_B`, see `between_trace`; :math:`\Sigma_W` has 1/N, as it is kept of all classes together.
 
     Returns

@@ -28,9 +28,9 @@ def separation(moments: ClassMoments, *, centred: bool = True, absolute: bool = 
     ----------
     moments : ClassMoments
         Classes without samples are left out.
-    centred : bool
+    centred : bool, default True
         Subtract the mean of the class means (each class with equal weight) first.
-    absolute : bool
+    absolute : bool, default True
         Use the absolute value of the cosine.
 
     Returns
@@ -57,6 +57,11 @@ def discrimination(moments: ClassMoments) -> float:
     r"""Discrimination of Wang et al.: one minus the largest signed cosine between uncentred class means.
 
     .. math:: 1 - \max_{k \ne k'} \frac{\langle \mu_k, \mu_{k'} \rangle}{\|\mu_k\| \|\mu_{k'}\|}
+
+    Parameters
+    ----------
+    moments : ClassMoments
+        Of the features of one layer.
 
     Returns
     -------

@@ -24,6 +24,11 @@ def one_vs_rest_margin(moments: ClassMoments) -> float:
     Each class is a quadratic programme, solved to about 1e-12 as a non-negative least-squares problem. For more than
     200 classes the least distance between two directions stands for it, an upper bound; a `PrecisionWarning` says so.
 
+    Parameters
+    ----------
+    moments : ClassMoments
+        Of the features of one layer.
+
     Returns
     -------
     float

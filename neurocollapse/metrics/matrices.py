@@ -20,6 +20,11 @@ def class_cosine(moments: ClassMoments) -> Tensor:
 
     1 on the diagonal. NaN for absent classes, and where a class mean is at the mean of all.
 
+    Parameters
+    ----------
+    moments : ClassMoments
+        Of the features of one layer.
+
     Examples
     --------
     >>> class_cosine(ClassMoments.from_features([[1.0], [3.0]], [0, 1])).tolist()
@@ -30,6 +35,11 @@ def class_cosine(moments: ClassMoments) -> Tensor:
 
 def class_distance(moments: ClassMoments) -> Tensor:
     r"""Distances :math:`\|m_k - m_{k'}\|` between class means, shape (classes, classes), float64; NaN for absent ones.
+
+    Parameters
+    ----------
+    moments : ClassMoments
+        Of the features of one layer.
 
     Examples
     --------
@@ -43,6 +53,11 @@ def class_cdnv(moments: ClassMoments) -> Tensor:
     """Class-distance normalised variances, shape (classes, classes), float64; see `cdnv`.
 
     NaN on the diagonal, which compares a class with itself, and for absent classes.
+
+    Parameters
+    ----------
+    moments : ClassMoments
+        Of the features of one layer.
 
     Examples
     --------

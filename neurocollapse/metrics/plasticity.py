@@ -66,6 +66,11 @@ def dormant_share(features: Tensor, *, threshold: float = DORMANT) -> float:
 def feature_norm(moments: ClassMoments) -> float:
     r"""Root mean square norm of the features, :math:`\sqrt{\frac1N \sum_i \|h_i\|^2}`; NaN without samples.
 
+    Parameters
+    ----------
+    moments : ClassMoments
+        Of the features of one layer.
+
     Examples
     --------
     >>> feature_norm(ClassMoments.from_features([[3.0, 4.0], [0.0, 5.0]], [0, 1]))

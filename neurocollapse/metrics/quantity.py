@@ -50,11 +50,13 @@ class Quantity:
         quantity along ("layer",) that compares layers says ``over_layers=True`` and is given the `Network` as well.
     long_name : str
         In words, for axes and tables. Default: the name with spaces.
-    symbol : str
+    symbol : str, default ""
         TeX without dollar signs.
-    units, convention, reference : str
+    units : str, default "1"
+        Units of the number; "1" for a plain one.
+    convention, reference : str, default ""
         How it is normalised, and where it comes from.
-    heading : str
+    heading : str, default ""
         Its column in tables; none: only in the dataset.
     needs : tuple of {"covariance", "reader", "classifier", "second_pass", "logits", "features", "influence", "ood"}
         Default: class means and scatter, nothing more.
@@ -68,14 +70,14 @@ class Quantity:
         Its value at full collapse.
     better : {"lower", "higher"}, optional
         Which direction means more collapsed.
-    bounds : (float, float)
+    bounds : (float, float), default (-inf, inf)
         The range of values.
-    family : str
+    family : str, default "own"
         What it is chosen with.
-    dims : tuple of str
+    dims : tuple of str, default ('layer',)
         Dimensions of the variable: ``("layer",)``, ``("layer", "class")``, ``("layer", "class", "class_")``, or ``()``
         for one number of the whole network.
-    over_layers : bool
+    over_layers : bool, default False
         Whether `of` takes the `Network`.
     default : bool
         Whether it is measured unless others are named. Default: unless it needs a second pass, the covariance,
@@ -136,7 +138,13 @@ class Quantity:
             set_field(self, "default", not _COSTLY & set(needs))
 
     def lacks(self, has: Callable[[Need], bool]) -> list[Need]:
-        """Which of its needs are not met, a second pass counting as needless where `instead` is there."""
+        """Which of its needs are not met, a second pass counting as needless where `instead` is there.
+
+        Parameters
+        ----------
+        has : callable
+            Whether a need is met.
+        """
         replaced = self.instead is not None and has(self.instead)
         return [need for need in self.needs if not (has(need) or (replaced and need == "second_pass"))]
 
@@ -144,6 +152,11 @@ class Quantity:
         """What its variable in a dataset says of itself: plain strings and numbers, so that NetCDF can hold them.
 
         `words` stand for ``{between}``, ``{probe}``, … in `convention` and `reference`.
+
+        Parameters
+        ----------
+        **words : str
+            What stands for the names in braces in convention and reference.
         """
         texts = {
             "long_name": self.long_name,

@@ -56,6 +56,11 @@ def participation_ratio(values: NDArray[np.float64]) -> float:
 
     In [1, features]: all of them for equal eigenvalues, 1 for a single one; NaN where all are zero.
 
+    Parameters
+    ----------
+    values : array of shape (features,)
+        Eigenvalues of the covariance, in descending order.
+
     References
     ----------
     Gao et al., A theory of multineuronal dimensionality, dynamics and measurement, bioRxiv 214262, 2017.
@@ -118,6 +123,11 @@ def stable_rank(values: NDArray[np.float64]) -> float:
 
     In [1, features]; NaN where all eigenvalues are zero.
 
+    Parameters
+    ----------
+    values : array of shape (features,)
+        Eigenvalues of the covariance, in descending order.
+
     References
     ----------
     Rudelson and Vershynin, Sampling from large matrices, J. ACM 54(4), 2007; He and Ozay, Exploring the gap between
@@ -136,6 +146,11 @@ def spectral_decay(values: NDArray[np.float64]) -> float:
 
     Least squares of :math:`\log \lambda_i` against :math:`\log i` over all that are not zero, weighted by 1/i, so that
     every octave of i counts about the same.
+
+    Parameters
+    ----------
+    values : array of shape (features,)
+        Eigenvalues of the covariance, in descending order.
 
     Returns
     -------

@@ -89,7 +89,7 @@ def compression_unbiased(moments: ClassMoments, *, weighting: Weighting = "equal
     Parameters
     ----------
     moments : ClassMoments
-    weighting : {"equal", "frequency", "papers"}
+    weighting : {"equal", "frequency", "papers"}, default "equal"
         Of the classes in both traces, see `compression`.
 
     Returns
@@ -116,6 +116,11 @@ def cdnv_unbiased(moments: ClassMoments) -> float:
     With few samples the spread about the class means is too small and the distance between them too large, see
     `neurocollapse.metrics.cdnv`.
 
+    Parameters
+    ----------
+    moments : ClassMoments
+        Of the features of one layer.
+
     Returns
     -------
     float
@@ -136,6 +141,11 @@ def separation_unbiased(moments: ClassMoments) -> float:
     Noise of the class means makes their lengths too large, and with them all angles too near to those of a simplex,
     which random directions have. The largest of many cosines that are right on average is still somewhat too large.
 
+    Parameters
+    ----------
+    moments : ClassMoments
+        Of the features of one layer.
+
     Returns
     -------
     float
@@ -153,6 +163,11 @@ def discrimination_unbiased(moments: ClassMoments) -> float:
     """Discrimination, one minus the largest cosine between uncentred class means, without the noise in their lengths.
 
     In [0, 2]; NaN where `separation_unbiased` is.
+
+    Parameters
+    ----------
+    moments : ClassMoments
+        Of the features of one layer.
 
     Examples
     --------

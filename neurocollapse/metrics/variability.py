@@ -23,7 +23,7 @@ def within_trace(moments: ClassMoments, *, weighting: Weighting = "equal") -> fl
     Parameters
     ----------
     moments : ClassMoments
-    weighting : {"equal", "frequency", "papers"}
+    weighting : {"equal", "frequency", "papers"}, default "equal"
         :math:`w_k = 1/K`, or :math:`w_k = n_k/N`, which is 1/N a sample; "papers" means the latter here.
 
     Returns
@@ -58,7 +58,7 @@ def between_trace(moments: ClassMoments, *, weighting: Weighting = "equal") -> f
     Parameters
     ----------
     moments : ClassMoments
-    weighting : {"equal", "frequency", "papers"}
+    weighting : {"equal", "frequency", "papers"}, default "equal"
         :math:`p_k = 1/K`, or :math:`p_k = n_k/N`; with the latter the within and between traces add up to the total.
         "papers" means the former here.
 
@@ -83,6 +83,11 @@ def total_trace(moments: ClassMoments) -> float:
 
     Equal to the within-class plus the between-class trace, both weighted by frequency; NaN without samples.
 
+    Parameters
+    ----------
+    moments : ClassMoments
+        Of the features of one layer.
+
     Examples
     --------
     >>> total_trace(ClassMoments.from_features([[0.0], [2.0], [7.0], [7.0]], [0, 0, 1, 1]))
@@ -99,7 +104,7 @@ def compression(moments: ClassMoments, *, weighting: Weighting = "equal") -> flo
     Parameters
     ----------
     moments : ClassMoments
-    weighting : {"equal", "frequency", "papers"}
+    weighting : {"equal", "frequency", "papers"}, default "equal"
         Of the classes in both traces, see `within_trace` and `between_trace`. "papers" pairs 1/N within with 1/K
         between, as publications on balanced classes do; only classes of different size tell the three apart.
 
@@ -136,6 +141,11 @@ def within_class_covariance(moments: ClassMoments) -> Tensor:
 
     Every sample counts the same: the scatter is kept of all classes together.
 
+    Parameters
+    ----------
+    moments : ClassMoments
+        Of the features of one layer.
+
     Raises
     ------
     ValueError
@@ -160,7 +170,7 @@ def between_class_covariance(moments: ClassMoments, *, weighting: Weighting = "e
     Parameters
     ----------
     moments : ClassMoments
-    weighting : {"equal", "frequency", "papers"}
+    weighting : {"equal", "frequency", "papers"}, default "equal"
         See `between_trace`.
 
     Returns

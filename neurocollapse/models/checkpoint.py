@@ -50,6 +50,13 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     What wrappers add to names (see `read_state`) is removed only as far as the model's own names do not have it. Of a
     checkpoint of Lightning's, what is called "model." is taken if it is the model; a warning names what is left out.
 
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Changed in place.
+    path : path-like
+        A safetensors file, the index of its shards, or a torch file.
+
     Raises
     ------
     ModelError

@@ -22,9 +22,9 @@ class SmallVGG(nn.Module):
         Channels of an image.
     num_classes
         Outputs of the head.
-    widths
+    widths : sequence of int, default (32, 64)
         Channels of each block.
-    hidden
+    hidden : int, default 64
         Features of the fully connected layer before the head.
 
     Raises

@@ -29,11 +29,11 @@ def init_weights(
     ----------
     model
         The model to change; it is also returned.
-    kind
+    kind : str, default "orth"
         "orth", "norm" or "unif".
-    scale
+    scale : float, default 1.0
         ε, the factor in front; positive.
-    seed, generator
+    seed, generator : int and torch.Generator, optional
         Where the numbers come from, one of the two at most; with neither, torch's global generator.
 
     Raises
@@ -69,6 +69,17 @@ def initial_weight(
 
     orth: ε times a Haar-distributed orthogonal matrix of size max(m, n), cropped to m × n;
     norm: ε √(min(m, n)/(mn)) N(0, 1);  unif: √3 √(min(m, n)/(mn)) U(−ε, ε).
+
+    Parameters
+    ----------
+    num_rows, num_columns : int
+        m and n.
+    kind : {"orth", "normal", "uniform"}
+        The distribution; see `init_weights`.
+    scale : float
+        ε.
+    generator : torch.Generator, optional
+        Source of the random numbers. Default: torch's own.
 
     Returns
     -------

@@ -20,11 +20,11 @@ class SmallGPT(nn.Module):
         Tokens of the vocabulary, and outputs of the head.
     length
         Positions that a sequence may have.
-    width
+    width : int, default 64
         Features of a position; a multiple of `num_heads`.
-    depth
+    depth : int, default 2
         Number of blocks.
-    num_heads
+    num_heads : int, default 4
         Heads of each attention.
 
     Raises

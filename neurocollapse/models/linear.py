@@ -20,16 +20,16 @@ class DeepLinear(nn.Module):
     ----------
     widths
         (d₀, …, d_L), input first; L = len(widths) − 1 ≥ 1 weight matrices.
-    init
+    init : str, default "orth"
         "orth": ε times a Haar orthogonal matrix of size max(m, n), cropped to m × n;
         "norm": ε √(min(m, n)/(mn)) N(0, 1); "unif": √3 √(min(m, n)/(mn)) U(−ε, ε); "identity": ε times the identity,
         cropped; "balanced": ε U_l V_lᵀ with V_{l+1} = U_l, all of rank min(widths), so that
         W_{l+1}ᵀ W_{l+1} = W_l W_lᵀ holds at every layer, the last one included.
-    scale
+    scale : float, default 1.0
         ε > 0.
-    seed
+    seed : int, default 0
         Of a private generator: torch's global one is neither read nor changed.
-    dtype
+    dtype : torch.dtype, optional
         Of the weights; they are drawn in float64.
 
     Examples
@@ -121,6 +121,17 @@ class DeepLinear(nn.Module):
 
 def linear_weights(widths: Sequence[int], init: str = "orth", scale: float = 1.0, *, seed: int = 0) -> list[Tensor]:
     """Draw the float64 weights of a deep linear network; the options are those of `DeepLinear`.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Features at the input, at every hidden layer and at the output.
+    init : {"orth", "normal", "uniform"}, default "orth"
+        The distribution of the weights; see `initial_weight`.
+    scale : float, default 1.0
+        ε, the scale of every weight.
+    seed : int, default 0
+        Of the random numbers.
 
     Returns
     -------

@@ -26,9 +26,9 @@ class HybridMLP(nn.Module):
         Outputs of the head.
     num_nonlinear, num_linear
         Hidden layers of either kind, one in total at least.
-    batch_norm
+    batch_norm : bool, default True
         Normalise before each ReLU.
-    bias
+    bias : bool, default False
         Give the Linear layers, the head included, a bias.
 
     Raises
@@ -102,6 +102,17 @@ def mlp(
     in_features: int, width: int, num_classes: int, *, depth: int, batch_norm: bool = True, bias: bool = False
 ) -> HybridMLP:
     """Return a plain multilayer perceptron: `depth` nonlinear hidden layers and a linear head.
+
+    Parameters
+    ----------
+    in_features, width, num_classes : int
+        Features of the input and of each hidden layer, and outputs.
+    depth : int
+        Number of hidden layers.
+    batch_norm : bool, default True
+        Normalise the features of each hidden layer over the batch.
+    bias : bool, default False
+        Give each hidden layer a bias.
 
     Examples
     --------

@@ -40,12 +40,12 @@ def open(
                                 with the weights of its safetensors, all of which must be there; nothing is
                                 downloaded, and code in the folder is not run
         ======================  ============================================================================
-    checkpoint
+    checkpoint : path-like, optional
         Weights to load: a .safetensors file, the .index.json of one in shards, or a torch file that is read with
         weights_only=True. See `load_weights`.
-    num_classes
+    num_classes : int, optional
         Handed on to torchvision, timm, or a factory that takes `num_classes`.
-    seed
+    seed : int, default 0
         Seed of random initial weights; torch's global random state is left as it was.
 
     Raises

@@ -18,6 +18,11 @@ _POSITIONS = ("max_position_embeddings", "n_positions")
 class LocalTokenizer:
     """Text to tokens, as the tokenizer.json of a folder says.
 
+    Parameters
+    ----------
+    tokenizer : tokenizers.Tokenizer
+        Read from the folder's tokenizer.json.
+
     Attributes
     ----------
     pad : int or None
@@ -44,6 +49,11 @@ class LocalTokenizer:
 
 def read_tokenizer(folder: Path) -> LocalTokenizer:
     """Read the tokenizer of a folder that `save_pretrained` wrote; nothing is downloaded, and no code is run.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        It must hold a tokenizer.json.
 
     Raises
     ------

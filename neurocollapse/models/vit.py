@@ -25,17 +25,17 @@ class SmallViT(nn.Module):
         Height and width of an image.
     num_classes
         Outputs of the head.
-    in_channels
+    in_channels : int, default 1
         Channels of an image.
-    patch_size
+    patch_size : int, default 4
         Height and width of a patch; a divisor of `image_size`.
-    width
+    width : int, default 64
         Features of a token; a multiple of `num_heads`.
-    depth
+    depth : int, default 4
         Number of blocks.
-    num_heads
+    num_heads : int, default 4
         Heads of each attention.
-    hidden
+    hidden : int, default 128
         Features between the two layers of each block's perceptron.
 
     Raises

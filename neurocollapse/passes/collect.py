@@ -65,48 +65,48 @@ def collect(
     model : torch.nn.Module
     loader : iterable of batches
         Pairs (inputs, labels), or dicts of keyword arguments with the labels among them.
-    layers
+    layers : str, type, callable or a list of them, default "leaves"
         Names, globs, regular expressions, types, predicates or presets; see `neurocollapse.hooks.select`. A layer that
         was not named is left out, with a warning, once a batch shows that it does not fit: not called, called more
         often, or with an activation in which the samples cannot be told.
-    pool : str, callable or dict
+    pool : str, callable or dict, default "auto"
         How maps and tokens become one vector a sample; "auto" takes the mean. See `neurocollapse.hooks.capture`.
     num_classes : int, optional
         Default: what the loader's dataset says in `classes`, else the largest label that occurs plus one.
-    covariance : bool
+    covariance : bool, default False
         Keep the pooled within-class scatter matrix (features × features) of every layer.
     device : torch.device or str, optional
         Where the inputs go. Default: where the model is.
-    mode : {"eval", "train", "unchanged"}
+    mode : {"eval", "train", "unchanged"}, default "eval"
         Mode of the model while it is measured. In train mode batch normalisation moves its running statistics, which
         are not put back.
-    non_finite : {"raise", "skip"}
+    non_finite : {"raise", "skip"}, default "raise"
         Features that are NaN or infinite end the run, or are left out of that layer and counted.
-    progress : bool
+    progress : bool, default True
         Show a progress bar on a terminal or in a notebook.
     resume : path-like, optional
         File in which the finished part is kept; a run that finds it goes on from there, to the last bit if the loader
         repeats its batches. A file of other layers, options, weights or batches is refused: functions are compared by
         name and code, batches by their labels and a sample of the numbers in their inputs.
-    calls : {"all", "first", "last"}
+    calls : {"all", "first", "last"}, default "all"
         Which calls of a module that is called several times in one forward pass.
     output : str, callable or dict, optional
         Which tensor of a structured output is meant.
     label_fn : callable, optional
         Labels of a batch, where they are not its second element.
-    include_input : bool
+    include_input : bool, default False
         Count the network's input, flattened, as layer 0, named "input".
-    precision : {"single", "double"}
+    precision : {"single", "double"}, default "single"
         "double" keeps the whole state in float64.
     max_memory : float, optional
         Bytes that the running state may take. Default: 90 % of the free memory.
-    state_bytes : {"auto", 16, 12, 8}
+    state_bytes : {"auto", 16, 12, 8}, default "auto"
         Bytes of running state for each class and feature of layers wider than 128 in single precision: "auto" takes the
         most with which all layers fit, which is the fastest. 12 bytes are as exact as 16; 8 are to 1e-6 of D.
     state_dir : path-like, optional
         A folder on a disk where the running state, and so the moments, are kept instead of in memory; it then takes
         at most `max_memory`, or 90 % of what is free there. Nothing is left in it, however the process ends.
-    distributed : bool or "shard"
+    distributed : bool or "shard", default False
         Add up the moments of all processes of torch.distributed; samples that a sampler repeats to even out the ranks
         count once. With "shard" each process keeps a part of the features, of the samples of all, and so needs a part
         of the memory: the result is this part, which `nc.analyze(…, distributed="shard")` measures.

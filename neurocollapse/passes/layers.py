@@ -52,7 +52,13 @@ def layers(model: nn.Module, example: Any = None) -> "LayerTable":
 
 @dataclass(frozen=True, repr=False)
 class LayerTable(Sequence[LayerInfo]):
-    """Rows of `LayerInfo`; a column by its name, ``table["num_features"]``; readable in a terminal and a notebook."""
+    """Rows of `LayerInfo`; a column by its name, ``table["num_features"]``; readable in a terminal and a notebook.
+
+    Parameters
+    ----------
+    rows : tuple of LayerInfo
+        One per layer, in the order of the model.
+    """
 
     rows: tuple[LayerInfo, ...]
 

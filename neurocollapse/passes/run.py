@@ -50,11 +50,11 @@ def run_pass(
     sinks : mapping of str to Sink
         What takes the features, by names of your own; see `Sink`.
     layers, pool, calls, output, mask, mask_fn
-        Which features are taken; see `neurocollapse.collect`.
+        Which features are taken; with the defaults of `neurocollapse.collect`.
     label_fn, num_classes, ignore_index, classes, include_input
-        What they are counted as; see `neurocollapse.collect`.
+        What they are counted as; with the defaults of `neurocollapse.collect`.
     device, mode, progress
-        How the model runs; see `neurocollapse.collect`.
+        How the model runs; with the defaults of `neurocollapse.collect`.
     halt : bool, default False
         As in `neurocollapse.collect`; no sink is given logits.
     resume : path-like, optional

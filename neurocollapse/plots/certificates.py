@@ -40,7 +40,7 @@ def bounds(dataset: xr.Dataset, *, quantity: str = "decay_ratio", ax: Axes | Non
     dataset
         `Verification.to_dataset()`: along `layer` the measured quantity and its lower and upper bounds, whose
         attributes say of which theorem they are.
-    quantity
+    quantity : str, default "decay_ratio"
         The measured variable, or how its name begins: ``"decay_ratio"``, ``"separation"``, or any other that has
         bounds. Between two-sided bounds on a log axis, above lower bounds on a plain one.
     ax

@@ -31,7 +31,7 @@ def compression(dataset: Datasets, *, ax: Axes | None = None, fit: bool = True) 
         compare networks at their last steps.
     ax
         Axes to draw in; a new figure by default.
-    fit
+    fit : bool, default True
         Whether to draw the least-squares line of ln D_l with its slope, the 95 % interval (over samples, else of the
         line) and R² in the legend.
 

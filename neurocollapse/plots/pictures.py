@@ -40,17 +40,17 @@ def features(
         Layer name to array or tensor of shape (samples, features); `nc.capture` yields such a mapping.
     labels
         Class indices of shape (samples,).
-    method
+    method : str, default "pca"
         ``"pca"``; ``"tsne"``, after a PCA to 50 dimensions; or ``"umap"``, which needs ``neurocollapse[umap]``.
     layers
         Names of the layers to show, in this order; all of them by default.
     classes
         Names of classes 0, 1, …; their numbers by default.
-    seed
+    seed : int, default 0
         Seed of the choice of samples and of the method.
-    max_samples
+    max_samples : int, default 2000
         At most so many samples are drawn, the same ones in every layer.
-    columns
+    columns : int, default 4
         Pictures in one row.
     ax
         Axes to draw in, one a layer; a new figure by default.

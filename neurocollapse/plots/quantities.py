@@ -29,7 +29,7 @@ def quantities(dataset: Datasets, names: str | Sequence[str], *, over: str = "la
         Result of `nc.measure` or `nc.analyze`, also with a leading dimension, or a mapping of names to such results.
     names
         Variables along `layer`, of the library or your own.
-    over
+    over : str, default "layer"
         The dimension on the horizontal axis: "layer", or the leading dimension.
     ax
         Axes to draw in; a new figure by default.

@@ -25,7 +25,7 @@ def spectra(values: Mapping[str, Any] | xr.DataArray, *, relative: bool = False,
     values
         Layer name to array of shape (components,), as of `torch.linalg.svdvals`; or a DataArray with the dimension
         ``component`` and one other. Along a dimension such as step or epoch, curves go from light to dark.
-    relative
+    relative : bool, default False
         Divide each spectrum by its largest value.
     ax
         Axes to draw in; a new figure by default.

@@ -126,12 +126,24 @@ def axes_grid(ax: Any, count: int) -> tuple[Figure, list[Axes]]:
 
 
 def close(figure: Figure) -> None:
-    """Let pyplot forget a figure that nobody will look at any more."""
+    """Let pyplot forget a figure that nobody will look at any more.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        It stays usable; pyplot no longer keeps it.
+    """
     plt.close(figure)
 
 
 def offscreen_axes(*, size: tuple[float, float] = PANEL) -> Axes:
-    """The Axes of a new figure that pyplot never hears of: nothing to close, safe in servers and threads."""
+    """The Axes of a new figure that pyplot never hears of: nothing to close, safe in servers and threads.
+
+    Parameters
+    ----------
+    size : (float, float), default (4.4, 3.5)
+        Width and height in inches.
+    """
     with context():
         return Figure(figsize=size).subplots()
 

@@ -12,6 +12,11 @@ _RASTER_DPI = 144
 def svg_text(figure: Figure) -> str:
     """A figure as SVG: the same bytes each time, text as text, points that a figure rasterises at 144 dpi.
 
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        It stays open and unchanged.
+
     Examples
     --------
     >>> svg_text(Figure()).count("<svg")

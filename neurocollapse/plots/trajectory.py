@@ -39,7 +39,7 @@ def trajectory(
         Of a `WeightTracker`.
     layer
         Name or position; default the first.
-    quantity
+    quantity : str, default "singular_values"
         "singular_values" or "drift_singular_values".
     ax
         Axes with projection="3d"; a new figure by default.
@@ -87,7 +87,7 @@ def angles(dataset: xr.Dataset, *, layer: str | int | None = None, side: str = "
         Result of a `WeightTracker` with a reference step.
     layer
         Name or position of one; by default the first is drawn.
-    side
+    side : str, default "right"
         "right" (directions in the layer's input) or "left" (in its output).
     ax
         Axes to draw in; a new figure by default.

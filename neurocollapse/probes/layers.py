@@ -88,7 +88,7 @@ def probe_layer(split: LayerSplit, *, probe: Probe = "logistic") -> Probed:
     Parameters
     ----------
     split : LayerSplit
-    probe : {"logistic", "mse"}
+    probe : {"logistic", "mse"}, default "logistic"
         The linear probe: logistic regression, or least squares to one-hot targets.
 
     Raises

@@ -16,9 +16,9 @@ def held_out(labels: Any, *, share: float = 0.3, seed: int = 0) -> NDArray[np.bo
     Parameters
     ----------
     labels : array-like of shape (samples,)
-    share : float
+    share : float, default 0.3
         In (0, 1).
-    seed : int
+    seed : int, default 0
         The split depends on the labels and this seed alone; no global random state is read or moved.
 
     Returns

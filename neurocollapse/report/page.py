@@ -59,9 +59,9 @@ def report(
         last one is told in words and tables, and all are drawn; along `model`, `run` or `network`, each is a network.
     path
         File to write; its folder must exist.
-    title
+    title : str, optional
         Heading of the page.
-    figures
+    figures : mapping, optional
         Caption to matplotlib figure, shown after the others; they stay open and unchanged.
 
     Returns

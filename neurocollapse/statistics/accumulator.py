@@ -41,18 +41,18 @@ class MomentAccumulator:
     Parameters
     ----------
     num_classes, num_features : int
-    precision : {"single", "double"}
+    precision : {"single", "double"}, default "single"
         "double" keeps the whole state in float64. Features in float64 and layers of at most 128 features always do.
-    state_bytes : {16, 12, 8}
+    state_bytes : {16, 12, 8}, default 16
         Bytes for each class and feature, where the state is not in float64. 12: samples go straight to the float64
         totals. 8: there are float32 sums only, and references move to the class means before much has been added.
-    dtype : torch.dtype
+    dtype : torch.dtype, default float32
         Dtype of the features.
-    device : torch.device
+    device : torch.device, default "cpu"
         Device of the features and of the state.
-    covariance : bool
+    covariance : bool, default False
         Keep the pooled within-class scatter matrix (features × features) as well.
-    skip_non_finite : bool
+    skip_non_finite : bool, default False
         Leave out samples with NaN or infinite features and count them in `dropped`.
     folder : Path, optional
         Keep the matrices (classes × features) there, in memory-mapped files, instead of in memory.

@@ -88,11 +88,22 @@ class MomentCollection(Mapping[str, ClassMoments]):
         return (self.moments[first].num_samples + record.num_skipped) // record.positions
 
     def record(self, name: str) -> LayerRecord:
-        """What is known about the layer; its position where nothing is."""
+        """What is known about the layer; its position where nothing is.
+
+        Parameters
+        ----------
+        name : str
+            A layer of the collection.
+        """
         return self.layers.get(name) or LayerRecord(name, depth=list(self.moments).index(name) + 1)
 
     def merge(self, other: "MomentCollection") -> "MomentCollection":
         """The moments of both sets of samples together, layer by layer; readers stay where both have the same.
+
+        Parameters
+        ----------
+        other : MomentCollection
+            Of other samples; the same layers.
 
         Raises
         ------
@@ -111,7 +122,13 @@ class MomentCollection(Mapping[str, ClassMoments]):
         return MomentCollection({name: self[name].merge(other[name]) for name in self}, layers, attributes, readers)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write everything to one safetensors file with a JSON header; an existing file is replaced in one step."""
+        """Write everything to one safetensors file with a JSON header; an existing file is replaced in one step.
+
+        Parameters
+        ----------
+        path : path-like
+            The file to write.
+        """
         tensors: dict[str, Tensor] = {}
         for name, moments in self.moments.items():
             fields = {key: getattr(moments, key) for key in _FIELDS}
@@ -126,6 +143,11 @@ class MomentCollection(Mapping[str, ClassMoments]):
     @classmethod
     def load(cls, path: str | PathLike[str]) -> "MomentCollection":
         """Read a file that `save` wrote.
+
+        Parameters
+        ----------
+        path : path-like
+            The file to read.
 
         Raises
         ------

@@ -160,6 +160,13 @@ def joint_run(name: str, *, group: Any = None) -> Iterator[JointRun]:
     """A run of all processes, at whose end they meet: if one fails, the others raise `ProcessError`.
 
     A process that is interrupted waits for nobody; if it comes back in another run, the next meeting shows it.
+
+    Parameters
+    ----------
+    name : str
+        What is run; the same on all processes.
+    group : torch.distributed process group, optional
+        Default: the world.
     """
     run = JointRun(name, group)
     try:

@@ -50,7 +50,15 @@ def all_reduce(collection: MomentCollection, *, group: Any = None) -> MomentColl
 
 
 def reduce_collection(collection: MomentCollection, run: JointRun) -> MomentCollection:
-    """What `all_reduce` gives, as a part of a longer run."""
+    """What `all_reduce` gives, as a part of a longer run.
+
+    Parameters
+    ----------
+    collection : MomentCollection
+        The moments of this process.
+    run : JointRun
+        The run that all processes are in.
+    """
     shape = run.agreed(_shape(collection), _DIFFERENT)
     if shape is None:
         raise ValueError("no process has collected a single sample; check the loader")
@@ -76,6 +84,13 @@ def reduce_collection(collection: MomentCollection, run: JointRun) -> MomentColl
 def sum_over_processes(tensors: Mapping[str, Tensor], run: JointRun) -> dict[str, Tensor]:
     """The sums over all processes of float64 tensors on the CPU; a process that has none takes part.
 
+    Parameters
+    ----------
+    tensors : mapping of str to Tensor
+        Those of this process; float64, on the CPU.
+    run : JointRun
+        The run that all processes are in.
+
     Raises
     ------
     ValueError
@@ -93,6 +108,11 @@ def process_group(*, timeout: float = 600.0) -> Iterator[tuple[int, int]]:
 
     Moments travel on the CPU, so the group is gloo's. A rank that dies or stays away longer than `timeout` seconds
     ends the others with a RuntimeError.
+
+    Parameters
+    ----------
+    timeout : float, default 600.0
+        Seconds to wait for the other processes.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world < 2:

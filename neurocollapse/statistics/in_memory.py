@@ -25,7 +25,7 @@ def from_features(
     labels : array-like of shape (samples,) or one-hot of shape (samples, classes)
     num_classes : int, optional
         Default: the number of one-hot columns, or the largest label plus one.
-    covariance : bool
+    covariance : bool, default False
         Keep the pooled within-class scatter matrix as well.
 
     Raises

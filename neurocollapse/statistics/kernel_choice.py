@@ -51,6 +51,13 @@ def kernel_on(device: torch.device | str) -> Kernel:
     It is the compiled one on the CPU, where the installation has it. The environment variable NEUROCOLLAPSE_KERNEL,
     "torch" or "compiled", chooses another.
 
+    Parameters
+    ----------
+    device : torch.device or str
+        Where the features are.
+    float64_totals : bool, default True
+        Whether totals are kept in float64.
+
     Raises
     ------
     ValueError

@@ -61,6 +61,11 @@ def check_labels(labels: Any, *, num_samples: int | None = None, num_classes: in
 def one_hot_columns(labels: Any) -> int:
     """Number of classes that one-hot labels have columns for, absent ones included; 0 for class indices.
 
+    Parameters
+    ----------
+    labels : Tensor, array or list
+        Class indices (samples,), or one-hot rows (samples, classes).
+
     Examples
     --------
     >>> one_hot_columns([[1, 0, 0], [0, 1, 0]]), one_hot_columns([0, 1])

@@ -74,6 +74,11 @@ def mapped_zeros(folder: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Te
 def free_disk(folder: Path) -> int:
     """Bytes that are free where a folder is.
 
+    Parameters
+    ----------
+    folder : pathlib.Path
+        An existing folder.
+
     Raises
     ------
     StateFileError

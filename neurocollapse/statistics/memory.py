@@ -88,7 +88,17 @@ class MemoryPlan:
 
 
 def working_dtype(num_features: int, *, precision: Precision, dtype: torch.dtype) -> torch.dtype:
-    """Dtype of references and shifted samples: float64 for double precision, float64 features and narrow layers."""
+    """Dtype of references and shifted samples: float64 for double precision, float64 features and narrow layers.
+
+    Parameters
+    ----------
+    num_features : int
+        d.
+    precision : {"single", "double"}
+        Of the running state.
+    dtype : torch.dtype
+        Of the features.
+    """
     check_choice("precision", precision, Precision)
     needs_double = precision == "double" or dtype == torch.float64 or num_features <= NARROW
     return torch.float64 if needs_double else torch.float32
@@ -103,7 +113,21 @@ def state_bytes(
     per_element: StateBytes = WIDEST,
     device: torch.device | str = "cpu",
 ) -> int:
-    """Bytes that an accumulator of this size holds, however many samples it sees."""
+    """Bytes that an accumulator of this size holds, however many samples it sees.
+
+    Parameters
+    ----------
+    num_classes, num_features : int
+        K and d.
+    working : torch.dtype
+        Dtype of references; see `working_dtype`.
+    covariance : bool
+        Whether a scatter matrix is kept.
+    per_element : {16, 12, 8}, default 16
+        Bytes for each class and feature of a wide layer in single precision.
+    device : torch.device or str, default "cpu"
+        Where the state is kept.
+    """
     if working == torch.float64:
         per_element = WIDEST
     elif num_classes <= kernel_on(device).most_in_total:
@@ -113,7 +137,15 @@ def state_bytes(
 
 
 def memory_limit(device: torch.device, requested: float | None = None) -> int:
-    """Bytes that running state may take on `device`: 90 % of what is free, or `requested` bytes."""
+    """Bytes that running state may take on `device`: 90 % of what is free, or `requested` bytes.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where the state is kept.
+    requested : float, optional
+        Bytes that the user allows.
+    """
     if requested is not None:
         if not isinstance(requested, Real):
             raise TypeError(f"`max_memory` must be a number of bytes, got {shown(requested)}; 8 GiB is 8 * 2**30")

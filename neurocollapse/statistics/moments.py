@@ -59,7 +59,17 @@ class ClassMoments:
     def empty(
         cls, num_classes: int, num_features: int, *, dtype: torch.dtype = torch.float64, covariance: bool = False
     ) -> "ClassMoments":
-        """The moments of no samples: the neutral element of `merge`."""
+        """The moments of no samples: the neutral element of `merge`.
+
+        Parameters
+        ----------
+        num_classes, num_features : int
+            K and d.
+        dtype : torch.dtype, default float64
+            Of means and scatter.
+        covariance : bool, default False
+            Whether a pooled scatter matrix, all zero, goes with them.
+        """
         zeros = functools.partial(torch.zeros, dtype=torch.float64, device="cpu")
         return cls(
             count=zeros(num_classes, dtype=torch.int64),
@@ -115,6 +125,11 @@ class ClassMoments:
     def merge(self, other: "ClassMoments") -> "ClassMoments":
         """The moments of both sets of samples together; the order and the split do not matter.
 
+        Parameters
+        ----------
+        other : ClassMoments
+            Of other samples; as many classes and features.
+
         Raises
         ------
         ValueError
@@ -134,7 +149,13 @@ class ClassMoments:
         )
 
     def shifted_to(self, reference: Tensor) -> "ClassMoments":
-        """The same moments about another reference point per class, shape (classes, features)."""
+        """The same moments about another reference point per class, shape (classes, features).
+
+        Parameters
+        ----------
+        reference : Tensor of shape (classes, features)
+            One point per class.
+        """
         shift = self.reference.double() - reference.double()
         count = self.count.double()
         cross = 2 * (self.offset_sum * shift).sum(dim=1) + count * shift.square().sum(dim=1)
@@ -148,7 +169,13 @@ class ClassMoments:
         )
 
     def padded(self, num_classes: int) -> "ClassMoments":
-        """The same moments with room for more classes, which are absent."""
+        """The same moments with room for more classes, which are absent.
+
+        Parameters
+        ----------
+        num_classes : int
+            At least as many as there are.
+        """
         extra = num_classes - self.num_classes
         if extra < 0:
             raise ValueError(f"cannot pad {self.num_classes} classes to {num_classes}")
@@ -164,7 +191,13 @@ class ClassMoments:
         )
 
     def to(self, device: torch.device) -> "ClassMoments":
-        """The same moments on a device."""
+        """The same moments on a device.
+
+        Parameters
+        ----------
+        device : torch.device
+            Where the tensors shall be.
+        """
         return ClassMoments(
             count=self.count.to(device),
             reference=self.reference.to(device),

@@ -32,6 +32,13 @@ def save(results: xr.Dataset | xr.DataTree, path: str | PathLike[str]) -> Path:
 
     A checksum follows the file, by which `open` knows a damaged one.
 
+    Parameters
+    ----------
+    results : xarray.Dataset or xarray.DataTree
+        Results of one network, or of several as the nodes of a tree.
+    path : path-like
+        The file to write; an existing one is replaced.
+
     Raises
     ------
     TypeError
@@ -86,6 +93,11 @@ def open(path: str | PathLike[str]) -> xr.Dataset | xr.DataTree:
     """A Dataset, or a DataTree where the file has groups, back from disk, in memory and with the file closed.
 
     How the file stored its values is forgotten: the lengths of its strings would cut longer ones that join them later.
+
+    Parameters
+    ----------
+    path : path-like
+        A file that `save` wrote.
 
     Raises
     ------

@@ -40,6 +40,19 @@ def write_state(
 ) -> None:
     """Write tensors and a JSON header to `path`: a reader sees the old file or the new one, never a part.
 
+    Parameters
+    ----------
+    path : path-like
+        The file to write.
+    kind : str
+        What it holds; `read_state` asks for the same.
+    header : mapping
+        What JSON can express.
+    tensors : mapping of str to Tensor
+        What is kept.
+    error : type of Exception, default StateFileError
+        What is raised for a file that cannot be written.
+
     Raises
     ------
     StateFileError
@@ -57,6 +70,17 @@ def read_state(
     """Header and tensors of a file that `write_state` wrote.
 
     Tensors that are not `copied` are those of the mapped file, see `read_tensors`.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to read.
+    kind : str
+        What it must hold, as given to `write_state`.
+    error : type of Exception, default StateFileError
+        What is raised for a file that cannot be read.
+    copied : bool, default True
+        Copy the tensors into memory, so that the file may change afterwards.
 
     Raises
     ------

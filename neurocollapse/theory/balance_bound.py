@@ -21,7 +21,9 @@ def balanced_compression(tail: Tail, excess: float) -> float:
 
     Parameters
     ----------
-    excess
+    tail : Tail
+        The affine end of a network, with what enters it.
+    excess : float
         δ⁺ = max(0, λ_max(W_{L−1}W_{L−1}ᵀ − W_LᵀW_L)), `last_excess` of the balance.
 
     References

@@ -42,7 +42,13 @@ class CertifiedCompression:
 
 
 def certified_compression(tail: Tail) -> CertifiedCompression:
-    """Bound the spread and the means of every layer by Lemma 5, and D_l by their quotient."""
+    """Bound the spread and the means of every layer by Lemma 5, and D_l by their quotient.
+
+    Parameters
+    ----------
+    tail : Tail
+        The affine end of a network, with what enters it.
+    """
     visible, invisible = (_part(tail, one) for one in (tail.visible, tail.invisible))
     compression, floor = visible + invisible, _floor(tail)
     lower, upper = _bounds(tail, float(compression[0]))

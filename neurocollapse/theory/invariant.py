@@ -79,6 +79,21 @@ def predicted_scale(
 ) -> np.ndarray:
     """ρ(t) by its recursion: ρ(1 − ηλ − ηρ^{2(L−1)}) in case 1, ρ(1 − ηλ) in case 2, from ρ(0) = ε.
 
+    Parameters
+    ----------
+    epsilon : float
+        ε, the scale of the orthogonal start.
+    steps : sequence of int
+        Steps t at which ρ is wanted.
+    depth : int
+        L, the number of weights.
+    case : {1, 2}
+        Which of the two recursions.
+    learning_rate : float
+        η.
+    weight_decay : float, default 0.0
+        λ.
+
     Returns
     -------
     ndarray of shape (steps,), float64

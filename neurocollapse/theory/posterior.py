@@ -57,6 +57,11 @@ def posterior_certificate(problem: LinearProblem) -> PosteriorCertificate:
 
     with m = min(d_l, d_{l+1}) − K (d − K for square layers) and f_l the share in the directions K+1 … m.
 
+    Parameters
+    ----------
+    problem : LinearProblem
+        Weights and whitened data.
+
     Raises
     ------
     ValueError

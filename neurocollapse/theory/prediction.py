@@ -14,6 +14,11 @@ def predicted_compression(problem: LinearProblem) -> Tensor:
     .. math:: D_l = \frac{\frac1N \sum_i \sigma_i^{2l} w_i}{\frac1K \sum_i \sigma_i^{2l} b_i}, \qquad
         w_i = \sum_{k,j} (v_i^\top (x_{k,j} - \bar x_k))^2, \quad b_i = \sum_k (v_i^\top(\bar x_k - \bar x_G))^2
 
+    Parameters
+    ----------
+    problem : LinearProblem
+        Weights and data.
+
     Returns
     -------
     Tensor of shape (L,), float64

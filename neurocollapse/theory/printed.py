@@ -54,9 +54,9 @@ def printed_bounds(
         n, L, ε.
     theta, delta
         The entrywise θ and the Frobenius δ of the source.
-    c, kappa
+    c, kappa : float, default 1.0
         The unnamed constants of the source.
-    output_scale
+    output_scale : float, default 1.0
         α; n becomes n/α².
 
     References

@@ -84,7 +84,7 @@ def prior_certificate(
         σ_i(W_l) ≤ ε for i > K, and ≥ ε − ρ for i up to p − K; ρ = NaN if nothing is known from below.
     num_unknown
         Number of input directions whose singular value has no lower bound: d₀ − p + K, by default K.
-    output_scale
+    output_scale : float, default 1.0
         α, if the network's output is α W_{L:1} x.
 
     Examples

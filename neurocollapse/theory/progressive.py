@@ -68,16 +68,16 @@ def verify(
         batch that does not pass through that tail is an error.
     labels : Tensor of shape (samples,), optional
         Integers below K, the number of outputs. Left out with a loader, whose batches hold them.
-    tolerance
+    tolerance : float, default 1e-6
         How far outside its bracket a measurement may be, as a part of it, for rounding's sake. Where rounding alone
         may move a measurement further than this, the verdict is "assumptions unmet".
-    exactness
+    exactness : Exactness, default Exactness(interior_balance=0.01, fit=0.1)
         When A2 and A3 count as met: `PRACTICAL` (interior imbalance 1 % of σ_K², fit 10 %) for trained networks,
         `EXACT` (1e−8) for constructed ones. The a-priori theorem takes them as exact: while a residual is above 1e−8,
         a measurement outside its bracket is "assumptions unmet". The robust theorem has the residuals in its bounds.
-    output_scale
+    output_scale : float, default 1.0
         α, if the network's output is α W_{L:1} x.
-    separation_means
+    separation_means : str, default "uncentred"
         "uncentred", which the theorem is about, or "centred", for which its bound is false (docs/theory.md).
 
     Returns

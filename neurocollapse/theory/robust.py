@@ -85,18 +85,18 @@ def robust_certificate(
         As in `prior_certificate`.
     largest
         s̄, the largest squared singular value of W_1 … W_{L−1}.
-    imbalance, trailing_imbalance
-        β_l = ‖W_{l+1}ᵀW_{l+1} − W_lW_lᵀ‖ for l = 1 … L−2 (default: 0), and the same between the trailing
+    imbalance, trailing_imbalance : tuple of float, default none
+        β_l = ‖W_{l+1}ᵀW_{l+1} − W_lW_lᵀ‖ for l = 1 … L−2, all 0 where none is given, and the same between the trailing
         left directions of W_l.
-    within_residual
+    within_residual : float, default 0.0
         e = ‖A₁⁻¹W_{L:1}R‖/‖W_{L−1:1}R‖, what the last layer leaves of the within-class spread.
-    means_residual
+    means_residual : float, default 0.0
         ν = ‖αW_{L:1}M̄ − I‖, how far the class means are from their targets.
-    fit_residual
+    fit_residual : float, default 0.0
         μ = ‖αW_{L:1} − YX⁺‖, how far the network is from the least-norm fit.
     num_unknown
         Number of input directions whose singular value has no lower bound: d₀ − p + K, by default K.
-    output_scale
+    output_scale : float, default 1.0
         α, if the network's output is α W_{L:1} x.
 
     Examples

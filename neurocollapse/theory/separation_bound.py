@@ -15,6 +15,11 @@ Array = NDArray[np.float64]
 def separation_bounds(tail: Tail) -> tuple[Array, Array]:
     """Lower bounds of S_l (absolute cosines of uncentred class means), l = 0 … L−1.
 
+    Parameters
+    ----------
+    tail : Tail
+        The affine end of a network, with what enters it.
+
     Returns
     -------
     (array, array) of shape (L,)

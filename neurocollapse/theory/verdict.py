@@ -68,6 +68,23 @@ class Verdict:
     ) -> "Verdict":
         """Compare a measurement with its bracket; `unmet` names the assumptions that fail.
 
+        Parameters
+        ----------
+        claim, reference : str
+            What is claimed, and where it is stated.
+        measured : float
+            The measurement.
+        lower : float, default -inf
+            Lower end of the bracket.
+        upper : float, default inf
+            Upper end of the bracket.
+        tolerance : float
+            How far outside the bracket rounding may put the measurement, relative to the bound.
+        unmet : sequence of str, default none
+            Names of assumptions that fail.
+        layer : int, optional
+            The layer that the claim is about.
+
         Examples
         --------
         >>> Verdict.judge("a ≤ 2", "arithmetic", 1.0, upper=2.0, tolerance=0.0).outcome
@@ -174,7 +191,13 @@ class Verification:
         return self.dataset.copy(deep=True).assign_attrs(status=self.status)
 
     def to_json(self, *, indent: int | None = None) -> str:
-        """Everything as JSON; numbers that are NaN or infinite become null."""
+        """Everything as JSON; numbers that are NaN or infinite become null.
+
+        Parameters
+        ----------
+        indent : int, optional
+            Spaces by which nested values are indented. Default: everything on one line.
+        """
         variables = {str(name): variable.to_dict() for name, variable in self.dataset.variables.items()}
         content = {
             "title": self.title,

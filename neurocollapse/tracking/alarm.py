@@ -59,6 +59,11 @@ class Alarm:
         """Where the condition is met at the last step of a run, if the alarm goes off there; else None.
 
         It goes off where the condition has been met at the last `patience` steps, and at none before these.
+
+        Parameters
+        ----------
+        run : xarray.Dataset
+            As `tracker.to_dataset()` gives it.
         """
         met = [check(run.isel(step=[at]), self.expression) for at in range(run.sizes["step"])]
         streak = 0
@@ -69,7 +74,13 @@ class Alarm:
         return met[-1] if streak == self.patience else None
 
     def act(self, found: Checks) -> bool:
-        """Do what is to be done; whether training is to stop."""
+        """Do what is to be done; whether training is to stop.
+
+        Parameters
+        ----------
+        found : Checks
+            What `found` returned.
+        """
         if callable(self.action):
             self.action(found)
             return False

@@ -58,7 +58,13 @@ class Checks:
 
     @classmethod
     def joined(cls, parts: Mapping[str, "Checks"]) -> "Checks":
-        """The same checks of several networks, by name; undecided is what no network decides."""
+        """The same checks of several networks, by name; undecided is what no network decides.
+
+        Parameters
+        ----------
+        parts : mapping of str to Checks
+            Name of each network → its checks; the expressions are the same in all.
+        """
         first = next(iter(parts.values()))
         findings = [
             replace(finding, where=", ".join(filter(None, (visible(name), finding.where))))
@@ -82,7 +88,13 @@ class Checks:
         return [*map(str, self.findings), *undecided]
 
     def to_junit(self, name: str = "neurocollapse") -> str:
-        """The checks as JUnit XML, one test case an expression, for systems that show test results."""
+        """The checks as JUnit XML, one test case an expression, for systems that show test results.
+
+        Parameters
+        ----------
+        name : str, default "neurocollapse"
+            Name of the test suite.
+        """
         cases = [
             Case(
                 expression,

@@ -61,6 +61,11 @@ class Condition:
     def parse(cls, expression: str) -> "Condition":
         """A condition from its text, ``QUANTITY@LAYER OP NUMBER``.
 
+        Parameters
+        ----------
+        expression : str
+            Such as "compression@penultimate < 0.1".
+
         Raises
         ------
         TypeError
@@ -80,11 +85,22 @@ class Condition:
         return f"{self.quantity}{where} {self.operator} {self.number:g}"
 
     def meets(self, values: Any) -> Any:
-        """Whether numbers meet the condition; an undefined one (NaN) does not."""
+        """Whether numbers meet the condition; an undefined one (NaN) does not.
+
+        Parameters
+        ----------
+        values : number or array
+            What is held against the condition.
+        """
         return OPERATORS[self.operator](values, self.number) & ~np.isnan(values)
 
     def layers(self, names: Sequence[str]) -> list[str]:
         """The layers that are meant, of those there are.
+
+        Parameters
+        ----------
+        names : sequence of str
+            The layers of the dataset.
 
         Raises
         ------
@@ -103,7 +119,13 @@ class Condition:
         return found
 
     def check_quantity(self, names: Sequence[str]) -> None:
-        """Raise, with the nearest names, unless the quantity is one of those."""
+        """Raise, with the nearest names, unless the quantity is one of those.
+
+        Parameters
+        ----------
+        names : sequence of str
+            The quantities of the dataset.
+        """
         if self.quantity not in names:
             hint = did_you_mean(self.quantity, names, otherwise=f"there are {listed(names, most=5)}")
             raise ValueError(f"{self}: there is no quantity {self.quantity!r}{hint}")

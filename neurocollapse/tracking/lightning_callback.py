@@ -43,7 +43,7 @@ class Lightning(Follower, _FIRST, *_OTHERS):  # type: ignore[misc, valid-type]  
     log : bool, str or callable, default False
         Log the numbers through the module's ``log``, so that loggers get them and callbacks can monitor them; a text is
         put in front of their names. A function takes the numbers by name, and the step.
-    alarms : list of Alarm or str
+    alarms : list of Alarm or str, default none
         Refused before training if they are wrong; one with action "stop" ends the training.
     **options
         Everything that `nc.analyze` takes. Without `distributed`, the first process alone records.

@@ -29,6 +29,11 @@ Log = Callable[[dict[str, float], float], Any]
 class FeatureTracker:
     """Measure a network's layers again and again while it trains; see `neurocollapse.track`.
 
+    Parameters
+    ----------
+    model, loader, every, path, alarms, log, progress, **options
+        See `neurocollapse.track`, whose defaults these are.
+
     Attributes
     ----------
     model : torch.nn.Module
@@ -122,6 +127,11 @@ class FeatureTracker:
         """Drop the records after a step, which is where training goes on from: those of a run that was given up.
 
         The file shows it from the next record on.
+
+        Parameters
+        ----------
+        step : number
+            The last step to keep.
         """
         self._records.cut(math.nextafter(_checked_step(step), math.inf))
 
@@ -196,7 +206,7 @@ def track(
         a quarter larger. "5%": as often as takes at most that share of wall time.
     path : path-like, optional
         NetCDF file that holds all finished records at any moment, and is continued where it exists. Default: memory.
-    alarms : list of Alarm or str
+    alarms : list of Alarm or str, default none
         Conditions to watch for; wrong ones are refused now, before training.
     log : callable, optional
         Takes the numbers of each record by name, and the step: of TensorBoard, for example,

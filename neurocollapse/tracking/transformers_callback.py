@@ -30,7 +30,7 @@ class Transformers(Follower, TrainerCallback):
     log : bool, str or callable, default False
         Add the numbers to the Trainer's ``state.log_history``, which it saves with its checkpoints; a text is put in
         front of their names. A function takes the numbers by name, and the step.
-    alarms : list of Alarm or str
+    alarms : list of Alarm or str, default none
         Refused before training if they are wrong; one with action "stop" ends the training.
     **options
         Everything that `nc.analyze` takes. Without `distributed`, the first process alone records.

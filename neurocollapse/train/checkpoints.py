@@ -69,11 +69,13 @@ def save_checkpoint(
     ----------
     path
         The file; its folder must exist.
-    model, optimizer
-        What to store; the weights keep their names, so that any reader of safetensors finds them.
+    model : torch.nn.Module
+        Its weights keep their names, so that any reader of safetensors finds them.
+    optimizer : torch.optim.Optimizer, optional
+        Its state is stored, too.
     epoch
         Number of finished epochs.
-    record
+    record : mapping, optional
         Anything JSON can hold, to be stored with it.
 
     Examples
@@ -94,6 +96,11 @@ def save_checkpoint(
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read what `save_checkpoint` wrote.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to read.
 
     Raises
     ------

@@ -74,9 +74,9 @@ class Trajectory(dict[int, list[Tensor]]):
 
     Parameters
     ----------
-    every
+    every : int, default 1
         Keep steps 0, every, 2·every, …
-    steps
+    steps : iterable of int, optional
         Keep these steps instead.
 
     Examples
@@ -132,20 +132,22 @@ def descend(
         η, or a function of the step.
     num_steps
         The most updates to take.
-    weight_decay
+    weight_decay : float, default 0.0
         λ ≥ 0.
-    reduction
+    reduction : str, default "half_sum"
         "half_sum" is ½ Σ over all entries (above), "half_mean" divides it by their number, "sum_over_samples" is Σ/N.
-    output_scale
+    output_scale : float, default 1.0
         α, a constant factor on the network's output.
-    tolerance
+    tolerance : float, default 0.0
         Stop as soon as the loss is at most this.
-    events
+    events : mapping, optional
         "on_start", "on_step" (at every weight set, the first and last included) and "on_end" → function of a
         `DescentProgress`.
-    resume
-        A safetensors file, written every `save_every` steps and at the end; if it exists, the run goes on from it and
+    resume : path-like, optional
+        A safetensors file, written every `save_every` steps and at the end; if it exists, the run continues from it and
         ends like an unbroken one. A run that ends before there is a file leaves a module as it was.
+    save_every : int, default 1000
+        Steps between two writings of that file.
 
     Raises
     ------
@@ -242,6 +244,13 @@ class _Run:
 
 def cosine(start: float, end: float, num_steps: int) -> Callable[[int], float]:
     """Half a cosine from `start` at step 0 down to `end` at `num_steps`, constant afterwards.
+
+    Parameters
+    ----------
+    start, end : float
+        Values at step 0, and from `num_steps` on.
+    num_steps : int
+        Steps of the descent.
 
     Examples
     --------

@@ -16,7 +16,15 @@ from neurocollapse.train.settings import LOSSES, loss_of
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean loss per sample, and the part of the samples classified correctly."""
+    """Mean loss per sample, and the part of the samples classified correctly.
+
+    Parameters
+    ----------
+    loss : float
+        Mean over the samples.
+    accuracy : float
+        In [0, 1].
+    """
 
     loss: float
     accuracy: float
@@ -31,9 +39,9 @@ def evaluate(model: nn.Module, data: Dataset[Any], *, loss: str = "cross_entropy
         Maps inputs (samples, …) to class scores (samples, classes).
     data
         A map-style dataset of (input, label) pairs with integer labels, not empty.
-    loss
+    loss : str, default "cross_entropy"
         "cross_entropy" or "mse", as in `fit`.
-    batch_size
+    batch_size : int, default 512
         Samples per forward pass; the result does not depend on it beyond rounding.
 
     Examples

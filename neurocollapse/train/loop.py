@@ -24,7 +24,15 @@ from neurocollapse.train.settings import Settings, TrainingError, loss_of
 
 @dataclass(frozen=True)
 class History:
-    """Mean loss and accuracy of each epoch over its training samples, measured batch by batch in train mode."""
+    """Mean loss and accuracy of each epoch over its training samples, measured batch by batch in train mode.
+
+    Parameters
+    ----------
+    loss : tuple of float, default empty
+        One mean per epoch.
+    accuracy : tuple of float, default empty
+        One per epoch, in [0, 1].
+    """
 
     loss: tuple[float, ...] = ()
     accuracy: tuple[float, ...] = ()
@@ -70,24 +78,26 @@ def fit(
         batch normalisation cannot train on it.
     learning_rate
         Step size at the start.
-    optimizer
+    optimizer : str, default "adam"
         "sgd", "momentum" (SGD with momentum), "adam" or "adamw".
-    weight_decay, momentum
-        As in torch.optim; momentum is 0.9 for "momentum" and 0 for "sgd" by default.
-    schedule
+    weight_decay : float, default 0.0
+        As in torch.optim.
+    momentum : float, optional
+        As in torch.optim. Default: 0.9 for "momentum" and 0 for "sgd".
+    schedule : str, default "constant"
         "constant", or "cosine": half a cosine over all steps, from `learning_rate` down to a hundredth of it.
-    loss
+    loss : str, default "cross_entropy"
         "cross_entropy", or "mse": (1/N) Σ_i ‖f(x_i) − y_i‖² to the one-hot y, summed over classes, no factor ½.
-    seed
+    seed : int, default 0
         Seed of the run.
-    events
+    events : mapping, optional
         Functions of a `Progress`, by name: on_start, before_epoch, after_batch, after_epoch, on_end. They may look at
         the model and run it in eval mode; that changes nothing in the training. A `WeightTracker` writes its file
         before the `resume` file is written, and goes on with it.
-    resume
+    resume : path-like, optional
         A file that keeps the finished epochs: written after each, and continued from where it exists. The result is
         that of the unbroken run to the last bit; so a run that ends before there is a file leaves the model as it was.
-    progress
+    progress : bool, default True
         Show a bar, where standard error is a terminal.
 
     Raises

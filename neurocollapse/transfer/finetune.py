@@ -108,6 +108,13 @@ def skip_finetune(
 def load_tuned(model: nn.Module, path: str | PathLike[str]) -> Tuned:
     """Put what `Tuned.save` wrote on the model from which it was trained: weights of tuned layers, head and skip.
 
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model that was tuned, with its original weights.
+    path : path-like
+        A file that `Tuned.save` wrote.
+
     Raises
     ------
     TransferError

@@ -31,6 +31,9 @@ class Skip:
     layout : str
         Of the layer's output: "features", "tokens", "channels-first" or "channels-last".
     pooling : str
+        How positions become one row: "none", "mean", "max", "cls" or "last".
+    num_axes : int
+        Axes of the layer's output.
     width : int
         Features of the layer's output, at most `head_width`.
     head_width : int

@@ -26,7 +26,10 @@ class Tuned(Mapping[str, nn.Module]):
     Attributes
     ----------
     model : torch.nn.Module
-    skip : Skip or None
+        The whole model, frozen but for what is trained.
+    modules : mapping of str to torch.nn.Module
+        What is trained, by name: the entries of this mapping.
+    skip : Skip or None, default None
         The connection that is added, see `skip_finetune`.
 
     Examples

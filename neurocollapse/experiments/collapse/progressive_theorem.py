@@ -98,7 +98,15 @@ def progressive_theorem(setting: ProgressiveTheorem | None = None, *, seed: int 
 
 
 def train_linear_network(setting: ProgressiveTheorem, *, seed: int) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Weights after training, and the data: inputs (samples, features), labels (samples,)."""
+    """Weights after training, and the data: inputs (samples, features), labels (samples,).
+
+    Parameters
+    ----------
+    setting : ProgressiveTheorem
+        Sizes, data and training.
+    seed : int
+        Of the data and of the initial weights.
+    """
     result, inputs, labels = _descended(setting, seed)
     return list(result.weights), inputs, labels
 

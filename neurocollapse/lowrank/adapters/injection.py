@@ -23,6 +23,11 @@ class Adapters(Mapping[str, Chain]):
     they were: each adapter is one more child of its layer, so that `model.to` and `copy.deepcopy`
     take it along.
 
+    Parameters
+    ----------
+    chains : mapping of str to Chain
+        Name of each adapted layer → its factors.
+
     Attributes
     ----------
     model : torch.nn.Module
@@ -159,9 +164,9 @@ def inject(
         ``"encoder.layer.*.attention.self.query"``, ``"**.query"``, ``"linear"`` for all, ``["linear", "!head"]``.
     kind
         LoRA, DeepLoRA or CompressedDeepLoRA.
-    loss
+    loss : callable, optional
         For CompressedDeepLoRA, and only then: runs the model on the first batch and returns the loss.
-    seed
+    seed : int, default 0
         Of the initial factors; torch's global random state is not used.
 
     Returns

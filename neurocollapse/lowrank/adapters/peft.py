@@ -43,6 +43,13 @@ def save_peft(adapters: Adapters, path: str | PathLike[str]) -> Path:
     Deep adapters are multiplied out to two factors of the same rank, so that what PEFT loads computes the same to
     rounding, and no longer trains the same way.
 
+    Parameters
+    ----------
+    adapters : Adapters
+        As `inject` returns them.
+    path : path-like
+        The folder to write; it is made if need be.
+
     Raises
     ------
     AdapterError
@@ -68,6 +75,13 @@ def save_peft(adapters: Adapters, path: str | PathLike[str]) -> Path:
 
 def load_peft(model: nn.Module, path: str | PathLike[str]) -> Adapters:
     """Put the plain LoRA adapters of a PEFT folder on a model, which is then frozen as by `inject`.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model that the adapters were made for, without adapters.
+    path : path-like
+        A folder that PEFT or `save_peft` wrote.
 
     Raises
     ------

@@ -21,6 +21,13 @@ def save_adapters(adapters: Adapters, path: str | PathLike[str]) -> Path:
 
     The model's own weights are not in it. The file replaces an older one only when it is complete.
 
+    Parameters
+    ----------
+    adapters : Adapters
+        As `inject` returns them.
+    path : path-like
+        The file to write.
+
     Raises
     ------
     AdapterError
@@ -39,6 +46,13 @@ def save_adapters(adapters: Adapters, path: str | PathLike[str]) -> Path:
 
 def load_adapters(model: nn.Module, path: str | PathLike[str]) -> Adapters:
     """Put the adapters of a file on a model, which is then frozen as by `inject`.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model that the adapters were made for, without adapters.
+    path : path-like
+        A file that `save_adapters` wrote.
 
     Raises
     ------
