@@ -85,11 +85,11 @@ CHW, HWC, TOKENS, FLAT = "channels-first", "channels-last", "tokens", "features"
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_row_08_the_channel_axis_comes_from_the_producing_module(model, shape, expected):
+def test_the_channel_axis_comes_from_the_producing_module(model, shape, expected):
     assert list(layouts(model.eval(), randn(*shape)).values()) == expected
 
 
-def test_row_08_pooled_features_have_one_number_a_channel_in_both_layouts():
+def test_pooled_features_have_one_number_a_channel_in_both_layouts():
     maps = randn(4, 6, 5, 7)
     first = nn.Sequential(nn.Conv2d(6, 6, 1))
     last = nn.Sequential(nn.Linear(6, 6))
@@ -112,24 +112,24 @@ def test_row_08_pooled_features_have_one_number_a_channel_in_both_layouts():
         (nn.Sequential(nn.Linear(6, 6), Call(lambda z: z.new_ones(4, 2, 5, 6))), (4, 5, 6)),
     ],
 )
-def test_row_08_what_is_not_certain_is_an_error_not_a_guess(model, shape):
+def test_what_is_not_certain_is_an_error_not_a_guess(model, shape):
     with capture(model, "1"), pytest.raises(LayoutError, match=r"channel axis .* is not certain"):
         model(randn(*shape))
 
 
-def test_row_08_a_function_that_rearranges_an_output_takes_its_layout_along():
+def test_a_function_that_rearranges_an_output_takes_its_layout_along():
     model = nn.Sequential(nn.Conv2d(3, 6, 1))
     with capture(model, "0", output=lambda z: z.permute(0, 2, 3, 1)), pytest.raises(LayoutError, match="not certain"):
         model(randn(4, 3, 6, 6))
 
 
-def test_row_08_a_pooling_that_does_not_fit_the_layout_is_an_error():
+def test_a_pooling_that_does_not_fit_the_layout_is_an_error():
     model = nn.Sequential(nn.Conv2d(3, 6, 1))
     with capture(model, "0", pool="cls"), pytest.raises(LayoutError, match="layer '0': `pool` = 'cls' does not fit"):
         model(randn(4, 3, 5, 5))
 
 
-def test_row_08_no_token_is_dropped_unless_asked():
+def test_no_token_is_dropped_unless_asked():
     model, x = nn.Sequential(nn.Linear(3, 6)), randn(4, 5, 3)
     expected = model(x).detach()
     for pool, features in (
@@ -169,7 +169,7 @@ class Gate(nn.Module):
 
 
 @pytest.mark.parametrize("size", [4, 6, 8])
-def test_row_08_containers_follow_the_layers_inside(size):
+def test_containers_follow_the_layers_inside(size):
     model = nn.Sequential(nn.Conv2d(3, 6, 1), Gate(6), nn.Sequential(nn.ReLU(), nn.Identity()))
     assert set(layouts(model, randn(4, 3, size, size), layers="**").values()) == {CHW}
     assert layouts(nn.Sequential(Block(6)), randn(4, 6, 8, 8), layers="0") == {"0": CHW}
@@ -187,7 +187,7 @@ class Concatenate(nn.Module):
 
 
 @pytest.mark.parametrize("shape", [(4, 8), (8, 4), (8, 8), (16, 16), (5, 16)])
-def test_row_08_concatenated_branches_are_maps_with_more_channels(shape):
+def test_concatenated_branches_are_maps_with_more_channels(shape):
     model, x = nn.Sequential(Concatenate(), nn.Dropout()).eval(), randn(4, 3, *shape)
     with capture(model, ["0", "1"]) as features, torch.no_grad():
         output = model(x)
@@ -195,7 +195,7 @@ def test_row_08_concatenated_branches_are_maps_with_more_channels(shape):
     torch.testing.assert_close(features["1"], output.mean((2, 3)))
 
 
-def test_row_08_an_axis_that_happens_to_have_the_size_is_no_evidence():
+def test_an_axis_that_happens_to_have_the_size_is_no_evidence():
     # (8, 4, 16) comes from maps with 16 channels, yet its axis of 16 entries is no channel axis.
     model = nn.Sequential(
         nn.Conv2d(3, 16, 1), nn.Sequential(nn.Identity(), Call(lambda z: z.flatten(1)[:, :512].reshape(4, 8, 4, 16)))

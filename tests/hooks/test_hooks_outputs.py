@@ -46,7 +46,7 @@ class Output:
     ],
     ids=repr,
 )
-def test_row_06_the_one_tensor_with_a_row_a_sample_is_taken(output):
+def test_the_one_tensor_with_a_row_a_sample_is_taken(output):
     assert pick_tensor(output, num_samples=N) is Z
 
 
@@ -60,7 +60,7 @@ def test_row_06_the_one_tensor_with_a_row_a_sample_is_taken(output):
         ([OTHER, Z], lambda output: output[-1]),
     ],
 )
-def test_row_06_a_path_or_function_overrides_the_choice(output, path):
+def test_a_path_or_function_overrides_the_choice(output, path):
     assert pick_tensor(output, num_samples=N, path=path) is Z
 
 
@@ -78,13 +78,13 @@ def test_row_06_a_path_or_function_overrides_the_choice(output, path):
         (Z.to_sparse(), "to_dense"),
     ],
 )
-def test_row_06_what_cannot_be_told_is_refused_with_its_tree(output, message):
+def test_what_cannot_be_told_is_refused_with_its_tree(output, message):
     with pytest.raises(AmbiguousOutputError, match=message):
         pick_tensor(output, num_samples=N)
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
-def test_row_06_a_nested_tensor_is_refused_with_the_way_out():
+def test_a_nested_tensor_is_refused_with_the_way_out():
     nested = torch.nested.nested_tensor([torch.zeros(2, 3), torch.zeros(4, 3)])
     for output in (nested, (nested,)):
         with pytest.raises(AmbiguousOutputError, match="enable_nested_tensor=False"):

@@ -59,7 +59,7 @@ class Twice(nn.Module):
 # Row 1 --------------------------------------------------------------------------------------------------------------
 
 
-def test_row_01_inplace_next_op_does_not_overwrite_the_capture():
+def test_inplace_next_op_does_not_overwrite_the_capture():
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(inplace=True))
     x = randn(5, 4)
     with capture(model, "leaves") as features, torch.no_grad():
@@ -70,7 +70,7 @@ def test_row_01_inplace_next_op_does_not_overwrite_the_capture():
 
 
 @pytest.mark.parametrize("pool", ["flatten", "positions", "mean", lambda maps: maps[:, :, 0, 0]])
-def test_row_01_captured_features_are_never_views_of_the_models_memory(pool):
+def test_captured_features_are_never_views_of_the_models_memory(pool):
     model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.ReLU(inplace=True))
     seen = []
     with capture(model, "0", pool=pool) as features, torch.no_grad():
@@ -81,7 +81,7 @@ def test_row_01_captured_features_are_never_views_of_the_models_memory(pool):
     assert torch.equal(features["0"], before)
 
 
-def test_row_01_the_sink_runs_before_the_next_operation():
+def test_the_sink_runs_before_the_next_operation():
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(inplace=True))
     smallest = []
     with Recorder(model, "0", sink=lambda key, features, positions: smallest.append(features.min())), torch.no_grad():
@@ -92,7 +92,7 @@ def test_row_01_the_sink_runs_before_the_next_operation():
 # Row 2 --------------------------------------------------------------------------------------------------------------
 
 
-def test_row_02_every_call_of_a_module_is_a_site():
+def test_every_call_of_a_module_is_a_site():
     model, x = Twice(), randn(6, 4)
     hidden = model.a(x).relu()
     with capture(model, "leaves") as features:
@@ -104,7 +104,7 @@ def test_row_02_every_call_of_a_module_is_a_site():
 
 
 @pytest.mark.parametrize(("calls", "width", "depth"), [("first", 5, 1), ("last", 3, 2)])
-def test_row_02_the_first_or_last_call_can_be_kept_alone(calls, width, depth):
+def test_the_first_or_last_call_can_be_kept_alone(calls, width, depth):
     model = Twice()
     with capture(model, "leaves", calls=calls) as features:
         for seed in (0, 1, 2):
@@ -118,7 +118,7 @@ def test_row_02_the_first_or_last_call_can_be_kept_alone(calls, width, depth):
 
 @pytest.mark.parametrize("calls", ["all", "first", "last"])
 @pytest.mark.parametrize("first", [True, False])
-def test_row_02_a_call_count_that_changes_between_batches_is_an_error(calls, first):
+def test_a_call_count_that_changes_between_batches_is_an_error(calls, first):
     model = Twice()
     with capture(model, "act", calls=calls):
         model(randn(6, 4), again=first)
@@ -147,7 +147,7 @@ def compiled():
     torch.compiler.reset()
 
 
-def test_row_03_a_compiled_model_runs_eagerly_and_says_so_once(compiled):
+def test_a_compiled_model_runs_eagerly_and_says_so_once(compiled):
     model, runner, counts = compiled
     inputs = [randn(5, 4, seed=seed) for seed in range(3)]
     with pytest.warns(CaptureWarning, match="runs eagerly") as caught:
@@ -159,7 +159,7 @@ def test_row_03_a_compiled_model_runs_eagerly_and_says_so_once(compiled):
     assert counts == [1]
 
 
-def test_row_03_the_compiler_is_back_after_the_block(compiled):
+def test_the_compiler_is_back_after_the_block(compiled):
     _, runner, counts = compiled
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CaptureWarning)
@@ -170,7 +170,7 @@ def test_row_03_the_compiler_is_back_after_the_block(compiled):
     assert counts == [1, 1]
 
 
-def test_row_03_a_compiled_part_and_an_inplace_compiled_model_fire_too(compiled):
+def test_a_compiled_part_and_an_inplace_compiled_model_fire_too(compiled):
     part = torch.compile(nn.Linear(4, 4), backend="eager")
     model = nn.Sequential(part, nn.ReLU())
     whole = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
@@ -197,7 +197,7 @@ class Checkpointed(nn.Module):
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
-def test_row_04_recomputation_of_checkpointed_layers_counts_once(reentrant):
+def test_recomputation_of_checkpointed_layers_counts_once(reentrant):
     model = Checkpointed(reentrant=reentrant)
     fired = []
     with Recorder(model, "leaves", sink=lambda key, features, positions: fired.append(key.tap)) as recorder:
@@ -207,7 +207,7 @@ def test_row_04_recomputation_of_checkpointed_layers_counts_once(reentrant):
     assert [site.num_calls for site in recorder.sites.values()] == [1, 1, 1]
 
 
-def test_row_04_recomputation_counts_once_also_where_only_a_part_is_called():
+def test_recomputation_counts_once_also_where_only_a_part_is_called():
     model = Checkpointed(reentrant=False)
     with capture(model, "body.*") as features:
         checkpoint(model.body, randn(5, 4).requires_grad_(), use_reentrant=False).sum().backward()
@@ -227,7 +227,7 @@ class Attention(nn.Module):
         return self.head(self.attention(x, x, x)[0].mean(1))
 
 
-def test_row_05_a_functionally_used_projection_is_named_with_its_cause():
+def test_a_functionally_used_projection_is_named_with_its_cause():
     model = Attention()
     with (
         capture(model, "attention.out_proj"),
@@ -236,7 +236,7 @@ def test_row_05_a_functionally_used_projection_is_named_with_its_cause():
         model(randn(4, 5, 8))
 
 
-def test_row_05_attention_counts_as_one_leaf():
+def test_attention_counts_as_one_leaf():
     model = Attention().eval()
     x = randn(4, 5, 8)
     with capture(model, "leaves") as features, torch.no_grad():
@@ -246,7 +246,7 @@ def test_row_05_attention_counts_as_one_leaf():
     assert torch.equal(features["attention"], expected)
 
 
-def test_row_05_parts_of_a_fused_encoder_layer_fire_in_every_batch():
+def test_parts_of_a_fused_encoder_layer_fire_in_every_batch():
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0)
     model = nn.TransformerEncoder(layer, 2, enable_nested_tensor=True).eval()
     mask = torch.tensor([[False] * 5, [False] * 3 + [True] * 2, [False] * 5, [False] * 5])
@@ -257,7 +257,7 @@ def test_row_05_parts_of_a_fused_encoder_layer_fire_in_every_batch():
     assert torch.backends.mha.get_fastpath_enabled()
 
 
-def test_row_05_a_layer_that_the_forward_pass_leaves_out_is_never_fired():
+def test_a_layer_that_the_forward_pass_leaves_out_is_never_fired():
     model = Twice()
     model.unused = nn.Linear(2, 2)
     with capture(model, ["act", "unused"]), pytest.raises(NeverFiredError, match="Twice does not call it"):
@@ -270,14 +270,14 @@ def test_row_05_a_layer_that_the_forward_pass_leaves_out_is_never_fired():
         features["unused"]
 
 
-def test_row_05_a_selector_of_which_nothing_fires_is_an_error():
+def test_a_selector_of_which_nothing_fires_is_an_error():
     model = Twice()
     model.unused = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
     with capture(model, ["act", "unused.*"]), pytest.raises(NeverFiredError, match=r"every match of 'unused\.\*'"):
         model(randn(3, 4))
 
 
-def test_row_05_a_container_that_is_never_called_says_to_select_its_items():
+def test_a_container_that_is_never_called_says_to_select_its_items():
     model = nn.Sequential(nn.Linear(4, 4))
     model[0].parts = nn.ModuleList([nn.Linear(4, 4)])
     with capture(model, "0.parts"), pytest.raises(NeverFiredError, match=r"items with '0\.parts\.\*'"):
@@ -304,14 +304,14 @@ class Returns(nn.Module):
     [lambda z: (z, None), lambda z: {"last_hidden_state": z, "other": z + 1}, lambda z: (None, z), lambda z: [z]],
     ids=["tuple", "model output", "none first", "list"],
 )
-def test_row_06_structured_outputs_give_their_features(wrap):
+def test_structured_outputs_give_their_features(wrap):
     model, x = nn.Sequential(Returns(wrap)), randn(5, 4)
     with capture(model, "0") as features:
         model(x)
     assert torch.equal(features["0"], model[0].inner(x))
 
 
-def test_row_06_an_ambiguous_output_prints_its_tree_and_a_path_mends_it():
+def test_an_ambiguous_output_prints_its_tree_and_a_path_mends_it():
     model, x = nn.Sequential(Returns(lambda z: {"a": z, "b": z + 1})), randn(5, 4)
     with capture(model, "0"), pytest.raises(AmbiguousOutputError, match=r"layer '0': 2 tensors .* dict\(a: Tensor"):
         model(x)
@@ -321,7 +321,7 @@ def test_row_06_an_ambiguous_output_prints_its_tree_and_a_path_mends_it():
         assert torch.equal(features["0"], model[0].inner(x) + 1)
 
 
-def test_row_06_a_common_path_leaves_bare_tensors_and_inputs_alone():
+def test_a_common_path_leaves_bare_tensors_and_inputs_alone():
     model, x = nn.Sequential(nn.Linear(4, 4), Returns(lambda z: (z, z + 1))), randn(5, 4)
     with capture(model, ["0", "1", "0@in"], output="1") as features:
         model(x)
@@ -330,7 +330,7 @@ def test_row_06_a_common_path_leaves_bare_tensors_and_inputs_alone():
     assert torch.equal(features["1"], model[1].inner(model[0](x)) + 1)
 
 
-def test_row_06_sweeping_selectors_leave_out_what_is_ambiguous():
+def test_sweeping_selectors_leave_out_what_is_ambiguous():
     model = nn.Sequential(nn.Linear(4, 4), Returns(lambda z: {"a": z, "b": z}))
     with pytest.warns(CaptureWarning, match="1: 2 tensors could be meant"), capture(model, "**") as features:
         model(randn(5, 4))
@@ -349,7 +349,7 @@ class Keywords(nn.Module):
         return self.inner(x=x, again=flag)
 
 
-def test_row_07_modules_called_with_keywords_only_show_their_input():
+def test_modules_called_with_keywords_only_show_their_input():
     model, x = Keywords(), randn(5, 4)
     with capture(model, ["inner@in", "inner.b@in"]) as features:
         model(x=x, flag=True)
@@ -357,7 +357,7 @@ def test_row_07_modules_called_with_keywords_only_show_their_input():
     assert torch.equal(features["inner.b@in"], model.inner.a(x).relu())
 
 
-def test_row_07_an_input_is_named_by_position_or_keyword():
+def test_an_input_is_named_by_position_or_keyword():
     class Two(nn.Module):
         def forward(self, x, *, y):
             return x + y
@@ -380,7 +380,7 @@ def test_row_07_an_input_is_named_by_position_or_keyword():
 # Row 9 --------------------------------------------------------------------------------------------------------------
 
 
-def test_row_09_the_recorder_keeps_no_features():
+def test_the_recorder_keeps_no_features():
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU())
     given, alive = [], []
     with Recorder(model, "leaves", sink=lambda key, features, positions: given.append(weakref.ref(features))):
@@ -395,7 +395,7 @@ def test_row_09_the_recorder_keeps_no_features():
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
-def test_row_12_hooks_go_after_any_error_and_only_ours(error):
+def test_hooks_go_after_any_error_and_only_ours(error):
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
     calls = []
     model[0].register_forward_hook(lambda *args: calls.append(1))
@@ -407,7 +407,7 @@ def test_row_12_hooks_go_after_any_error_and_only_ours(error):
     assert calls == [1]
 
 
-def test_row_12_an_error_inside_the_model_leaves_the_next_forward_intact():
+def test_an_error_inside_the_model_leaves_the_next_forward_intact():
     class Fails(nn.Module):
         def forward(self, x):
             if x.isnan().any():
@@ -430,7 +430,7 @@ def test_row_12_an_error_inside_the_model_leaves_the_next_forward_intact():
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("good", [0, 1], ids=["at once", "later"])
-def test_row_12_a_failed_forward_shows_no_features(error, good):
+def test_a_failed_forward_shows_no_features(error, good):
     class Fails(nn.Module):
         def forward(self, x):
             if x.isnan().any():
@@ -448,7 +448,7 @@ def test_row_12_a_failed_forward_shows_no_features(error, good):
     assert len(features) == 0
 
 
-def test_row_12_copies_and_saved_models_carry_no_live_hooks():
+def test_copies_and_saved_models_carry_no_live_hooks():
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
     file = io.BytesIO()
     with capture(model, "leaves") as features:
@@ -466,7 +466,7 @@ def test_row_12_copies_and_saved_models_carry_no_live_hooks():
     assert num_hooks(model) == 0
 
 
-def test_row_12_mode_device_parameters_and_random_state_stay_as_they_were():
+def test_mode_device_parameters_and_random_state_stay_as_they_were():
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5)).train()
     model[1].eval()
     state = copy.deepcopy(model.state_dict())
@@ -479,7 +479,7 @@ def test_row_12_mode_device_parameters_and_random_state_stay_as_they_were():
     assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
 
 
-def test_row_12_outputs_and_gradients_are_those_of_the_bare_model():
+def test_outputs_and_gradients_are_those_of_the_bare_model():
     model, x = Twice(), randn(6, 4)
     bare = model(x).sum()
     bare.backward()
@@ -496,7 +496,7 @@ def test_row_12_outputs_and_gradients_are_those_of_the_bare_model():
 # Row 14 -------------------------------------------------------------------------------------------------------------
 
 
-def test_row_14_the_sink_runs_outside_autocast_and_gets_wide_features():
+def test_the_sink_runs_outside_autocast_and_gets_wide_features():
     model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Flatten(), nn.Linear(8 * 4, 4))
     products = {}
 
@@ -511,7 +511,7 @@ def test_row_14_the_sink_runs_outside_autocast_and_gets_wide_features():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_row_14_the_feature_dtype_is_recorded(dtype):
+def test_the_feature_dtype_is_recorded(dtype):
     model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.ReLU()).to(dtype)
     x = randn(4, 2, 8, 8).to(dtype)
     with capture(model, "leaves") as features, torch.no_grad():
@@ -524,7 +524,7 @@ def test_row_14_the_feature_dtype_is_recorded(dtype):
 # Row 15 -------------------------------------------------------------------------------------------------------------
 
 
-def test_row_15_features_taken_in_inference_mode_can_be_used_outside():
+def test_features_taken_in_inference_mode_can_be_used_outside():
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
     with capture(model, "1") as features, torch.inference_mode():
         model(randn(3, 4))
@@ -537,7 +537,7 @@ def test_row_15_features_taken_in_inference_mode_can_be_used_outside():
 # Row 18 -------------------------------------------------------------------------------------------------------------
 
 
-def test_row_18_non_finite_values_reach_the_sink_unchanged():
+def test_non_finite_values_reach_the_sink_unchanged():
     model = nn.Sequential(nn.Identity())
     x = randn(3, 4)
     x[1, 2], x[2, 0] = torch.nan, -torch.inf
@@ -549,7 +549,7 @@ def test_row_18_non_finite_values_reach_the_sink_unchanged():
 # Row 13 and bad calls -----------------------------------------------------------------------------------------------
 
 
-def test_row_13_options_for_layers_that_are_not_captured_name_the_nearest():
+def test_options_for_layers_that_are_not_captured_name_the_nearest():
     model = Twice()
     for option in ("pool", "output"):
         with (

@@ -145,7 +145,7 @@ def test_a_module_list_of_lists_is_looked_through_for_blocks():
         (["stem", "!stem"], "leaves no module"),
     ],
 )
-def test_row_13_a_selector_that_matches_nothing_names_what_is_near(layers, message):
+def test_a_selector_that_matches_nothing_names_what_is_near(layers, message):
     with pytest.raises(NoMatchError, match=re.escape(message)):
         select(Net(), layers)
 

@@ -40,7 +40,7 @@ def process_group(tmp_path):
     torch.distributed.destroy_process_group()
 
 
-def test_row_10_replicas_in_one_process_are_refused():
+def test_replicas_in_one_process_are_refused():
     wrapped = nn.DataParallel(net())
     wrapped.device_ids = [0, 1]
     inside = nn.Sequential(wrapped, nn.ReLU())
@@ -51,12 +51,12 @@ def test_row_10_replicas_in_one_process_are_refused():
     assert_captured_as_bare(wrapped.module, wrapped.module)
 
 
-def test_row_11_data_parallel_over_one_device_is_looked_through():
+def test_data_parallel_over_one_device_is_looked_through():
     bare = net()
     assert_captured_as_bare(nn.DataParallel(bare), bare)
 
 
-def test_row_11_distributed_data_parallel_is_looked_through(process_group):
+def test_distributed_data_parallel_is_looked_through(process_group):
     bare = net()
     wrapped = nn.parallel.DistributedDataParallel(bare)
     assert unwrap(wrapped) is bare
@@ -64,7 +64,7 @@ def test_row_11_distributed_data_parallel_is_looked_through(process_group):
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
-def test_row_11_fully_sharded_parts_are_looked_through(process_group):
+def test_fully_sharded_parts_are_looked_through(process_group):
     from torch.distributed.fsdp import FullyShardedDataParallel
 
     bare = net()
@@ -78,7 +78,7 @@ def test_row_11_fully_sharded_parts_are_looked_through(process_group):
         torch.testing.assert_close(value, reference.detach())
 
 
-def test_row_11_checkpointed_and_averaged_models_are_looked_through():
+def test_checkpointed_and_averaged_models_are_looked_through():
     bare = net()
     assert_captured_as_bare(AveragedModel(bare), AveragedModel(bare).module)
     partly = net()
@@ -87,7 +87,7 @@ def test_row_11_checkpointed_and_averaged_models_are_looked_through():
     assert_captured_as_bare(checkpoint_wrapper(net()), net())
 
 
-def test_row_11_wrappers_of_lightning_fabric_are_looked_through(monkeypatch):
+def test_wrappers_of_lightning_fabric_are_looked_through(monkeypatch):
     class _FabricModule(nn.Module):
         def __init__(self, forward_module):
             super().__init__()
@@ -103,7 +103,7 @@ def test_row_11_wrappers_of_lightning_fabric_are_looked_through(monkeypatch):
             assert_captured_as_bare(_FabricModule(nn.DataParallel(bare)), bare)
 
 
-def test_row_11_a_users_own_submodule_called_module_keeps_its_name():
+def test_a_users_own_submodule_called_module_keeps_its_name():
     model = nn.Module()
     model.module = nn.Sequential(nn.Linear(3, 3))
     model.module._orig_mod = nn.ReLU()

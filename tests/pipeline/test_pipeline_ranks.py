@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", driver.CASES)
-def test_row_11_two_ranks_count_each_sample_once(folder: Path, name: str) -> None:
+def test_two_ranks_count_each_sample_once(folder: Path, name: str) -> None:
     case = driver.CASES[name]
     options = {key: case[key] for key in ("precision", "covariance") if key in case}
     inputs, labels = driver.samples(case["num_samples"])
@@ -44,7 +44,7 @@ def test_row_11_two_ranks_count_each_sample_once(folder: Path, name: str) -> Non
 
 
 @pytest.mark.parametrize("name", driver.CASES)
-def test_row_11_a_second_pass_in_parts_adds_up_to_that_of_one_process(folder: Path, name: str) -> None:
+def test_a_second_pass_in_parts_adds_up_to_that_of_one_process(folder: Path, name: str) -> None:
     case = driver.CASES[name]
     options = {key: case[key] for key in ("precision", "covariance") if key in case}
     loader = [driver.samples(case["num_samples"])]
@@ -59,14 +59,14 @@ def test_row_11_a_second_pass_in_parts_adds_up_to_that_of_one_process(folder: Pa
 
 
 @pytest.mark.parametrize("precision", ["single", "double"])
-def test_row_11_each_rank_has_a_resume_file_of_its_own(folder: Path, precision: str) -> None:
+def test_each_rank_has_a_resume_file_of_its_own(folder: Path, precision: str) -> None:
     name = "padded" if precision == "single" else "double"
     assert sorted(path.name for path in folder.glob(f"{name}.state*")) == [f"{name}.state.rank{r}" for r in range(2)]
     assert len(list(folder.glob(f"{name}.sums.second.rank?"))) == 2
 
 
 @pytest.mark.parametrize("name", driver.WRAPPERS)
-def test_row_11_wrapped_models_are_measured_like_bare_ones(folder: Path, name: str) -> None:
+def test_wrapped_models_are_measured_like_bare_ones(folder: Path, name: str) -> None:
     expected, found = nc.collect(driver.build(), [driver.samples(12)]), nc.MomentCollection.load(folder / name)
     assert list(found) == list(expected)  # no prefix of the wrapper
     for layer in expected:

@@ -54,7 +54,7 @@ def batches(hand: Any) -> list[tuple[Tensor, Tensor]]:
 @pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize("where", ["nowhere", "forward", "loader", "label_fn"])
 @pytest.mark.parametrize("error", [RuntimeError("stop"), KeyboardInterrupt("stop")], ids=["error", "Ctrl-C"])
-def test_row_12_everything_is_as_it_was_however_the_run_ends(
+def test_everything_is_as_it_was_however_the_run_ends(
     hand: Any,
     model: Noisy,
     batches: list[tuple[Tensor, Tensor]],
@@ -91,7 +91,7 @@ def test_row_12_everything_is_as_it_was_however_the_run_ends(
     assert [path.name for path in tmp_path.iterdir()] == (["state"] if saved else [])
 
 
-def test_row_12_a_model_whose_mode_cannot_be_set_keeps_the_modes_it_had(hand: Any) -> None:
+def test_a_model_whose_mode_cannot_be_set_keeps_the_modes_it_had(hand: Any) -> None:
     class Stubborn(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -109,7 +109,7 @@ def test_row_12_a_model_whose_mode_cannot_be_set_keeps_the_modes_it_had(hand: An
     assert not stubborn.part.training
 
 
-def test_row_12_the_users_own_hooks_stay(hand: Any, model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> None:
+def test_the_users_own_hooks_stay(hand: Any, model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> None:
     own = model.first.register_forward_hook(lambda module, args, output: None)
     nc.collect(model, batches)
     assert hand.num_hooks(model) == 1
@@ -119,7 +119,7 @@ def test_row_12_the_users_own_hooks_stay(hand: Any, model: nn.Module, batches: l
 # Row 14 -------------------------------------------------------------------------------------------------------------
 
 
-def test_row_14_statistics_are_taken_outside_autocast(hand: Any) -> None:
+def test_statistics_are_taken_outside_autocast(hand: Any) -> None:
     model = hand.seeded(lambda: nn.Sequential(nn.Linear(6, 160), nn.Linear(160, 3)))
     inputs, labels = hand.clustered(40, 6)
     batches = hand.in_batches(inputs, labels, 16)
@@ -140,7 +140,7 @@ def test_row_14_statistics_are_taken_outside_autocast(hand: Any) -> None:
         np.testing.assert_allclose(trace, pooled.sel(layer=name), rtol=1e-6)
 
 
-def test_row_14_a_pooling_function_runs_outside_autocast(hand: Any) -> None:
+def test_a_pooling_function_runs_outside_autocast(hand: Any) -> None:
     (inputs, labels), directions = hand.clustered(40, 6), hand.randn(6, 5)
 
     def projected(activation: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ def test_row_14_a_pooling_function_runs_outside_autocast(hand: Any) -> None:
         (torch.float32, 1e-5, False),
     ],
 )
-def test_row_14_a_result_near_the_rounding_of_the_features_warns(
+def test_a_result_near_the_rounding_of_the_features_warns(
     hand: Any, dtype: torch.dtype, spread: float, warns: bool
 ) -> None:
     labels = torch.arange(600) % 3
@@ -179,7 +179,7 @@ def test_row_14_a_result_near_the_rounding_of_the_features_warns(
 # Row 15 -------------------------------------------------------------------------------------------------------------
 
 
-def test_row_15_a_run_begun_in_inference_mode_goes_on_outside(hand: Any, tmp_path: Path) -> None:
+def test_a_run_begun_in_inference_mode_goes_on_outside(hand: Any, tmp_path: Path) -> None:
     model = hand.seeded(lambda: nn.Sequential(nn.Linear(6, 160), nn.Linear(160, 3)))
     batches = hand.in_batches(*hand.clustered(40, 6), 8)
     unbroken = nc.collect(model, batches, covariance=True)
@@ -197,7 +197,7 @@ def test_row_15_a_run_begun_in_inference_mode_goes_on_outside(hand: Any, tmp_pat
 # Row 16 -------------------------------------------------------------------------------------------------------------
 
 
-def test_row_16_running_statistics_move_only_when_asked_to(hand: Any, batches: list[tuple[Tensor, Tensor]]) -> None:
+def test_running_statistics_move_only_when_asked_to(hand: Any, batches: list[tuple[Tensor, Tensor]]) -> None:
     model = hand.seeded(lambda: nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8))).train()
     mean = model[1].running_mean.clone()
     with hand.left_alone(model):
@@ -211,7 +211,7 @@ def test_row_16_running_statistics_move_only_when_asked_to(hand: Any, batches: l
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_row_16_unchanged_mode_takes_every_module_as_it_is(
+def test_unchanged_mode_takes_every_module_as_it_is(
     hand: Any, batches: list[tuple[Tensor, Tensor]], training: bool
 ) -> None:
     model = hand.seeded(lambda: nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8))).train(training)
@@ -223,7 +223,7 @@ def test_row_16_unchanged_mode_takes_every_module_as_it_is(
 # Row 17 -------------------------------------------------------------------------------------------------------------
 
 
-def test_row_17_labels_are_checked_in_every_batch(hand: Any, model: nn.Module) -> None:
+def test_labels_are_checked_in_every_batch(hand: Any, model: nn.Module) -> None:
     inputs, labels = hand.clustered(16, 6)
     bad = labels.clone()
     bad[3] = 7
@@ -234,7 +234,7 @@ def test_row_17_labels_are_checked_in_every_batch(hand: Any, model: nn.Module) -
         nc.collect(model, [(inputs, labels), (inputs, bad)], num_classes=3)
 
 
-def test_row_17_classes_that_turn_up_late_find_room(hand: Any) -> None:
+def test_classes_that_turn_up_late_find_room(hand: Any) -> None:
     inputs, labels = hand.clustered(24, 160)
     order = labels.argsort()
     batches = hand.in_batches(inputs[order], labels[order], 5)
@@ -246,7 +246,7 @@ def test_row_17_classes_that_turn_up_late_find_room(hand: Any) -> None:
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("width", [6, 160], ids=["narrow", "wide"])
-def test_row_18_bad_features_are_found_by_layer_batch_and_sample(hand: Any, bad: float, width: int) -> None:
+def test_bad_features_are_found_by_layer_batch_and_sample(hand: Any, bad: float, width: int) -> None:
     class Spoils(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -268,7 +268,7 @@ def test_row_18_bad_features_are_found_by_layer_batch_and_sample(hand: Any, bad:
 
 @pytest.mark.parametrize("width", [6, 160], ids=["narrow", "wide"])
 @pytest.mark.parametrize("rows", [[13], [0, 1, 2], [5, 6, 19]], ids=["one", "first of each class", "several"])
-def test_row_18_skipped_samples_are_counted_in_the_result(hand: Any, rows: list[int], width: int) -> None:
+def test_skipped_samples_are_counted_in_the_result(hand: Any, rows: list[int], width: int) -> None:
     inputs, labels = hand.clustered(20, width)
     bad = inputs.clone()
     bad[rows, 0] = torch.nan
@@ -279,7 +279,7 @@ def test_row_18_skipped_samples_are_counted_in_the_result(hand: Any, rows: list[
     assert f'not finite were left out: {{\\"(root)\\": {len(rows)}}}' in dataset.attrs["warnings"]
 
 
-def test_row_18_only_the_layers_with_bad_features_skip_them(hand: Any) -> None:
+def test_only_the_layers_with_bad_features_skip_them(hand: Any) -> None:
     model = nn.Sequential(nn.Identity(), nn.Threshold(-1e30, 0.0))  # NaN > threshold is false: mended
     inputs, labels = hand.clustered(20, 6)
     inputs[4] = -torch.inf
@@ -288,7 +288,7 @@ def test_row_18_only_the_layers_with_bad_features_skip_them(hand: Any) -> None:
     assert dataset["class_count"].sum("class").values.tolist() == [19, 20]
 
 
-def test_row_18_finite_features_too_large_to_square_say_how_to_go_on(hand: Any) -> None:
+def test_finite_features_too_large_to_square_say_how_to_go_on(hand: Any) -> None:
     inputs, labels = hand.clustered(20, 160)
     huge = 3e19 * inputs
     with pytest.raises(nc.NonFiniteError, match=r'precision="double" if they are finite but beyond 1e19'):

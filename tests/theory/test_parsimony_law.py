@@ -74,7 +74,7 @@ def test_the_middle_singular_values_are_the_scale() -> None:
         assert int(((values / scale - 1).abs() < 1e-10).sum()) == 14 - 2 * 3
 
 
-def test_row_1_the_middle_stays_and_the_rest_turns() -> None:
+def test_the_middle_stays_and_the_rest_turns() -> None:
     target = low_rank_target(30, 30, 3, seed=0)
     eye, trajectory = torch.eye(30, dtype=torch.float64), Trajectory()
     start = linear_weights([30] * 4, "orth", 1.0, seed=0)

@@ -40,12 +40,12 @@ def measure_drift(activation: str, epsilon: float, steps: int = 600) -> float:
     ("activation", "expected"), [("gelu", 1.4e-2), ("elu", 5.6e-3), ("tanh", 1.9e-3)], ids=["gelu", "elu", "tanh"]
 )
 @pytest.mark.parametrize("epsilon", [0.1, 0.001])
-def test_row_19_the_drift_falls_with_the_scale(activation: str, expected: float, epsilon: float) -> None:
+def test_the_drift_falls_with_the_scale(activation: str, expected: float, epsilon: float) -> None:
     # The weights are random, and the printed row itself scatters by 10 % about a line; seeds move ours by 15 %.
     assert measure_drift(activation, epsilon) == pytest.approx(expected * epsilon / 0.1, rel=0.2)
 
 
-def test_row_19_relu_is_the_counterexample() -> None:
+def test_relu_is_the_counterexample() -> None:
     drifts = [measure_drift("relu", epsilon) for epsilon in (0.1, 0.001)]
     assert drifts == [pytest.approx(0.68, abs=0.08)] * 2
 

@@ -33,7 +33,7 @@ def train_row_11(depth: int, init: str, epsilon: float, rate: float, seed: int =
         (4, 0.125, 10.0, 0.0086),
     ],
 )
-def test_row_11_ratios_within_two_per_cent_and_in_the_bracket(
+def test_ratios_within_two_per_cent_and_in_the_bracket(
     depth: int, epsilon: float, rate: float, expected: float
 ) -> None:
     table = train_row_11(depth, "orth", epsilon, rate).to_dataset()
@@ -49,7 +49,7 @@ def test_row_11_ratios_within_two_per_cent_and_in_the_bracket(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("init", "expected"), [("norm", -1.85), ("unif", -1.88)])
-def test_row_11_other_initialisations(init: str, expected: float) -> None:
+def test_other_initialisations(init: str, expected: float) -> None:
     slopes = [
         geometric_decay(train_row_11(8, init, 0.5, 1.0, seed).to_dataset()["compression"].values).slope
         for seed in range(4)
@@ -57,7 +57,7 @@ def test_row_11_other_initialisations(init: str, expected: float) -> None:
     assert np.mean(slopes) == pytest.approx(expected, rel=0.03)  # the source shows one seed; ours scatter by 1 %
 
 
-def test_row_13_within_two_per_cent_and_in_the_bracket() -> None:
+def test_within_two_per_cent_and_in_the_bracket() -> None:
     tables = [progressive_theorem(seed=seed).to_dataset() for seed in range(6)]
     printed = np.array([11.999, 3.482, 0.984, 0.276, 0.0775, 0.0217])
     ratios = np.mean([table["decay_ratio"].values[1:] for table in tables], axis=0)
