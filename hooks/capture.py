@@ -87,7 +87,7 @@ class Features(Mapping[str, Tensor]):
         self._recorder.expect(num_samples, mask=mask)
 
     def clear(self) -> None:
-        """Forget the features, and start counting calls anew where only parts of the model are called."""
+        """Forget the features, and start counting calls again where only parts of the model are called."""
         self._recorder.reset()
         self._values.clear()
 

@@ -1,4 +1,4 @@
-"""Pages of the site that are written anew at each build: tutorials, experiments, quantities, command line, API."""
+"""Pages of the site that each build writes: tutorials, experiments, quantities, command line, API."""
 
 from pathlib import Path
 

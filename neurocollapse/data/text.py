@@ -112,7 +112,7 @@ def _lines(path: Path, tokenizer: Tokenizer, length: int, limit: int | None) -> 
 
 
 def _counted(count: int, path: Path) -> int:
-    """So many tokens, if they fit in memory."""
+    """The number of tokens, if they fit in memory."""
     check_size(count * TOKEN_BYTES, f"the tokens of {path}", "read fewer sequences with --limit, or split the file")
     return count
 

@@ -120,7 +120,7 @@ class TokenData(Samples):
         return replace(self, parts=parts, label_fn=label_fn, classes=classes)
 
     def limited(self, limit: int | None) -> Self:
-        """So many sequences: the same share of each class where each has one label, and the first ones otherwise."""
+        """At most `limit` sequences: the same share of each class where each has one label, else the first ones."""
         if limit is None or limit >= len(self):
             return self
         values = None if self.label_fn is None else self.label_fn(self.parts)

@@ -64,7 +64,7 @@ class WeightTracker:
     -----
     Hand it over as an event, ``fit(model, …, events={"after_batch": tracker})`` or ``descend(weights, …,
     events={"on_step": tracker})``, or call ``tracker.record(step, model)`` in a loop of your own. A step at or before
-    the last one drops the rows from there on: a run that goes on from a checkpoint overwrites what it repeats.
+    the last one drops the rows from there on: a run that continues from a checkpoint overwrites what it repeats.
 
     Let every step be seen, also those that `every` and `steps` leave out. By the first one a new tracker tells whether
     the run goes on that its file holds, or one starts over: then it is not later than the first that the file's run
@@ -158,7 +158,7 @@ class WeightTracker:
     def resume(self, progress: Any) -> None:
         """Go on behind a step: later rows are dropped, as the training repeats them.
 
-        `fit` and `descend` call it of an event that has it, instead of "on_start", where they go on from a file.
+        `fit` and `descend` call it instead of "on_start" where they continue from a file, if the event has it.
 
         Raises
         ------

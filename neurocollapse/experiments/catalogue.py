@@ -101,7 +101,7 @@ def experiment(
     data_root : path-like, optional
         Folder with `mnist/`, `fashion-mnist/`, `cifar10/`, which settings at paper scale name.
     folder : path-like, optional
-        Keep finished parts there, and go on from them.
+        Keep finished parts there, and continue from them.
     progress : bool, default True
         Show progress bars on a terminal.
     **changes

@@ -91,7 +91,7 @@ class Experiment:
         return self._judged(setting, dataset.assign_attrs({**describe_process(), WALL_SECONDS: seconds}))
 
     def restored(self, dataset: xr.Dataset) -> "Outcome":
-        """The outcome of an earlier run, from its saved dataset; the claims are judged anew.
+        """The outcome of an earlier run, from its saved dataset; the claims are judged again.
 
         Raises
         ------

@@ -42,7 +42,7 @@ class Workplace:
     claim: str = field(default="", repr=False)
 
     def claimed_by(self, name: str, setting: Any) -> "Workplace":
-        """Reserve the folder for one experiment in one setting, so that no run goes on from another's parts.
+        """Reserve the folder for one experiment in one setting, so that no run continues from another's parts.
 
         Raises
         ------

@@ -12,7 +12,7 @@ from neurocollapse.models.linear import DeepLinear, chain_product, check_chain
 from neurocollapse.support.checks import integer, positive_number
 
 SAME_BASIS = 1e-3
-"""Part of its norm by which a basis may differ when it is found anew: far above the rounding of single precision, far
+"""Part of its norm by which a basis may differ when it is found again: far above the rounding of single precision, far
 below the difference to another network's."""
 
 

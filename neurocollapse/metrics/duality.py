@@ -126,13 +126,13 @@ class Duality:
         return math.sqrt(square)
 
     def cosine_deviation(self) -> float:
-        """Of the cosines between rows and class means."""
+        """Standard deviation of the cosines between rows and class means."""
         if not self.defined or not bool((self.square > 0).all() & (self.means.square > 0).all()):
             return math.nan
         return float((self.along / (self.square * self.means.square).sqrt()).std(correction=0))
 
     def product_distance(self) -> float:
-        """Of W_c Mᵀ from a simplex: α (I − 11ᵀ/K) with α = tr(W_c Mᵀ)/(K − 1), and a rest that is orthogonal to it."""
+        """Distance of W_c Mᵀ from a simplex: α (I − 11ᵀ/K) with α = tr(W_c Mᵀ)/(K − 1), and an orthogonal rest."""
         if not self.defined:
             return math.nan
         classes, trace = self.means.num_classes, float(self.along.sum())

@@ -94,7 +94,7 @@ def _gathered(layer: Layer, rows: Rows) -> Tensor:
 
 
 def _share(size: Tensor, threshold: float) -> float:
-    """Of the units whose size is at most so many times the average."""
+    """Share of the units whose size is at most `threshold` times the average."""
     return float((size <= threshold * size.mean()).double().mean())
 
 

@@ -21,7 +21,7 @@ def init_weights(
     seed: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Model:
-    """Draw the weights of all Linear layers anew at one scale, in place; their biases become zero.
+    """Redraw the weights of all Linear layers at one scale, in place; their biases become zero.
 
     Every weight matrix is one of `initial_weight`. Other modules (normalisation, embeddings) keep what they have.
 

@@ -85,7 +85,7 @@ def collect(
     progress : bool, default True
         Show a progress bar on a terminal or in a notebook.
     resume : path-like, optional
-        File in which the finished part is kept; a run that finds it goes on from there, to the last bit if the loader
+        File in which the finished part is kept; a run that finds it continues from there, to the last bit if the loader
         repeats its batches. A file of other layers, options, weights or batches is refused: functions are compared by
         name and code, batches by their labels and a sample of the numbers in their inputs.
     calls : {"all", "first", "last"}, default "all"

@@ -23,7 +23,7 @@ def batch_digest(inputs: Iterable[Tensor], labels: Tensor, before: int) -> int:
     digest = zlib.crc32(labels.numpy().tobytes(), before)
     for tensor in inputs:
         if tensor.layout == torch.strided and not tensor.is_nested:
-            step = (tensor.numel() // DIGEST_ELEMENTS) | 1  # odd, lest it keep to a few columns of a matrix
+            step = (tensor.numel() // DIGEST_ELEMENTS) | 1  # odd, so that it visits all columns of a matrix
             digest = _digest(tensor.flatten()[::step], digest)
     return digest
 

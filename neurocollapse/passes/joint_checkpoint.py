@@ -1,4 +1,4 @@
-"""Resume files of processes that count their batches together: all of them go on from the same step."""
+"""Resume files of processes that count their batches together: all of them continue from the same step."""
 
 import os
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ class JointCheckpoint(Checkpoint):
     """The file of one of several processes that take every step together.
 
     All of them save after the same step. A process that is killed while it saves leaves some files a step ahead of the
-    others, so that each keeps the one before as well, ending in ".previous": the run goes on from the last step that
+    others, so that each keeps the one before as well, ending in ".previous": the run continues from the last step that
     all have.
 
     Parameters

@@ -69,7 +69,7 @@ class Probing:
         return None if "test_loader" in kept else held_out(kept["loader"].labels, seed=self.seed)
 
     def splits(self, moments: MomentCollection, kept: Kept) -> dict[str, Callable[[], LayerSplit]]:
-        """For each layer that all loaders gave features of, what makes both of its parts."""
+        """A function that makes both parts, for each layer that has features of all loaders."""
         names = [name for name in moments if all(name in part.features for part in kept.values())]
         mask = self.held_out(kept)
         return {name: partial(_split, name, moments.record(name).feature_dtype, kept, mask) for name in names}

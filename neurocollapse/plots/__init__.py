@@ -2,7 +2,7 @@
 
 Every function returns its Axes or Figure and leaves matplotlib's settings as they were. A figure made here without
 `ax=` belongs to pyplot, as a notebook needs to display it; close it with `matplotlib.pyplot.close` in long programs,
-or pass `ax=offscreen_axes()` for a figure that pyplot never hears of.
+or pass `ax=offscreen_axes()` for a figure not registered with pyplot.
 """
 
 from neurocollapse.plots.certificate import certificate

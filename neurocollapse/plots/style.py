@@ -137,7 +137,7 @@ def close(figure: Figure) -> None:
 
 
 def offscreen_axes(*, size: tuple[float, float] = PANEL) -> Axes:
-    """The Axes of a new figure that pyplot never hears of: nothing to close, safe in servers and threads.
+    """The Axes of a new figure not registered with pyplot: nothing to close, safe in servers and threads.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def colour(index: int) -> str:
 
 
 def ramp(count: int) -> list[str]:
-    """So many colours from light to dark, for what comes one after the other."""
+    """A number of colours from light to dark, for things in sequence."""
     return [mpl.colors.to_hex(ink) for ink in mpl.colormaps["viridis"](np.linspace(0.84, 0.0, count))]
 
 

@@ -171,7 +171,7 @@ def _map_title(name: str, stepped: Mapping[str, xr.Dataset]) -> str:
 
 
 def _of_last(words: str) -> str:
-    """Of the curves of a family."""
+    """Title of the curves of a family."""
     return f"{_capital(words) or 'Numbers'} of the last layer"
 
 
@@ -238,7 +238,7 @@ def _one_or_all(analyses: Mapping[str, xr.Dataset]) -> Any:
 
 
 def _drawn(plot: Callable[..., Any], analyses: Any, prefix: str, title: str, caption: str, **options: Any) -> Picture:
-    """One figure, which pyplot never hears of."""
+    """One figure, not registered with pyplot."""
     from neurocollapse import plots  # see layer_pictures
 
     given = () if analyses is None else (_one_or_all(analyses),)

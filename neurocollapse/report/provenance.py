@@ -56,7 +56,7 @@ def _plain(value: Any) -> str:
 
 
 def warning_rows(analyses: Mapping[str, xr.Dataset]) -> list[tuple[str, str]]:
-    """Network and warning: those the measurement left, and what the numbers themselves give away."""
+    """Network and warning: those of the measurement, and those that follow from the numbers themselves."""
     rows = [(name, text) for name, dataset in analyses.items() for text in _decoded(dataset, "warnings", list)]
     for name, dataset in analyses.items():
         values = dataset.get("compression")

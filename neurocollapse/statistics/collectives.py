@@ -88,7 +88,7 @@ class JointRun:
         return list(received.split(list(lengths)))
 
     def given_to_first(self, value: Tensor, shapes: Sequence[torch.Size]) -> Iterator[Tensor]:
-        """On the first process the tensors of all, one after the other, given their shapes; elsewhere nothing."""
+        """On the first process, the tensors of all in turn, given their shapes; elsewhere, nothing."""
         self._meet(f"give {value.dtype}")
         with self._connected():
             if self.rank:

@@ -38,7 +38,7 @@ def scratch_like(state: Tensor, shape: torch.Size) -> Tensor:
 
 
 def medians(samples: Tensor) -> Tensor:
-    """Of every three samples, shape (classes, 3, features), the one nearest to the other two together."""
+    """The sample nearest to the other two, of every three in shape (classes, 3, features)."""
     sides = torch.linalg.vector_norm(samples - samples.roll(1, dims=1), dim=2)  # 0–2, 1–0, 2–1
     chosen = (sides + sides.roll(-1, dims=1)).argmin(dim=1)
     return samples[torch.arange(len(samples), device=samples.device), chosen]

@@ -176,7 +176,7 @@ class ClassBatch:
 
     @cached_property
     def first_rows(self) -> Tensor:
-        """For each class in `present` its first three rows, shape (present, 3); the first thrice where it has fewer."""
+        """The first three rows of each class in `present`, shape (present, 3); the first thrice where it has fewer."""
         steps = torch.arange(3, device=self.starts.device) * (self.starts.diff() >= 3).unsqueeze(1)
         return self.order[self.starts[:-1].unsqueeze(1) + steps]
 

@@ -131,7 +131,7 @@ class Ledger:
         return self._looks_after(4).clamp_(min=2 * FEW)
 
     def _looks_after(self, factor: int) -> Tensor:
-        """So many times the samples that each class had when it was last looked at, within the most there may be."""
+        """The sample count of each class at which to look next: a multiple of the last, within the limit."""
         grown = factor * self.looked
         return grown if self.most_between_looks is None else torch.minimum(grown, self.looked + self.most_between_looks)
 

@@ -140,7 +140,7 @@ def balance(weights: Sequence[Tensor], grams: Sequence[Tensor] | None = None) ->
 
 
 def _eigenvalues(matrix: Tensor) -> Tensor:
-    """Of a symmetric matrix; infinite where an entry is beyond the range of float64."""
+    """Eigenvalues of a symmetric matrix; infinite where an entry is beyond the range of float64."""
     finite = bool(torch.isfinite(matrix).all())
     return torch.linalg.eigvalsh(matrix) if finite else torch.tensor([-math.inf, math.inf])
 

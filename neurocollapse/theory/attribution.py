@@ -91,12 +91,12 @@ class _Step:
 
     @property
     def within(self) -> float:
-        """By what tr Σ_W is multiplied; NaN where it is zero before."""
+        """Factor by which tr Σ_W is multiplied; NaN where it is zero before."""
         return _ratio(*(within_trace(one, weighting="papers") for one in (self.after, self.before)))
 
     @property
     def between(self) -> float:
-        """By what tr Σ_B is multiplied."""
+        """Factor by which tr Σ_B is multiplied."""
         return _ratio(between_trace(self.after), between_trace(self.before))
 
     @property
@@ -195,7 +195,7 @@ def attribution(
 
 
 class _LinkSink(Sink):
-    """For every two places that follow each other: which functions lead from one to the other, in all batches."""
+    """The functions that lead from one place to the next, in all batches."""
 
     def __init__(self) -> None:
         self.links: dict[tuple[str, str], list[str]] = {}

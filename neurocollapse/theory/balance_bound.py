@@ -52,7 +52,7 @@ def _certify(case: Case) -> tuple[float, float] | None:
 
 
 def _brackets(case: Case, found: tuple[float, float] | None) -> list[Bracket]:
-    """Of D at the last features, from above."""
+    """Bracket of D at the last features, from above."""
     depth = case.problem.depth
     upper = np.full(depth, math.nan)
     if found is not None:

@@ -176,7 +176,7 @@ def _certify(case: Case) -> PosteriorCertificate | None:
 
 
 def _brackets(case: Case, certificate: PosteriorCertificate | None) -> list[Bracket]:
-    """Of every decay ratio."""
+    """Bracket of every decay ratio."""
     depth, claim = case.problem.depth, "D_l/D_{l−1} lies in its bracket"
     if certificate is None:
         nothing = np.full(depth, math.nan)

@@ -95,7 +95,7 @@ def _certify(case: Case) -> PrintedBounds | None:
 
 
 def _brackets(case: Case, bounds: PrintedBounds | None) -> list[Bracket]:
-    """Of the decay ratios, which are claimed for 1 ≤ l ≤ L−2 in D_{l+1}/D_l, and of the separations."""
+    """Brackets of the decay ratios, which are claimed for 1 ≤ l ≤ L−2 in D_{l+1}/D_l, and of the separations."""
     depth = case.problem.depth
     lower, upper, rate = (math.nan,) * 3 if bounds is None else (bounds.ratio_lower, bounds.ratio_upper, bounds.rate)
     claimed = np.full(depth, math.nan)

@@ -171,7 +171,7 @@ def _certify(case: Case) -> PriorCertificate | None:
 
 
 def _brackets(case: Case, certificate: PriorCertificate | None) -> list[Bracket]:
-    """Of every decay ratio, and of every separation from below."""
+    """Brackets of every decay ratio, and of every separation from below."""
     depth = case.problem.depth
     nothing = np.full(depth, math.nan)
     return [

@@ -69,7 +69,7 @@ def verify(
     labels : Tensor of shape (samples,), optional
         Integers below K, the number of outputs. Left out with a loader, whose batches hold them.
     tolerance : float, default 1e-6
-        How far outside its bracket a measurement may be, as a part of it, for rounding's sake. Where rounding alone
+        How far outside its bracket a measurement may be, as a part of it, because of rounding. Where rounding alone
         may move a measurement further than this, the verdict is "assumptions unmet".
     exactness : Exactness, default Exactness(interior_balance=0.01, fit=0.1)
         When A2 and A3 count as met: `PRACTICAL` (interior imbalance 1 % of σ_K², fit 10 %) for trained networks,

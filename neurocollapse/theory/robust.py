@@ -243,7 +243,7 @@ def _means_residual(problem: LinearProblem) -> float:
 
 
 def _brackets(case: Case, certificate: RobustCertificate | None) -> list[Bracket]:
-    """Of every decay ratio."""
+    """Bracket of every decay ratio."""
     depth, nothing = case.problem.depth, np.full(case.problem.depth, math.nan)
     return [
         Bracket(

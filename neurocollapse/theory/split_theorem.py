@@ -48,7 +48,7 @@ def _certify(case: Case) -> _Evaluated | None:
 
 
 def _brackets(case: Case, found: _Evaluated | None) -> list[Bracket]:
-    """Of every decay ratio, of every D_l, and of every S_l from below."""
+    """Brackets of every decay ratio, of every D_l, and of every S_l from below."""
     depth = case.problem.depth
     nothing = np.full(depth, math.nan)
     pair = (nothing, nothing)

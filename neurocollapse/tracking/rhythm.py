@@ -1,4 +1,4 @@
-"""At which steps of a run something is recorded."""
+"""The steps of a run at which something is recorded."""
 
 import re
 import time

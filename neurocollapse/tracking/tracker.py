@@ -124,7 +124,7 @@ class FeatureTracker:
         return True
 
     def resume(self, step: float) -> None:
-        """Drop the records after a step, which is where training goes on from: those of a run that was given up.
+        """Drop the records after the step from which training continues: those of a run that was given up.
 
         The file shows it from the next record on.
 

@@ -40,7 +40,7 @@ class DescentFile:
     def restore(
         self, weights: Sequence[Tensor], rate: Callable[[int], float], *, num_steps: int, tolerance: float
     ) -> Course:
-        """Copy saved weights into place and return the course so far, or say why this run cannot go on from them."""
+        """Copy saved weights into place and return the course so far, or say why this run cannot continue from them."""
         header, tensors = read_state(self.path, KIND, error=TrainingError)
         saved = [tensors[name] for name in sorted(tensors) if name.startswith("weight/")]
         losses = tensors["losses"].tolist()
@@ -65,7 +65,7 @@ class DescentFile:
 
     @contextmanager
     def undone_until_written(self, weights: Sequence[Tensor]) -> Iterator[None]:
-        """Put the weights back if the block fails before there is a file to go on from: the run will start anew."""
+        """Put the weights back if the block fails before there is a file to continue from: the run will start again."""
         start = [] if self.path.exists() else [weight.detach().clone() for weight in weights]
         try:
             yield

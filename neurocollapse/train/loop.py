@@ -265,7 +265,7 @@ def _left_as_found(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _undone_if_nothing_is_kept(run: _Run, resume: Path | None) -> Iterator[None]:
-    """Undo a first batch that fails (it moves running statistics) or, where `resume` starts anew, a first epoch."""
+    """Undo a first batch that fails (it moves running statistics) or, in a new run with `resume`, a first epoch."""
     changing = list(run.model.buffers()) if run.step == 0 else []
     if run.step == 0 and resume is not None:
         changing += run.optimizer.param_groups[0]["params"]

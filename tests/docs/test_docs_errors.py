@@ -72,7 +72,7 @@ def test_every_class_that_can_be_raised_is_public_or_never_leaves_the_library() 
     modules = [importlib.import_module(name) for name in _module_names()]
     classes = {value for module in modules for value in vars(module).values() if inspect.isclass(value)}
     own = {value for value in classes if issubclass(value, BaseException) and "neurocollapse" in value.__module__}
-    inside = {"ForwardHalted", "BatchConflict"}  # the end of a halted pass, and a layout that is then read anew
+    inside = {"ForwardHalted", "BatchConflict"}  # the end of a halted pass, and a layout that is then read again
     assert {value.__name__ for value in own} - inside == public_classes()
 
 

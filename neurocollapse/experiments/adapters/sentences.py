@@ -48,7 +48,7 @@ def graded_pairs(num_pairs: int, seed: int) -> GradedPairs:
     """Draw sentence pairs, from unrelated ones to paraphrases.
 
     Each pair has its own probability, uniform in [0, 1], that a part of the second sentence repeats that of the first;
-    otherwise its concept is drawn anew. Words and the order of parts are drawn independently for both sentences.
+    otherwise its concept is drawn again. Words and the order of parts are drawn independently for both sentences.
 
     Examples
     --------

@@ -112,7 +112,7 @@ def data_separation_law(setting: DataSeparationLaw, workplace: Workplace) -> xr.
 
 
 def claims(dataset: xr.Dataset) -> list[Verdict]:
-    """Of every trained network: a straight line of the logarithm, and a slope that is surely negative."""
+    """Claims about every trained network: log D falls on a straight line, and its slope is surely negative."""
     return [
         verdict for name in dataset["network"].values for verdict in _claims_of(dataset.sel(network=name), str(name))
     ]

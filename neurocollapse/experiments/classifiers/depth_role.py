@@ -51,7 +51,7 @@ class DepthRole:
     data : str
         A data spec.
     samples_per_class : int or None
-        Drawn anew for every seed; None takes all there are.
+        Drawn again for every seed; None takes all there are.
     width : int
         Features of every hidden layer.
     depths : tuple of int
@@ -193,7 +193,7 @@ def _measured(model: HybridMLP, samples: Labelled, num_layers: int) -> xr.Datase
 
 
 def _compression_claims(dataset: xr.Dataset, kind: str) -> list[Verdict]:
-    """Of one kind of network, by the worst of the seeds."""
+    """Claims about one kind of network, by its worst seed."""
     values = dataset["compression"].sel(network=kind, split="train")
     first, last = (int(depth) for depth in dataset["depth"].values[[0, -1]])
     least, most = (values.sel(depth=depth, layer=depth - 1, drop=True) for depth in (first, last))
@@ -208,7 +208,7 @@ def _compression_claims(dataset: xr.Dataset, kind: str) -> list[Verdict]:
 
 
 def _accuracy_claims(dataset: xr.Dataset) -> list[Verdict]:
-    """Of the mean over the seeds: all deeper networks against the shallowest."""
+    """Claims about the mean over the seeds: all deeper networks against the shallowest."""
     accuracy = dataset["accuracy"].sel(split="test").mean("seed")
     gain = accuracy.isel(depth=slice(1, None)).mean("depth") - accuracy.isel(depth=0)
     change = f"test accuracy gained beyond {int(dataset['depth'][0])} layers"

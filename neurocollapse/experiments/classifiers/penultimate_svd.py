@@ -207,7 +207,7 @@ def _drift_rank(dataset: xr.Dataset) -> np.ndarray:
 
 
 def _claims(dataset: xr.Dataset, kind: str) -> list[Verdict]:
-    """Of one network."""
+    """Claims about one network."""
     last = dataset.dropna("component", subset=["singular_values"], how="all").isel(step=-1)
     first = dataset["singular_values"].isel(step=0)
     moves = abs(last["singular_values"] - first)

@@ -86,7 +86,7 @@ def train_perceptron(
     network: Perceptron, setting: Training, samples: Labelled, workplace: Workplace
 ) -> tuple[HybridMLP, History]:
     """The network, trained with a cosine schedule; a finished part is not trained again."""
-    with torch.random.fork_rng(devices=[]):  # constructing draws weights that are drawn anew below
+    with torch.random.fork_rng(devices=[]):  # constructing draws weights that are redrawn below
         model = HybridMLP(
             samples[0][0].numel(),
             setting.width,

@@ -228,7 +228,7 @@ def _check_factors(name: str, factors: Sequence[Tensor], shapes: list[tuple[int,
     if found != shapes:
         raise AdapterError(f"{source} does not fit: factors of {name!r} have shapes {found}, expected {shapes}")
     if not all(bool(factor.isfinite().all()) for factor in factors):
-        raise AdapterError(f"{source} is of no use: factors of {name!r} hold NaN or infinite numbers; train them anew")
+        raise AdapterError(f"{source} is of no use: factors of {name!r} hold NaN or infinite numbers; train them again")
 
 
 def first_gradients(layers: Mapping[str, nn.Module], loss: Callable[[], Tensor]) -> dict[str, Tensor]:
@@ -334,7 +334,7 @@ def _shared(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, str]
 def _check_mergeable(name: str, layer: nn.Module, change: Tensor, shared: Mapping[str, str]) -> None:
     """Raise unless a change can be added to a layer's weight."""
     if not bool(change.isfinite().all()):
-        raise AdapterError(f"the adapter of {name!r} holds NaN or infinite numbers; train it anew")
+        raise AdapterError(f"the adapter of {name!r} holds NaN or infinite numbers; train it again")
     if not isinstance(layer._parameters.get("weight"), nn.Parameter):
         raise AdapterError(
             f"{name!r}, a {type(layer).__name__}, has no plain weight that a change could be added to: it is computed "

@@ -1,4 +1,4 @@
-"""By how much linear networks miss the theorem's assumptions, against width and depth."""
+"""How far linear networks miss the theorem's assumptions, against width and depth."""
 
 from typing import Any
 
