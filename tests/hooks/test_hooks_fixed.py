@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import neurocollapse as nc
-from neurocollapse.hooks import CaptureWarning, capture
+from neurocollapse.hooks import CaptureWarning, Recorder, capture
 
 NUM = 8
 """Samples of a batch, and positions of a sample."""
@@ -208,3 +208,16 @@ def test_following_stops_with_the_first_forward_pass_for_several_captures_and_be
                 assert depth() == before
         assert torch.equal(outer["1"], inner["1"])
     assert depths == [before + 3, before]
+
+
+def test_what_is_computed_of_features_is_not_followed():
+    known = []
+
+    def sink(key, features, positions):
+        table = torch.arange(NUM) + 1
+        known.append(recorder._layers.fixed._is_known(table))
+
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
+    with Recorder(model, "leaves", sink=sink) as recorder:
+        model(torch.randn(NUM, 4))
+    assert known == [False, False]
