@@ -1,7 +1,7 @@
 """Run the benchmarks: print tables of ratios measured side by side, and write them as JSON.
 
-    python benchmarks/run.py [--quick] [--only overhead|breakdown|scaling|accuracy|tracker|tracking|completion|scale]
-                             [--peak-memory] [--output FILE]
+    python benchmarks/run.py [--quick] [--peak-memory] [--output FILE]
+                             [--only overhead|breakdown|scaling|accuracy|tracker|tracking|completion|scale|imports]
 
 Targets are those of the project; a ratio is reached where its median is at most the target.
 """
@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # the parts are plain scripts be
 import accuracy
 import breakdown
 import completion
+import imports
 import overhead
 import scale
 import scaling
@@ -193,6 +194,19 @@ def run_scale(options: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
+def run_imports(options: argparse.Namespace) -> list[Row]:
+    """Imports and help over importing torch."""
+    print("\nImports and help ÷ importing torch (CPU time of fresh interpreters)")
+    rows = []
+    for case in imports.cases():
+        row = imports.measure(case, trials=2 if options.quick else 5)
+        rows.append(row)
+        reached = "reached" if row["ratio"]["value"] <= case.target else "missed"
+        times = f"{row['torch_seconds']:>9.2f} s"
+        print(f"{case.name:<46}{_spread(row['ratio']):>24}{case.target:>9.2f}{reached:>9}{times}", flush=True)
+    return rows
+
+
 PARTS: dict[str, Callable[[argparse.Namespace], Any]] = {
     "overhead": run_overhead,
     "breakdown": run_breakdown,
@@ -202,6 +216,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], Any]] = {
     "tracking": run_tracking,
     "completion": run_completion,
     "scale": run_scale,
+    "imports": run_imports,
 }
 
 

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 from functools import partial
 from inspect import Parameter
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -12,9 +12,8 @@ from torch import Tensor
 from neurocollapse.hooks.errors import LayoutError
 from neurocollapse.hooks.layout import CHANNELS_FIRST, CHANNELS_LAST, FEATURES, TOKENS
 from neurocollapse.support.checks import shown
+from neurocollapse.support.choices import PoolMode
 
-PoolMode = Literal["auto", "mean", "max", "cls", "last", "flatten", "positions", "tokens"]
-"""How positions become one row a sample, or one row a position."""
 Pool = PoolMode | Callable[..., Tensor]
 MODES = get_args(PoolMode)
 ROWS = ("positions", "tokens")

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -15,10 +15,9 @@ from neurocollapse.hooks.options import Reading
 from neurocollapse.hooks.plan import Plan, Site, SiteKey, Skip, make_plan
 from neurocollapse.hooks.provisional import Provisional
 from neurocollapse.hooks.select import LAST, Tap
+from neurocollapse.support.choices import Calls
 from neurocollapse.support.text import visible
 
-Calls = Literal["all", "first", "last"]
-"""Which calls of a module within one forward pass are kept."""
 Entry = tuple[SiteKey, Plan]
 """One call of a tap, and how it is read."""
 

@@ -2,13 +2,11 @@
 
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-import xarray as xr
 
 import neurocollapse as nc
-from neurocollapse import data, models
 from neurocollapse.cli.inputs import check_batch, check_folders, device_of, pair_of, running
 from neurocollapse.cli.options import (
     CheckpointOption,
@@ -35,15 +33,11 @@ from neurocollapse.cli.tokens import (
     label_options,
     open_samples,
 )
-from neurocollapse.data.labelled import MAX_CLASSES, check_num_classes
-from neurocollapse.hooks import Calls
-from neurocollapse.hooks.pool import PoolMode
-from neurocollapse.metrics import Weighting
-from neurocollapse.passes.moments import NonFinite
-from neurocollapse.passes.options import Mode
-from neurocollapse.probes import Probe
-from neurocollapse.report import table
-from neurocollapse.statistics import Precision, process_group
+from neurocollapse.support.checks import MAX_CLASSES
+from neurocollapse.support.choices import Calls, Mode, NonFinite, PoolMode, Precision, Probe, Weighting
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 def analyze(
@@ -95,30 +89,32 @@ def analyze(
     progress: Annotated[bool, typer.Option(help="Show a progress bar on a terminal.")] = True,
 ) -> None:
     """Measure every layer of a model on labelled data."""
+    from neurocollapse.data.labelled import check_num_classes  # slow import, needed only here
+
     if layers and not all(layers):
         raise ValueError("--layers names nothing; give a layer, glob or preset, or leave it out")
     chosen_probe, chosen_quantities = _chosen_probe(probes, probe), _chosen_quantities(quantities)
     wanted_classes, tokens = chosen_classes(classes), TokenOptions(labels, ignore_index, length, lines)
     check_folders(output, report)
-    with process_group(timeout=timeout) as (rank, world):
+    with nc.statistics.process_group(timeout=timeout) as (rank, world):
         place = device_of(device, rank)
         samples, tokenizer = open_samples(data_spec, model, tokens, split=split, image_size=image_size, limit=limit)
-        if num_classes is not None and isinstance(samples, data.Labelled):
+        if num_classes is not None and isinstance(samples, nc.data.Labelled):
             check_num_classes(num_classes, samples.labels, f"--num-classes is {num_classes}")
-        batch_size = batch_size or (TOKEN_BATCH if isinstance(samples, data.TokenData) else BATCH)
-        others = None if ood is None else data.open(ood, split=split, image_size=image_size, limit=limit)
+        batch_size = batch_size or (TOKEN_BATCH if isinstance(samples, nc.data.TokenData) else BATCH)
+        others = None if ood is None else nc.data.open(ood, split=split, image_size=image_size, limit=limit)
         check_batch(samples, batch_size)
         if others is not None:
             check_batch(others, batch_size)
-        network = models.open(model, checkpoint=checkpoint, num_classes=model_classes, seed=seed).to(place)
-        if isinstance(samples, data.TokenData):
+        network = nc.models.open(model, checkpoint=checkpoint, num_classes=model_classes, seed=seed).to(place)
+        if isinstance(samples, nc.data.TokenData):
             check_tokens(network, samples, tokenizer)
         if rank == 0 and checkpoint is None and model.startswith(("torchvision:", "timm:")):
             warnings.warn(f"{model} has random weights; pass --checkpoint for trained ones", stacklevel=1)
         with running(model, samples):
             dataset = nc.analyze(
                 network,
-                data.shard(samples, rank, world).loader(batch_size),
+                nc.data.shard(samples, rank, world).loader(batch_size),
                 **label_options(samples, tokens),
                 quantities=chosen_quantities,
                 weighting=weighting,
@@ -154,11 +150,11 @@ def list_layers(
     image_size: ImageSize = None,
 ) -> None:
     """List what can be hooked in a model."""
-    network = models.open(model, checkpoint=checkpoint, num_classes=model_classes)
+    network = nc.models.open(model, checkpoint=checkpoint, num_classes=model_classes)
     if data_spec is None:
         print(nc.layers(network))
         return
-    samples = data.open(data_spec, image_size=image_size, limit=1)
+    samples = nc.data.open(data_spec, image_size=image_size, limit=1)
     example, _ = pair_of(next(iter(samples.loader(1)), None), samples.name)
     with running(model, samples):
         found = nc.layers(network, example)
@@ -184,11 +180,11 @@ def _chosen_quantities(quantities: str | None) -> list[str] | None:
     return names
 
 
-def _finish(named: dict[str, xr.Dataset], dataset: xr.Dataset, output: Path, report_path: Path | None) -> None:
+def _finish(named: "dict[str, xr.Dataset]", dataset: "xr.Dataset", output: Path, report_path: Path | None) -> None:
     """Write the results and say where they are."""
     nc.save(dataset, output)
     if report_path is not None:
         nc.report(named, report_path)
-    print(f"{table(dataset)}\n\nanalysis: {output.resolve()}")
+    print(f"{nc.table(dataset)}\n\nanalysis: {output.resolve()}")
     if report_path is not None:
         print(f"report:   {report_path.resolve()}")

@@ -4,12 +4,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-import xarray as xr
 
 import neurocollapse as nc
 from neurocollapse.cli.inputs import check_folders, exit_code
 from neurocollapse.support.atomic import write
-from neurocollapse.tracking import Checks
 
 
 def check(
@@ -38,10 +36,12 @@ def check(
     raise typer.Exit(exit_code(found.status))
 
 
-def _checked(file: Path, expressions: list[str], steps: str) -> Checks:
+def _checked(file: Path, expressions: list[str], steps: str) -> "nc.Checks":
     """The checks of a file, of every network in it."""
+    import xarray as xr  # slow import, needed only here
+
     results = nc.open(file)
     if not isinstance(results, xr.DataTree):
         return nc.check(results, *expressions, steps=steps)
     parts = {name: nc.check(node.to_dataset(), *expressions, steps=steps) for name, node in results.children.items()}
-    return Checks.joined(parts)
+    return nc.Checks.joined(parts)

@@ -3,22 +3,23 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from neurocollapse import data
-from neurocollapse.data.batch_parts import tensors_in
-from neurocollapse.data.limit import check_size
-from neurocollapse.data.tokens import TOKENS
+import neurocollapse as nc
 from neurocollapse.support.atomic import check_writable
 from neurocollapse.support.text import first_line, visible
+
+if TYPE_CHECKING:
+    import torch
 
 EXIT_CODES = {"holds": 0, "violated": 1, "assumptions unmet": 3}
 
 
-def check_batch(samples: data.Samples, batch_size: int) -> None:
+def check_batch(samples: "nc.data.Samples", batch_size: int) -> None:
     """Raise, before any of it is allocated, if a batch would not fit in memory."""
+    from neurocollapse.data.batch_parts import tensors_in  # slow imports, needed only here
+    from neurocollapse.data.limit import check_size
+
     count = min(batch_size, len(samples))
     size = count * sum(tensor.nbytes for tensor in tensors_in(samples[0])) if count else 0
     check_size(size, f"a batch of {count} samples", "take fewer samples, or smaller ones")
@@ -34,22 +35,24 @@ def pair_of(batch: Any, name: str) -> tuple[Any, Any]:
 
 
 @contextmanager
-def running(model: str, samples: data.Samples) -> Iterator[None]:
+def running(model: str, samples: "nc.data.Samples") -> Iterator[None]:
     """Name the model and the data where the one fails on the other, whatever it raises."""
     try:
         yield
     except (ValueError, TypeError, OSError, MemoryError):  # say themselves what is wrong
         raise
     except Exception as error:
+        from neurocollapse.data.tokens import TOKENS  # slow import, needed only here
+
         given, advice = samples.name, "give the data that it was made for"
-        inputs = samples.inputs if isinstance(samples, data.LabelledData) else None
-        if isinstance(samples, data.TokenData):
+        inputs = samples.inputs if isinstance(samples, nc.data.LabelledData) else None
+        if isinstance(samples, nc.data.TokenData):
             inputs, advice = samples.parts[TOKENS], "give shorter sequences (--length), or tokens of this model"
         if inputs is not None:
             given = f"{given}, of shape {tuple(inputs.shape[1:])}"
         if inputs is not None and not inputs.is_floating_point():
             given += f" and whole numbers up to {int(inputs.max())} (token ids)"
-            if isinstance(samples, data.LabelledData):
+            if isinstance(samples, nc.data.LabelledData):
                 advice = "give a model that embeds so many tokens, or save floats"
         reason = f"{type(error).__name__}: {first_line(error, most=120)}; {advice}"
         raise ValueError(
@@ -57,8 +60,10 @@ def running(model: str, samples: data.Samples) -> Iterator[None]:
         ) from error
 
 
-def device_of(requested: str | None, rank: int) -> torch.device:
+def device_of(requested: str | None, rank: int) -> "torch.device":
     """The device to run on: what was asked for, else the GPU of this rank, else the CPU."""
+    import torch  # slow import, needed only here
+
     if requested is None:
         return (
             torch.device("cuda", rank % torch.cuda.device_count()) if torch.cuda.is_available() else torch.device("cpu")

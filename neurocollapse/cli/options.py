@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from neurocollapse.data.labelled import MAX_CLASSES
+from neurocollapse.support.checks import MAX_CLASSES
 
 ModelOption = Annotated[
     str, typer.Option("--model", help="package.module:factory, torchvision:NAME, timm:NAME or hf:FOLDER.")

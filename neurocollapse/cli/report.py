@@ -1,14 +1,15 @@
 """`neurocollapse report`: the main job, or a page about saved results."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import xarray as xr
 
 import neurocollapse as nc
 from neurocollapse.cli.inputs import check_folders
-from neurocollapse.report import table
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 def report(
@@ -27,14 +28,16 @@ def report(
             raise ValueError(f"{output} holds results to show; name another file with --output")
         print(f"report: {nc.report(_opened(files), output).resolve()}")
         return
-    from neurocollapse.experiments import first_look  # scikit-learn and matplotlib, needed only here
+    import xarray as xr  # slow imports, needed only here
+
+    from neurocollapse.experiments import first_look
 
     look = first_look(seed=seed, progress=progress)
     results = {**look.analyses, **look.verifications}
     nc.report(results, output, title="How layers separate and compress", figures=look.figures)
     nc.save(xr.DataTree.from_dict(dict(look.analyses)), analysis)
     for name, dataset in look.analyses.items():
-        print(f"{name}\n{table(dataset)}\n")
+        print(f"{name}\n{nc.table(dataset)}\n")
     for name, verification in look.verifications.items():
         print(f"{name}: {verification.title.lower()}: {verification.status}")
     print(f"\nanalysis: {analysis.resolve()}\nreport:   {output.resolve()}")
@@ -42,6 +45,8 @@ def report(
 
 def _opened(files: list[Path]) -> dict[str, Any]:
     """Analyses and outcomes of experiments by name, from files of one or of several."""
+    import xarray as xr  # slow import, needed only here
+
     found: list[tuple[tuple[str, ...], Any]] = []
     for path in files:
         results, place = nc.open(path), path.with_suffix("").parts
@@ -52,7 +57,7 @@ def _opened(files: list[Path]) -> dict[str, Any]:
     return _named(found)
 
 
-def _shown(dataset: xr.Dataset, path: Path) -> Any:
+def _shown(dataset: "xr.Dataset", path: Path) -> Any:
     """An analysis as it is; of an experiment's dataset the outcome."""
     if "experiment" not in dataset.attrs:
         return dataset

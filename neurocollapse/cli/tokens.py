@@ -3,13 +3,13 @@
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torch import nn
-
-from neurocollapse import data, models
-from neurocollapse.data.tokens import NEXT_TOKEN, TOKENS
+import neurocollapse as nc
 from neurocollapse.support.text import visible
+
+if TYPE_CHECKING:
+    from torch import nn
 
 DEFAULT_LENGTH = 256
 """Tokens of a sequence, where the model has so many positions."""
@@ -34,7 +34,7 @@ class TokenOptions(NamedTuple):
 
 def open_samples(
     spec: str, model: str, options: TokenOptions, *, split: str, image_size: int | None, limit: int | None
-) -> tuple[data.Samples, models.LocalTokenizer | None]:
+) -> "tuple[nc.data.Samples, nc.models.LocalTokenizer | None]":
     """What `--data` names, sequences of tokens with the labels chosen, and the tokenizer of a text.
 
     Raises
@@ -42,27 +42,33 @@ def open_samples(
     ValueError
         If the data, a text's tokenizer or its labels cannot be read, or an option is given that is for other data.
     """
+    from neurocollapse.data.tokens import NEXT_TOKEN  # slow import, needed only here
+
     is_text = spec.startswith("text:")
     if not is_text:
         options.refuse(("length", "lines"), "cuts text:FILE into sequences")
     tokenizer = _tokenizer(model, spec) if is_text else None
     length = _length(tokenizer, options.length)
-    tokens = data.open_tokens(spec, split=split, limit=limit, tokenizer=tokenizer, length=length, lines=options.lines)
+    tokens = nc.data.open_tokens(
+        spec, split=split, limit=limit, tokenizer=tokenizer, length=length, lines=options.lines
+    )
     if tokens is None:
         options.refuse(("labels", "ignore_index"), "is for sequences of tokens (text:FILE, npz:FILE with input_ids)")
-        return data.open(spec, split=split, image_size=image_size, limit=limit), None
+        return nc.data.open(spec, split=split, image_size=image_size, limit=limit), None
     if image_size is not None:
         raise ValueError(f"--image-size is for folder:ROOT, got it with {visible(spec, most=60)}; leave it out")
     names = str if tokenizer is None or options.labels != NEXT_TOKEN else tokenizer.token
     return tokens.labelled(options.labels, names=names, **_ignored(options)).limited(limit), tokenizer
 
 
-def label_options(samples: data.Samples, options: TokenOptions) -> dict[str, Any]:
+def label_options(samples: "nc.data.Samples", options: TokenOptions) -> dict[str, Any]:
     """Where `neurocollapse.analyze` finds the labels of sequences of tokens; nothing for other data."""
-    return {"label_fn": samples.label_fn} | _ignored(options) if isinstance(samples, data.TokenData) else {}
+    return {"label_fn": samples.label_fn} | _ignored(options) if isinstance(samples, nc.data.TokenData) else {}
 
 
-def check_tokens(network: nn.Module, samples: data.TokenData, tokenizer: models.LocalTokenizer | None) -> None:
+def check_tokens(
+    network: "nn.Module", samples: "nc.data.TokenData", tokenizer: "nc.models.LocalTokenizer | None"
+) -> None:
     """Raise, before the model runs, for tokens that it does not embed; of other models than Hugging Face's, nothing.
 
     Raises
@@ -70,6 +76,10 @@ def check_tokens(network: nn.Module, samples: data.TokenData, tokenizer: models.
     ValueError
         If the tokenizer or the sequences have tokens beyond the model's embedding.
     """
+    from torch import nn  # slow imports, needed only here
+
+    from neurocollapse.data.tokens import TOKENS
+
     find = getattr(network, "get_input_embeddings", None)
     embedding = find() if callable(find) else None
     if not isinstance(embedding, nn.Embedding):
@@ -102,7 +112,7 @@ def chosen_classes(classes: str | None) -> int | list[int] | None:
         ) from None
 
 
-def _tokenizer(model: str, spec: str) -> models.LocalTokenizer:
+def _tokenizer(model: str, spec: str) -> "nc.models.LocalTokenizer":
     """The tokenizer in the model's folder."""
     family, _, folder = model.partition(":")
     if family != "hf" or not folder:
@@ -110,7 +120,7 @@ def _tokenizer(model: str, spec: str) -> models.LocalTokenizer:
             f"{visible(spec, most=60)} needs the tokenizer of a model in a folder; give --model hf:FOLDER, or save the "
             "tokens as npz:FILE"
         )
-    return models.read_tokenizer(Path(folder).expanduser())
+    return nc.models.read_tokenizer(Path(folder).expanduser())
 
 
 def _ignored(options: TokenOptions) -> dict[str, int]:
@@ -118,7 +128,7 @@ def _ignored(options: TokenOptions) -> dict[str, int]:
     return {} if options.ignore_index is None else {"ignore_index": options.ignore_index}
 
 
-def _length(tokenizer: models.LocalTokenizer | None, length: int | None) -> int:
+def _length(tokenizer: "nc.models.LocalTokenizer | None", length: int | None) -> int:
     """Tokens of a sequence: as asked for, else as many as usual that the model has positions for."""
     longest = None if tokenizer is None else tokenizer.longest
     if length is None:

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 import neurocollapse as nc
-from neurocollapse import data, models
 from neurocollapse.cli.inputs import check_batch, check_folders, device_of, running
 from neurocollapse.cli.options import (
     DataOption,
@@ -18,9 +17,7 @@ from neurocollapse.cli.options import (
     ModelOption,
     SplitOption,
 )
-from neurocollapse.report import table
 from neurocollapse.support.text import visible
-from neurocollapse.tracking.checkpoints import in_natural_order
 
 
 def track(
@@ -56,9 +53,9 @@ def track(
     check_folders(output, report)
     paths = [path for pattern in checkpoints for path in _found(pattern)]
     place = device_of(device, 0)
-    samples = data.open(data_spec, split=split, image_size=image_size, limit=limit)
+    samples = nc.data.open(data_spec, split=split, image_size=image_size, limit=limit)
     check_batch(samples, batch_size)
-    network = models.open(model, checkpoint=None, num_classes=model_classes).to(place)
+    network = nc.models.open(model, checkpoint=None, num_classes=model_classes).to(place)
     with running(model, samples):
         run = nc.track_checkpoints(
             network,
@@ -73,13 +70,15 @@ def track(
         )
     if report is not None:
         nc.report({model: run}, report)
-    print(f"{table(run)}\n\nrun:    {output.resolve()}")
+    print(f"{nc.table(run)}\n\nrun:    {output.resolve()}")
     if report is not None:
         print(f"report: {report.resolve()}")
 
 
 def _found(pattern: str) -> list[Path]:
     """The file or folder of that name, or those that fit a pattern."""
+    from neurocollapse.tracking.checkpoints import in_natural_order  # slow import, needed only here
+
     if Path(pattern).exists():
         return [Path(pattern)]
     found = in_natural_order(map(Path, glob.glob(pattern)))

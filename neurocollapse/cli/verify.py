@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 import neurocollapse as nc
-from neurocollapse import data, models
 from neurocollapse.cli.inputs import check_batch, check_folders, exit_code, pair_of, running
 from neurocollapse.cli.options import (
     CheckpointOption,
@@ -51,9 +50,9 @@ def verify(
     else:
         if data_spec is None:
             raise typer.BadParameter("give the labelled data with --data", param_hint="--model")
-        samples = data.open(data_spec, split=split, image_size=image_size, limit=limit)
+        samples = nc.data.open(data_spec, split=split, image_size=image_size, limit=limit)
         check_batch(samples, len(samples))
-        network = models.open(model, checkpoint=checkpoint, num_classes=model_classes, seed=seed)
+        network = nc.models.open(model, checkpoint=checkpoint, num_classes=model_classes, seed=seed)
         inputs, labels = pair_of(next(iter(samples.loader(max(1, len(samples)))), None), samples.name)
         with running(model, samples):
             verification = nc.verify(network, inputs, labels, tolerance=tolerance, output_scale=output_scale)

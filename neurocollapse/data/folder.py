@@ -5,15 +5,17 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from neurocollapse.data.labelled import DataError, Labelled, checked_labels, index_tensor
 from neurocollapse.support.text import first_line
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 FORMATS = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".gif": "GIF", ".webp": "WEBP", ".tif": "TIFF",
@@ -114,13 +116,17 @@ def read_image(path: Path, image_size: int | None) -> Tensor:
     with _opened(path) as image:
         rgb = image.convert("RGB")
     if image_size is not None:
+        from PIL import Image, ImageOps  # slow import, needed only here
+
         rgb = ImageOps.fit(rgb, (image_size, image_size), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.asarray(rgb, dtype=np.float32) / 255).permute(2, 0, 1).contiguous()
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path) -> Iterator["Image"]:
     """Open an image of a known format, of 8 bits a channel, and of a size that may be decoded."""
+    from PIL import Image  # slow import, needed only here
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is lower than pillow's

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
-from neurocollapse.support.checks import checked_seed, integer
+from neurocollapse.support.checks import MAX_CLASSES, checked_seed, integer
 from neurocollapse.support.text import first_line, visible
 
-MAX_CLASSES = 1_000_000
 MOST = 300
 """Characters of a message."""
 FEW_CLASSES = 2**16

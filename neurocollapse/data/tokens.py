@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from neurocollapse.data.batch_labels import LABEL_NAMES
-from neurocollapse.data.labelled import MAX_CLASSES, DataError, Samples, index_tensor
+from neurocollapse.data.labelled import DataError, Samples, index_tensor
 from neurocollapse.data.labels import IGNORED, PositionLabels, field, next_token, of_samples, part_of_labels
 from neurocollapse.data.limit import stratified
+from neurocollapse.support.checks import MAX_CLASSES
 from neurocollapse.support.text import listed
 
 TOKENS, MASK, LABELS = "input_ids", "attention_mask", "labels"

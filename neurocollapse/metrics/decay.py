@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from neurocollapse.metrics.layer import Network
 from neurocollapse.metrics.quantity import Quantity
@@ -110,8 +109,10 @@ def geometric_decay(values: Sequence[float] | NDArray[np.float64]) -> GeometricD
     error = float(residual @ residual)
     half = nan
     if layers.size > 2:
+        from scipy.special import stdtrit  # slow import, needed only here
+
         freedom = layers.size - 2
-        half = float(special.stdtrit(freedom, 0.975)) * math.sqrt(error / freedom / variation)
+        half = float(stdtrit(freedom, 0.975)) * math.sqrt(error / freedom / variation)
     return GeometricDecay(
         slope=slope,
         intercept=float(logs.mean() - slope * layers.mean()),

@@ -1,17 +1,12 @@
 """How much each class counts, and class means about their weighted mean."""
 
 from collections.abc import Iterator
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from neurocollapse.statistics import ClassMoments
-from neurocollapse.support.choices import check_choice
-
-Weighting = Literal["equal", "frequency", "papers"]
-"""Of the classes: each with 1/K, or each with its share n_k/N of the samples, in Σ_W and Σ_B alike; or as the papers
-do, with n_k/N in Σ_W and 1/K in Σ_B, which is neither on classes of different size."""
+from neurocollapse.support.choices import Weighting, check_choice
 
 _SAMPLES = "1/N over samples"
 WITHIN = {"equal": "each class with weight 1/K, 1/n_k within it", "frequency": _SAMPLES, "papers": _SAMPLES}

@@ -26,10 +26,8 @@ from neurocollapse.statistics import (
 )
 from neurocollapse.statistics.memory import HEADROOM, WITHOUT_PARTIAL
 from neurocollapse.support.checks import file_path, flag, shown
-from neurocollapse.support.choices import check_choice
+from neurocollapse.support.choices import NonFinite, check_choice
 
-NonFinite = Literal["raise", "skip"]
-"""Features that are NaN or infinite end the run, or are left out of that layer and counted."""
 WIDTHS: tuple[StateBytes, ...] = get_args(StateBytes)
 """Bytes for each class and feature, from the fastest to the smallest."""
 

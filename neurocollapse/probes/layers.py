@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -14,10 +14,8 @@ from neurocollapse.probes.accuracy import (
     nearest_class_mean_accuracy,
 )
 from neurocollapse.probes.rank import effective_rank_of_spectrum, rank_of_spectrum, singular_values
-from neurocollapse.support.choices import check_choice
+from neurocollapse.support.choices import Probe, check_choice
 
-Probe = Literal["logistic", "mse"]
-"""The linear probes: logistic regression, or least squares to one-hot targets."""
 PROBES: MappingProxyType[Probe, Callable[..., Accuracy]] = MappingProxyType(
     {"logistic": linear_probe_accuracy, "mse": mse_probe_accuracy}
 )

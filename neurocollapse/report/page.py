@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from neurocollapse.report.curves import (
@@ -182,6 +181,8 @@ def _extra(figures: "Mapping[str, Figure] | None") -> list[Picture]:
 @cache
 def _template() -> Any:
     """The compiled template; names of layers and classes are input, so everything is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # slow import, needed only here
+
     environment = Environment(
         loader=PackageLoader("neurocollapse.report", "."),
         autoescape=True,

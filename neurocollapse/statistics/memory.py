@@ -11,11 +11,9 @@ import torch
 
 from neurocollapse.statistics.kernel_choice import kernel_on
 from neurocollapse.support.checks import shown
-from neurocollapse.support.choices import check_choice
+from neurocollapse.support.choices import Precision, check_choice
 from neurocollapse.support.text import visible
 
-Precision = Literal["single", "double"]
-"""Whether float32 features keep a part of their state in float32, or all of it in float64."""
 StateBytes = Literal[16, 12, 8]
 """Bytes of running state for each class and feature, where it is not kept in float64."""
 WIDEST: StateBytes = 16

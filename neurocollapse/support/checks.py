@@ -7,6 +7,9 @@ from typing import Any
 
 from neurocollapse.support.text import visible
 
+MAX_CLASSES = 1_000_000
+"""Labels, and outputs of a model, beyond so many classes are taken for a mistake."""
+
 
 def integer(name: str, value: Any, *, least: int | None = None) -> int:
     """An integer of any type as an int.

@@ -1,9 +1,26 @@
 """Options with fixed choices: a Literal type lists them once, for annotations, checks and the command line."""
 
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from neurocollapse.support.names import did_you_mean
 from neurocollapse.support.text import visible
+
+# Those of the command line stand here, where nothing slow is imported with them: its help needs no torch.
+Calls = Literal["all", "first", "last"]
+"""Which calls of a module within one forward pass are kept."""
+Mode = Literal["eval", "train", "unchanged"]
+"""Mode of a model while it is used."""
+NonFinite = Literal["raise", "skip"]
+"""Features that are NaN or infinite end the run, or are left out of that layer and counted."""
+PoolMode = Literal["auto", "mean", "max", "cls", "last", "flatten", "positions", "tokens"]
+"""How positions become one row a sample, or one row a position."""
+Precision = Literal["single", "double"]
+"""Whether float32 features keep a part of their state in float32, or all of it in float64."""
+Probe = Literal["logistic", "mse"]
+"""The linear probes: logistic regression, or least squares to one-hot targets."""
+Weighting = Literal["equal", "frequency", "papers"]
+"""Of the classes: each with 1/K, or each with its share n_k/N of the samples, in Σ_W and Σ_B alike; or as the papers
+do, with n_k/N in Σ_W and 1/K in Σ_B, which is neither on classes of different size."""
 
 
 def check_choice(name: str, value: Any, choices: Any) -> None:

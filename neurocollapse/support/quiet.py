@@ -3,15 +3,12 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Literal
 
 import torch
 from torch import nn
 
+from neurocollapse.support.choices import Mode
 from neurocollapse.support.undo import undoing
-
-Mode = Literal["eval", "train", "unchanged"]
-"""Mode of a model while it is used."""
 
 
 @contextmanager

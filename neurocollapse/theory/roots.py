@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from scipy import optimize
 
 
 def leading_roots(low: float, high: float, depth: int, delta: float) -> tuple[float, float]:
@@ -67,5 +66,7 @@ def _upper(high: float, depth: int, delta: float) -> float:
 
 def _root(function: Callable[[float], float], low: float, high: float) -> float:
     """The zero of an increasing function, the interval widened by what rounding may cost its ends."""
+    from scipy.optimize import brentq  # slow import, needed only here
+
     room = 1e-9 * (1 + abs(low) + abs(high))
-    return float(optimize.brentq(function, low - room, high + room, xtol=1e-15, rtol=8.9e-16, maxiter=1000))
+    return float(brentq(function, low - room, high + room, xtol=1e-15, rtol=8.9e-16, maxiter=1000))

@@ -87,6 +87,14 @@ def test_more_classes_give_finite_exponents(run: ModuleType) -> None:
     assert_finite(row)
 
 
+def test_an_import_is_measured_in_its_own_process(run: ModuleType) -> None:
+    case = run.imports.Case("nothing", ["-c", "pass"], beyond=["-c", "pass"])
+    row = run.imports.measure(case, trials=1)
+    assert row["torch_seconds"] > 0
+    assert_finite(row)
+    assert all(case.arguments[0] in ("-c", "-m") for case in run.imports.cases())
+
+
 def test_every_method_gives_a_finite_error(run: ModuleType) -> None:
     row = run.accuracy.measure(1e-3, num_samples=600, num_features=130)
     assert set(row["relative_error"]) == set(run.accuracy.METHODS)
