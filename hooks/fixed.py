@@ -27,14 +27,14 @@ class FixedTensors(TorchFunctionMode):
         super().__init__()
         self._model = model
         self._known: dict[int, tuple[ref[Tensor], int]] = {}
-        self._is_on = self._rests = False
+        self._is_on = False
 
     def start(self) -> None:
         """Begin to follow a forward pass."""
         self.stop()
         for tensor in (*self._model.parameters(), *self._model.buffers()):
             self._note(tensor)
-        self._is_on, self._rests = True, False
+        self._is_on = True
         self.__enter__()
 
     def stop(self) -> None:
@@ -50,11 +50,15 @@ class FixedTensors(TorchFunctionMode):
     @contextmanager
     def resting(self) -> Iterator[None]:
         """Leave alone what is computed of features inside: the model sees nothing of it, and looking takes its time."""
-        self._rests = True
+        if _get_current_function_mode() is not self:  # off, or below a mode that is not ours to take away
+            yield
+            return
+        self.__exit__(None, None, None)
         try:
             yield
         finally:
-            self._rests = False
+            if self._is_on:
+                self.__enter__()
 
     def holds(self, value: Any) -> bool:
         """Tell whether all tensors inside a value are fixed, with entries in their first axis that differ.
@@ -65,8 +69,6 @@ class FixedTensors(TorchFunctionMode):
         return all(map(self._is_known, tensors)) and any(map(_differs, tensors))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if self._rests:
-            return func(*args, **(kwargs or {}))
         given = list(tensors_in((args, kwargs or {})))
         fixed = all(map(self._is_known, given)) if given else func in _POSITIONS
         result = func(*args, **(kwargs or {}))

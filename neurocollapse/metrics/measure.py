@@ -139,9 +139,11 @@ def measured(collection: MomentCollection, chosen: Chosen, asked: Weighting | No
 def _check_fit(collection: MomentCollection, chosen: Chosen) -> None:
     """Raise MemoryPlanError unless matrices over pairs of classes fit in memory twice: layer by layer, and stacked."""
     names = [quantity.name for quantity in chosen.quantities if "class_" in quantity.dims]
+    if not names:
+        return
     classes = next(iter(collection.values())).num_classes
     needed, allowed = 2 * 8 * classes**2 * len(names) * len(collection), memory_limit(torch.device("cpu"))
-    if names and needed > allowed:
+    if needed > allowed:
         raise MemoryPlanError(
             f"{', '.join(names)} of {classes} classes at {len(collection)} layers need {needed / GIB:.1f} GiB, but "
             f"only {allowed / GIB:.1f} GiB may be used; measure fewer layers, name one of them, or leave out pairs=True"

@@ -144,7 +144,8 @@ def analyze(
         notes = json.loads(dataset.attrs["warnings"]) + gathered.notes
         seconds = dataset.attrs["elapsed_seconds"] + time.monotonic() - start
         times = {"warnings": json.dumps(notes), "elapsed_seconds": round(seconds, 3)}
-        return dataset.assign_attrs(gathered.attributes | times)
+        dataset.attrs |= gathered.attributes | times
+        return dataset
 
 
 def check_names(options: Mapping[str, Any]) -> None:
