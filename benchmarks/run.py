@@ -1,7 +1,8 @@
 """Run the benchmarks: print tables of ratios measured side by side, and write them as JSON.
 
-    python benchmarks/run.py [--quick] [--peak-memory] [--output FILE]
-                             [--only overhead|breakdown|scaling|accuracy|tracker|tracking|completion|scale|imports]
+    python benchmarks/run.py [--quick] [--peak-memory] [--output FILE] [--only PART]
+
+PART is overhead, breakdown, scaling, accuracy, tracker, tracking, completion, scale, imports or others.
 
 Targets are those of the project; a ratio is reached where its median is at most the target.
 """
@@ -20,6 +21,7 @@ import accuracy
 import breakdown
 import completion
 import imports
+import others
 import overhead
 import scale
 import scaling
@@ -207,6 +209,21 @@ def run_imports(options: argparse.Namespace) -> list[Row]:
     return rows
 
 
+def run_others(options: argparse.Namespace) -> list[Row]:
+    """What is called once, each in a process of its own."""
+    print("\nOther speeds (CPU time, one thread)")
+    rows = []
+    for case in others.CASES:
+        if options.quick and case.target >= 5:
+            continue
+        row = others.measure(case)
+        rows.append(row)
+        reached = "reached" if row["seconds"] <= case.target else "missed"
+        numbers = f"{row['seconds']:>9.3f} s{row['peak_gib']:>7.2f} GiB"
+        print(f"{case.name:<52}{numbers}{case.target:>9.3f} s{reached:>9}", flush=True)
+    return rows
+
+
 PARTS: dict[str, Callable[[argparse.Namespace], Any]] = {
     "overhead": run_overhead,
     "breakdown": run_breakdown,
@@ -217,6 +234,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], Any]] = {
     "completion": run_completion,
     "scale": run_scale,
     "imports": run_imports,
+    "others": run_others,
 }
 
 

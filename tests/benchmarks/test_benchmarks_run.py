@@ -95,6 +95,20 @@ def test_an_import_is_measured_in_its_own_process(run: ModuleType) -> None:
     assert all(case.arguments[0] in ("-c", "-m") for case in run.imports.cases())
 
 
+def test_other_speeds_are_measured_in_their_own_process(run: ModuleType) -> None:
+    row = run.others.measure(next(case for case in run.others.CASES if case.name.startswith("analyze")))
+    assert row["seconds"] > 0
+    assert_finite(row)
+
+
+def test_other_speeds_are_those_of_what_they_name(run: ModuleType) -> None:
+    shapes = {case.name: case.make for case in run.others.CASES}
+    features, labels, *_ = shapes["nearest class mean, K = 1000, d = 2048, N = 5000"]()
+    assert (tuple(features.shape), int(labels.max())) == ((5000, 2048), 999)
+    assert run.others.classes(6, 4).count.tolist() == [2] * 6
+    assert [tuple(weight.shape) for weight in run.others.linear_network(12)[0]] == [(12, 12)] * 3 + [(10, 12)]
+
+
 def test_every_method_gives_a_finite_error(run: ModuleType) -> None:
     row = run.accuracy.measure(1e-3, num_samples=600, num_features=130)
     assert set(row["relative_error"]) == set(run.accuracy.METHODS)
