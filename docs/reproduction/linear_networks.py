@@ -54,7 +54,7 @@ def _factor(depth: int, scale: float) -> Callable[[xr.Dataset], np.ndarray]:
 
 def _decay() -> Iterator[Printed]:
     """Factors and slopes of small networks."""
-    yield Printed("collapse-depth", "D₀ = K(n−1)/(K−1)", "V", "11.25", "D₀ =")
+    yield Printed("collapse-depth", "D₀ = K(n−1)/(K−1)", "V", "11.25", "check of the software: D₀ =")
     for depth, printed in ((6, "0.167"), (8, "0.185"), (10, "0.201")):
         claim = f"linear, orth, L = {depth}, ε = 0.5: D_l+1/D_l = 0"
         quantity = f"linear, L = {depth}, ε = 0.5: D_{{l+1}}/D_l"

@@ -26,6 +26,8 @@ SETTING = "setting"
 """Attribute of a dataset that holds its whole setting as JSON."""
 WALL_SECONDS = "wall_seconds"
 """Attribute of a dataset: how long the run took, without the parts that it found finished."""
+SOFTWARE = "check of the software: "
+"""Begins a claim that follows from a theorem or from arithmetic: no network can violate it, a mistake of ours can."""
 PIXELS_PER_INCH = 200
 """Of figures saved as PNG: sharp at column width."""
 

@@ -7,7 +7,7 @@ from typing import Any
 import xarray as xr
 
 from neurocollapse.experiments.classifiers.perceptrons import Perceptron, Recipe, train_perceptron
-from neurocollapse.experiments.experiment import Experiment, at_least, at_most
+from neurocollapse.experiments.experiment import SOFTWARE, Experiment, at_least, at_most
 from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.plots.experiments.balance_collapse import balance_collapse_figure
 from neurocollapse.theory import Verdict, verify
@@ -136,10 +136,12 @@ def _claims_of(networks: xr.Dataset, biased: bool) -> list[Verdict]:
     )
     imbalance = _largest_ratio(networks["excess"])
     return [
-        at_least(f"{name}: D of the last features is at most its bound: bound over D", THEOREM, -_worst(-room), 1.0),
+        at_least(
+            f"{SOFTWARE}{name}: D of the last features is at most its bound: bound over D", THEOREM, -_worst(-room), 1.0
+        ),
         at_most(f"{name}: with the most weight decay bound over D", OURS, float(room[-1]), CLOSE, unmet=unmet),
-        at_most(f"{name}: imbalance falls with weight decay: largest ratio", THEOREM, imbalance, 1.0, unmet=unmet),
-        at_most(f"{name}: D falls with weight decay: largest ratio", THEOREM, _largest_ratio(last), 1.0, unmet=unmet),
+        at_most(f"{name}: imbalance falls with weight decay: largest ratio", OURS, imbalance, 1.0, unmet=unmet),
+        at_most(f"{name}: D falls with weight decay: largest ratio", OURS, _largest_ratio(last), 1.0, unmet=unmet),
         at_most(f"{name}: D with the most weight decay over that without", OURS, _change(last), FALLEN, unmet=unmet),
         *conditioning,
     ]

@@ -11,7 +11,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from neurocollapse.data import Labelled
-from neurocollapse.experiments.experiment import Experiment, at_least, at_most
+from neurocollapse.experiments.experiment import SOFTWARE, Experiment, at_least, at_most
 from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.models import SmallVGG, mlp
 from neurocollapse.passes.analyze import analyze
@@ -124,18 +124,18 @@ def claims(dataset: xr.Dataset) -> list[Verdict]:
 
 def _theorem(network: xr.Dataset, name: str) -> list[Verdict]:
     """Identity, chain, and the network's own logits: none can fail unless the software does."""
-    best = network["margin_best"]
+    title, best = f"{SOFTWARE}{name}: ", network["margin_best"]
     identity = network["margin_mean"] - best * network["margin_spread"] * network["margin_duality"]
     links = xr.concat(
         [network[link] for link in CHAIN], "link", combine_attrs="drop", coords="minimal", compat="override"
     )
     own = xr.concat([network[f"logit_{link}"] - network[link] for link in ("margin_mean", "margin_of_loss")], "link")
     return [
-        at_most(f"{name}: m̄ = m* × spread × duality, at every epoch", THEOREM, _worst(identity / best), ROUNDING),
+        at_most(f"{title}m̄ = m* × spread × duality, at every epoch", THEOREM, _worst(identity / best), ROUNDING),
         at_least(
-            f"{name}: t_CE ≤ t_f ≤ m̄ ≤ m*, at every epoch", THEOREM, float((links.diff("link") / best).min()), -ROUNDING
+            f"{title}t_CE ≤ t_f ≤ m̄ ≤ m*, at every epoch", THEOREM, float((links.diff("link") / best).min()), -ROUNDING
         ),
-        at_most(f"{name}: the network's logits have these margins", THEOREM, _worst(own / best), OF_NETWORK),
+        at_most(f"{title}the network's logits have these margins", THEOREM, _worst(own / best), OF_NETWORK),
     ]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from neurocollapse.experiments.classifiers.perceptrons import Perceptron, Recipe, train_perceptron
-from neurocollapse.experiments.experiment import Experiment, at_least, at_most
+from neurocollapse.experiments.experiment import SOFTWARE, Experiment, at_least, at_most
 from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.passes.analyze import analyze
 from neurocollapse.plots.experiments.tail_shape import tail_shape_figure
@@ -143,7 +143,7 @@ def _in_band(network: xr.Dataset, name: str) -> Verdict:
     """The theorem, which cannot fail unless the software does."""
     measured = network["compression"]
     sides = xr.concat([measured / network["certified_lower"], network["certified_upper"] / measured], "side")
-    claim = f"{name}: D of every layer lies in its certified band: least room to a side"
+    claim = f"{SOFTWARE}{name}: D of every layer lies in its certified band: least room to a side"
     return at_least(claim, THEOREM, -_largest(-sides), 1 - ROUNDING)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from neurocollapse.experiments.experiment import at_least, at_most, near
+from neurocollapse.experiments.experiment import SOFTWARE, at_least, at_most, near
 from neurocollapse.theory import Verdict
 
 FACTORS = {(6, 0.5): 0.167, (8, 0.5): 0.185, (10, 0.5): 0.201, (4, 0.5): 0.137, (4, 0.25): 0.034, (4, 0.125): 0.0086}
@@ -80,7 +80,8 @@ def _at_the_input(dataset: xr.Dataset) -> Verdict:
     expected = num_classes * (samples - 1) / (num_classes - 1)
     inputs = dataset["compression"].isel(layer=0).values.ravel()
     furthest = inputs[np.abs(inputs - expected).argmax()]
-    return near(f"D₀ = K(n−1)/(K−1) = {expected:g}", "orthonormal samples", float(furthest), expected, within=1e-9)
+    claim = f"{SOFTWARE}D₀ = K(n−1)/(K−1) = {expected:g}"
+    return near(claim, "orthonormal samples", float(furthest), expected, within=1e-9)
 
 
 def _places(dataset: xr.Dataset) -> list[tuple[str, int, float, str]]:

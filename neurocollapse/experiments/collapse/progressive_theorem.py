@@ -9,7 +9,7 @@ import xarray as xr
 from torch import Tensor
 
 from neurocollapse.data.synthetic import balanced_labels, noisy_orthonormal, one_hot
-from neurocollapse.experiments.experiment import Experiment, at_least, near
+from neurocollapse.experiments.experiment import SOFTWARE, Experiment, at_least, near
 from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.metrics import compression, discrimination, geometric_decay
 from neurocollapse.models.linear import linear_weights
@@ -164,7 +164,7 @@ def claims(dataset: xr.Dataset) -> list[Verdict]:
     ).isel(layer=slice(1, None))
     lost = int(room.isnull().any(("side", "layer")).sum())
     reasons = [f"{lost} of {dataset.sizes['seed']} networks have no bracket"] if lost else []
-    claim = "check of the software: every D_l/D_l−1 lies in its proven bracket (least room, as a factor)"
+    claim = f"{SOFTWARE}every D_l/D_l−1 lies in its proven bracket (least room, as a factor)"
     return [*verdicts, at_least(claim, POSTERIOR.reference, float(room.min()), 1.0, unmet=reasons)]
 
 

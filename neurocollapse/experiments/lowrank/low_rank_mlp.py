@@ -12,7 +12,7 @@ import xarray as xr
 from torch import nn
 
 from neurocollapse.data import DataError, Labelled
-from neurocollapse.experiments.experiment import Experiment, at_least, at_most, near
+from neurocollapse.experiments.experiment import SOFTWARE, Experiment, at_least, at_most, near
 from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.lowrank.costs import cost
 from neurocollapse.lowrank.layer import factorize
@@ -221,7 +221,7 @@ def _counts(dataset: xr.Dataset) -> list[Verdict]:
         middle = 2 * width * inner if inner else width * width + width
         expected = inputs * width + width + middle + width * classes + classes
         measured = float(first["parameters"].sel(network=name))
-        claim = f"parameters of {name} = {expected:,}"
+        claim = f"{SOFTWARE}parameters of {name} = {expected:,}"
         verdicts.append(near(claim, "arithmetic", measured, expected, within=0.0))
     return verdicts
 
