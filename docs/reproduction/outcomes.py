@@ -18,6 +18,8 @@ from neurocollapse.support import files
 from reproduction.printed import Printed
 
 CONFIDENCE = 0.95
+LONGEST = 80
+"""Letters of a file's name."""
 SIGNIFICANT = 6
 """Digits that are kept, so that files are short and do not change with the last bits."""
 
@@ -83,14 +85,14 @@ def command(experiment: Experiment, setting: Mapping[str, Any]) -> str:
 
 
 def file_name(found: Mapping[str, Any]) -> str:
-    """Where a run's file lies: one a scale and first seed, and one a data set for runs at neither scale."""
+    """Where a run's file lies: named for scale and first seed, or for what differs from a scale."""
     words = [found["experiment"], found["scale"]]
     if found["scale"] == "changed":
-        data = found["setting"].get("data", "changed")
-        words[1] = "-".join(data) if isinstance(data, (list, tuple)) else str(data)
-    if found["setting"]["seed"]:
+        changes = found["command"].partition(f"experiment {found['experiment']}")[2]
+        words[1] = changes.replace("--scale", "").replace("--set", "")
+    elif found["setting"]["seed"]:
         words.append(f"seed-{found['setting']['seed']}")
-    return re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower()) + ".json"
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower())[:LONGEST].strip("-") + ".json"
 
 
 def write(found: Mapping[str, Any], folder: Path) -> Path:

@@ -112,12 +112,13 @@ def test_the_command_of_a_run_repeats_it() -> None:
     [
         ("paper", {"seed": 0}, "x-paper.json"),
         ("small", {"seed": 7}, "x-small-seed-7.json"),
-        ("changed", {"seed": 0, "data": ("mnist", "usps")}, "x-mnist-usps.json"),
-        ("changed", {"seed": 0}, "x-changed.json"),
+        ("changed", {"seed": 7}, "x-paper-data-mnist-usps-width-2-5.json"),
     ],
 )
 def test_runs_of_one_experiment_have_files_of_their_own(scale: str, setting: dict[str, Any], name: str) -> None:
-    assert outcomes.file_name({"experiment": "x", "scale": scale, "setting": setting}) == name
+    command = "neurocollapse experiment x --scale paper --set data=mnist,usps --set width=2.5"
+    found = {"experiment": "x", "scale": scale, "setting": setting, "command": command}
+    assert outcomes.file_name(found) == name
 
 
 def test_what_has_no_run_is_listed_with_its_reason() -> None:
