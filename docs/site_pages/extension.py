@@ -8,8 +8,8 @@ from sphinx import addnodes
 from sphinx.domains.python import PyObject
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
+from neurocollapse.support.indices import pieces
 from site_pages import docstrings, mathml
-from site_pages.indices import pieces
 from site_pages.search import check_search
 
 _RENAMED = {

@@ -2,8 +2,9 @@
 
 import pytest
 from site_pages.docstrings import linked, tidied
-from site_pages.indices import pieces
 from site_pages.tex import spelled
+
+from neurocollapse.support.indices import pieces
 
 
 def typeset(text: str) -> str:
