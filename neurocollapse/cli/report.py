@@ -19,6 +19,9 @@ def report(
     output: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
     analysis: Annotated[Path, typer.Option(help="NetCDF file that the main job writes.")] = Path("analysis.nc"),
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the main job's networks.")] = 0,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Set two saved results, or first and last step of one, side by side.")
+    ] = False,
     progress: Annotated[bool, typer.Option(help="Show progress on a terminal.")] = True,
 ) -> None:
     """Train two networks on digits and report on all their layers, or report on saved results."""
@@ -26,8 +29,10 @@ def report(
     if files:
         if output.resolve() in {path.resolve() for path in files}:
             raise ValueError(f"{output} holds results to show; name another file with --output")
-        print(f"report: {nc.report(_opened(files), output).resolve()}")
+        print(f"report: {nc.report(_opened(files), output, compare=compare).resolve()}")
         return
+    if compare:
+        raise ValueError("--compare needs results to compare; name two files, e.g. report A.nc B.nc --compare")
     import xarray as xr  # slow imports, needed only here
 
     from neurocollapse.experiments import first_look

@@ -1,15 +1,17 @@
 """The figures of the page: curves over the layers, over the steps, measures of collapse, and the margin of the head."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import xarray as xr
 
 from neurocollapse.report.figures import Picture, picture
+from neurocollapse.report.numbers import number
 from neurocollapse.support.dataset import family, last, last_defined, layer_names, leading, shown
 
 COLLAPSE = "collapse"
 MARGIN = "margin"
+UNCERTAIN = ("unbiased", "uncertainty")
 """The families that have a section of their own."""
 
 
@@ -76,9 +78,12 @@ _OF_COVARIANCE = (
 )
 _ALIKE = "Centred kernel alignment: 1 where two layers arrange the samples, or the class means, in the same way."
 RUN = "run"
+_MOST_TOLD = 4
+"""Networks that the description of a figure names."""
 _BAND = (
     "Lines are medians, bands reach from the lowest run to the highest. Where bands are wide, a single run says little."
 )
+_COLLAPSED = "Dotted lines and arrows: the value at full collapse, or the direction where no limit is known."
 _MAP = "Layers upwards, steps to the right; a row that darkens early is a layer that collapses early."
 
 
@@ -91,37 +96,56 @@ def layer_pictures(analyses: Mapping[str, xr.Dataset]) -> list[Picture]:
 
     if not analyses:
         return []
-    pictures, families = [], {COLLAPSE, MARGIN, ""}
+    pictures, families = [], {COLLAPSE, MARGIN, *UNCERTAIN, ""}
     latest = last(next(iter(analyses.values())))[0]
     for curves in _CURVES:
         if all(name in one.data_vars for one in analyses.values() for name in curves.needs):
             families |= {family(latest, name) for name in curves.needs}
-            pictures.append(_drawn(getattr(plots, curves.plot), analyses, curves.plot, curves.title, curves.caption))
+            given = (curves.plot, curves.title, curves.caption)
+            pictures.append(_drawn(getattr(plots, curves.plot), analyses, *given, told=curves.needs))
     shared = _shared(analyses)
     ranks = [name for name in _RANKS if name in shared]
     if len(ranks) > 1:
         given = ("spectrum", "How many directions the covariance uses", _OF_COVARIANCE)
-        pictures.append(_drawn(plots.quantities, analyses, *given, names=ranks))
-    for name in shared:
-        if family(latest, name) not in families and not (len(ranks) > 1 and name in ranks):
-            title = f"{_capital(str(latest[name].attrs.get('long_name', name)))} by layer"
-            caption = str(latest[name].attrs.get("convention", ""))
-            pictures.append(_drawn(plots.quantities, analyses, f"layers-{name}", title, caption, names=name))
-    return pictures + _similarity_pictures(analyses)
+        pictures.append(_drawn(plots.quantities, analyses, *given, told=ranks, names=ranks))
+    further = [name for name in shared if family(latest, name) not in families]
+    return pictures + _one_by_one(analyses, [name for name in further if not (len(ranks) > 1 and name in ranks)])
 
 
-def _similarity_pictures(analyses: Mapping[str, xr.Dataset]) -> list[Picture]:
+def uncertainty_pictures(analyses: Mapping[str, xr.Dataset]) -> list[Picture]:
+    """A figure for each number without the bias of few samples."""
+    shared = _shared(analyses)
+    latest = last(next(iter(analyses.values())))[0] if shared else xr.Dataset()
+    return _one_by_one(analyses, [name for name in shared if family(latest, name) in UNCERTAIN])
+
+
+def _one_by_one(analyses: Mapping[str, xr.Dataset], names: list[str]) -> list[Picture]:
+    """A figure for each of some numbers, under what the number says of itself."""
+    from neurocollapse import plots  # see layer_pictures
+
+    pictures = []
+    for name in names:
+        attrs = last(next(iter(analyses.values())))[0][name].attrs
+        title, caption = (
+            f"{_capital(str(attrs.get('long_name', name)))} by layer",
+            _capital(str(attrs.get("convention", ""))),
+        )
+        given = (f"layers-{name}", title, caption)
+        pictures.append(_drawn(plots.quantities, analyses, *given, told=[name], names=name))
+    return pictures
+
+
+def similarity_pictures(analyses: Mapping[str, xr.Dataset]) -> list[Picture]:
     """Heat maps of layers against layers, of each network and of all its samples and its class means."""
     from neurocollapse import plots  # see layer_pictures
 
     pictures = []
     for index, (name, dataset) in enumerate(analyses.items()):
-        one = last(dataset)[0]
         for kind, words in (("cka", "Which layers are alike"), ("class_cka", "Whose class means are alike")):
-            if kind in one.data_vars and {"layer", "layer_"} == set(one[kind].dims):
+            if kind in dataset.data_vars:
                 title = f"{words}{f', {name}' * (len(analyses) > 1)}"
                 given = (f"{kind}{index}", title, _ALIKE)
-                pictures.append(_drawn(plots.similarity, {name: one}, *given, name=kind))
+                pictures.append(_drawn(plots.similarity, {name: dataset}, *given, name=kind))
     return pictures
 
 
@@ -183,7 +207,9 @@ def collapse_pictures(analyses: Mapping[str, xr.Dataset]) -> list[Picture]:
     from neurocollapse.plots.collapse import collapse_panels  # see layer_pictures
 
     panels = collapse_panels(_one_or_all(measured))
-    return [_drawn(draw, None, f"collapse{index}", title, "") for index, (title, draw) in enumerate(panels.items())]
+    return [
+        _drawn(draw, None, f"collapse{index}", title, _COLLAPSED) for index, (title, draw) in enumerate(panels.items())
+    ]
 
 
 def margin_pictures(analyses: Mapping[str, xr.Dataset]) -> list[Picture]:
@@ -237,14 +263,38 @@ def _one_or_all(analyses: Mapping[str, xr.Dataset]) -> Any:
     return next(iter(analyses.values())) if len(analyses) == 1 else analyses
 
 
-def _drawn(plot: Callable[..., Any], analyses: Any, prefix: str, title: str, caption: str, **options: Any) -> Picture:
-    """One figure, not registered with pyplot."""
+def _drawn(
+    plot: Callable[..., Any],
+    analyses: Any,
+    prefix: str,
+    title: str,
+    caption: str,
+    *,
+    told: Sequence[str] = (),
+    **options: Any,
+) -> Picture:
+    """One figure that is not registered with pyplot; of the variables `told`, both ends are in its description."""
     from neurocollapse import plots  # see layer_pictures
 
     given = () if analyses is None else (_one_or_all(analyses),)
     ax: Any = plots.offscreen_axes()
     plot(*given, ax=ax, **options)
-    return picture(ax.figure, title=title, caption=caption, prefix=prefix)
+    alt = " ".join([f"{title}.", *_ends(analyses, told)]) if told else ""
+    return picture(ax.figure, title=title, caption=caption, prefix=prefix, alt=alt)
+
+
+def _ends(analyses: Mapping[str, xr.Dataset], names: Sequence[str]) -> list[str]:
+    """Where each curve of a figure begins and ends, for those who do not see it."""
+    texts = []
+    for name, dataset in list(analyses.items())[:_MOST_TOLD]:
+        one = last(dataset)[0]
+        for variable in (known for known in names if one[known].dims == ("layer",)):
+            defined = one[variable].dropna("layer")
+            if layers := layer_names(defined):
+                words = str(one[variable].attrs.get("long_name", variable.replace("_", " ")))
+                first, end = (number(defined.values[at]) for at in (0, -1))
+                texts.append(f"{name}: {words} from {first} at {layers[0]} to {end} at {layers[-1]}.")
+    return texts
 
 
 def _capital(words: str) -> str:

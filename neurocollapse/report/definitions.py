@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import xarray as xr
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from neurocollapse.report.curves import of_collapse, of_margin
-from neurocollapse.report.formulas import formula
+from neurocollapse.report.formulas import typeset
+from neurocollapse.report.grids import Cell, Grid, at_last_layer, grid, named
 from neurocollapse.report.numbers import interval, number
-from neurocollapse.report.tables import cells
 from neurocollapse.support.dataset import heading, last_defined, limit, tabulated
+from neurocollapse.support.mathml import mathml
 
 
 def definitions(analyses: Mapping[str, xr.Dataset]) -> list[dict[str, Any]]:
@@ -28,57 +29,71 @@ def definitions(analyses: Mapping[str, xr.Dataset]) -> list[dict[str, Any]]:
             entry = found.setdefault(
                 name,
                 {
-                    "heading": heading(dataset, name),
+                    "heading": typeset(heading(dataset, name)),
                     "symbol": symbol(dataset, name),
-                    "name": str(attrs.get("long_name", "")),
+                    "name": typeset(str(attrs.get("long_name", ""))),
                     "conventions": [],
                     "facts": _facts(dataset, name),
-                    "reference": str(attrs.get("reference", "")),
+                    "reference": typeset(str(attrs.get("reference", ""))),
                 },
             )
             convention = str(attrs.get("convention", ""))
-            if convention and convention not in entry["conventions"]:
-                entry["conventions"].append(convention)
+            if convention and typeset(convention) not in entry["conventions"]:
+                entry["conventions"].append(typeset(convention))
     return list(found.values())
 
 
-def collapse_rows(analyses: Mapping[str, xr.Dataset]) -> list[list[Any]]:
+def collapse_grid(analyses: Mapping[str, xr.Dataset]) -> Grid | None:
     """Measure, value at the last layer of each network, limit at collapse, direction, definition."""
     first: dict[str, xr.Dataset] = {}
     for dataset in analyses.values():
         for name in of_collapse(dataset):
             first.setdefault(name, dataset)
-    rows: list[list[Any]] = []
-    for name, dataset in first.items():
-        attrs = dataset[name].attrs
-        values = [cells(one[name])[-1] if name in one.data_vars else "–" for one in analyses.values()]
-        ends = [number(limit(dataset, name)), str(attrs.get("better", "–"))]
-        words = [escape(str(attrs.get("long_name", ""))), symbol(dataset, name)]
-        rows.append([heading(dataset, name), *values, *ends, Markup(": ").join(filter(None, words))])
-    return rows
-
-
-def margin_rows(analyses: Mapping[str, xr.Dataset]) -> list[list[Any]]:
-    """Number, value at the head of each network, what it is; nothing where no network has a head that was measured."""
-    heads = {name: last_defined(one, "margin_spread") for name, one in analyses.items()}
-    first: dict[str, xr.Dataset] = {}
-    for head in heads.values():
-        if head is not None:
-            first |= {name: head for name in of_margin(head) if name not in first}
-    return [
+    rows = [
         [
-            heading(dataset, name),
-            *("–" if head is None or name not in head else cells(head[name])[0] for head in heads.values()),
-            Markup(": ").join(filter(None, [escape(dataset[name].attrs["long_name"]), symbol(dataset, name)])),
+            named(dataset, name),
+            *at_last_layer(analyses.values(), name),
+            limit(dataset, name),
+            str(dataset[name].attrs.get("better", "–")),
+            _definition(dataset, name),
         ]
         for name, dataset in first.items()
     ]
+    headings = ["measure", *_of_each(analyses), "limit", "more collapsed when", "definition"]
+    count = len(analyses)
+    title = "All measures and their limits"
+    return grid(title, headings, rows, words=[count + 2], texts=[count + 3]) if rows else None
+
+
+def margin_grid(analyses: Mapping[str, xr.Dataset]) -> Grid | None:
+    """Number, value at the head of each network, what it is; nothing where no network has a head that was measured."""
+    heads = [last_defined(one, "margin_spread") for one in analyses.values()]
+    known = [xr.Dataset() if head is None else head for head in heads]
+    first: dict[str, xr.Dataset] = {}
+    for head in known:
+        first |= {name: head for name in of_margin(head) if name not in first}
+    rows = [[named(head, name), *at_last_layer(known, name), _definition(head, name)] for name, head in first.items()]
+    headings = ["number", *_of_each(analyses), "definition"]
+    return grid("The margin and its factors", headings, rows, texts=[len(analyses) + 1]) if rows else None
+
+
+def _of_each(analyses: Mapping[str, xr.Dataset]) -> list[str]:
+    """The headings of a column for each network."""
+    return ["value"] if len(analyses) == 1 else list(analyses)
+
+
+def _definition(dataset: xr.Dataset, name: str) -> Cell:
+    """What a number is, in words and as a formula."""
+    attrs = dataset[name].attrs
+    words = [typeset(str(attrs.get("long_name", ""))), symbol(dataset, name)]
+    plain = [str(attrs.get(key, "")) for key in ("long_name", "symbol")]
+    return Cell(Markup(": ").join(filter(None, words)), ": ".join(filter(None, plain)))
 
 
 def symbol(dataset: xr.Dataset, name: str) -> Markup:
     """The symbol of a variable, or nothing."""
     tex = str(dataset[name].attrs.get("symbol", ""))
-    return formula(tex) if tex else Markup("")
+    return mathml(tex) if tex else Markup("")
 
 
 def _facts(dataset: xr.Dataset, name: str) -> str:

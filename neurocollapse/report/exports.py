@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from neurocollapse.report.formulas import SIGNS
+from neurocollapse.support.mathml import SIGNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,8 +42,8 @@ class Exported(Protocol):
         """In TeX, without dollar signs."""
 
     @property
-    def is_share(self) -> bool:
-        """Whether its numbers lie between 0 and 1."""
+    def digits(self) -> int:
+        """Significant digits of its cells."""
 
 
 def latex(columns: Sequence[Exported], *, symbols: bool, decimals: int | None) -> str:
@@ -110,7 +110,7 @@ def _numbers(column: Exported, decimals: int | None) -> list[str]:
         return []
     pairs = isinstance(column.values[0], tuple)
     flat = [float(value) for cell in column.values for value in (cell if pairs else (cell,))]
-    form = _form(flat, column.is_share) if decimals is None else f".{decimals}f"
+    form = _form(flat, column.digits) if decimals is None else f".{decimals}f"
     texts = ["–" if math.isnan(value) else format(value, form) for value in flat]
     if not pairs:
         return texts
@@ -118,13 +118,13 @@ def _numbers(column: Exported, decimals: int | None) -> list[str]:
     return ["–" if "–" in pair else f"[{pair[0]}, {pair[1]}]" for pair in halves]
 
 
-def _form(values: Sequence[float], is_share: bool) -> str:
+def _form(values: Sequence[float], digits: int) -> str:
     """How to print a column: two digits of the smallest value and three of the largest, or powers of ten."""
     known = [abs(value) for value in values if math.isfinite(value) and value]
     if not known or all(value.is_integer() for value in known):
         return ".0f"
     smallest, largest = (math.floor(math.log10(end)) for end in (min(known), max(known)))
-    needed = max(1 - smallest, 2 - largest, _SHARE_DECIMALS if is_share else 0)
+    needed = max(1 - smallest, 2 - largest, _SHARE_DECIMALS if digits >= _SHARE_DECIMALS else 0)
     return f".{needed}f" if needed <= _MOST_DECIMALS and largest < 6 else ".2e"
 
 

@@ -1,6 +1,7 @@
 """Numbers as a reader wants them: three or four digits, true zeros and infinities, a word for what is undefined."""
 
 import math
+from collections.abc import Iterable
 from numbers import Integral
 from typing import Any
 
@@ -30,11 +31,54 @@ def number(value: Any, digits: int = 3) -> str:
         return "0"
     if value.is_integer() and abs(value) < 1e7:
         return f"{int(value):,}".replace("-", "−")
-    mantissa, power = f"{value:.{digits - 1}e}".split("e")
-    exponent = int(power)
+    exponent = _exponent(value, digits)
     if -4 <= exponent < 6:
         return f"{value:,.{max(digits - 1 - exponent, 0)}f}".replace("-", "−")
-    return f"{mantissa.replace('-', '−')}×10{str(exponent).translate(_SUPERSCRIPTS)}"
+    return ("−" if value < 0 else "") + _with_power(abs(value), digits)
+
+
+def together(values: Iterable[Any], digits: int = 3) -> tuple[str, ...]:
+    """Numbers that stand below each other, with the same number of decimals; powers of ten where that would be long.
+
+    The decimals are those that give the smallest number ``digits`` significant digits, but no more than four, unless
+    all are small. A column that reaches from large to tiny has a power of ten in every cell.
+
+    Examples
+    --------
+    >>> together([1.3866, 0.1827, 0.0069])
+    ('1.3866', '0.1827', '0.0069')
+    >>> together([13.62, 0.0521, 1.17e-5, 0.0])
+    ('1.36×10¹', '5.21×10⁻²', '1.17×10⁻⁵', '0')
+    """
+    given = list(values)
+    sizes = [abs(float(one)) for one in given if _is_measured(one)]
+    if all(size.is_integer() and size < 1e7 for size in sizes):
+        return tuple(number(one, digits) for one in given)
+    least, most = (_exponent(end, digits) for end in (min(sizes), max(sizes)))
+    if least < -3 or most > 5:
+        texts = {size: _with_power(size, digits) for size in sizes}
+    else:
+        decimals = max(0, min(digits - 1 - least, max(digits - 1 - most, 4)))
+        texts = {size: f"{size:,.{decimals}f}" for size in sizes}
+    return tuple(
+        ("−" if one < 0 else "") + texts[abs(float(one))] if _is_measured(one) else number(one, digits) for one in given
+    )
+
+
+def _is_measured(value: Any) -> bool:
+    """Whether a value is a finite number other than zero."""
+    return not isinstance(value, bool | str | type(None)) and math.isfinite(value) and value != 0
+
+
+def _exponent(value: float, digits: int) -> int:
+    """The power of ten of a number that is rounded to so many digits."""
+    return int(f"{value:.{digits - 1}e}".split("e")[1])
+
+
+def _with_power(size: float, digits: int) -> str:
+    """A positive number as mantissa and power of ten."""
+    mantissa, power = f"{size:.{digits - 1}e}".split("e")
+    return f"{mantissa}×10{str(int(power)).translate(_SUPERSCRIPTS)}"
 
 
 def interval(low: Any, high: Any, digits: int = 3) -> str:

@@ -10,20 +10,24 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 from markupsafe import Markup
 
+from neurocollapse.report.compare import comparison_of, comparison_pictures, to_compare
 from neurocollapse.report.curves import (
     collapse_pictures,
     layer_pictures,
     margin_pictures,
+    similarity_pictures,
     step_pictures,
-    with_steps,
+    uncertainty_pictures,
 )
-from neurocollapse.report.definitions import collapse_rows, definitions, margin_rows
+from neurocollapse.report.definitions import definitions
 from neurocollapse.report.figures import Picture, picture
-from neurocollapse.report.provenance import provenance_rows, skipped_rows, warning_rows
+from neurocollapse.report.grids import Grid, grid
+from neurocollapse.report.leads import headline
+from neurocollapse.report.provenance import warning_rows
 from neurocollapse.report.results import Results, sort_results
-from neurocollapse.report.summary import comparison, fits, glance, sentences
-from neurocollapse.report.tables import table
-from neurocollapse.report.verification import bound_tables, is_experiment, section
+from neurocollapse.report.sections import comparison_section, evidence_sections, network_sections, similarity_section
+from neurocollapse.report.summary import comparison, fit_rows, glance_rows, sentences
+from neurocollapse.report.verification import bound_tables, is_experiment, mark, section
 from neurocollapse.support.atomic import write
 from neurocollapse.support.checks import file_path
 from neurocollapse.support.dataset import last, leading
@@ -32,10 +36,8 @@ from neurocollapse.support.text import visible
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MOST_COLUMNS = 12
-"""A table with more columns is split, one table a family."""
-_WIDTH = 120
-"""Characters of a row that fit on the page."""
+_MOST_VERDICTS = 6
+"""Networks that the head of the page has a sentence of."""
 
 
 def report(
@@ -44,24 +46,31 @@ def report(
     *,
     title: str | None = None,
     figures: "Mapping[str, Figure] | None" = None,
+    compare: bool = False,
 ) -> Path:
     """Write analyses and verifications as one self-contained HTML page and return its path.
 
-    The page needs no network: style, figures (SVG) and formulas (MathML) are inside it, and the same results give the
-    same bytes. It is written in one piece; a page that was there before stays until the new one is complete.
+    The page leads with the verdict and one figure; sections fold, and evidence is folded. It needs neither a network
+    nor a script: style, figures (SVG) and formulas (MathML) are inside it, every figure can be saved as SVG and PNG
+    and every table as CSV in full precision, and the same results give the same bytes. It is written in one piece; a
+    page that was there before stays until the new one is complete.
 
     Parameters
     ----------
     results
-        A Dataset of `nc.analyze` or `nc.measure`, a Verification of `nc.verify`, a mapping of names to either, or a
-        list of either. Several analyses are compared in the same figures. Of datasets joined along a step or epoch the
-        last one is told in words and tables, and all are drawn; along `model`, `run` or `network`, each is a network.
+        A Dataset of `nc.analyze`, `nc.measure` or `nc.similarity`, a Verification of `nc.verify`, a mapping of names to
+        these, or a list of them. Several analyses are drawn in the same figures. Of datasets joined along a step or
+        epoch the last one is told in words and tables, and all are drawn; along `model`, `run` or `network`, each is a
+        network.
     path
         File to write; its folder must exist.
     title : str, optional
-        Heading of the page.
+        Heading of the page. Default: made of the names of the results.
     figures : mapping, optional
         Caption to matplotlib figure, shown after the others; they stay open and unchanged.
+    compare : bool, default False
+        Whether to set two networks side by side, layer by layer, and to lead with which is more collapsed. Of one
+        network with several steps, the first and the last are compared.
 
     Returns
     -------
@@ -70,7 +79,8 @@ def report(
     Raises
     ------
     TypeError, ValueError
-        If ``results`` holds something else, or nothing, or ``figures`` is not a mapping of captions to figures.
+        If ``results`` holds something else, or nothing, or ``figures`` is not a mapping of captions to figures, or
+        ``compare`` is given anything but two networks.
     FileNotFoundError, IsADirectoryError
         If the folder of ``path`` does not exist, or ``path`` is a folder.
     ResultFileError
@@ -85,58 +95,93 @@ def report(
     """
     target = _check_path(path)
     found = sort_results(results)
-    latest = {name: last(dataset)[0] for name, dataset in found.analyses.items()}
-    sections = [section(name, value) for name, value in found.verifications.items()]
+    compared = _latest(to_compare(found.analyses)) if compare else {}
+    latest = _latest(found.analyses)
+    pictures = dict(_pictures(found, compared))
+    checked = [
+        {**shown, "key": f"result{index}", "pictures": _verification_pictures(value, shown["dataset"], index)}
+        for index, (shown, value) in enumerate(
+            (section(name, value), value) for name, value in found.verifications.items()
+        )
+    ]
+    lead = _take_lead(pictures, checked)
+    sections = network_sections(found.analyses, latest, pictures)
+    if compared:
+        sections.insert(0, comparison_section(comparison_of(compared), pictures))
     page = _template().render(
         title=title or _title(found),
         style=_style(),
-        analyses=[_analysis(name, dataset) for name, dataset in found.analyses.items()],
-        fits=fits(latest),
-        glance=glance(latest),
-        comparison=comparison(latest),
-        pictures=dict(_pictures(found.analyses)),
-        over=with_steps(found.analyses)[1],
-        collapse=collapse_rows(latest),
-        margin=margin_rows(latest),
+        mark=mark,
+        compared=compared,
+        verdicts=_verdicts(found.analyses, compared),
+        lead=lead,
+        findings=[(name, sentences(one, _step(found.analyses[name]))) for name, one in latest.items()],
+        glance=_glance(latest),
+        sections=[*sections, *similarity_section(found.similarities, pictures)],
         extra=_extra(figures),
-        verifications=[
-            {**shown, "pictures": _verification_pictures(value, shown["dataset"], index)}
-            for index, (shown, value) in enumerate(zip(sections, found.verifications.values(), strict=True))
-        ],
+        verifications=checked,
+        evidence=evidence_sections(latest, {name: _step(one) for name, one in found.analyses.items()}),
         definitions=definitions(latest),
         warnings=warning_rows(latest),
-        skipped=skipped_rows(latest),
-        provenance=provenance_rows(latest),
     )
     return write(target, page)
 
 
+def _latest(analyses: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """The last step of every network."""
+    return {name: last(dataset)[0] for name, dataset in analyses.items()}
+
+
 def _title(found: Results) -> str:
     """A heading from the names of the results."""
-    names = [*found.analyses, *(name for name in found.verifications if name not in found.analyses)]
+    names = list(dict.fromkeys([*found.analyses, *found.similarities, *found.verifications]))
     return "Neural collapse, layer by layer: " + ", ".join(names[:4]) + (" and more" if len(names) > 4 else "")
 
 
-def _analysis(name: str, dataset: xr.Dataset) -> dict[str, Any]:
-    """Sentences and tables of one network; of several steps the last one."""
-    latest, step = last(dataset)
-    dim = leading(dataset)
-    if dim and dataset.sizes[dim] > 1:
-        step += f", the last of {dataset.sizes[dim]}"
-    whole = table(latest)
-    parts = whole.families() if len(whole.headings) > _MOST_COLUMNS else [whole]
-    tables = [one for part in parts for one in part.fitted(_WIDTH)]
-    return {"name": name, "sentences": sentences(latest, step), "step": step, "tables": tables, "totals": whole.totals}
+def _step(dataset: xr.Dataset) -> str:
+    """Which step a network is told at; nothing where it has no steps."""
+    dim, step = leading(dataset), last(dataset)[1]
+    return f"{step}, the last of {dataset.sizes[dim]}" if dim and dataset.sizes[dim] > 1 else step
 
 
-def _pictures(analyses: Mapping[str, xr.Dataset]) -> list[tuple[str, list[Picture]]]:
-    """The curves of each section."""
+def _verdicts(analyses: Mapping[str, xr.Dataset], compared: Mapping[str, xr.Dataset]) -> list[tuple[str, str]]:
+    """Who is more collapsed, and a name and a sentence for each network."""
+    latest = _latest(analyses)
+    words = comparison_of(compared).lead if compared else comparison(latest)
+    rows = [(name, headline(one, last(analyses[name])[1])) for name, one in latest.items()]
+    more = [("", f"{len(rows) - _MOST_VERDICTS} more networks are told below.")] if len(rows) > _MOST_VERDICTS else []
+    return [*([("", words)] if words else []), *rows[:_MOST_VERDICTS], *more]
+
+
+def _glance(latest: Mapping[str, xr.Dataset]) -> list[Grid]:
+    """The fit and the last layers' numbers of several networks."""
+    if len(latest) < 2:
+        return []
     return [
-        ("layers", layer_pictures(analyses)),
-        ("steps", step_pictures(analyses)),
-        ("collapse", collapse_pictures(analyses)),
-        ("margin", margin_pictures(analyses)),
+        grid("Key numbers of each network", ["", *latest], fit_rows(latest)),
+        grid("Numbers of the last layers", ["at the last layer", *latest], glance_rows(latest)),
     ]
+
+
+def _pictures(found: Results, compared: Mapping[str, xr.Dataset]) -> list[tuple[str, list[Picture]]]:
+    """The figures of each section."""
+    return [
+        ("layers", layer_pictures(found.analyses)),
+        ("compare", comparison_pictures(compared) if compared else []),
+        ("steps", step_pictures(found.analyses)),
+        ("collapse", collapse_pictures(found.analyses)),
+        ("margin", margin_pictures(found.analyses)),
+        ("uncertainty", uncertainty_pictures(found.analyses)),
+        ("similarity", similarity_pictures(found.similarities)),
+    ]
+
+
+def _take_lead(pictures: dict[str, list[Picture]], checked: list[dict[str, Any]]) -> list[Picture]:
+    """The one figure that the page leads with, taken out of its section: curves over the layers first."""
+    for group in (*pictures.values(), *(one["pictures"] for one in checked)):
+        if group:
+            return [group.pop(0)]
+    return []
 
 
 def _verification_pictures(result: Any, dataset: Any, index: int) -> list[Picture]:
@@ -145,7 +190,8 @@ def _verification_pictures(result: Any, dataset: Any, index: int) -> list[Pictur
 
     if is_experiment(result):
         figure = result.figure()
-        drawn = picture(figure, title=str(result.experiment.name), caption="", prefix=f"experiment{index}")
+        told = f"{result.experiment.name}. {result.experiment.shows}"
+        drawn = picture(figure, title=str(result.experiment.name), caption="", prefix=f"experiment{index}", alt=told)
         plots.close(figure)
         return [drawn]
     pictures = []

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from neurocollapse.report.grids import Cell
 from neurocollapse.report.numbers import number
 from neurocollapse.support.dataset import class_names, layer_names
 from neurocollapse.support.text import listed
@@ -36,23 +37,23 @@ _PROVENANCE = {
 _ELSEWHERE = {"title", "warnings", "skipped_layers"}
 
 
-def provenance_rows(analyses: Mapping[str, xr.Dataset]) -> list[list[str]]:
+def provenance_rows(analyses: Mapping[str, xr.Dataset]) -> list[list[Any]]:
     """Label and one value for each analysis; known entries first, then whatever else the datasets carry."""
     others = [key for dataset in analyses.values() for key in dataset.attrs if key not in _PROVENANCE]
     keys = [*_PROVENANCE, *dict.fromkeys(key for key in map(str, others) if key not in _ELSEWHERE)]
-    rows = []
+    rows: list[list[Any]] = []
     for key in keys:
         values = [dataset.attrs.get(key) for dataset in analyses.values()]
         if any(value is not None for value in values):
-            rows.append([_PROVENANCE.get(key, key), *map(_plain, values)])
+            rows.append([_PROVENANCE.get(key, key), *map(_cell, values)])
     return rows
 
 
-def _plain(value: Any) -> str:
-    """An attribute as text: numbers by their digits, everything else as it is."""
+def _cell(value: Any) -> Cell:
+    """An attribute: numbers by their digits, everything else as it is."""
     if isinstance(value, int | float | np.number) and not isinstance(value, bool):
-        return number(value, 4)
-    return "–" if value is None else str(value)
+        return Cell(number(value, 4), value)
+    return Cell("–", None) if value is None else Cell(str(value), str(value))
 
 
 def warning_rows(analyses: Mapping[str, xr.Dataset]) -> list[tuple[str, str]]:

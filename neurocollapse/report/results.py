@@ -8,14 +8,18 @@ import xarray as xr
 
 from neurocollapse.support.dataset import last, layered, networks, shown
 
+PAIRS = ("cka", "class_cka")
+"""Variables along `layer, layer_` that say which layers are alike."""
 _VERIFICATION_ATTRIBUTES = ("status", "assumptions", "verdicts", "to_dataset")
 
 
 @dataclass
 class Results:
-    """The two kinds of result, in the order given; every analysis is of one network."""
+    """The kinds of result, in the order given; every analysis is of one network."""
 
     analyses: dict[str, xr.Dataset] = field(default_factory=dict)
+    similarities: dict[str, xr.Dataset] = field(default_factory=dict)
+    """Which layers are alike; of an analysis that holds that too, or of `nc.similarity`."""
     verifications: dict[str, Any] = field(default_factory=dict)
 
 
@@ -34,7 +38,12 @@ def sort_results(results: Any) -> Results:
         if isinstance(value, xr.Dataset):
             for network, one in networks(_checked(value, given), name).items():
                 known = network or str(value.attrs.get("model") or value.attrs.get("title") or "network")
-                found.analyses[_unused(known, found.analyses)] = one
+                known = _unused(known, {**found.analyses, **found.similarities})
+                latest = last(one)[0]
+                if shown(latest):
+                    found.analyses[known] = one
+                if _are_pairs(latest):
+                    found.similarities[known] = latest
         elif all(hasattr(value, attribute) for attribute in _VERIFICATION_ATTRIBUTES):
             found.verifications[_unused(name or "verification", found.verifications)] = value
         else:
@@ -42,7 +51,7 @@ def sort_results(results: Any) -> Results:
                 f"{given} must be the Dataset of nc.analyze or nc.measure, or the Verification of nc.verify, "
                 f"got {type(value).__name__}"
             )
-    if not (found.analyses or found.verifications):
+    if not (found.analyses or found.similarities or found.verifications):
         raise ValueError("`results` must hold at least one Dataset or Verification, got none")
     return found
 
@@ -66,9 +75,14 @@ def _checked(dataset: xr.Dataset, given: str) -> xr.Dataset:
     if "posterior_upper" in dataset.data_vars:
         raise ValueError(f"{given} is the Dataset of a verification; pass the Verification itself")
     whole = layered(dataset, given)
-    if not any(shown(last(one)[0]) for one in networks(whole).values()):
+    if not any(shown(latest) or _are_pairs(latest) for latest in (last(one)[0] for one in networks(whole).values())):
         raise ValueError(f"{given} holds no number along 'layer'; pass the result of nc.analyze or nc.measure")
     return whole
+
+
+def _are_pairs(dataset: xr.Dataset) -> bool:
+    """Whether a dataset of one step says which layers are alike."""
+    return any(kind in dataset and set(dataset[kind].dims) == {"layer", "layer_"} for kind in PAIRS)
 
 
 def _unused(name: str, taken: Mapping[str, Any]) -> str:

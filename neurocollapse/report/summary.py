@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from neurocollapse.report.curves import of_collapse, of_margin
-from neurocollapse.report.numbers import exponential, interval, number
-from neurocollapse.report.tables import cells
-from neurocollapse.support.dataset import heading, last_defined, layer_names, num_classes, scalar, tabulated
+from neurocollapse.report.grids import Cell, at_last_layer, named
+from neurocollapse.report.numbers import exponential, interval, number, together
+from neurocollapse.support.dataset import last_defined, layer_names, num_classes, scalar, tabulated
 
 WITHIN = 0.01
 """Accuracies that differ by less count as alike."""
@@ -29,7 +30,7 @@ def sentences(dataset: xr.Dataset, step: str = "") -> list[str]:
         *_uncertainty(dataset),
         *_separation(dataset),
         *_probes(dataset),
-        *_margin(dataset),
+        *margin_sentences(dataset),
     ]
 
 
@@ -161,7 +162,7 @@ def _probes(dataset: xr.Dataset) -> list[str]:
     return [f"{text}." for text in texts]
 
 
-def _margin(dataset: xr.Dataset) -> list[str]:
+def margin_sentences(dataset: xr.Dataset) -> list[str]:
     """The share of its best margin that the head realises, and what each factor leaves."""
     head = last_defined(dataset, "margin_spread")
     if head is None or any(name not in head for name in ("margin_efficiency", *_FACTORS)):
@@ -173,30 +174,33 @@ def _margin(dataset: xr.Dataset) -> list[str]:
     return [f"Of the margin that its norms allow, the head at {where} realises {number(share)}; {factors}."]
 
 
-def fits(analyses: Mapping[str, xr.Dataset]) -> list[list[str]]:
+def fit_rows(analyses: Mapping[str, xr.Dataset]) -> list[list[Any]]:
     """Layers of each network, and the line fitted to its compression where there is one."""
-    rows = [["layers", *(str(one.sizes["layer"]) for one in analyses.values())]]
-    slopes = [
-        [scalar(one, f"decay_slope{end}") for end in ("", "_lower_of_line", "_upper_of_line")]
-        for one in analyses.values()
-    ]
+    given = analyses.values()
+    rows: list[list[Any]] = [["layers", *(one.sizes["layer"] for one in given)]]
+    slopes = [[scalar(one, f"decay_slope{end}") for end in ("", "_lower_of_line", "_upper_of_line")] for one in given]
     if not all(math.isnan(slope) for slope, _, _ in slopes):
-        rows.append(["factor per layer", *(number(exponential(slope)) for slope, _, _ in slopes)])
-        ends = ["–" if math.isnan(low) else interval(exponential(low), exponential(high)) for _, low, high in slopes]
-        rows.append(["95 % interval of the line", *ends])
-        rows.append(["R²", *(number(scalar(one, "decay_r_squared")) for one in analyses.values())])
+        factors = [[exponential(slope) for slope in one] for one in slopes]
+        squares = [scalar(one, "decay_r_squared") for one in given]
+        rows.append(["factor per layer", *_together([factor for factor, _, _ in factors])])
+        ends = [("–" if math.isnan(low) else interval(low, high), (low, high)) for _, low, high in factors]
+        rows.append(["95 % interval of the line", *(Cell(*pair) for pair in ends)])
+        rows.append(["R²", *_together(squares)])
     return rows
 
 
-def glance(analyses: Mapping[str, xr.Dataset]) -> list[list[str]]:
+def _together(values: list[float]) -> list[Cell]:
+    """Numbers beside each other."""
+    return [Cell(*pair) for pair in zip(together(values), values, strict=True)]
+
+
+def glance_rows(analyses: Mapping[str, xr.Dataset]) -> list[list[Any]]:
     """Heading of every number and its value at the last layer of each network, without those in tables of their own."""
-    names = {
-        name: heading(one, name)
-        for one in analyses.values()
+    first = {
+        name: one
+        for one in list(analyses.values())[::-1]
         for name in tabulated(one)
         if name not in (*of_collapse(one), *of_margin(one))
     }
-    return [
-        [words, *(cells(one[name])[-1] if name in tabulated(one) else "–" for one in analyses.values())]
-        for name, words in names.items()
-    ]
+    names = dict.fromkeys(name for one in analyses.values() for name in tabulated(one) if name in first)
+    return [[named(first[name], name), *at_last_layer(analyses.values(), name)] for name in names]

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from neurocollapse.report.grid import Column, Table
-from neurocollapse.report.numbers import interval, number
+from neurocollapse.report.layer_table import Column, Table
+from neurocollapse.report.numbers import number, together
 from neurocollapse.support.choices import check_choice
 from neurocollapse.support.dataset import (
     family,
@@ -55,7 +56,7 @@ def table(dataset: xr.Dataset, *, steps: str = "last") -> Table:
     >>> values = ("layer", [2.0, 0.25], {"heading": "D"})
     >>> print(table(xr.Dataset({"compression": values}, {"layer": ["fc1", "fc2"]})))
     layer      D
-    fc1        2
+    fc1    2.000
     fc2    0.250
     """
     if not isinstance(dataset, xr.Dataset):
@@ -132,10 +133,8 @@ def _columns(dataset: xr.Dataset) -> list[Column]:
 def _column(dataset: xr.Dataset, name: str) -> Column:
     """A number of every layer, or an interval."""
     one = dataset[name]
-    numbers: Any = one.transpose(..., "bound").values.tolist() if "bound" in one.dims else np.ravel(one.values).tolist()
-    values = tuple(map(tuple, numbers)) if "bound" in one.dims else tuple(numbers)
-    symbol = str(one.attrs.get("symbol", ""))
-    return Column(heading(dataset, name), cells(one), family(dataset, name), True, values, symbol, _is_share(one))
+    values, symbol = exact(one), str(one.attrs.get("symbol", ""))
+    return Column(heading(dataset, name), cells(one), family(dataset, name), True, values, symbol, digits_of(one))
 
 
 def _counted(dataset: xr.Dataset, name: str) -> tuple[bool, tuple[Any, ...]]:
@@ -145,17 +144,30 @@ def _counted(dataset: xr.Dataset, name: str) -> tuple[bool, tuple[Any, ...]]:
     return True, tuple(np.broadcast_to(dataset[name].values, dataset.sizes["layer"]).tolist())
 
 
-def _is_share(values: xr.DataArray) -> bool:
-    """Whether numbers lie between 0 and 1, by what they say of themselves."""
-    return values.attrs.get("valid_min") == 0 and values.attrs.get("valid_max") == 1
-
-
 def cells(values: xr.DataArray) -> tuple[str, ...]:
-    """Numbers as text: four digits of a share, which is read near its ends, three of others; intervals as two."""
-    if "bound" in values.dims:
-        ends = values.transpose(..., "bound").values.reshape(-1, 2)
-        return tuple("–" if np.isnan(pair).any() else interval(*pair) for pair in ends)
-    return tuple(number(value, 4 if _is_share(values) else 3) for value in np.ravel(values.values))
+    """Numbers as text with the same decimals, intervals as their two ends."""
+    return texts(exact(values), digits_of(values))
+
+
+def digits_of(values: xr.DataArray) -> int:
+    """Four digits of a share, which is read near its ends, three of others."""
+    return 4 if values.attrs.get("valid_min") == 0 and values.attrs.get("valid_max") == 1 else 3
+
+
+def texts(values: Sequence[Any], digits: int) -> tuple[str, ...]:
+    """Numbers, or pairs of numbers, as the cells of one column."""
+    if not values or not isinstance(values[0], tuple):
+        return together(values, digits)
+    ends = iter(together(chain.from_iterable(values), digits))
+    pairs = zip(values, zip(ends, ends, strict=True), strict=True)
+    return tuple("–" if np.isnan(one).any() else " to ".join(both) for one, both in pairs)
+
+
+def exact(values: xr.DataArray) -> tuple[Any, ...]:
+    """The numbers themselves, an interval as its two ends."""
+    if "bound" not in values.dims:
+        return tuple(np.ravel(values.values).tolist())
+    return tuple(map(tuple, values.transpose(..., "bound").values.reshape(-1, 2).tolist()))
 
 
 def _described(dataset: xr.Dataset, name: str) -> tuple[str, ...]:
@@ -165,9 +177,10 @@ def _described(dataset: xr.Dataset, name: str) -> tuple[str, ...]:
 
 
 def _joined(pieces: Sequence[Column]) -> Column:
-    """One column below the other."""
-    cells, values = (tuple(one for piece in pieces for one in getattr(piece, name)) for name in ("cells", "values"))
-    return replace(pieces[0], cells=cells, values=values)
+    """One column below the other, with the same decimals in both."""
+    first, values = pieces[0], tuple(chain.from_iterable(piece.values for piece in pieces))
+    cells = texts(values, first.digits) if values else chain.from_iterable(piece.cells for piece in pieces)
+    return replace(first, cells=tuple(cells), values=values)
 
 
 def _totals(dataset: xr.Dataset) -> list[tuple[str, str]]:

@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from markupsafe import Markup
 
-from neurocollapse.report.numbers import number
+from neurocollapse.report.formulas import typeset
+from neurocollapse.report.grids import Cell, Grid, grid
+from neurocollapse.report.numbers import number, together
 from neurocollapse.support.bounds import Bound, bounds_in
 
 _OUTCOMES = {
@@ -21,6 +24,9 @@ _OUTCOMES = {
 }
 
 
+_OPEN = (
+    "Bounds whose source leaves a constant open, compared at the stated value; they do not count towards the outcome."
+)
 _CERTIFIED = {
     "holds": "Every layer of the linear tail provably pulls the classes together.",
     "violated": "A layer of the linear tail provably spreads the classes.",
@@ -44,37 +50,50 @@ def section(name: str, verification: Any) -> dict[str, Any]:
     keys = [key for key, _ in _named(verification.assumptions)]
     verdicts = _verdict_rows(verification.verdicts, keys)
     claims = [claim_row(claim) for claim in _field(verification, "claims", None) or ()]
-    result, reasons = (
-        outcome(verification.status),
-        " ".join([*_share(verification.verdicts), _reasons(assumptions, verdicts)]),
-    )
+    result = outcome(verification.status)
+    reasons = " ".join([*_share(verification.verdicts), _reasons(assumptions, verdicts)])
     if claims:
-        undecided = [row["text"] for row in claims if row["outcome"]["style"] != "holds"]
+        undecided = [row["plain"] for row in claims if row["outcome"]["style"] != "holds"]
         result, reasons = {**result, "meaning": _CERTIFIED[result["style"]]}, _listed(undecided, " ")
+    bounds = [] if of_experiment else bound_tables(dataset, name)
+    verdict_grid = _verdict_grid(name, "Verdicts", verdicts)
+    compared = _verdict_rows(_field(verification, "comparisons", ()), keys)
+    evidence = [
+        _assumption_grid(name, assumptions),
+        *([] if of_experiment else [verdict_grid]),
+        _verdict_grid(name, "For information", compared, _OPEN),
+        *(one["grid"] for one in bounds),
+    ]
     return {
         "name": name,
         "kind": "Experiment" if of_experiment else "Verification",
         "about": f"{verification.experiment.shows} Source: {verification.experiment.source}." if of_experiment else "",
         "outcome": result,
-        "reasons": reasons,
+        "reasons": typeset(reasons),
         "claims": claims,
         "theorems": [
             {"label": str(one.label), "outcome": outcome(one.status)}
             for one in dict(_field(verification, "theorems", None) or {}).values()
         ],
-        "assumptions": assumptions,
-        "verdicts": verdicts,
-        "comparisons": _verdict_rows(_field(verification, "comparisons", ()), keys),
-        "notes": [str(note) for note in _field(verification, "notes", ())],
-        "bounds": [] if of_experiment else bound_tables(dataset),
+        "grids": [verdict_grid] if of_experiment and verdicts else [],
+        "evidence": [one for one in evidence if one.rows],
+        "notes": [typeset(str(note)) for note in _field(verification, "notes", ())],
+        "about_bounds": [typeset(text) for text in bounds[0]["about"]] if bounds else [],
         "dataset": dataset,
     }
+
+
+def mark(result: Mapping[str, str]) -> Markup:
+    """An outcome as a word with its sign."""
+    signed = '<span class="mark {}"><span class="sign" aria-hidden="true">{}</span> {}</span>'
+    return Markup(signed).format(result["style"], result["sign"], result["text"])
 
 
 def claim_row(claim: Any) -> dict[str, Any]:
     """One line about one step: the sentence, and how it came out."""
     text = str(_field(claim, "reason", "") or _field(claim, "claim", ""))
-    return {"text": text[:1].upper() + text[1:] + ".", "outcome": outcome(_field(claim, "outcome"))}
+    plain = text[:1].upper() + text[1:] + "."
+    return {"plain": plain, "text": typeset(plain), "outcome": outcome(_field(claim, "outcome"))}
 
 
 def is_experiment(value: Any) -> bool:
@@ -120,7 +139,7 @@ def _assumption(name: str, value: Any) -> dict[str, Any]:
     met = _field(value, "met")
     return {
         "name": _words(str(_field(value, "name", None) or name)),
-        **{key: number(_field(value, key)) for key in ("value", "residual", "tolerance")},
+        **{key: _field(value, key) for key in ("value", "residual", "tolerance")},
         "met": {"text": "not measured", "style": "unmet", "sign": "?"}
         if met is None
         else {"text": "met", "style": "holds", "sign": "✓"}
@@ -128,6 +147,34 @@ def _assumption(name: str, value: Any) -> dict[str, Any]:
         else {"text": "not met", "style": "unmet", "sign": "?"},
         "meaning": str(_field(value, "meaning", "") or ""),
     }
+
+
+def _assumption_grid(name: str, rows: list[dict[str, Any]]) -> Grid:
+    """The table of all assumptions."""
+    headings = ["assumption", "met?", "value", "residual", "tolerance", "meaning"]
+    cells = [
+        [
+            row["name"],
+            Cell(mark(row["met"]), row["met"]["text"]),
+            *(Cell(number(row[key]), row[key]) for key in ("value", "residual", "tolerance")),
+            Cell(typeset(row["meaning"]), row["meaning"]),
+        ]
+        for row in rows
+    ]
+    return grid(f"{name}: assumptions", headings, cells, words=[1], texts=[5], title="Assumptions")
+
+
+def _verdict_grid(name: str, title: str, rows: list[dict[str, Any]], note: str = "") -> Grid:
+    """The table of verdicts."""
+    headings = ["claim", "outcome", "lower", "measured", "upper", "least slack", "reference"]
+    cells = []
+    for row in rows:
+        why = Markup("<br>").join(filter(None, [row["reference"], typeset(row["reason"])]))
+        told = "; ".join(filter(None, [row["reference"], row["reason"]]))
+        numbers = [row[key] for key in ("lower", "measured", "upper", "slack")]
+        result = Cell(mark(row["outcome"]), row["outcome"]["text"])
+        cells.append([Cell(typeset(row["claim"]), row["claim"]), result, *numbers, Cell(why, told)])
+    return grid(f"{name}: {title.lower()}", headings, cells, words=[1], texts=[6], title=title, note=note)
 
 
 def _verdict_rows(verdicts: Any, assumptions: list[str]) -> list[dict[str, Any]]:
@@ -140,8 +187,8 @@ def _verdict_rows(verdicts: Any, assumptions: list[str]) -> list[dict[str, Any]]
             reason = reason.replace(name, _words(name))
         reason = _listed(reason.split("; "), "; ")
         row = {"claim": claim + _layers(alike), "reference": reference, "reason": reason, "outcome": outcome(result)}
-        for key in ("lower", "measured", "upper"):
-            row[key] = _numbers([_side(_field(value, key)) for value in alike])
+        ends = [_ends([_side(_field(value, key)) for value in alike]) for key in ("lower", "measured", "upper")]
+        row |= dict(zip(("lower", "measured", "upper"), _ranges(ends), strict=True))
         row["slack"] = _least([_field(value, "slack") for value in alike])
         rows.append(row)
     return rows
@@ -173,20 +220,26 @@ def _side(value: Any) -> Any:
     return np.nan if value is None or (isinstance(value, float) and np.isinf(value)) else value
 
 
-def _numbers(values: list[Any]) -> str:
-    """One number, or the range of several."""
+def _ends(values: list[Any]) -> tuple[float, float]:
+    """The least and the largest of several numbers; NaN where none is known."""
     flat = np.concatenate([np.ravel(np.asarray(value, dtype=np.float64)) for value in values])
     known = flat[~np.isnan(flat)]
-    if known.size == 0:
-        return "–"
-    low, high = number(known.min(), 4), number(known.max(), 4)
-    return low if low == high else f"{low} … {high}"
+    return (float(known.min()), float(known.max())) if known.size else (np.nan, np.nan)
 
 
-def _least(values: list[Any]) -> str:
+def _ranges(pairs: list[tuple[float, float]], digits: int = 4) -> list[Cell]:
+    """Ranges with the same decimals; one number where both ends are the same."""
+    texts = iter(together([end for pair in pairs for end in pair], digits))
+    shown = zip(pairs, zip(texts, texts, strict=True), strict=True)
+    return [
+        Cell(low if low == high else f"{low} … {high}", pair[0] if low == high else pair) for pair, (low, high) in shown
+    ]
+
+
+def _least(values: list[Any]) -> Cell:
     """The smallest slack, which decides."""
     known = [float(value) for value in values if value is not None and not np.isnan(value)]
-    return number(min(known), 2) if known else "–"
+    return Cell(number(min(known), 2), min(known)) if known else Cell("–", None)
 
 
 def _words(name: str) -> str:
@@ -194,7 +247,7 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def bound_tables(dataset: Any) -> list[dict[str, Any]]:
+def bound_tables(dataset: Any, name: str = "") -> list[dict[str, Any]]:
     """A table for each measured variable that has bounds: one row a layer, with each bracket and how tight it is."""
     if not isinstance(dataset, xr.Dataset):
         return []
@@ -202,7 +255,7 @@ def bound_tables(dataset: Any) -> list[dict[str, Any]]:
     for quantity, bounds in bounds_in(dataset).items():
         known = [bound for bound in bounds if any(_is_known(dataset, side) for side in (bound.lower, bound.upper))]
         if known:
-            tables.append(_bound_table(dataset, quantity, known))
+            tables.append(_bound_table(dataset, quantity, known, name))
     return tables
 
 
@@ -211,36 +264,48 @@ def _is_known(dataset: xr.Dataset, name: str) -> bool:
     return name in dataset.data_vars and bool(dataset[name].notnull().any())
 
 
-def _bound_table(dataset: xr.Dataset, quantity: str, bounds: list[Bound]) -> dict[str, Any]:
-    """The table of one measured variable."""
+def _bound_table(dataset: xr.Dataset, quantity: str, bounds: list[Bound], name: str) -> dict[str, Any]:
+    """The table of one measured variable, and what its bounds are."""
     measured = dataset[quantity].values.astype(np.float64)
     names = [str(name) for name in (dataset["layer"].values if "layer" in dataset.coords else range(measured.size))]
     if "layer_name" in dataset.coords:
         names = [f"{name}, {word}" for name, word in zip(names, dataset["layer_name"].values, strict=True)]
     side = "upper" if any(bound.upper for bound in bounds) else "lower"
+    known = np.flatnonzero(~np.isnan(measured))
+    headings, columns = ["layer ℓ", "measured"], [[names[at] for at in known], _column(measured[known], 4)]
+    for bound in bounds:
+        headings += [bound.label, f"{side} ÷ measured"]
+        columns += _brackets(dataset, bound, side, known, measured)
+    words = str(dataset[quantity].attrs.get("long_name", quantity.replace("_", " ")))
+    title = f"Bounds on the {words}"
     return {
         "quantity": quantity,
-        "heading": str(dataset[quantity].attrs.get("long_name", quantity.replace("_", " "))),
-        "kinds": [bound.label for bound in bounds],
-        "tight": f"{side} ÷ measured",
+        "heading": words,
         "about": [f"{bound.label.capitalize()}: {bound.about}" for bound in bounds if bound.about],
-        "rows": [
-            {
-                "name": names[index],
-                "measured": number(measured[index], 4),
-                "brackets": [_bracket(dataset, bound, side, int(index), measured[index]) for bound in bounds],
-            }
-            for index in np.flatnonzero(~np.isnan(measured))
-        ],
+        "grid": grid(f"{name}: {title.lower()}", headings, zip(*columns, strict=True), title=title),
     }
 
 
-def _bracket(dataset: xr.Dataset, bound: Bound, side: str, index: int, measured: float) -> dict[str, str]:
-    """The cells of one bracket at one layer."""
-    low, high = (float(dataset[name].values[index]) if name else np.nan for name in (bound.lower, bound.upper))
-    end = high if side == "upper" else low
-    text = f"{number(low)} … {number(high)}" if side == "upper" else number(low)
-    return {
-        "text": "–" if np.isnan([low, high]).all() else text,
-        "tight": number(end / measured) if measured > 0 else "–",
-    }
+def _column(values: np.ndarray, digits: int = 3) -> list[Cell]:
+    """Numbers below each other."""
+    return [Cell(*pair) for pair in zip(together(values.tolist(), digits), values.tolist(), strict=True)]
+
+
+def _brackets(
+    dataset: xr.Dataset, bound: Bound, side: str, known: np.ndarray, measured: np.ndarray
+) -> list[list[Cell]]:
+    """One bracket at each layer, and how tight it is."""
+    low, high = (
+        dataset[name].values.astype(np.float64)[known] if name else np.full(known.size, np.nan)
+        for name in (bound.lower, bound.upper)
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        tight = np.where(measured[known] > 0, (high if side == "upper" else low) / measured[known], np.nan)
+    if side == "lower":
+        return [_column(low), _column(tight)]
+    texts = iter(together(np.column_stack([low, high]).ravel().tolist()))
+    brackets = [
+        Cell("–" if np.isnan([one, other]).all() else f"{first} … {last}", (float(one), float(other)))
+        for one, other, (first, last) in zip(low, high, zip(texts, texts, strict=True), strict=True)
+    ]
+    return [brackets, _column(tight)]

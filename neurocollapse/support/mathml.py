@@ -23,6 +23,8 @@ _SPACES = {",": "0.17em", ":": "0.22em", ";": "0.28em", "quad": "1em", "qquad": 
 _ACCENTS = {
     "hat": "^", "widehat": "^", "bar": "¯", "overline": "¯", "tilde": "~", "widetilde": "~", "vec": "→", "dot": "˙",
 }  # fmt: skip
+SIGNS = _IDENTIFIERS | {name: sign for name, sign in _SIGNS.items() if name not in "{}"}
+"""Letters and operators as characters, by their names in TeX."""
 _FENCES = "()[]|‖⟨⟩{}"
 _LIMITS = ("max", "min", "argmax", "argmin", "sup", "inf", "lim")
 """Functions that have what they run over below them, in a formula on a line of its own as in one within the text."""

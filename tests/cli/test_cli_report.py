@@ -59,6 +59,24 @@ def test_results_in_groups_of_several_files_are_told_apart(run: Run, measured: x
         assert f"Experiment: {name}<" in page
 
 
+def test_two_files_are_compared(run: Run) -> None:
+    for name, end in (("before", 1.0), ("after", 0.5)):
+        saved(xr.Dataset({"compression": ("layer", [2.0, end])}, {"layer": ["fc1", "fc2"]}), f"{name}.nc")
+    assert run("before.nc", "after.nc", "--compare")[::2] == (0, "")
+    page = Path("report.html").read_text(encoding="utf-8")
+    assert "after is more collapsed than before at 1 of 2 layers; at fc2 D of after is 0.500 against 1, 2 times" in page
+
+
+def test_a_comparison_without_two_results_is_refused(run: Run) -> None:
+    saved(xr.Dataset({"compression": ("layer", [2.0, 1.0])}, {"layer": ["fc1", "fc2"]}), "one.nc")
+    code, _, err = run("one.nc", "--compare")
+    assert code == 2
+    assert "`compare=True` needs two networks, or one with several steps, got 1 (one)" in err
+    code, _, err = run("--compare")
+    assert code == 2
+    assert "--compare needs results to compare; name two files, e.g. report A.nc B.nc --compare" in err
+
+
 def test_a_file_given_twice_is_refused(run: Run, measured: xr.Dataset) -> None:
     saved(measured, "x.nc")
     code, out, err = run("x.nc", "./x.nc")

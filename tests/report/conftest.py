@@ -65,7 +65,13 @@ class Verification:
         return xr.Dataset({name: ("layer", values) for name, values in variables.items()}, {"layer": np.arange(4)})
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def analysis():
+    """The factory of analyses, for pages that several tests read."""
+    return _ANALYSES.analysis
+
+
+@pytest.fixture(scope="session")
 def make_verification():
     """A factory of verifications with one assumption and one verdict of the given outcome."""
 

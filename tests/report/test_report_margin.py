@@ -9,7 +9,7 @@ import xarray as xr
 
 import neurocollapse as nc
 from neurocollapse.metrics import QUANTITIES
-from neurocollapse.report.summary import glance, sentences
+from neurocollapse.report.summary import glance_rows, sentences
 
 ATTRIBUTES = {quantity.name: quantity.attributes() for quantity in QUANTITIES}
 
@@ -53,8 +53,8 @@ def test_networks_are_compared_and_one_without_a_head_is_not_drawn(measured, mak
     both = {"a": measured(0.9, 0.8, 0.7, 0.6), "b": measured(0.5, 0.5, 0.5, 0.5), "c": make_analysis([3.0, 1.0, 0.2])}
     text, titles = text_and_figures(both, tmp_path)
     assert len(titles) == 1
-    assert "margin efficiency 0.302 0.0625 –" in text
-    assert not any("margin" in row[0] for row in glance(both))
+    assert "margin efficiency 0.3024 0.0625 –" in text
+    assert not any("margin" in row[0].exact for row in glance_rows(both))
 
 
 def test_over_training_the_factors_are_drawn_once_more(measured, tmp_path) -> None:

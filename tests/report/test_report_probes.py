@@ -28,7 +28,7 @@ def probed(make_analysis):
 @pytest.fixture
 def words(tmp_path, monkeypatch):
     """The page of some results without its curves, which take most of the time."""
-    monkeypatch.setattr(importlib.import_module("neurocollapse.report.page"), "_pictures", lambda _: [])
+    monkeypatch.setattr(importlib.import_module("neurocollapse.report.page"), "_pictures", lambda *_: [])
     return lambda results: report(results, tmp_path / "words.html").read_text(encoding="utf-8")
 
 
@@ -37,7 +37,7 @@ def test_probes_are_pictured_tabled_and_told(tmp_path, probed):
     assert "What can be read from each layer." in page
     assert "How many directions the features use." in page
     assert "<td>0.9900</td><td>0.9700</td><td>0.9850</td><td>0.9520</td></tr>" in page
-    assert "<td>15</td><td>12.1</td></tr>" in page
+    assert "<td>15</td><td>12.10</td></tr>" in page
     assert "samples best at layers.2, with accuracy 0.970; it stays within 0.01 of that from layers.2 on." in page
     assert "The numerical rank of the features goes from 44 to 9." in page
 
@@ -78,4 +78,4 @@ def test_probes_that_are_undefined_everywhere_are_passed_over(words, probed):
 def test_networks_of_which_one_has_no_probes_are_compared_without_them(tmp_path, probed, make_analysis):
     page = report({"with": probed, "without": make_analysis()}, tmp_path / "two.html").read_text(encoding="utf-8")
     assert "What can be read" not in page
-    assert page.count("<th>probe, held out</th>") == 1
+    assert page.count('<th scope="col">probe, held out</th>') == 1

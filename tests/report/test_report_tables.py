@@ -11,6 +11,7 @@ import xarray as xr
 import neurocollapse as nc
 from neurocollapse.metrics import Quantity
 from neurocollapse.report import table
+from neurocollapse.report.formulas import typeset
 from neurocollapse.statistics import MomentCollection, Reader
 
 OWN = Quantity(
@@ -74,17 +75,17 @@ def test_a_users_own_number_is_in_every_table_and_definition(tmp_path, moments, 
     saved = nc.save(dataset, tmp_path / "measured.nc")
     for results in (dataset, nc.open(saved)):
         page = nc.report(results, tmp_path / "page.html").read_text(encoding="utf-8")
-        assert f"<th>{own.heading}</th>" in page
+        assert f'<th scope="col">{own.heading}</th>' in page
         definition = re.search(rf"<dt>{re.escape(own.heading)}.*?</dd>", page, flags=re.DOTALL)[0]
         for said in (own.long_name, own.convention, own.reference):
-            assert said in definition
+            assert typeset(said) in definition
         assert f"{own.long_name[:1].upper()}{own.long_name[1:]} by layer" in page
 
 
 def test_a_definition_says_range_limit_direction_and_symbol(tmp_path, moments):
     page = nc.report(measured(moments, "means only"), tmp_path / "page.html").read_text(encoding="utf-8")
     definition = re.search(r"<dt>‖M‖.*?</dd>", page, flags=re.DOTALL)[0]
-    assert '<span class="formula">‖M‖<sub>F</sub></span>' in definition
+    assert '<msub><mo stretchy="false">‖</mo><mi>F</mi></msub></math>' in definition
     assert "at least 0; lower is more collapsed. Somebody, 2025" in definition
 
 
@@ -118,7 +119,7 @@ def test_a_file_of_an_older_version_shows_all_numbers_under_their_names(make_ana
     floats = [name for name, values in old.data_vars.items() if values.dims == ("layer",)]
     assert table(old).headings[3:] == floats
     page = nc.report(old, tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "<th>separation_etf</th>" in page
+    assert '<th scope="col">separation_etf</th>' in page
 
 
 def test_a_narrow_terminal_gets_several_blocks_that_repeat_the_layer(make_analysis):

@@ -21,7 +21,7 @@ def write(tmp_path):
 def read(write, monkeypatch):
     """The text of a report without its figures, which take most of the time."""
     page = importlib.import_module("neurocollapse.report.page")  # `neurocollapse.report` itself names the function
-    monkeypatch.setattr(page, "_pictures", lambda _: [])
+    monkeypatch.setattr(page, "_pictures", lambda *_: [])
     monkeypatch.setattr(page, "_verification_pictures", lambda *_: [])
     return write
 
@@ -80,7 +80,7 @@ def test_layers_that_share_a_claim_and_an_outcome_share_a_row(read, make_verific
     assert page.count("S is at least its bound, ℓ = 0 … 1</th>") == 1
     assert "<td>0.1000</td><td>0.2000 … 0.3000</td><td>–</td><td>0.10</td>" in page
     assert "Violated: S is at least its bound, ℓ = 2." in page
-    assert "<br>near data" in page
+    assert ">near data</td>" in page
 
 
 def test_comparisons_and_notes_are_shown_apart(read, make_verification):
@@ -105,5 +105,5 @@ def test_a_verification_without_bounds_along_layers_has_its_tables_only(write, m
 
 def test_analyses_and_verifications_share_a_page(read, make_analysis, make_verification):
     page = read({"hybrid": make_analysis(), "hybrid tail": make_verification("violated")})
-    assert page.index("Verification: hybrid tail") > page.index("Layer by layer")
-    assert page.index("</span> violated") < page.index("Layer by layer")  # said in the summary already
+    assert page.index('id="findings"') < page.index("<h2>Verification: hybrid tail") < page.index("<h2>Numbers")
+    assert page.index("</span> violated") < page.index('id="findings"')  # said in the verdict already

@@ -23,7 +23,7 @@ _TERMINAL = (100, 24)
 class Column:
     """One column: its heading, its cells as text, what it is chosen with, and whether it holds numbers.
 
-    Numbers are kept beside their text, pairs of them for intervals, with the symbol in TeX.
+    Numbers are kept beside their text in full precision, pairs of them for intervals, with the symbol in TeX.
     """
 
     heading: str
@@ -32,7 +32,8 @@ class Column:
     is_number: bool = True
     values: tuple[Any, ...] = ()
     symbol: str = ""
-    is_share: bool = False
+    digits: int = 3
+    """Significant digits of the cells."""
 
     @property
     def width(self) -> int:
