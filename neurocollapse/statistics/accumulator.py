@@ -8,20 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neurocollapse.statistics.adoption import Adoption
 from neurocollapse.statistics.kernel_choice import kernel_on
-from neurocollapse.statistics.kernels import medians, move_sums, some_of
+from neurocollapse.statistics.kernels import at_once, move_sums, some_of
 from neurocollapse.statistics.labels import ClassBatch
-from neurocollapse.statistics.ledger import FLUSH_COUNT, Ledger, Step
+from neurocollapse.statistics.ledger import FLUSH_COUNT, Ledger
 from neurocollapse.statistics.mapped import Place
 from neurocollapse.statistics.memory import WIDEST, Precision, StateBytes, working_dtype
 from neurocollapse.statistics.moments import ClassMoments
 from neurocollapse.statistics.products import COVARIANCE_FLUSH_ROWS, ProductSums
-from neurocollapse.statistics.references import REBASE_ELEMENTS, REBASE_RATIO, move_references
+from neurocollapse.statistics.references import REBASE_RATIO, move_references
 
-ROW_CHUNK = 2**19
-"""Elements of one chunk of rows: 2 MiB in float32, so that the scratch stays in the cache."""
-DEVICE_CHUNK = 2**26
-"""The same on a GPU, where every chunk costs launches and no cache holds one: 256 MiB in float32."""
 COMPACT_COUNT = 1024
 """Samples of one class that sums without a float64 total may gather before its reference moves to its mean.
 
@@ -83,7 +80,7 @@ class MomentAccumulator:
             flush_count=None if num_classes <= self.kernel.most_in_total else FLUSH_COUNT,
             most_between_looks=COMPACT_COUNT if self.is_compact else None,
         )
-        self._complete = False  # whether every class is known to have a reference, of a finite sample
+        self._adoption = Adoption(skips=skip_non_finite, never_waits=self.kernel.never_waits)
         with torch.inference_mode(False):  # state made in inference mode could not be updated outside it
             self.dropped = torch.zeros(num_classes, dtype=torch.int64, device=device)
             self.reference = self.place.zeros(num_classes, num_features, working)
@@ -111,7 +108,8 @@ class MomentAccumulator:
         -------
         Tensor of shape (samples,), float64
             Squared distance of each sample to its reference: not finite exactly where the features are not (or where
-            float32 squares overflow), so that one look at all layers finds a bad sample.
+            float32 squares overflow), so that one look at all layers finds a bad sample. On a device whose numbers
+            come late, `square`, shape (classes,): not finite if any features so far are not.
 
         Raises
         ------
@@ -129,7 +127,7 @@ class MomentAccumulator:
         features = features.detach() if features.requires_grad else features
         step = self.ledger.step(batch)
         if step.new is not None or self.skip_non_finite:
-            self._adopt_references(features, batch, step)
+            self._adoption.adopt(features, batch, step, self.ledger, reference=self.reference, dropped=self.dropped)
         if self.partial is not self.total and (step.flush or self.partial.numel() <= self.kernel.small):
             move_sums(self.partial, self.total, some_of(self.ledger.pending.nonzero().flatten(), self.partial))
         settle = batch.largest > FLUSH_COUNT
@@ -137,17 +135,18 @@ class MomentAccumulator:
             norms = self._add(features, batch, settle)
         else:
             parts = batch.parts(self._rows_per_part)
-            norms = torch.cat([self._add(features[rows], part, settle) for rows, part in parts])
+            norms = self._joined([self._add(features[rows], part, settle) for rows, part in parts])
         self.ledger = step.ledger
         if step.due is not None:
-            self._rebase(step.due)
+            rows, count = (batch.sent(part, self.place.device) for part in (step.due, self.ledger.count))
+            self._rebase(rows, count)
         return norms
 
     def grow(self, num_classes: int) -> None:
         """Make room for more classes; those already there keep their state."""
         extra = num_classes - self.num_classes
         self.ledger = self.ledger.grown(num_classes)
-        self._complete = False
+        self._adoption.forget()
         shares_total = self.partial is self.total
         with torch.inference_mode(False):
             for name in ("dropped", "square"):
@@ -165,7 +164,8 @@ class MomentAccumulator:
         self._join_sums()
         if state_bytes == 8 and not self.is_compact:
             self.is_compact = True
-            self._rebase(self.ledger.count.nonzero().flatten())
+            count = self.ledger.count
+            self._rebase(count.nonzero().flatten().to(self.place.device), count.to(self.place.device))
             self.ledger = replace(self.ledger, most_between_looks=COMPACT_COUNT, calm=0)
             with torch.inference_mode(False):
                 self.partial = self.total = self.place.moved(self.total, self.num_classes, working)
@@ -225,7 +225,7 @@ class MomentAccumulator:
             self.products.pending_rows = pending_rows
         counts: dict[str, Any] = {name: tensors[name].clone() for name in _LEDGER}
         self.ledger = replace(self.ledger, num_batches=num_batches, **counts, calm=0)
-        self._complete = False
+        self._adoption.forget()
 
     def _with_own_sums(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """A saved state as this kernel keeps it: float32 sums apart, or in the totals."""
@@ -238,37 +238,10 @@ class MomentAccumulator:
 
     def _rows_at_once(self) -> int:
         """Rows to add together: what the scratch holds, and no more than float32 products may gather."""
-        elements = ROW_CHUNK if self.reference.device.type == "cpu" else DEVICE_CHUNK
-        rows = max(1, elements // max(1, self.num_features))
+        rows = max(1, at_once(self.place.device).rows // max(1, self.num_features))
         if self.products is not None:
             return min(rows, COVARIANCE_FLUSH_ROWS)
         return rows if self.kernel.shifts_in_scratch else sys.maxsize
-
-    def _adopt_references(self, features: Tensor, batch: ClassBatch, step: Step) -> None:
-        """Take a sample of every class not met before as that class's reference: the median of the first three."""
-        if self.skip_non_finite:
-            usable, new, finite = self._first_finite(features, batch)
-        else:
-            usable, new, finite = batch, step.new, None
-        if new is None:
-            return
-        classes, rows = usable.present[new], usable.first_rows[new]
-        rows = rows if finite is None else finite[rows]
-        for some in torch.arange(len(classes), device="cpu").split(max(1, ROW_CHUNK // max(1, self.num_features))):
-            samples = features[rows[some].to(features.device)].to(self.reference.dtype)
-            self.reference.index_copy_(0, classes[some].to(features.device), medians(samples))
-
-    def _first_finite(self, features: Tensor, batch: ClassBatch) -> tuple[ClassBatch, Tensor | None, Tensor | None]:
-        """The finite rows as a batch, its new classes, and which rows these are; None where no class can be new."""
-        if self._complete or not batch.present.numel():
-            return batch, None, None
-        seen = self.ledger.count - self.dropped.cpu()
-        self._complete = bool((seen > 0).all())
-        if int(seen[batch.present].min()) > 0:
-            return batch, None, None
-        finite = features.isfinite().all(dim=1).nonzero().flatten().cpu()
-        usable = ClassBatch(batch.labels[finite], batch.num_classes)
-        return usable, (seen[usable.present] == 0).nonzero().flatten(), finite
 
     def _add(self, features: Tensor, batch: ClassBatch, settle: bool) -> Tensor:
         """Add some rows to the sums and return their squared distances to the references."""
@@ -292,7 +265,11 @@ class MomentAccumulator:
         before = self.num_batches
         norms = [self.update(features[rows], part) for rows, part in batch.parts(COMPACT_COUNT)]
         self.ledger = replace(self.ledger, num_batches=before + 1)
-        return torch.cat(norms)
+        return self._joined(norms)
+
+    def _joined(self, norms: list[Tensor]) -> Tensor:
+        """What `update` returns for a batch in parts."""
+        return norms[-1] if self.kernel.never_waits else torch.cat(norms)
 
     def _join_sums(self) -> None:
         """Do without partial sums from now on."""
@@ -300,16 +277,19 @@ class MomentAccumulator:
             move_sums(self.partial, self.total)
             self.partial = self.total
 
-    def _rebase(self, classes: Tensor) -> None:
-        """Move the references of those of `classes` whose mean lies far from it, by exact algebra on the totals."""
-        rows = classes.to(self.total.device)
+    def _rebase(self, classes: Tensor, count: Tensor) -> None:
+        """Move the references of those of `classes` whose mean lies far from it, by exact algebra on the totals.
+
+        `count` has the samples of all classes, those left out among them; both are on the device of the state.
+        """
         if self.partial is not self.total:
-            move_sums(self.partial, self.total, rows)
-        counts = self.ledger.count.to(rows.device) - self.dropped
-        for chosen in rows.split(max(1, REBASE_ELEMENTS // max(1, self.num_features))):
-            count = counts.index_select(0, chosen).double()
+            move_sums(self.partial, self.total, classes)
+        count = count - self.dropped
+        height = at_once(self.place.device).classes // max(1, self.num_features)
+        for chosen in classes.split(max(1, height)):
             ratio = 0.0 if self.is_compact else REBASE_RATIO
-            moved = move_references(self.reference, self.total, self.square, chosen, count, ratio=ratio)
+            counts = count.index_select(0, chosen).double()
+            moved = move_references(self.reference, self.total, self.square, chosen, counts, ratio=ratio)
             if self.products is not None and moved is not None:
                 self.products.shift(*moved)
 

@@ -1,6 +1,7 @@
-"""Which code adds a batch to the running sums: the compiled kernel where it can, else operations of torch."""
+"""Which code adds a batch to the running sums: one for the CPU, compiled or of torch's operations, one for GPUs."""
 
 import os
+import sys
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -10,8 +11,9 @@ from torch import Tensor
 from neurocollapse.statistics.compiled import MISSING
 from neurocollapse.statistics.compiled import add_rows as add_rows_compiled
 from neurocollapse.statistics.kernels import add_rows as add_rows_torch
+from neurocollapse.statistics.sorted_rows import add_rows as add_rows_sorted
 
-KernelName = Literal["torch", "compiled"]
+KernelName = Literal["torch", "compiled", "sorted"]
 VARIABLE = "NEUROCOLLAPSE_KERNEL"
 
 
@@ -20,7 +22,7 @@ class Kernel(NamedTuple):
 
     Attributes
     ----------
-    name : {"torch", "compiled"}
+    name : {"torch", "compiled", "sorted"}
     add_rows : callable
         See `neurocollapse.statistics.kernels.add_rows`.
     most_in_total : int
@@ -30,6 +32,9 @@ class Kernel(NamedTuple):
         Elements of float32 sums up to which they are moved to the totals before every batch: they round less then.
     shifts_in_scratch : bool
         Whether it shifts all rows in memory of its own, so that large batches are worked on in parts.
+    never_waits : bool
+        Whether it is for a device whose numbers come late: nothing is read back before the next batch, and what
+        `add_rows` returns tells classes apart and not samples.
     """
 
     name: KernelName
@@ -37,26 +42,30 @@ class Kernel(NamedTuple):
     most_in_total: int
     small: int
     shifts_in_scratch: bool
+    never_waits: bool
 
 
 _KERNELS = {
-    "torch": Kernel("torch", add_rows_torch, most_in_total=0, small=2**16, shifts_in_scratch=True),
-    "compiled": Kernel("compiled", add_rows_compiled, most_in_total=32, small=0, shifts_in_scratch=False),
+    "torch": Kernel("torch", add_rows_torch, most_in_total=0, small=2**16, shifts_in_scratch=True, never_waits=False),
+    "compiled": Kernel(
+        "compiled", add_rows_compiled, most_in_total=32, small=0, shifts_in_scratch=False, never_waits=False
+    ),
+    "sorted": Kernel(
+        "sorted", add_rows_sorted, most_in_total=sys.maxsize, small=0, shifts_in_scratch=True, never_waits=True
+    ),
 }
 
 
 def kernel_on(device: torch.device | str) -> Kernel:
     """The kernel for features on a device.
 
-    It is the compiled one on the CPU, where the installation has it. The environment variable NEUROCOLLAPSE_KERNEL,
-    "torch" or "compiled", chooses another.
+    It is the compiled one on the CPU, where the installation has it, else torch's operations; elsewhere class-sorted
+    rows. The environment variable NEUROCOLLAPSE_KERNEL, "torch", "compiled" or "sorted", chooses another.
 
     Parameters
     ----------
     device : torch.device or str
         Where the features are.
-    float64_totals : bool, default True
-        Whether totals are kept in float64.
 
     Raises
     ------
@@ -66,19 +75,20 @@ def kernel_on(device: torch.device | str) -> Kernel:
     Examples
     --------
     >>> kernel_on("meta").name
-    'torch'
+    'sorted'
     """
     wanted: Any = os.environ.get(VARIABLE) or None
     if wanted not in (None, *_KERNELS):
         raise ValueError(
-            f'{VARIABLE} must be "torch" or "compiled", got {wanted!r}; leave it out to run the compiled kernel where '
-            "there is one"
+            f'{VARIABLE} must be "torch", "compiled" or "sorted", got {wanted!r}; leave it out to run the one '
+            "that fits the device"
         )
     if wanted == "compiled" and MISSING:
         raise ValueError(
             f"{VARIABLE}=compiled, but this installation has no compiled kernel ({MISSING}); install again "
             "where there is a C compiler, or leave the variable out"
         )
-    able = not MISSING and torch.device(device).type == "cpu"
-    runs = able and wanted != "torch"
-    return _KERNELS["compiled" if runs else "torch"]
+    on_cpu = torch.device(device).type == "cpu"
+    if wanted == "sorted" or not on_cpu:
+        return _KERNELS["sorted" if wanted != "torch" else "torch"]
+    return _KERNELS["torch" if MISSING or wanted == "torch" else "compiled"]

@@ -1,6 +1,7 @@
 """Tensor arithmetic of the running sums: in place, in scratch memory, without temporaries of the batch's size."""
 
 import threading
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch import Tensor
 from neurocollapse.statistics.labels import ClassBatch
 from neurocollapse.statistics.ledger import FLUSH_COUNT
 from neurocollapse.statistics.matmul import full_matmul_precision
+from neurocollapse.support.transfer import sent
 
 NORM_BLOCK = 128
 """Features summed in float32 before a squared norm continues in float64: relative error ≤ 3e-8 per row, no bias."""
@@ -15,6 +17,21 @@ BLOCK_ELEMENTS = 2**18
 """Elements converted to float64 at once: temporaries of 2 MiB are reused, those of 32 MiB come as fresh pages."""
 COVARIANCE_BLOCKS = 8
 """Column blocks of δᵀδ: eight upper blocks cost 0.55–0.6 of the full product."""
+
+
+class AtOnce(NamedTuple):
+    """Elements that are worked on together.
+
+    Attributes
+    ----------
+    rows : int
+        Of shifted rows: 2 MiB of float32 on a CPU, 1 GiB elsewhere.
+    classes : int
+        Of references and class sums, of which several float64 temporaries are made.
+    """
+
+    rows: int
+    classes: int
 
 
 class _Scratch(threading.local):
@@ -25,6 +42,11 @@ class _Scratch(threading.local):
 
 
 _scratch = _Scratch()
+
+
+def at_once(device: torch.device) -> AtOnce:
+    """How much is worked on together: what a cache holds on a CPU; elsewhere more, as each further part is launches."""
+    return AtOnce(2**19, 2**20) if device.type == "cpu" else AtOnce(2**28, 2**24)
 
 
 def scratch_like(state: Tensor, shape: torch.Size) -> Tensor:
@@ -78,7 +100,7 @@ def add_rows(
     Returns
     -------
     norms : Tensor of shape (samples,), float64
-        Squared norms of the shifted samples; 0 for one that is left out.
+        Squared norms of the shifted samples; 0 for one that is left out. Where the kernel never waits, `square` itself.
     shifted : Tensor of shape (samples, features), or None
         In scratch memory; zeros for one that is left out.
     """
@@ -143,7 +165,7 @@ def move_sums(source: Tensor, target: Tensor, rows: Tensor | None = None) -> Non
 
 def some_of(classes: Tensor, state: Tensor) -> Tensor | None:
     """Classes as rows of a state, on its device; None for all rows where there is little to save."""
-    return classes.to(state.device) if 2 * len(classes) < len(state) else None
+    return sent(classes, state.device) if 2 * len(classes) < len(state) else None
 
 
 def add_upper_products(products: Tensor, rows: Tensor) -> None:

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neurocollapse.support.transfer import sent
+
 
 class LabelError(ValueError):
     """Labels that cannot be read as one class index per sample."""
@@ -120,6 +122,32 @@ def _check_range(values: Tensor, num_classes: int | None) -> None:
     raise LabelError(f"`labels` must hold {interval}, got {found} at position {position}; {remedy}")
 
 
+MOST_ABSENT = 8
+"""Sums by class leave out the classes that a batch does not have where there are more than so many for each it has."""
+
+
+class Bags(NamedTuple):
+    """The rows of a batch class by class, on a device. A bag is some rows of one class, one after the other.
+
+    Attributes
+    ----------
+    order : Tensor of shape (samples,), int64
+        The rows, bag by bag.
+    starts : Tensor of shape (bags + 1,), int64
+        Where each bag begins in `order`, and where the last ends.
+    classes : Tensor of shape (present,), int64, or None
+        The classes that have bags; None for all, of which some may be empty.
+    numbers, of_classes : Tensor of shape (bags,) and (classes + 1,), int64, or None
+        All bags in order, and where those of each class begin; None where every class has one.
+    """
+
+    order: Tensor
+    starts: Tensor
+    classes: Tensor | None = None
+    numbers: Tensor | None = None
+    of_classes: Tensor | None = None
+
+
 class Run(NamedTuple):
     """Rows of a batch with few of each class, and the classes that they have."""
 
@@ -166,8 +194,7 @@ class ClassBatch:
     @cached_property
     def starts(self) -> Tensor:
         """Where each class in `present` begins in `order`, and where the last ends, shape (present + 1,)."""
-        ends = self.counts[self.present].cumsum(0)
-        return torch.cat([ends.new_zeros(1), ends])
+        return _starts(self.counts[self.present])
 
     @cached_property
     def groups(self) -> tuple[int, tuple[int, int, int]]:
@@ -217,15 +244,49 @@ class ClassBatch:
         """What the batch has made of each ledger that came with it."""
         return {}
 
-    @cached_property
-    def _on_device(self) -> dict[torch.device, Tensor]:
-        return {self.labels.device: self.labels}
-
     def on(self, device: torch.device) -> Tensor:
         """The labels on `device`, copied there once."""
-        if device not in self._on_device:
-            self._on_device[device] = self.labels.to(device, non_blocking=True)
-        return self._on_device[device]
+        return self.sent(self.labels, device)
+
+    def sent(self, tensor: Tensor, device: torch.device) -> Tensor:
+        """A tensor on the CPU that the layers share, on `device`: copied there once, and without waiting for it."""
+        key = id(tensor), device
+        if key not in self._sent:
+            self._sent[key] = tensor, sent(tensor, device)
+        return self._sent[key][1]
+
+    @cached_property
+    def _sent(self) -> "dict[tuple[int, torch.device], tuple[Tensor, Tensor]]":
+        return {}  # with the tensors themselves, so that no other gets the number of one of them
+
+    def bags(self, device: torch.device, most: int) -> Bags:
+        """The rows class by class on `device`, in bags of at most `most`; made once for all layers."""
+        if (device, most) not in self._bags:
+            order, starts, *others = self._bags_of(most)
+            self._bags[device, most] = Bags(
+                self.sent(order, device),
+                self.sent(starts, device),
+                *(None if part is None else self.sent(part, device) for part in others),
+            )
+        return self._bags[device, most]
+
+    @cached_property
+    def _bags(self) -> "dict[tuple[torch.device, int], Bags]":
+        return {}
+
+    def _bags_of(self, most: int) -> Bags:
+        """The same on the CPU."""
+        present = self.present if (MOST_ABSENT + 1) * len(self.present) < self.num_classes else None
+        counts = self.counts if present is None else self.counts[present]
+        starts = _starts(counts)
+        if self.largest <= most:
+            return Bags(self.order, starts, present)
+        per_class = -(-counts // most)
+        of_classes = _starts(per_class)
+        numbers = torch.arange(int(of_classes[-1]), device="cpu")
+        place = numbers - of_classes[:-1].repeat_interleave(per_class)
+        begins = starts[:-1].repeat_interleave(per_class) + most * place
+        return Bags(self.order, torch.cat([begins, starts[-1:]]), present, numbers, of_classes)
 
     @cached_property
     def _repeats(self) -> "dict[int, ClassBatch]":
@@ -259,3 +320,9 @@ class ClassBatch:
         """The labels of so many consecutive rows of each sample."""
         source = self.samples.repeat_interleave(counts)
         return ClassBatch(self.labels.repeat_interleave(counts), self.num_classes, source)
+
+
+def _starts(counts: Tensor) -> Tensor:
+    """Where parts of these sizes begin that follow each other, and where the last ends."""
+    ends = counts.cumsum(0)
+    return torch.cat([ends.new_zeros(1), ends])

@@ -8,8 +8,6 @@ REBASE_RATIO = 3.0
 
 A usual sample lies at about 1; a far outlier that came first at n − 1, after n samples. Rounding counts that often.
 """
-REBASE_ELEMENTS = 2**20
-"""Elements of the classes looked at together when references move: float64 temporaries of 8 MiB."""
 
 
 def move_references(

@@ -51,9 +51,9 @@ def run_stream(
     return accumulator
 
 
-@pytest.fixture(params=["torch", "compiled"], autouse=True)
+@pytest.fixture(params=["torch", "compiled", "sorted"], autouse=True)
 def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every test of the statistics runs on both kernels, also in the processes that it starts."""
+    """Every test of the statistics runs on all kernels, also in the processes that it starts."""
     if request.param == "compiled" and compiled.MISSING:
         pytest.skip(f"no compiled kernel here: {compiled.MISSING}")
     monkeypatch.setenv("NEUROCOLLAPSE_KERNEL", request.param)

@@ -76,12 +76,13 @@ def heavy_tailed(features: Tensor, labels: Tensor, ratio: float) -> Any:
 HARD = [plain, offset, class_sorted, outlier_first, drifting, heavy_tailed]
 
 
-@needs_kernel
+@pytest.mark.parametrize("other", ["sorted", pytest.param("compiled", marks=needs_kernel)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("num_classes", [10, 500])
 @pytest.mark.parametrize("arrange", HARD, ids=lambda arrange: arrange.__name__)
 @pytest.mark.parametrize("ratio", [1.0, 1e-1, 1e-2, 1e-3, 1e-4])
-def test_both_kernels_agree_on_hard_streams(
+def test_every_kernel_agrees_with_torch_on_hard_streams(
+    other: str,
     arrange: Callable[..., Any],
     num_classes: int,
     dtype: torch.dtype,
@@ -93,7 +94,7 @@ def test_both_kernels_agree_on_hard_streams(
     features, labels = arrange(*clustered(num_classes, 200, ratio, 0, dtype), ratio)
     left, right = (
         on(kernel, monkeypatch, lambda: stream(features, labels, num_classes, batch_size=256).moments())
-        for kernel in ("torch", "compiled")
+        for kernel in ("torch", other)
     )
     tolerance = SINGLE if dtype == torch.float32 else DOUBLE
     if arrange is outlier_first and dtype == torch.float32:
@@ -223,12 +224,14 @@ def test_a_run_goes_on_with_the_other_kernel(
 @needs_kernel
 def test_the_compiled_kernel_runs_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NEUROCOLLAPSE_KERNEL", raising=False)
-    assert [kernel_on(device).name for device in ("cpu", "meta", "cuda:1")] == ["compiled", "torch", "torch"]
+    assert [kernel_on(device).name for device in ("cpu", "meta", "cuda:1")] == ["compiled", "sorted", "sorted"]
     monkeypatch.setenv("NEUROCOLLAPSE_KERNEL", "torch")
-    assert kernel_on("cpu").name == "torch"
+    assert [kernel_on(device).name for device in ("cpu", "cuda")] == ["torch", "torch"]
+    monkeypatch.setenv("NEUROCOLLAPSE_KERNEL", "sorted")
+    assert [kernel_on(device).name for device in ("cpu", "cuda")] == ["sorted", "sorted"]
 
 
-@pytest.mark.parametrize("kernel", ["torch", pytest.param("compiled", marks=needs_kernel)])
+@pytest.mark.parametrize("kernel", ["torch", "sorted", pytest.param("compiled", marks=needs_kernel)])
 def test_a_result_says_which_kernel_ran(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
     batches = [(torch.eye(4), torch.tensor([0, 0, 1, 1]))]
     found = on(kernel, monkeypatch, lambda: nc.analyze(nn.Linear(4, 3), batches))
@@ -237,7 +240,9 @@ def test_a_result_says_which_kernel_ran(kernel: str, monkeypatch: pytest.MonkeyP
 
 def test_a_wrong_choice_is_refused_in_one_line_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEUROCOLLAPSE_KERNEL", "fast")
-    with pytest.raises(ValueError, match=r'^NEUROCOLLAPSE_KERNEL must be "torch" or "compiled", got \'fast\'; .*$'):
+    with pytest.raises(
+        ValueError, match=r'^NEUROCOLLAPSE_KERNEL must be "torch", "compiled" or "sorted", got \'fast\'; .*$'
+    ):
         nc.collect(nn.Linear(4, 3), [])
 
 

@@ -1,0 +1,107 @@
+"""References of new classes: of a class's first three finite samples the one nearest to the other two."""
+
+import torch
+from torch import Tensor
+
+from neurocollapse.statistics.kernels import at_once, medians
+from neurocollapse.statistics.labels import ClassBatch
+from neurocollapse.statistics.ledger import Ledger, Step
+from neurocollapse.statistics.sorted_rows import not_finite
+from neurocollapse.support.transfer import Readback, sent
+
+
+class Adoption:
+    """Gives the classes of one layer their references, when their first samples come.
+
+    Parameters
+    ----------
+    skips : bool
+        Whether samples that are not finite are left out: a class is then new until a finite one has come.
+    never_waits : bool
+        Whether nothing may be read back from the device, so that it decides there which samples these are.
+    """
+
+    def __init__(self, *, skips: bool, never_waits: bool) -> None:
+        self.skips, self.never_waits = skips, never_waits
+        self.forget()
+
+    def forget(self) -> None:
+        """Start over with what is known of the classes: there are more of them, or another state."""
+        self._known: Tensor | None = None  # which classes have a reference for certain, shape (classes,), on the CPU
+        self._asked: tuple[Tensor, Readback] | None = None  # counts of some batch, and the samples left out by then
+
+    def adopt(
+        self, features: Tensor, batch: ClassBatch, step: Step, ledger: Ledger, *, reference: Tensor, dropped: Tensor
+    ) -> None:
+        """Give references to the classes that are new in a batch.
+
+        Parameters
+        ----------
+        features : Tensor of shape (samples, features)
+        batch, step : ClassBatch, Step
+            Their labels, and what these ask for.
+        ledger : Ledger
+            The one before the batch.
+        reference : Tensor of shape (classes, features)
+        dropped : Tensor of shape (classes,), int64
+            Samples of each class that have been left out.
+        """
+        if not self.skips:
+            if step.new is not None:
+                self._take(features, batch.present[step.new], batch.first_rows[step.new], reference)
+            return
+        unsure = self._unsure(batch, ledger, dropped)
+        if not len(unsure):
+            return
+        if self.never_waits:
+            self._take_finite(features, batch, unsure, ledger, reference, dropped)
+            return
+        finite = features.isfinite().all(dim=1).nonzero().flatten().cpu()
+        usable = ClassBatch(batch.labels[finite], batch.num_classes)
+        new = (ledger.count - dropped.cpu())[usable.present] == 0
+        if new.any():
+            self._take(features, usable.present[new], finite[usable.first_rows[new]], reference)
+
+    def _unsure(self, batch: ClassBatch, ledger: Ledger, dropped: Tensor) -> Tensor:
+        """Places in `batch.present` of the classes that may not have a reference."""
+        if self._known is None:
+            self._known = torch.zeros(batch.num_classes, dtype=torch.bool, device="cpu")
+        unsure = (~self._known[batch.present]).nonzero().flatten()
+        if not len(unsure):
+            return unsure
+        if self._asked is None:
+            self._asked = ledger.count, Readback(dropped)
+        count, left_out = self._asked
+        if left_out.is_there:
+            self._known, self._asked = count > left_out.numbers(), None
+        return (~self._known[batch.present]).nonzero().flatten()
+
+    @staticmethod
+    def _take(features: Tensor, classes: Tensor, rows: Tensor, reference: Tensor) -> None:
+        """Take the medians of some rows, shape (classes, 3), as references."""
+        device = features.device
+        height = max(1, at_once(device).classes // max(1, 3 * features.shape[1]))
+        for some, chosen in zip(classes.split(height), rows.split(height), strict=True):
+            samples = features[sent(chosen, device)].to(reference.dtype)
+            reference.index_copy_(0, sent(some, device), medians(samples))
+
+    @staticmethod
+    def _take_finite(
+        features: Tensor, batch: ClassBatch, places: Tensor, ledger: Ledger, reference: Tensor, dropped: Tensor
+    ) -> None:
+        """The same for the classes at some places, where the device alone knows which rows are finite."""
+        device = features.device
+        order = batch.sent(batch.order, device)
+        before = torch.cat([dropped.new_zeros(1), (~not_finite(features))[order].cumsum(0)])  # finite ones, in `order`
+        seen = batch.sent(ledger.count, device) - dropped
+        parts = torch.stack([batch.present[places], batch.starts[places], batch.starts[places + 1]])
+        height = max(1, at_once(device).classes // max(1, 3 * features.shape[1]))
+        for some in parts.split(height, dim=1):
+            classes, starts, ends = sent(some.contiguous(), device)
+            found = before[ends] - before[starts]
+            nth = 1 + torch.arange(3, device=device) * (found >= 3).unsqueeze(1)  # the first thrice, of fewer
+            behind = torch.searchsorted(before, before[starts].unsqueeze(1) + nth)
+            rows = order[(behind - 1).clamp_(max=len(order) - 1)]
+            samples = features[rows].to(reference.dtype)
+            is_new = ((seen[classes] == 0) & (found > 0)).unsqueeze(1)
+            reference.index_copy_(0, classes, torch.where(is_new, medians(samples), reference[classes]))

@@ -1,0 +1,147 @@
+"""Sums over class-sorted rows: the order of every sum is known, and nothing is read back to find the first samples."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from neurocollapse.statistics import ClassBatch, MomentAccumulator, adoption, sorted_rows
+from neurocollapse.statistics.labels import Bags
+from neurocollapse.support.transfer import Readback
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Class-sorted rows, also on the CPU."""
+    monkeypatch.setenv("NEUROCOLLAPSE_KERNEL", "sorted")
+
+
+def random_labels(num_samples: int, num_classes: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(num_classes, (num_samples,), generator=generator)
+
+
+def rows_of(bags: Bags, bag: int) -> list[int]:
+    start, end = bags.starts[bag : bag + 2].tolist()
+    return bags.order[start:end].tolist()
+
+
+@pytest.mark.parametrize(
+    ("labels", "num_classes"),
+    [
+        (random_labels(50, 4), 4),
+        (random_labels(50, 4), 100),
+        (torch.zeros(23, dtype=torch.int64), 3),
+        (torch.tensor([5]), 6),
+        (torch.tensor([], dtype=torch.int64), 3),
+    ],
+    ids=["even", "few of many", "one class", "one sample", "empty"],
+)
+@pytest.mark.parametrize("most", [1, 5, 64])
+def test_bags_hold_the_rows_of_each_class_in_their_order(labels: Tensor, num_classes: int, most: int) -> None:
+    batch = ClassBatch(labels, num_classes)
+    bags = batch.bags(CPU, most)
+    classes = range(num_classes) if bags.classes is None else bags.classes.tolist()
+    assert set(labels.tolist()) <= set(classes)
+    for place, k in enumerate(classes):
+        first, last = (place, place + 1) if bags.of_classes is None else bags.of_classes[place : place + 2].tolist()
+        found = [rows_of(bags, bag) for bag in range(first, last)]
+        assert all(len(rows) <= most for rows in found)
+        assert [row for rows in found for row in rows] == (labels == k).nonzero().flatten().tolist()
+    assert batch.bags(CPU, most) is bags  # made once for all layers
+
+
+def test_every_sum_adds_the_rows_of_a_class_one_after_the_other() -> None:
+    labels, rows = random_labels(300, 9), torch.randn(300, 33)
+    sums = sorted_rows._by_class(rows, ClassBatch(labels, 9).bags(CPU, 64))
+    for k in range(9):
+        expected = torch.zeros(33)
+        for row in rows[labels == k]:
+            expected += row
+        assert torch.equal(sums[k], expected)
+
+
+def test_more_rows_than_float32_sums_may_have_are_added_up_in_float64() -> None:
+    rows = torch.full((40_000, 3), 0.1)
+    sums = sorted_rows._by_class(rows, ClassBatch(torch.zeros(40_000, dtype=torch.int64), 1).bags(CPU, 64))
+    assert sums.dtype == torch.float64
+    assert float(sums[0, 0]) == pytest.approx(40_000 * float(rows[0, 0]), rel=1e-6)
+    one = torch.embedding_bag(rows, torch.arange(40_000), torch.tensor([0]), mode=0)[0]
+    assert float(one[0, 0]) != pytest.approx(4_000, rel=1e-5)  # a float32 sum of them all is worse
+
+
+@pytest.mark.parametrize("width", [1, 31, 128, 129, 784, 1000, 1009, 4096])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_squares_of_blocks_add_up_to_the_squared_norms(width: int, dtype: torch.dtype) -> None:
+    rows = torch.randn(20, width, dtype=dtype)
+    squares = sorted_rows._block_squares(rows)
+    assert squares.dtype == torch.float64
+    torch.testing.assert_close(squares.sum(dim=1), rows.double().square().sum(dim=1), rtol=3e-7, atol=0)
+
+
+def test_rows_that_are_not_finite_are_found_also_among_the_largest_numbers() -> None:
+    rows = torch.zeros(6, 5)
+    rows[1, 2], rows[2, 0], rows[3, 4], rows[4] = torch.nan, torch.inf, -torch.inf, torch.finfo().max
+    assert sorted_rows.not_finite(rows).tolist() == [False, True, True, True, False, False]
+
+
+class Late(Readback):
+    """Numbers that are there when they have been asked for some times."""
+
+    patience = 3
+
+    @property
+    def is_there(self) -> bool:
+        self.patience -= 1
+        return self.patience < 0
+
+
+@pytest.mark.parametrize("num_classes", [3, 40])
+def test_first_finite_samples_are_found_on_the_device_however_late_it_answers(
+    num_classes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    features, labels = torch.randn(600, 150, generator=generator), random_labels(600, num_classes)
+    features[torch.rand(600, generator=generator) < 0.4, 7] = torch.nan
+    features[labels == 1] = torch.inf  # this class never has a sample
+
+    def references(kernel: str) -> Tensor:
+        monkeypatch.setenv("NEUROCOLLAPSE_KERNEL", kernel)
+        accumulator = MomentAccumulator(num_classes, 150, skip_non_finite=True)
+        for some, own in zip(features.split(20), labels.split(20), strict=True):
+            accumulator.update(some, ClassBatch(own, num_classes))
+            accumulator._rebase = lambda *arguments: None  # type: ignore[method-assign]
+        return accumulator.reference
+
+    expected = references("torch")
+    assert torch.equal(references("sorted"), expected)
+    monkeypatch.setattr(adoption, "Readback", Late)
+    assert torch.equal(references("sorted"), expected)
+
+
+def accumulated(features: Tensor, labels: Tensor, num_classes: int, **options: Any) -> dict[str, Tensor]:
+    accumulator = MomentAccumulator(num_classes, features.shape[1], **options)
+    for some, own in zip(features.split(100), labels.split(100), strict=True):
+        accumulator.update(some, ClassBatch(own, num_classes))
+    return accumulator.state()
+
+
+@pytest.mark.parametrize("options", [{}, {"covariance": True}, {"skip_non_finite": True}, {"state_bytes": 8}], ids=str)
+def test_two_runs_agree_to_the_last_bit(options: dict[str, Any]) -> None:
+    features, labels = torch.randn(900, 200), random_labels(900, 5)
+    first, second = (accumulated(features, labels, 5, **options) for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("num_classes", [10, 1000])
+def test_two_runs_on_a_gpu_agree_to_the_last_bit_and_with_the_cpu(num_classes: int) -> None:
+    features, labels = torch.randn(2000, 2048), random_labels(2000, num_classes)
+    expected = accumulated(features, labels, num_classes)
+    first, second = (accumulated(features.cuda(), labels, num_classes, device="cuda") for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    torch.testing.assert_close(first["square"].cpu(), expected["square"], rtol=1e-7, atol=0)
