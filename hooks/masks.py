@@ -2,16 +2,18 @@
 
 import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from neurocollapse.hooks.errors import CaptureError, CaptureWarning, LayoutError
 from neurocollapse.hooks.outputs import first_tensor
 from neurocollapse.support.checks import shown
 from neurocollapse.support.text import listed
+from neurocollapse.support.transfer import sent
 
 NAME = "attention_mask"
 """What models call the mask of their input; that of a decoder's own input has `decoder_` in front."""
@@ -30,7 +32,8 @@ class Positions(NamedTuple):
     shape : tuple of int
         Positions of one sample; () where there is one row a sample.
     mask : Tensor of shape (samples, *shape), bool, or None
-        Which of them are real: only these have rows. None for all.
+        Which of them are real: only these have rows; where the model was given it, which need not be the features'
+        device. None for all.
     """
 
     shape: tuple[int, ...] = ()
@@ -204,8 +207,8 @@ def as_mask(value: Any, num_samples: int | None, name: str) -> Tensor | None:
     return mask
 
 
-def fitted(mask: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """The mask of a layer whose samples have positions of this shape.
+def check_fits(mask: Tensor, shape: tuple[int, ...]) -> None:
+    """Raise unless a mask is for a layer whose samples have positions of this shape.
 
     Raises
     ------
@@ -217,7 +220,28 @@ def fitted(mask: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor
             f"the mask has shape {tuple(mask.shape)}, but this layer's positions are {shape} a sample; leave the layer "
             "out, or pool it with a function of (activation, mask)"
         )
-    return mask.to(device, non_blocking=True)
+
+
+def placed(mask: Tensor, device: torch.device) -> Tensor:
+    """A mask on a device, copied there once for all layers."""
+    return _made(mask, device, "mask")
+
+
+def real_positions(mask: Tensor, device: torch.device) -> Tensor:
+    """The places of real positions, sample after sample, shape (real positions,): found once, where the mask is."""
+    return _made(mask, device, "places")
+
+
+def _made(mask: Tensor, device: torch.device, what: Literal["mask", "places"]) -> Tensor:
+    """What was made of a mask before, as long as there is the mask."""
+    made = _MADE.setdefault(mask, {})
+    if (device, what) not in made:
+        values = mask if what == "mask" else mask.flatten().nonzero().flatten()
+        made[device, what] = sent(values, device) if values.device.type == "cpu" else values.to(device)
+    return made[device, what]
+
+
+_MADE: MutableMapping[Tensor, dict[tuple[torch.device, str], Tensor]] = WeakTensorKeyDictionary()
 
 
 def _by_name(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -20,7 +20,7 @@ from neurocollapse.hooks.layout import (
     find_axes,
     find_batch_axis,
 )
-from neurocollapse.hooks.masks import Forward, Positions, check_labelled, fitted
+from neurocollapse.hooks.masks import Forward, Positions, check_fits, check_labelled, placed
 from neurocollapse.hooks.outputs import Path, pick_tensor
 from neurocollapse.hooks.pool import ROWS, Pool, PoolMode, Reduce, resolve_pool
 from neurocollapse.hooks.select import ROOT, Tap
@@ -148,8 +148,10 @@ class Plan:
         if self.axes.layout == FEATURES:
             mask = None
         elif mask is not None and self.axes.layout != UNKNOWN:
-            mask = fitted(mask, self.positions_of(tensor), tensor.device)
-        features = self.reduce(tensor, mask)
+            check_fits(mask, self.positions_of(tensor))
+        # Where every position becomes a row, the mask stays where it is: which rows these are is not asked of a device.
+        here = mask if mask is None or self.pooling in ROWS else placed(mask, tensor.device)
+        features = self.reduce(tensor, here)
         rows = Positions(self.positions_of(tensor), mask) if self.pooling in ROWS else Positions()
         if self.pooling not in ROWS and len(features) > len(tensor):  # a function's rows
             rows = Positions((len(features) // max(len(tensor), 1),))
@@ -227,7 +229,7 @@ def make_plan(
     plan.is_plain = not (axes.batch or path is not None or callable(pool) or pooling in ROWS)
     own = plan.positions_of(tensor if not axes.batch else tensor.transpose(0, axes.batch))
     if mask is not None and own and not callable(pool):
-        fitted(mask, own, mask.device)
+        check_fits(mask, own)
     if positions is not None and not callable(pool):
         check_labelled(own if pooling in ROWS else (), positions)
     return plan

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from neurocollapse.hooks.errors import LayoutError
 from neurocollapse.hooks.layout import CHANNELS_FIRST, CHANNELS_LAST, FEATURES, TOKENS
+from neurocollapse.hooks.masks import real_positions
 from neurocollapse.support.checks import shown
 from neurocollapse.support.choices import PoolMode
 
@@ -169,7 +170,8 @@ def _token(tensor: Tensor, mask: Tensor | None, index: int) -> Tensor:
 def _rows(tensor: Tensor, mask: Tensor | None, channel: int) -> Tensor:
     """One row a position, sample after sample."""
     rows = tensor.movedim(channel, -1)
-    kept = rows.reshape(-1, rows.shape[-1]) if mask is None else rows[mask]
+    rows = rows.reshape(-1, rows.shape[-1])
+    kept = rows if mask is None else rows.index_select(0, real_positions(mask, rows.device))
     return kept.to(wide_dtype(tensor.dtype))
 
 

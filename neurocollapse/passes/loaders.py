@@ -9,6 +9,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from neurocollapse.data.batches import Batch
 from neurocollapse.statistics import check_labels
+from neurocollapse.support.transfer import sent
 
 
 def check_loader(loader: Any, name: str = "loader") -> None:
@@ -67,5 +68,8 @@ def logits_of(output: Any, num_samples: int, *, count: int, counts: Tensor | Non
         firsts = (False, True) if counts.dim() == 2 else (True, False)
         rows = (found.movedim(1, -1) if first and found.dim() > 1 else found for first in firsts)
         fitting = next((one for one in rows if one.shape[:-1] == counts.shape), None)
-        return None if fitting is None else fitting.detach()[counts.to(found.device)]
+        if fitting is None:
+            return None
+        places = sent(counts.flatten().nonzero().flatten(), found.device)  # looked for where the labels are
+        return fitting.detach().flatten(0, counts.dim() - 1).index_select(0, places)
     return found.detach()[:count] if found.dim() == 2 else None

@@ -277,7 +277,7 @@ class Pass:
             return
         if self._map is not None:
             rows, chosen = self._map.rows(positions)
-            features = features[chosen.to(features.device)]
+            features = features.index_select(0, rows.sent(chosen, features.device))
         else:
             batch, mask = self._batch, positions.mask
             if mask is not None:

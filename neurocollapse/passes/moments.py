@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from neurocollapse.passes.finite import FiniteWatch, NotFinite
 from neurocollapse.passes.sink import Sink
 from neurocollapse.statistics import (
     ClassBatch,
@@ -39,7 +40,7 @@ TOO_LARGE = 'finite, but too large to square; pass precision="double"'
 
 
 class NonFiniteError(ValueError):
-    """Features that are NaN or infinite, with the layer, batch and sample where they first appear."""
+    """Features that are NaN or infinite, with layer and batch where they first appear, and the sample on a CPU."""
 
 
 class MomentSink(Sink):
@@ -104,6 +105,7 @@ class MomentSink(Sink):
         self.width = self._widths[0]
         self._planned: dict[str, _Size] = {}
         self._norms: dict[str, Tensor] = {}
+        self._watch = FiniteWatch()
 
     def start(self, layers: Mapping[str, LayerRecord], device: torch.device) -> None:
         """Learn where the model runs, and how much memory is free there."""
@@ -146,6 +148,7 @@ class MomentSink(Sink):
         """Give up one layer's state."""
         for parts in (self.accumulators, self._planned, self._norms):
             parts.pop(site, None)
+        self._watch.drop(site)
 
     @property
     def plan(self) -> MemoryPlan:
@@ -153,7 +156,8 @@ class MomentSink(Sink):
         return self._plan(self._planned, self.num_classes, self.width)
 
     def state(self) -> dict[str, Tensor]:
-        """The raw state of all layers."""
+        """The raw state of all layers, once the last batch is known to have been finite."""
+        self._refuse(self._watch.last())
         return {
             f"{site}/{name}": tensor
             for site, accumulator in self.accumulators.items()
@@ -183,6 +187,7 @@ class MomentSink(Sink):
 
     def result(self) -> MomentCollection:
         """The moments of all layers in order of depth; the running state is given up on the way."""
+        self._refuse(self._watch.last())
         moments, layers = {}, {}
         for site, record in self.layers.items():
             if site in self.accumulators:
@@ -254,20 +259,25 @@ class MomentSink(Sink):
         return MemoryPlan(tuple(entries), num_classes, self.limit, width, folder)
 
     def _check_finite(self) -> None:
-        """Raise for the first layer whose features were not finite: one look at the device for all layers."""
-        if not self._norms:
-            return
-        first = next(iter(self._norms.values())).device
-        together = torch.cat([norms.to(first, non_blocking=True) for norms in self._norms.values()])
-        if bool(together.sum().isfinite()):
-            return
-        site, norms = next(item for item in self._norms.items() if not item[1].isfinite().all())
-        sample = int((~norms.isfinite()).nonzero()[0]) // (len(norms) // len(self._batch.labels))
-        batch = self.accumulators[site].num_batches - 1
-        raise NonFiniteError(
-            f"layer {self._name(site)!r}: the features of sample {sample} in batch {batch} (counted from 0) are "
-            f"{TOO_LARGE if self.skips else _NON_FINITE}"
-        )
+        """Raise for the first layer whose features were not finite: one look for all layers, late where it must be."""
+        late = {site: norms for site, norms in self._norms.items() if self.accumulators[site].kernel.never_waits}
+        now = {site: norms for site, norms in self._norms.items() if site not in late}
+        first = next(iter(now.values()), torch.empty(0)).device
+        if now and not bool(torch.cat([norms.to(first) for norms in now.values()]).sum().isfinite()):
+            site, norms = next(item for item in now.items() if not item[1].isfinite().all())
+            sample = int((~norms.isfinite()).nonzero()[0]) // (len(norms) // len(self._batch.labels))
+            self._refuse(NotFinite(site, self.accumulators[site].num_batches - 1), f"sample {sample} in ")
+        if late:
+            batch = self.accumulators[next(iter(late))].num_batches - 1
+            self._refuse(self._watch.next(late, batch))
+
+    def _refuse(self, found: NotFinite | None, sample: str = "") -> None:
+        """Raise for features that were not finite."""
+        if found is not None:
+            raise NonFiniteError(
+                f"layer {self._name(found.site)!r}: the features of {sample}batch {found.batch} (counted from 0) are "
+                f"{TOO_LARGE if self.skips else _NON_FINITE}"
+            )
 
     def _name(self, site: str) -> str:
         """A layer's name for a message."""

@@ -44,7 +44,7 @@ class LabelMap:
         return tuple(self.labels.shape[1:])
 
     def rows(self, positions: Positions) -> tuple[ClassBatch, Tensor]:
-        """The labels of a layer's rows that count, and which rows those are: a bool for each."""
+        """The labels of a layer's rows that count, and the places of these rows among all of its rows."""
         key = positions.shape, id(positions.mask)
         if key not in self._rows:
             if self.shape:
@@ -59,7 +59,7 @@ class LabelMap:
             batch = self.base
             if positions.shape != self.shape or len(own) != len(batch.labels):
                 batch = ClassBatch(own, batch.num_classes, places[counts])
-            self._rows[key] = batch, chosen, positions.mask
+            self._rows[key] = batch, chosen.nonzero().flatten(), positions.mask
         return self._rows[key][:2]
 
 
