@@ -8,6 +8,7 @@ from typing import Any
 import xarray as xr
 
 from neurocollapse.experiments.adapters.deep_lora import EXPERIMENT as DEEP_LORA
+from neurocollapse.experiments.adapters.vision import EXPERIMENT as ADAPTERS_VISION
 from neurocollapse.experiments.classifiers.balance_collapse import EXPERIMENT as BALANCE_COLLAPSE
 from neurocollapse.experiments.classifiers.data_separation_law import EXPERIMENT as DATA_SEPARATION_LAW
 from neurocollapse.experiments.classifiers.depth_role import EXPERIMENT as DEPTH_ROLE
@@ -65,7 +66,7 @@ _RECOVERY = (
     ALIGNMENT,
     MOVIELENS,
 )
-_LOW_RANK = (LOW_RANK_MLP, LOW_RANK_SUBSPACE, DEEP_LORA)
+_LOW_RANK = (LOW_RANK_MLP, LOW_RANK_SUBSPACE, DEEP_LORA, ADAPTERS_VISION)
 _TRANSFER = (TRANSFER_COLLAPSE, TRANSFER_LAYERWISE, TRANSFER_FEWSHOT, OUT_OF_DISTRIBUTION)
 _LISTED: tuple[Experiment, ...] = (
     *_CLASSIFIERS,

@@ -1,1 +1,1 @@
-"""Adapters on language models, from few examples."""
+"""Adapters: on language models from few examples, and on a vision transformer for new classes."""

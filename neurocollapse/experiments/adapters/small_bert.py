@@ -3,7 +3,6 @@
 import importlib
 import importlib.util
 import math
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from neurocollapse.experiments.adapters.packages import without_unusable_torchvision
 from neurocollapse.experiments.adapters.sentences import CONCEPT_OF, graded_pairs, vocabulary
 from neurocollapse.experiments.adapters.sts import Words
 from neurocollapse.models import ModelError
@@ -37,9 +37,6 @@ LONGEST_TEXT = 128
 def transformers() -> Any:
     """The package transformers, or an error that says how to install it.
 
-    transformers imports torchvision if it is installed, and fails if that was built for another torch; its text models
-    do not need it, so that an unusable torchvision is hidden while transformers looks for it.
-
     Raises
     ------
     ModelError
@@ -47,15 +44,9 @@ def transformers() -> Any:
     """
     if importlib.util.find_spec("transformers") is None:
         raise ModelError("transformers is not installed; pip install 'neurocollapse[text]'")
-    hide = "torchvision" not in sys.modules and not _torchvision_works()
-    if hide:
-        sys.modules["torchvision"] = None  # type: ignore[assignment]  # how Python marks what cannot be had
-    try:
+    with without_unusable_torchvision():
         package = importlib.import_module("transformers")
         package.BertForSequenceClassification, package.AutoModelForSequenceClassification  # noqa: B018 - they load lazily
-    finally:
-        if hide:
-            del sys.modules["torchvision"]
     return package
 
 
@@ -213,14 +204,3 @@ def _check_folder(folder: Path) -> None:
     """Raise unless a folder looks like a saved checkpoint."""
     if not (folder / "config.json").is_file():
         raise ModelError(f"no config.json in {folder}; model_folder must be one that save_pretrained wrote")
-
-
-def _torchvision_works() -> bool:
-    """Whether torchvision can be imported, or is not there."""
-    try:
-        importlib.import_module("torchvision")
-    except ModuleNotFoundError as error:
-        return error.name == "torchvision"
-    except Exception:  # operators of another torch's build raise RuntimeError and more
-        return False
-    return True

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -101,12 +101,13 @@ def untrained(samples: Labelled, recipe: Recipe) -> SmallVGG:
 
 def train(
     model: nn.Module,
-    parameters: list[nn.Parameter],
+    parameters: list[nn.Parameter] | list[dict[str, Any]],
     samples: LabelledData,
     recipe: Recipe,
     loss: Callable[[Tensor, Tensor], Tensor],
     *,
     before_step: Callable[[], object] | None = None,
+    after_step: Callable[[int], object] | None = None,
 ) -> None:
     """Train some parameters of a model; batches follow from torch's random state.
 
@@ -114,12 +115,17 @@ def train(
 
     Parameters
     ----------
+    parameters
+        As Adam takes them: parameters, or groups of them with learning rates of their own.
     before_step
         Puts the model into the mode in which it learns; default: training mode.
+    after_step
+        Takes the number of the step, from 1, while its gradients are there.
     """
     optimizer = torch.optim.Adam(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     batches = max(1, len(samples) // recipe.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, recipe.epochs * batches))
+    step = 0
     with in_mode(model, "unchanged"):
         for _ in range(recipe.epochs):
             for rows in torch.randperm(len(samples)).tensor_split(batches):
@@ -128,6 +134,9 @@ def train(
                 loss(model(samples.inputs[rows]), samples.labels[rows]).backward()
                 optimizer.step()
                 schedule.step()
+                step += 1
+                if after_step is not None:
+                    after_step(step)
 
 
 def contrastive_loss(features: Tensor, labels: Tensor) -> Tensor:
