@@ -166,6 +166,8 @@ def test_it_runs_goes_on_and_draws_from_its_file(tmp_path: Path) -> None:
     assert outcome.dataset["nc1"].dims == ("repeat", "tuning", "layer")
     assert outcome.dataset["printed_accuracy"].sel(printed_data="cifar10").values[[0, 2]].tolist() == [0.9907, 0.9897]
     assert "not comparable" in outcome.dataset["printed_accuracy"].attrs["convention"]
+    assert outcome.dataset["nc1"].isel(layer=0).isnull().all()  # the class token has not seen the image
+    assert outcome.dataset["nc1"].isel(layer=slice(1, None)).notnull().all()
     (tmp_path / "parts" / "1-LoRA.nc").unlink()
     again = EXPERIMENT(setting, workplace=Workplace(folder=tmp_path / "parts", progress=False))
     xr.testing.assert_identical(outcome.dataset.drop_attrs(), again.dataset.drop_attrs())
@@ -268,3 +270,18 @@ def test_settings_that_cannot_run_are_refused() -> None:
         AdaptersVision(methods=("magic",))
     with pytest.raises(ValueError, match="`rank` must be even"):
         AdaptersVision(rank=3)
+
+
+@pytest.mark.slow
+def test_the_small_setting_comes_out_as_it_says() -> None:
+    """New classes collapse under every adapter, less than in full training; compressed ones lose points of accuracy.
+
+    Whether the others are within a point, and AdaLoRA as good as LoRA, depends on the seed.
+    """
+    pytest.importorskip("peft", reason="peft is an optional dependency")
+    outcome = EXPERIMENT(workplace=QUIET)
+    assert {verdict.outcome for verdict in outcome.verdicts if "NC1" in verdict.claim} == {"holds"}
+    assert "assumptions unmet" not in {verdict.outcome for verdict in outcome.verdicts}
+    last = np.log(outcome.dataset["nc1"].isel(layer=-1)).mean("repeat")
+    assert all(float(last.sel(tuning=one)) > float(last.sel(tuning="full")) for one in ADAPTERS)
+    assert outcomes(outcome.dataset, "compressed Deep LoRA (10.0% of the parameters)") == {"violated"}

@@ -74,9 +74,9 @@ class AdaptersVision:
     depth: int = 2
     num_heads: int = 4
     hidden_width: int = 128
-    pretraining_epochs: int = 15
-    epochs: int = 25
-    batch_size: int = 64
+    pretraining_epochs: int = 8
+    epochs: int = 12
+    batch_size: int = 32
     pretraining_rate: float = 2e-3
     learning_rate: float = 3e-3
     adapter_rate: float = 2e-2
