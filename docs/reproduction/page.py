@@ -12,6 +12,8 @@ from reproduction.printed import TAGS, Printed
 
 ORDER = ("paper", "changed", "small")
 """Of the runs that measure a number, the first of these is shown, unless its claim lacks an assumption there."""
+MOST_NAMED = 2
+"""Changes of a setting that fit into a cell."""
 UNDECIDED = ("another setting", "assumptions unmet")
 FILE = "docs/reproduction.md"
 
@@ -161,7 +163,8 @@ def setting(run: Mapping[str, Any]) -> str:
     words = run["command"].split()
     changes = [word for before, word in pairwise(words) if before == "--set"]
     scale = "paper" if "--scale" in words else "small"
-    return f"{scale} with " + ", ".join(_code(change) for change in changes if not change.startswith("seed="))
+    named = [_code(change) for change in changes if not change.startswith("seed=")]
+    return f"{scale} with {', '.join(named) if len(named) <= MOST_NAMED else f'{len(named)} changes, see below'}"
 
 
 def shown(value: float | None) -> str:
