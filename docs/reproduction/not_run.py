@@ -5,10 +5,13 @@ from dataclasses import dataclass
 LONG = "takes longer than was set aside"
 FASHION = "Fashion-MNIST was not at hand"
 REASONS = {
+    "collapse-depth": "run in two parts; ReLU networks of ten layers did not end within 40 minutes on a shared core",
     "data-separation-law": FASHION,
     "depth-role": FASHION,
     "low-rank-mlp": "Fashion-MNIST and USPS were not at hand; a run on 8,000 images of MNIST stands in",
     "low-rank-mlp-subspace": FASHION,
+    "narrow-vs-compressed": "run for r̂ = 5, of which a number is printed",
+    "spectral-init": "run with a smaller sensing problem; the matrices of the printed one take 1.3 GB",
     "movielens": "the ratings of MovieLens-100k were not at hand",
     "deep-lora": "BERT and STS-B were not at hand; the small setting trains its own BERT on its own pairs",
 }

@@ -38,6 +38,23 @@ def test_the_page_is_what_the_outcomes_make_of_it() -> None:
     assert reproduce.PAGE.read_text(encoding="utf-8") == reproduce.table(), "run `python docs/reproduce.py table`"
 
 
+def test_every_printed_number_is_measured_or_said_not_to_be() -> None:
+    runs = reproduce.read(reproduce.OUTCOMES)
+    measured = {(run["experiment"], quantity) for run in runs for quantity in run["numbers"]}
+    missing = [one for one in reproduce.NUMBERS if (one.experiment, one.quantity) not in measured]
+    elsewhere = {one.experiment for one in missing if not one.given}  # the others are of a setting that was not run
+    assert elsewhere <= {one.experiment for one in SKIPPED}, "run them, or say why not"
+
+
+def test_claims_of_printed_numbers_begin_as_claims_of_their_experiment_do() -> None:
+    """A number whose words fit no claim would silently have no verdict."""
+    runs = reproduce.read(reproduce.OUTCOMES)
+    for one in reproduce.NUMBERS:
+        claims = [claim["claim"] for run in runs if run["experiment"] == one.experiment for claim in run["claims"]]
+        if claims and one.claim and not one.given:
+            assert any(claim.startswith(one.claim) for claim in claims), one
+
+
 def test_printed_numbers_have_names_of_their_own_and_known_sources() -> None:
     names = [(one.experiment, one.quantity) for one in reproduce.NUMBERS]
     assert len(names) == len(set(names))
