@@ -11,7 +11,8 @@ from reproduction.not_run import LONG, REASONS, Skipped
 from reproduction.printed import TAGS, Printed
 
 ORDER = ("paper", "changed", "small")
-"""Of the runs that measure a number, the first of these is shown, unless its claim lacks an assumption there."""
+"""Of the runs that measure a number, the first of these is shown, unless its claim lacks an assumption there; of two
+such runs the one with more networks."""
 MOST_NAMED = 2
 """Changes of a setting that fit into a cell."""
 UNDECIDED = ("another setting", "assumptions unmet")
@@ -94,8 +95,9 @@ def _best(runs: Sequence[Mapping[str, Any]], one: Printed) -> Mapping[str, Any] 
     """The run that says most about a printed number."""
     able = [run for run in runs if run["experiment"] == one.experiment and one.quantity in run["numbers"]]
 
-    def rank(run: Mapping[str, Any]) -> tuple[bool, int]:
-        return run["numbers"][one.quantity]["verdict"] in UNDECIDED, ORDER.index(run["scale"])
+    def rank(run: Mapping[str, Any]) -> tuple[bool, int, int]:
+        number = run["numbers"][one.quantity]
+        return number["verdict"] in UNDECIDED, ORDER.index(run["scale"]), -number["networks"]
 
     return min(able, key=rank, default=None)
 

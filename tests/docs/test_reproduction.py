@@ -110,6 +110,17 @@ def test_a_number_of_a_network_that_was_left_out_is_no_number_of_the_run(evoluti
     assert summary(evolution, [absent, silent])["numbers"] == {}
 
 
+def test_of_two_runs_the_page_shows_the_printed_setting_and_then_more_networks(evolution: xr.Dataset) -> None:
+    number = Printed("svd-evolution", "σ", "V", "2", values=lambda dataset: [1.0])
+    runs = [summary(evolution, [number]) for _ in range(3)]
+    for run, scale, networks, mean in zip(runs, ("small", "paper", "paper"), (9, 2, 4), (1.0, 2.0, 3.0), strict=True):
+        run["scale"] = scale
+        run["numbers"]["σ"] |= {"networks": networks, "mean": mean}
+    assert row(page(runs, [number], ()), "| σ |")[3] == "3"
+    runs[2]["numbers"]["σ"]["verdict"] = "assumptions unmet"
+    assert row(page(runs, [number], ()), "| σ |")[3] == "2"
+
+
 def test_words_of_several_claims_are_refused(evolution: xr.Dataset) -> None:
     with pytest.raises(ValueError, match="'middle' begins 3 claims; name one"):
         summary(evolution, [Printed("svd-evolution", "any", "V", "1", "middle")])
