@@ -1,6 +1,7 @@
 """The page: every printed number beside the measured one, every run with its claims, and what was not run."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -15,6 +16,15 @@ ORDER = ("paper", "changed", "small")
 such runs the one with more networks."""
 MOST_NAMED = 2
 """Changes of a setting that fit into a cell."""
+WORDS = {
+    "holds": "met",
+    "violated": "not met",
+    "assumptions unmet": "without a verdict, because an assumption fails",
+    "another setting": "measured in another setting",
+    "not claimed": "measured, but not claimed",
+    "not run": "not measured",
+}
+"""Verdict on a printed number → how the page counts it."""
 UNDECIDED = ("another setting", "assumptions unmet")
 FILE = "docs/reproduction.md"
 
@@ -40,7 +50,7 @@ hours. "Setting" is *paper* for the source's own, *small* for the one of under a
 
 ## Printed numbers
 
-"Measured" is the mean over the networks with its 95 % interval (Student's t), where there are several.
+{counts} "Measured" is the mean over the networks, followed by its 95 % interval (Student's t) where there are several.
 
 {numbers}
 
@@ -73,6 +83,7 @@ def page(
     """The whole page as Markdown."""
     return _PAGE.format(
         tags="\n".join(f"* **{tag}**: {words}." for tag, words in TAGS.items()),
+        counts=_counts(runs, numbers),
         numbers=_numbers(runs, numbers),
         violated=_claims(runs, "violated") or "None.",
         unmet=_claims(runs, "assumptions unmet") or "None.",
@@ -83,12 +94,21 @@ def page(
 
 def _numbers(runs: Sequence[Mapping[str, Any]], numbers: Iterable[Printed]) -> str:
     """The table of printed numbers."""
-    rows = []
+    rows, before = [], ""
     for one in numbers:
-        run = _best(runs, one)
-        rows.append([_code(one.experiment), one.quantity, f"{one.printed} [{one.tag}]", *_measured(run, one)])
-    head = ["experiment", "quantity", "printed", "measured", "verdict", "setting", "seeds", "takes"]
+        name = "" if one.experiment == before else _code(one.experiment)  # once for all rows of an experiment
+        before = one.experiment
+        rows.append([name, one.quantity, f"{one.printed} [{one.tag}]", *_measured(_best(runs, one), one)])
+    head = ["experiment", "quantity", "printed", "measured", "95 %", "verdict", "setting", "seeds", "takes"]
     return _table(head, rows)
+
+
+def _counts(runs: Sequence[Mapping[str, Any]], numbers: Sequence[Printed]) -> str:
+    """How many printed numbers have which verdict."""
+    best = [(one, _best(runs, one)) for one in numbers]
+    found = Counter("not run" if run is None else run["numbers"][one.quantity]["verdict"] for one, run in best)
+    counts = [f"{found[verdict]} {words}" for verdict, words in WORDS.items()]
+    return f"Of {len(numbers)} printed numbers: {'; '.join(counts)}."
 
 
 def _best(runs: Sequence[Mapping[str, Any]], one: Printed) -> Mapping[str, Any] | None:
@@ -105,12 +125,11 @@ def _best(runs: Sequence[Mapping[str, Any]], one: Printed) -> Mapping[str, Any] 
 def _measured(run: Mapping[str, Any] | None, one: Printed) -> list[str]:
     """Measured value, verdict, setting, seeds and duration."""
     if run is None:
-        return ["not run", "", "", "", ""]
+        return ["not run", "", "", "", "", ""]
     number = run["numbers"][one.quantity]
-    value = shown(number["mean"])
-    if number["low"] is not None:
-        value += f" ({shown(number['low'])} to {shown(number['high'])})"
-    return [value, number["verdict"], setting(run), run["seeds"], duration(run["seconds"])]
+    interval = "" if number["low"] is None else f"{shown(number['low'])} to {shown(number['high'])}"
+    verdict = number["verdict"]
+    return [shown(number["mean"]), interval, verdict, setting(run), run["seeds"], duration(run["seconds"])]
 
 
 def _claims(runs: Iterable[Mapping[str, Any]], outcome: str) -> str:

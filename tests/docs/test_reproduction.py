@@ -1,6 +1,7 @@
 """The page of printed numbers: made from the outcomes that are kept, and able to say "violated"."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +75,15 @@ def test_a_run_becomes_a_row(evolution: xr.Dataset, tmp_path: Path) -> None:
     (path,) = reproduce.collect([tmp_path], tmp_path / "kept")
     assert path.name == "svd-evolution-paper.json"
     found = row(reproduce.table(tmp_path / "kept"), "middle singular value at t = 50")
-    assert found[2:7] == ["0.951 [V]", "0.9510", "holds", "paper", "0"]
-    assert found[7].endswith(" s")
+    assert found[2:8] == ["0.951 [V]", "0.9510", "", "holds", "paper", "0"]
+    assert found[8].endswith(" s")
 
 
 def test_a_number_that_is_not_reproduced_is_violated_on_the_page(evolution: xr.Dataset) -> None:
     wrong = evolution.assign(singular_values=1.02 * evolution["singular_values"])
     text = page([summary(wrong, reproduce.NUMBERS)], reproduce.NUMBERS, ())
-    assert row(text, "middle singular value at t = 50")[3:5] == ["0.9700", "violated"]
+    assert row(text, "middle singular value at t = 50")[3:6] == ["0.9700", "", "violated"]
+    assert re.search(r"Of \d+ printed numbers: 2 met; 2 not met;", text)
     violated = text.partition("## Claims that a run violates")[2].partition("\n## ")[0]
     assert "| middle singular value at the end | 0.9700 | 0.9500 to 0.9520 |" in violated
 
