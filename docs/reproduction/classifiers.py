@@ -51,10 +51,23 @@ def _adapters() -> Iterator[Printed]:
         yield Printed("deep-lora", f"{kind}, 16 pairs, rank 64: correlation", "F", printed, values=values, given=PAIRS)
     table = {"full": ("86.7", "99.07", "93.27"), "LoRA": ("0.33", "98.97", "92.85")}
     table["AdaLoRA"] = ("0.33", "98.87", "92.93")
-    for kind, (millions, first, second) in table.items():
-        yield Printed("adapters-vision", f"ViT-B, {kind}: trained parameters, millions", "S", millions)
-        yield Printed("adapters-vision", f"ViT-B, {kind}: accuracy on CIFAR-10, %", "S", first)
-        yield Printed("adapters-vision", f"ViT-B, {kind}: accuracy on CIFAR-100, %", "S", second)
+    for kind, (millions, *accuracies) in table.items():
+        number, given = f"ViT-B, {kind}", {"data": "cifar10", "model": "timm:vit_base_patch16_224"}
+        trained = _scaled(at("num_trained", tuning=kind), 1e-6)
+        yield Printed(
+            "adapters-vision", f"{number}: trained parameters, millions", "S", millions, values=trained, given=given
+        )
+        for data, printed in zip(("CIFAR-10", "CIFAR-100"), accuracies, strict=True):
+            percent = _scaled(at("accuracy", tuning=kind), 100)
+            given = given | {"data": data.lower().replace("-", "")}
+            yield Printed(
+                "adapters-vision", f"{number}: accuracy on {data}, %", "S", printed, values=percent, given=given
+            )
+
+
+def _scaled(values: Callable[[xr.Dataset], xr.DataArray], factor: float) -> Callable[[xr.Dataset], xr.DataArray]:
+    """Values in another unit."""
+    return lambda dataset: factor * values(dataset)
 
 
 NUMBERS = (*_hybrids(), *_low_rank(), *_adapters())

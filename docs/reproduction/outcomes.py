@@ -125,7 +125,7 @@ def _number(one: Printed, outcome: Outcome) -> dict[str, Any]:
             return {}
     low, high = _interval(values)
     outcomes = [verdict.outcome for verdict in verdicts]
-    differing = [key for key, value in one.given.items() if _plain(outcome.dataset.attrs[key]) != value]
+    differing = [key for key, value in one.given.items() if _plain(outcome.dataset.attrs.get(key)) != value]
     verdict = max(outcomes, key=_GRAVITY.index) if outcomes else "not claimed"
     return {
         "mean": _rounded(float(values.mean())),
