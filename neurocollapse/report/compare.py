@@ -10,6 +10,7 @@ import xarray as xr
 from neurocollapse.report.figures import Picture, picture
 from neurocollapse.report.grids import Cell, Grid, grid, named
 from neurocollapse.report.numbers import number, together
+from neurocollapse.report.summary import place
 from neurocollapse.report.tables import digits_of
 from neurocollapse.support.dataset import heading, labels, layer_names, leading, shown
 
@@ -88,11 +89,11 @@ def comparison_pictures(latest: Mapping[str, xr.Dataset]) -> list[Picture]:
     factor = _over(second, first)
     if not np.isfinite(factor).any():
         return []
-    about = {"long_name": "ratio of both compressions", "valid_min": 0.0}
+    one, other = pair.names
+    about = {"long_name": "ratio of both compressions", "heading": f"{other} ÷ {one}", "valid_min": 0.0}
     dataset = xr.Dataset({"compression_ratio": ("layer", factor, about)}, {"layer": pair.layers})
     ax: Any = plots.quantities(dataset, "compression_ratio", ax=plots.offscreen_axes())
     ax.axhline(1.0, color="#6B6B6B", linewidth=1.0)
-    one, other = pair.names
     title = f"D of {other} over D of {one}, layer by layer"
     caption = f"Below the line at 1 {other} is more collapsed, above it {one}."
     return [picture(ax.figure, title=title, caption=caption, prefix="compare")]
@@ -121,7 +122,7 @@ def _verdict(pair: _Pair) -> str:
     first, second = pair.values("compression")
     known = np.isfinite(first) & np.isfinite(second)
     lower = [int((known & (one < other * (1 - ALIKE))).sum()) for one, other in ((first, second), (second, first))]
-    total, end = int(known.sum()), pair.layers[-1]
+    total, end = int(known.sum()), place(pair.layers[-1])
     if not total:
         return "No layer has a compression D in both networks."
     best = int(lower[1] > lower[0])

@@ -289,10 +289,10 @@ def _ends(analyses: Mapping[str, xr.Dataset], names: Sequence[str]) -> list[str]
     for name, dataset in list(analyses.items())[:_MOST_TOLD]:
         one = last(dataset)[0]
         for variable in (known for known in names if one[known].dims == ("layer",)):
-            defined = one[variable].dropna("layer")
+            defined = one[[variable]].dropna("layer")
             if layers := layer_names(defined):
                 words = str(one[variable].attrs.get("long_name", variable.replace("_", " ")))
-                first, end = (number(defined.values[at]) for at in (0, -1))
+                first, end = (number(defined[variable].values[at]) for at in (0, -1))
                 texts.append(f"{name}: {words} from {first} at {layers[0]} to {end} at {layers[-1]}.")
     return texts
 

@@ -8,7 +8,7 @@ import xarray as xr
 
 from neurocollapse.report.curves import of_collapse, with_steps
 from neurocollapse.report.numbers import exponential, number
-from neurocollapse.report.summary import sentences
+from neurocollapse.report.summary import place, sentences
 from neurocollapse.support.dataset import heading, labels, layer_names, limit, scalar
 
 NEAR = 0.1
@@ -24,7 +24,7 @@ def headline(dataset: xr.Dataset, step: str = "") -> str:
     if known.size < 2 or not np.isfinite(values[[0, -1]]).all():
         return " ".join(sentences(dataset, step)[: 1 + bool(values.size)])
     names, (first, end) = layer_names(dataset), values[[0, -1]]
-    ends = f"compression D goes from {number(first)} at {names[0]} to {number(end)} at {names[-1]}"
+    ends = f"compression D goes from {number(first)} at {place(names[0])} to {number(end)} at {place(names[-1])}"
     if end == 0:
         text = f"The classes collapse exactly: {ends}"
     elif max(first, end) < 1.05 * min(first, end):
@@ -45,7 +45,7 @@ def layers_lead(latest: Mapping[str, xr.Dataset]) -> str:
         values = one["decay_ratio"].values.astype(np.float64) if "decay_ratio" in one.data_vars else np.empty(0)
         if np.isfinite(values).any():
             at = int(np.nanargmin(values))
-            where = f"{layer_names(one)[at]}, which multiplies D by {number(values[at])}"
+            where = f"{place(layer_names(one)[at])}, which multiplies D by {number(values[at])}"
             parts.append(f"{_of(name, latest)}{'at ' * (len(latest) > 1)}{where}")
     start = "The strongest compression is at " if len(latest) == 1 else "The strongest compression: "
     return f"{start}{_listed(parts)}." if parts else "Every network is a curve over its layers."
@@ -113,7 +113,9 @@ def similarity_lead(analyses: Mapping[str, xr.Dataset]) -> str:
         steps = np.diag(values, 1)
         if np.isfinite(steps).any():
             at = int(np.nanargmin(steps))
-            parts.append(f"{_of(name, analyses)}between {names[at]} and {names[at + 1]} (CKA {number(steps[at])})")
+            parts.append(
+                f"{_of(name, analyses)}between {place(names[at])} and {place(names[at + 1])} (CKA {number(steps[at])})"
+            )
     return f"The features change most {_listed(parts)}." if parts else "Which layers arrange the samples alike."
 
 

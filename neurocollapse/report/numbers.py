@@ -40,8 +40,9 @@ def number(value: Any, digits: int = 3) -> str:
 def together(values: Iterable[Any], digits: int = 3) -> tuple[str, ...]:
     """Numbers that stand below each other, with the same number of decimals; powers of ten where that would be long.
 
-    The decimals are those that give the smallest number ``digits`` significant digits, but no more than four, unless
-    all are small. A column that reaches from large to tiny has a power of ten in every cell.
+    The decimals are those that give the smallest number ``digits`` significant digits, but no more than four, and fewer
+    beside large numbers, unless all are small. Where that leaves the smallest number less than two digits, every cell
+    has a power of ten.
 
     Examples
     --------
@@ -55,10 +56,11 @@ def together(values: Iterable[Any], digits: int = 3) -> tuple[str, ...]:
     if all(size.is_integer() and size < 1e7 for size in sizes):
         return tuple(number(one, digits) for one in given)
     least, most = (_exponent(end, digits) for end in (min(sizes), max(sizes)))
-    if least < -3 or most > 5:
+    room = max(digits - 1 - most, min(4, 5 - most))
+    if not -5 < most < 6 or 1 - least > room:
         texts = {size: _with_power(size, digits) for size in sizes}
     else:
-        decimals = max(0, min(digits - 1 - least, max(digits - 1 - most, 4)))
+        decimals = max(0, min(digits - 1 - least, room))
         texts = {size: f"{size:,.{decimals}f}" for size in sizes}
     return tuple(
         ("−" if one < 0 else "") + texts[abs(float(one))] if _is_measured(one) else number(one, digits) for one in given

@@ -174,6 +174,11 @@ def margin_sentences(dataset: xr.Dataset) -> list[str]:
     return [f"Of the margin that its norms allow, the head at {where} realises {number(share)}; {factors}."]
 
 
+def place(layer: str) -> str:
+    """A layer's name within a sentence; one that is a mere number is said to be a layer."""
+    return f"layer {layer}" if layer[:1].isdigit() else layer
+
+
 def fit_rows(analyses: Mapping[str, xr.Dataset]) -> list[list[Any]]:
     """Layers of each network, and the line fitted to its compression where there is one."""
     given = analyses.values()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from neurocollapse.report.numbers import interval, number
+from neurocollapse.report.numbers import interval, number, together
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,30 @@ from neurocollapse.report.numbers import interval, number
 )
 def test_numbers_keep_three_digits(value, text):
     assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([1.3866, 0.00687], ("1.3866", "0.0069")),
+        ([12.0, 0.276], ("12.000", "0.276")),
+        ([152.2982, 170.9946, 0.7], ("152.298", "170.995", "0.700")),
+        ([11181.2, 64.5], ("11,181.2", "64.5")),
+        ([151.2, 178.4], ("151", "178")),
+        ([0.00687, 0.0071], ("0.00687", "0.00710")),
+        ([13.62, 0.000193], ("1.36×10¹", "1.93×10⁻⁴")),
+        ([2.0, 1.0], ("2", "1")),
+        ([2.0, 1.5], ("2.00", "1.50")),
+        ([-1.5, 0.0, float("nan"), float("-inf")], ("−1.50", "0", "–", "−∞")),
+        ([3.2e-8, 1e-9], ("3.20×10⁻⁸", "1.00×10⁻⁹")),
+        ([9.996, 0.5], ("9.996", "0.500")),
+        ([1e300, 1.0], ("1.00×10³⁰⁰", "1.00×10⁰")),
+        ([], ()),
+        ([None, "word", 1.25], ("–", "word", "1.25")),
+    ],
+)
+def test_numbers_below_each_other_have_the_same_decimals(values, texts):
+    assert together(values) == texts
 
 
 def test_an_interval_has_two_ends():
