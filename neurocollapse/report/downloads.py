@@ -16,8 +16,11 @@ _LONGEST = 60
 
 
 def text_uri(kind: str, text: str) -> str:
-    """Text as the address of a link; only what would end the address is encoded, so that pages stay small."""
-    return f"data:{kind};charset=utf-8,{quote(text, safe=_UNCHANGED)}"
+    """Text as the address of a link; only what would end the address is encoded, so that pages stay small.
+
+    What no file can hold, such as half a character, becomes a question mark.
+    """
+    return f"data:{kind};charset=utf-8,{quote(text, safe=_UNCHANGED, errors='replace')}"
 
 
 def bytes_uri(kind: str, content: bytes) -> str:

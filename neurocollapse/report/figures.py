@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,8 +52,8 @@ def picture(figure: "Figure", *, title: str, caption: str, prefix: str, alt: str
     from neurocollapse import plots  # here, not above: importing the library must not cost importing matplotlib
 
     text = plots.svg_text(figure)
-    match = re.search(r'<svg[^>]* width="([\d.]+)pt"', text)
-    width = float(match[1]) * 4 / 3 if match else 480.0
+    sizes = [re.search(rf'<svg[^>]* {side}="([\d.]+)pt"', text) for side in ("width", "height")]
+    width, height = (float(size[1]) * 4 / 3 if size else 480.0 for size in sizes)
     start = text.index(">", text.index("<svg")) + 1
     view = re.search(r'viewBox="([^"]+)"', text)
     body = _small(_stripped(text[start:]))
@@ -64,7 +65,9 @@ def picture(figure: "Figure", *, title: str, caption: str, prefix: str, alt: str
         f"width:100%;max-width:{1.25 * width:.0f}px;min-width:{_LEAST_SCALE * width:.0f}px",
     )
     alone = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-    alone += f'width="{width:.0f}" viewBox="{view[1] if view else ""}" stroke-linejoin="round">{body}'
+    alone += (
+        f'width="{width:.0f}" height="{height:.0f}" viewBox="{view[1] if view else ""}" stroke-linejoin="round">{body}'
+    )
     files = (
         (file_name(title, "svg"), text_uri("image/svg+xml", alone)),
         (file_name(title, "png"), bytes_uri("image/png", _png(figure))),
@@ -80,14 +83,14 @@ def _stripped(body: str) -> str:
 
 
 def _small(body: str) -> str:
-    """With hundredths of a point, without names that nothing refers to, and pixels in 256 colours."""
+    """With hundredths of a point, without names that nothing refers to, with fonts that all have, in 256 colours."""
     used = {name for found in re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', body) for name in found}
 
     def shorter(tag: re.Match[str]) -> str:
         if "base64," in tag[0]:
             return tag[0]
         text = re.sub(r' id="([^"]*)"', lambda name: name[0] if name[1] in used else "", tag[0])
-        return re.sub(r"(?<![\w#.])(-?\d+\.\d\d)\d+(?!\w)", r"\1", text)
+        return re.sub(r"(?<![\w#.])(-?\d+\.\d\d)\d+(?!\w)", r"\1", text).replace("'DejaVu Sans'", _FONTS)
 
     body, before = _with_palette(re.sub(r"<[^<>]+>", shorter, body)), ""
     while before != body:
@@ -100,34 +103,36 @@ def _with_palette(body: str) -> str:
     from PIL import Image
 
     def smaller(uri: re.Match[str]) -> str:
-        content = _quantised(Image.open(io.BytesIO(base64.b64decode(uri[2]))))
+        pixels = Image.open(io.BytesIO(base64.b64decode(uri[2]))).convert("RGBA")
+        content = _with_colours(pixels, Image.Quantize.FASTOCTREE)  # the one method that keeps what is transparent
         return uri[1] + base64.b64encode(content).decode("ascii") if len(content) < len(uri[2]) else uri[0]
 
     return re.sub(r'(="data:image/png;base64,\s*)([A-Za-z0-9+/=\s]+)', smaller, body)
 
 
-def _quantised(image: "Image") -> bytes:
+def _with_colours(image: "Image", method: int) -> bytes:
     """A picture as PNG of 256 colours."""
     buffer = io.BytesIO()
-    image.convert("RGBA").quantize(256, method=2).save(buffer, "png", optimize=True)  # 2: octree, which keeps alpha
+    image.quantize(256, method=method).save(buffer, "png", optimize=True)
     return buffer.getvalue()
 
 
 def _png(figure: "Figure") -> bytes:
     """The figure as pixels, laid out as its SVG is; it keeps its layout engine."""
-    import warnings
-
     from PIL import Image
 
     engine, buffer = figure.get_layout_engine(), io.BytesIO()
-    figure.set_layout_engine("none")
+    if engine is not None:
+        figure.set_layout_engine("none")  # which would lay it out for another size of dots
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
             figure.savefig(buffer, format="png", dpi=_PNG_DPI, bbox_inches=None if engine else "tight")
     finally:
-        figure.set_layout_engine(engine)
-    return _quantised(Image.open(buffer))
+        if engine is not None:
+            figure.set_layout_engine(engine)
+    pixels = Image.open(buffer).convert("RGB")
+    return _with_colours(pixels, Image.Quantize.MEDIANCUT)  # paper stays white, lines keep their colours
 
 
 def _own_ids(body: str, prefix: str) -> str:
@@ -136,6 +141,6 @@ def _own_ids(body: str, prefix: str) -> str:
     def renamed(tag: re.Match[str]) -> str:
         text = re.sub(r' id="', f' id="{prefix}-', tag[0])
         text = re.sub(r' (?:xlink:)?href="#', f' href="#{prefix}-', text).replace("xlink:href=", "href=")
-        return text.replace("url(#", f"url(#{prefix}-").replace("'DejaVu Sans'", _FONTS)
+        return text.replace("url(#", f"url(#{prefix}-")
 
     return re.sub(r"<[^<>]+>", renamed, body)

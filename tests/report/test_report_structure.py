@@ -145,6 +145,7 @@ def test_every_figure_is_described_and_saved_as_svg_and_png(outline) -> None:
         image = Image.open(io.BytesIO(base64.b64decode(png.partition("base64,")[2])))
         assert image.format == "PNG"
         assert min(image.size) > 300
+        assert image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_the_description_of_a_curve_says_where_it_begins_and_ends(outline) -> None:
