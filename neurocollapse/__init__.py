@@ -156,7 +156,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one that exists
     # Importing a module puts it into its package under its own name: `nc.report` would be the package after the first
     # `import neurocollapse.report.…`, and not the function. So it is imported here, and what it put there is removed.
     import_module("neurocollapse.report")
-    del report
+    globals().pop("report", None)
 
 
 def __dir__() -> list[str]:

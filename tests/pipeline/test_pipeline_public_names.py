@@ -101,6 +101,10 @@ def test_a_function_is_not_replaced_by_the_package_of_its_name() -> None:
     loaded_by("from neurocollapse.report import table\nimport neurocollapse as nc\nassert callable(nc.report)")
 
 
+def test_the_package_can_be_loaded_again() -> None:
+    loaded_by("import importlib, neurocollapse as nc\nimportlib.reload(nc)\nassert callable(nc.report)")
+
+
 def test_errors_and_results_are_pickled_where_they_are_defined() -> None:
     error = pickle.loads(pickle.dumps(nc.LabelError("no such label")))
     assert type(error) is nc.LabelError
