@@ -40,7 +40,7 @@ class FixedTensors(TorchFunctionMode):
     def stop(self) -> None:
         """Follow nothing more, and forget everything; do nothing where it is off.
 
-        Of two captures of one model, the first to be placed is the first to end, below the other on torch's stack of
+        Where two captures hook one model, the first to be placed ends first, below the other on torch's stack of
         modes: it goes with that one.
         """
         self._is_on, self._known = False, {}

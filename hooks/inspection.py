@@ -35,11 +35,11 @@ class LayerInfo:
     module_type
         Class name.
     shape
-        Of the activation, without the batch axis; None without an example, or where no tensor can be told.
+        Shape of the activation, without the batch axis; None without an example, or where no tensor can be told.
     num_features
         Width of the features under the default pooling; None where it is not certain.
     num_parameters
-        Of the module and everything inside it.
+        Parameters of the module and everything inside it.
     num_calls
         Calls in one forward pass; None without an example.
     note

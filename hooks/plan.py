@@ -64,13 +64,13 @@ class Site:
     pooling
         The pooling in effect: "none" for activations without positions, else the mode or the function's name.
     shape
-        Of the activation, without the batch axis, in the first batch.
+        Shape of the activation, without the batch axis, in the first batch.
     positions
         Rows of features a sample in the first batch; 1 unless the pooling keeps positions.
     num_features
         Width of the features.
     dtype
-        Of the activation, before any widening to float32.
+        Dtype of the activation, before any widening to float32.
     """
 
     name: str

@@ -20,7 +20,7 @@ def check(
         ),
     ],
     steps: Annotated[
-        Literal["last", "all"], typer.Option(help="Of a run over training: the last step, or all.")
+        Literal["last", "all"], typer.Option(help="Steps of a run to check: the last one, or all.")
     ] = "last",
     junit: Annotated[Path | None, typer.Option(help="JUnit XML file to write, for systems that show tests.")] = None,
 ) -> None:

@@ -34,7 +34,7 @@ SplitOption = Annotated[Literal["train", "test"], typer.Option(help="Which part 
 LabelsOption = Annotated[
     str | None,
     typer.Option(
-        help="Of sequences of tokens: next-token, or the array of the npz that holds labels of sequences or positions. "
+        help="Labels of token sequences: next-token, or the npz array with labels of sequences or positions. "
         "Default: labels."
     ),
 ]

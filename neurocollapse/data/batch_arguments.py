@@ -30,7 +30,7 @@ def arguments(found: Labels, model: nn.Module, num_samples: int | None) -> Argum
     if that fills all that the model needs. A tuple or list is spread over the arguments in order, unless the model
     takes fewer or the parts are the samples. All else, such as a packed sequence, is one argument.
 
-    Of a batch with elements beside inputs and labels, the model gets as many as it cannot run without, and a mask of
+    From a batch with elements beside inputs and labels, the model gets as many as it cannot run without, and a mask of
     the inputs' positions if it takes one.
 
     Parameters

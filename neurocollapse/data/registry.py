@@ -109,7 +109,7 @@ def open_tokens(
     split : str, default "train"
         A text has no test split.
     limit : int, optional
-        Of a text, only so many sequences; archives are read whole (see `TokenData.limited`).
+        At most this many sequences of a text; archives are read whole (see `TokenData.limited`).
     tokenizer : LocalTokenizer, optional
         Needed for a text; see `neurocollapse.models.read_tokenizer`.
     length : int, default 256

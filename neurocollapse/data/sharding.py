@@ -24,7 +24,7 @@ class Share:
     Attributes
     ----------
     rank, num_ranks : int
-        Of the sampler that divides the data; 0 of 1 where nothing does.
+        Those of the sampler that divides the data; 0 of 1 where nothing does.
     num_unrepeated : int or None
         After so many samples, this process reads others again that some process has read, to even out the ranks. None
         if that is not known. Where nothing is repeated, it may be more than what the loader gives.

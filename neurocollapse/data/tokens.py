@@ -86,7 +86,7 @@ class TokenData(Samples):
             "next-token", or the part that holds the labels, one for each sequence or for each position. Default: the
             part "labels", where there is one.
         ignore_index : int, default -100
-            Of labels per position, those that do not count.
+            The label of positions that do not count.
         names : callable, default str
             The name of the class of a label.
 

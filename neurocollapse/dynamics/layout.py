@@ -90,7 +90,7 @@ class Layout:
     Attributes
     ----------
     names
-        Of the layers.
+        Names of the layers.
     shapes
         (rows, columns) of each.
     options

@@ -44,7 +44,7 @@ def leading_svd(matrix: Tensor, num_components: int, *, seed: int = 0) -> Leadin
     num_components
         k, at most min(m, n) − 10.
     seed : int, default 0
-        Of a private generator: torch's global one is neither read nor changed.
+        Seed of a private generator: torch's global one is neither read nor changed.
 
     References
     ----------

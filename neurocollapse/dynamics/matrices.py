@@ -29,7 +29,7 @@ class _Candidate:
     Attributes
     ----------
     name
-        Of the module, or of the parameter.
+        Name of the module, or of the parameter.
     module
         The module whose weight it is; None for another parameter.
     parts

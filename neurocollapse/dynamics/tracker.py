@@ -31,8 +31,8 @@ class WeightTracker:
     ----------
     model : torch.nn.Module or list of Tensor, optional
         The network at its start, W(0), from which the drift counts. Without it, the first weights recorded are the
-        start; the event "after_batch" first comes after an update. Of a run that goes on in its file, the file's W(0)
-        counts, whatever is handed over.
+        start; the event "after_batch" first comes after an update. For a run that
+        continues in its file, the file's W(0) counts.
     layers
         Names, globs, types, presets of modules (or names of parameters), as `named_matrices` takes them; default all
         linear and convolutional layers. A convolution's weight, transposed or not, is read as a matrix
@@ -44,21 +44,21 @@ class WeightTracker:
     components
         Singular values to keep. Default: all up to a smaller side of 256, the 32 leading ones beyond. Where less than
         half of a spectrum is wanted, it comes from a random sketch, with its errors `singular_value_error` and
-        `range_error`. Of the sketched drift nothing bounds the error: where the change has no leading directions, its
-        values are low by about 15 %.
+        `range_error`. The error of the sketched drift is not bounded: where the change has no leading directions,
+        its values are about 15 % too low.
     edge : int, default 1
         How many singular vectors at either end are followed one by one, at most half of a layer's; those between are
         followed as one subspace.
     reference : int or None, default 1
-        The step to whose singular vectors angles are measured: the first one recorded from there on. None for no
-        angles, which saves half of the time. The spectrum of an orthogonal start is degenerate, hence not 0. A layer
+        The step to whose singular vectors angles are measured: the first one recorded from there on. If None, angles
+        are not computed (twice as fast). The spectrum of an orthogonal start is degenerate, hence not 0. A layer
         whose weight is zero or not finite there has no angles at all.
     path : path-like, optional
         A NetCDF file to append to, so that memory stays bounded; whole at any moment, and written every five seconds
         (less often when that would take more than a twentieth of the time), at `to_dataset`, `flush` and at the end of
         a `with` block. An existing file is continued.
     seed : int, default 0
-        Of the sketches.
+        Seed of the sketches.
 
     Notes
     -----
@@ -66,13 +66,13 @@ class WeightTracker:
     events={"on_step": tracker})``, or call ``tracker.record(step, model)`` in a loop of your own. A step at or before
     the last one drops the rows from there on: a run that continues from a checkpoint overwrites what it repeats.
 
-    Let every step be seen, also those that `every` and `steps` leave out. By the first one a new tracker tells whether
-    the run goes on that its file holds, or one starts over: then it is not later than the first that the file's run
-    saw, all rows are dropped, and W(0) is what was handed over.
+    Pass every step to `record`, also those that `every` and `steps` leave out. The first step tells a new tracker
+    whether to resume the run in its file. If it is not later than the first step of that run, the run starts over: all
+    rows are dropped, and W(0) is the model that was passed.
 
     `fit` and `descend` write the rows before their own `resume` file, so that after a crash at any moment the tracker's
     file holds every step once, with the bits of an unbroken run. In a loop of your own, call `flush` before you save a
-    checkpoint. A run that goes on behind steps which its file has lost is refused.
+    checkpoint. A run that continues after steps which its file lacks is refused.
 
     Raises
     ------

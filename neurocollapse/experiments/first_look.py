@@ -48,7 +48,7 @@ class FirstLook:
     analyses : mapping of network name to xarray.Dataset
         One row a hidden layer, with the input as layer 0; accuracies and settings in the attributes.
     verifications : mapping of title to Verification
-        Of the hybrid's linear layers, and of deep linear networks on nearly orthonormal data.
+        Verifications of the hybrid's linear layers, and of deep linear networks on nearly orthonormal data.
     figures : mapping of caption to matplotlib Figure
         Features of some layers in two dimensions.
     """

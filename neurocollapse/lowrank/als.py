@@ -37,7 +37,7 @@ def alternate(
     tolerance : float, default 1e-6
         Stop when the error of the observed entries changes by less than this part.
     seed : int, default 0
-        Of the random start.
+        Seed of the random start.
 
     Returns
     -------

@@ -24,7 +24,7 @@ class Cost:
     trainable
         Those among them that require gradients.
     bytes
-        Of parameters and buffers in memory, in their own dtypes.
+        Bytes of parameters and buffers in memory, in their own dtypes.
     flops
         Floating-point operations of one forward pass of the example, a multiplication and an addition counted as two.
     """

@@ -38,7 +38,7 @@ def gradient_subspace(gradient: Tensor, weight: Tensor, rank: int) -> Factors:
     Parameters
     ----------
     gradient : Tensor of shape (outputs, inputs)
-        Of the loss with respect to the weight, at the start.
+        Gradient of the loss with respect to the weight, at the start.
     weight : Tensor of shape (outputs, inputs)
         The initial weight, of any layer of any network.
     rank
@@ -101,7 +101,7 @@ def spectral_factors(surrogate: Tensor, rank: int) -> Factors:
     Returns
     -------
     Factors
-        Of `rank` columns each, by descending singular value, float64.
+        `rank` columns each, by descending singular value, float64.
 
     Raises
     ------
@@ -138,7 +138,7 @@ def polar(matrix: Tensor) -> Tensor:
     Parameters
     ----------
     matrix : Tensor of shape (rows, columns)
-        Of full column rank.
+        A matrix of full column rank.
 
     Examples
     --------

@@ -35,8 +35,8 @@ class LowRankLinear(nn.Module):
     bias : bool, default True
         Add b.
     seed : int, default 0
-        Of the random start: the entries of B and A are normal and of one scale, such that those of BA have the variance
-        1/(3 in) of a fresh `nn.Linear`. The global random state is neither read nor changed.
+        Seed of the random start: the entries of B and A are normal and of one scale, such that those of BA have the
+        variance 1/(3 in) of a fresh `nn.Linear`. The global random state is neither read nor changed.
 
     Attributes
     ----------
@@ -85,7 +85,7 @@ class LowRankLinear(nn.Module):
             directions that `gradient_subspace` finds in `linear.weight.grad`, which a backward pass has to have filled;
             r is even then, as each singular pair of the gradient gives two directions. "random": a fresh start.
         seed
-            Of the random start.
+            Seed of the random start.
 
         Raises
         ------
@@ -179,7 +179,7 @@ def factorize(model: Model, layers: Any, rank: int, *, start: str = "svd", seed:
         "svd", "gradient" or "random", as `LowRankLinear.from_linear` takes it. "gradient" needs the gradients of one
         backward pass on the model.
     seed : int, default 0
-        Of random starts, another one for each layer.
+        Seed of random starts, another one for each layer.
 
     Returns
     -------

@@ -65,7 +65,8 @@ def compress(model: DeepLinear | Sequence[Tensor], rank: int, *, gradient: Tenso
     rank
         r, the rank of the target (or an upper bound of it), 2r at most the width.
     gradient : Tensor of the first weight's shape
-        Of the loss with respect to W_1 at the start; only its r leading singular pairs count, its scale does not.
+        Gradient of the loss with respect to W_1 at the start; only its r leading singular pairs count, its scale does
+        not.
 
     Returns
     -------

@@ -22,7 +22,7 @@ class Observations:
         Each position once.
     values : Tensor of shape (entries,), float64
     shape
-        Of the matrix.
+        Shape of the matrix.
     """
 
     rows: Tensor
@@ -152,7 +152,7 @@ def observe(
     fraction
         p of all entries are observed, 0 < p ≤ 1, exactly round(p · rows · columns) of them.
     seed : int, default 0
-        Of the choice.
+        Seed of the choice.
     max_hidden : int, default 1000000
         At most this many of the others are returned, again at random.
     allow_empty : bool, default False

@@ -25,7 +25,7 @@ def centred_gram(features: Tensor) -> Tensor:
     Parameters
     ----------
     features : Tensor of shape (samples, features)
-        Of at least four samples.
+        Features of at least four samples.
 
     Returns
     -------
@@ -136,7 +136,7 @@ def class_cka(moments: Sequence[ClassMoments]) -> NDArray[np.float64]:
     Parameters
     ----------
     moments : sequence of ClassMoments
-        Of the same samples at several layers, of one network or of several.
+        Class moments of the same samples at several layers, of one network or of several.
 
     Returns
     -------

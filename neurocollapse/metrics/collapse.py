@@ -25,7 +25,7 @@ def cdnv(moments: ClassMoments) -> float:
     Parameters
     ----------
     moments : ClassMoments
-        Of the features of one layer.
+        Class moments of one layer.
 
     References
     ----------
@@ -45,7 +45,7 @@ def cdnv_max(moments: ClassMoments) -> float:
     Parameters
     ----------
     moments : ClassMoments
-        Of the features of one layer.
+        Class moments of one layer.
     """
     return _pairs(moments).cdnv_max
 
@@ -58,7 +58,7 @@ def nc2_norms(moments: ClassMoments) -> float:
     Parameters
     ----------
     moments : ClassMoments
-        Of the features of one layer.
+        Class moments of one layer.
 
     References
     ----------
@@ -75,7 +75,7 @@ def nc2_angles(moments: ClassMoments) -> float:
     Parameters
     ----------
     moments : ClassMoments
-        Of the features of one layer.
+        Class moments of one layer.
 
     References
     ----------
@@ -92,7 +92,7 @@ def nc2_simplex(moments: ClassMoments) -> float:
     Parameters
     ----------
     moments : ClassMoments
-        Of the features of one layer.
+        Class moments of one layer.
 
     References
     ----------
@@ -111,7 +111,7 @@ def nc2_distance(moments: ClassMoments) -> float:
     Parameters
     ----------
     moments : ClassMoments
-        Of the features of one layer.
+        Class moments of one layer.
 
     References
     ----------
@@ -138,7 +138,7 @@ def nc2_orthogonal(moments: ClassMoments) -> float:
     Parameters
     ----------
     moments : ClassMoments
-        Of the features of one layer.
+        Class moments of one layer.
 
     References
     ----------
@@ -157,7 +157,7 @@ def gnc2(moments: ClassMoments) -> float:
     Parameters
     ----------
     moments : ClassMoments
-        Of the features of one layer.
+        Class moments of one layer.
 
     References
     ----------
@@ -174,7 +174,7 @@ def gnc2_variation(moments: ClassMoments) -> float:
     Parameters
     ----------
     moments : ClassMoments
-        Of the features of one layer.
+        Class moments of one layer.
 
     References
     ----------
@@ -192,7 +192,7 @@ def minority_angle(moments: ClassMoments) -> float:
     Parameters
     ----------
     moments : ClassMoments
-        Of the features of one layer.
+        Class moments of one layer.
 
     References
     ----------
@@ -210,7 +210,7 @@ def seli_distance(moments: ClassMoments) -> float:
     Parameters
     ----------
     moments : ClassMoments
-        Of the features of one layer.
+        Class moments of one layer.
 
     References
     ----------

@@ -55,7 +55,7 @@ def nc3_raw(moments: ClassMoments, reader: Reader) -> float:
     Parameters
     ----------
     moments : ClassMoments
-        Of the features of one layer.
+        Class moments of one layer.
     reader : Reader
         Weight and bias of the linear layer that reads the features.
     """
@@ -72,7 +72,7 @@ def nc3_product(moments: ClassMoments, reader: Reader) -> float:
     Parameters
     ----------
     moments : ClassMoments
-        Of the features of one layer.
+        Class moments of one layer.
     reader : Reader
         Weight and bias of the linear layer that reads the features.
 
@@ -91,7 +91,7 @@ def unc3(moments: ClassMoments, reader: Reader) -> float:
     Parameters
     ----------
     moments : ClassMoments
-        Of the features of one layer.
+        Class moments of one layer.
     reader : Reader
         Weight and bias of the linear layer that reads the features.
 

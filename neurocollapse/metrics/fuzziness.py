@@ -51,7 +51,8 @@ def fuzziness(moments: ClassMoments, *, weighting: Weighting = "equal") -> Fuzzi
     moments : ClassMoments
         Collected with `covariance=True`.
     weighting : {"equal", "frequency", "papers"}, default "equal"
-        Of :math:`\Sigma_B`, see `between_trace`; :math:`\Sigma_W` has 1/N, as it is kept of all classes together.
+        Weights of :math:`\Sigma_B`, see `between_trace`; :math:`\Sigma_W` has 1/N, as it is kept of all classes
+        together.
 
     Returns
     -------
@@ -91,7 +92,8 @@ def nc1(moments: ClassMoments, *, weighting: Weighting = "equal") -> float:
     moments : ClassMoments
         Collected with `covariance=True`.
     weighting : {"equal", "frequency", "papers"}, default "equal"
-        Of :math:`\Sigma_B`, see `between_trace`; :math:`\Sigma_W` has 1/N, as it is kept of all classes together.
+        Weights of :math:`\Sigma_B`, see `between_trace`; :math:`\Sigma_W` has 1/N, as it is kept of all classes
+        together.
 
     Returns
     -------

@@ -61,7 +61,7 @@ def discrimination(moments: ClassMoments) -> float:
     Parameters
     ----------
     moments : ClassMoments
-        Of the features of one layer.
+        Class moments of one layer.
 
     Returns
     -------

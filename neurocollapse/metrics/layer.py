@@ -150,7 +150,8 @@ class Network(NamedTuple):
     values : callable
         Name of a quantity → its values along `layer`.
     covariance : ndarray of shape (layers, layers)
-        Of log D at the layers, over draws of the samples; NaN where the second pass did not follow the samples.
+        Covariance of log D at the layers, over draws of the samples; NaN where the second pass did not follow the
+        samples.
     """
 
     layers: tuple[Layer, ...]

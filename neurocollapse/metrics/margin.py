@@ -27,7 +27,7 @@ def one_vs_rest_margin(moments: ClassMoments) -> float:
     Parameters
     ----------
     moments : ClassMoments
-        Of the features of one layer.
+        Class moments of one layer.
 
     Returns
     -------

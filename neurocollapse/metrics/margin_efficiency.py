@@ -76,7 +76,7 @@ def margin_efficiency(
     Parameters
     ----------
     moments : ClassMoments
-        Of the features.
+        Class moments of the features.
     reader : Reader
         The head: the linear layer that makes logits of the features, one output a class.
     features : Tensor of shape (samples, features)

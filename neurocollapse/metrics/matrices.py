@@ -23,7 +23,7 @@ def class_cosine(moments: ClassMoments) -> Tensor:
     Parameters
     ----------
     moments : ClassMoments
-        Of the features of one layer.
+        Class moments of one layer.
 
     Examples
     --------
@@ -39,7 +39,7 @@ def class_distance(moments: ClassMoments) -> Tensor:
     Parameters
     ----------
     moments : ClassMoments
-        Of the features of one layer.
+        Class moments of one layer.
 
     Examples
     --------
@@ -57,7 +57,7 @@ def class_cdnv(moments: ClassMoments) -> Tensor:
     Parameters
     ----------
     moments : ClassMoments
-        Of the features of one layer.
+        Class moments of one layer.
 
     Examples
     --------

@@ -72,7 +72,7 @@ def measure(
         What `collect` returned, in order of depth.
     quantities : str, Quantity or a list of them, optional
         Names, families, own quantities, or "all". Default: all that class moments, and the readers that come with them,
-        are enough for. Of a family or "all", what needs more is left out; a quantity named itself is then an error.
+        are enough for. From a family or "all", what needs more is left out; a quantity named itself is an error.
     weighting : {"equal", "frequency", "papers"}, optional
         How classes of different size count in Σ_W and Σ_B: each with 1/K, each with its share of the samples, or as
         publications on balanced classes have it, by samples in Σ_W and by classes in Σ_B; see `metrics.compression`.

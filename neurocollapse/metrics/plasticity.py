@@ -69,7 +69,7 @@ def feature_norm(moments: ClassMoments) -> float:
     Parameters
     ----------
     moments : ClassMoments
-        Of the features of one layer.
+        Class moments of one layer.
 
     Examples
     --------

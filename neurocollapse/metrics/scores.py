@@ -13,7 +13,7 @@ class Outside(NamedTuple):
     inside, outside : Tensor of shape (samples,), float64
         NECO of the loader's samples and of the other ones.
     mean : Tensor of shape (features,), float64
-        Of the other samples.
+        Mean of the other samples.
     """
 
     inside: Tensor

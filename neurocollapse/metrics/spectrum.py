@@ -76,7 +76,7 @@ def participation_ratio(values: NDArray[np.float64]) -> float:
 def participation_ratio_corrected(values: NDArray[np.float64], num_samples: int) -> float:
     r"""Participation ratio of the population: numerator and denominator without the bias of few samples.
 
-    Of samples, the participation ratio never exceeds their number. With :math:`\nu = N - 1`, the covariance S with
+    The participation ratio of samples never exceeds their number. With :math:`\nu = N - 1`, the covariance S with
     :math:`1/\nu`, :math:`a = \operatorname{tr} S^2` and :math:`b = (\operatorname{tr} S)^2`,
 
     .. math:: \widehat{\operatorname{tr} \Sigma^2} = \frac{\nu^2 (a - b / \nu)}{(\nu - 1)(\nu + 2)}, \quad

@@ -116,7 +116,7 @@ class Tile:
     cosines : Tensor
         With 1/(1 − K) on the diagonal.
     largest, smallest : float
-        Of the cosines between different classes.
+        Extremes of the cosines between different classes.
     near : tuple of Tensor
         Rows and columns of the pairs that are too close together for inner products; empty for none.
     coarse : bool

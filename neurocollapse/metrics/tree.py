@@ -18,7 +18,8 @@ def layer_tree(moments: Mapping[str, ClassMoments], *, weighting: Weighting = "e
     ----------
     moments : mapping of layer name to ClassMoments
     weighting : {"equal", "frequency", "papers"}, default "equal"
-        Of the classes in the between-class covariance; the within-class covariance has 1/N, whatever their sizes.
+        Weights of the classes in the between-class covariance; the within-class covariance has 1/N, whatever their
+        sizes.
 
     Returns
     -------

@@ -90,7 +90,7 @@ def compression_unbiased(moments: ClassMoments, *, weighting: Weighting = "equal
     ----------
     moments : ClassMoments
     weighting : {"equal", "frequency", "papers"}, default "equal"
-        Of the classes in both traces, see `compression`.
+        Weights of the classes in both traces, see `compression`.
 
     Returns
     -------
@@ -119,7 +119,7 @@ def cdnv_unbiased(moments: ClassMoments) -> float:
     Parameters
     ----------
     moments : ClassMoments
-        Of the features of one layer.
+        Class moments of one layer.
 
     Returns
     -------
@@ -144,7 +144,7 @@ def separation_unbiased(moments: ClassMoments) -> float:
     Parameters
     ----------
     moments : ClassMoments
-        Of the features of one layer.
+        Class moments of one layer.
 
     Returns
     -------
@@ -167,7 +167,7 @@ def discrimination_unbiased(moments: ClassMoments) -> float:
     Parameters
     ----------
     moments : ClassMoments
-        Of the features of one layer.
+        Class moments of one layer.
 
     Examples
     --------

@@ -86,7 +86,7 @@ def total_trace(moments: ClassMoments) -> float:
     Parameters
     ----------
     moments : ClassMoments
-        Of the features of one layer.
+        Class moments of one layer.
 
     Examples
     --------
@@ -105,8 +105,8 @@ def compression(moments: ClassMoments, *, weighting: Weighting = "equal") -> flo
     ----------
     moments : ClassMoments
     weighting : {"equal", "frequency", "papers"}, default "equal"
-        Of the classes in both traces, see `within_trace` and `between_trace`. "papers" pairs 1/N within with 1/K
-        between, as publications on balanced classes do; only classes of different size tell the three apart.
+        Weights of the classes in both traces, see `within_trace` and `between_trace`. "papers" pairs 1/N within with
+        1/K between, as publications on balanced classes do; only classes of different size tell the three apart.
 
     Returns
     -------
@@ -144,7 +144,7 @@ def within_class_covariance(moments: ClassMoments) -> Tensor:
     Parameters
     ----------
     moments : ClassMoments
-        Of the features of one layer.
+        Class moments of one layer.
 
     Raises
     ------

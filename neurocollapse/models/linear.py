@@ -28,9 +28,9 @@ class DeepLinear(nn.Module):
     scale : float, default 1.0
         ε > 0.
     seed : int, default 0
-        Of a private generator: torch's global one is neither read nor changed.
+        Seed of a private generator: torch's global one is neither read nor changed.
     dtype : torch.dtype, optional
-        Of the weights; they are drawn in float64.
+        Dtype of the weights; they are drawn in float64.
 
     Examples
     --------
@@ -131,7 +131,7 @@ def linear_weights(widths: Sequence[int], init: str = "orth", scale: float = 1.0
     scale : float, default 1.0
         ε, the scale of every weight.
     seed : int, default 0
-        Of the random numbers.
+        Seed of the random numbers.
 
     Returns
     -------

@@ -117,7 +117,7 @@ def collect(
     mask_fn : callable, optional
         A batch → its mask, shape (samples, positions).
     ignore_index : int, default -100
-        Of labels per position, those that do not count. Such labels are what `nc.labels.next_token` and
+        The label of positions that do not count. Labels per position are what `nc.labels.next_token` and
         `nc.labels.field` give to `label_fn`, integers of the mask's shape, and integers (samples, positions, …) with
         pool="tokens" or "positions": every position is then a sample of its class, and other layers are left out.
     classes : int or list of int, optional

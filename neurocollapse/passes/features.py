@@ -128,7 +128,7 @@ def check_features_fit(moments: MomentCollection, num_samples: int, *, limit: fl
     Parameters
     ----------
     moments : MomentCollection
-        Of the same layers: says how wide they are, and of which dtype.
+        Class moments of the same layers: says how wide they are, and of which dtype.
     num_samples : int
         Samples to keep, all passes together.
     limit : float or None

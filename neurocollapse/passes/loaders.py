@@ -54,7 +54,7 @@ def flat_input(parts: Batch, num_samples: int) -> Tensor:
 def logits_of(output: Any, num_samples: int, *, count: int, counts: Tensor | None = None) -> Tensor | None:
     """The model's output as a matrix (samples, outputs): itself, its `logits`, or the first tensor of a tuple.
 
-    Of `num_samples` rows the first `count` are meant. With labels per position, `counts` of shape (samples,
+    The first `count` of `num_samples` rows are meant. With labels per position, `counts` of shape (samples,
     *positions) says which rows of (samples, *positions, outputs) or (samples, outputs, *positions) are. None where
     there is no such tensor of floating-point numbers.
     """

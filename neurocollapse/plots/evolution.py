@@ -28,7 +28,7 @@ def evolution(
     Parameters
     ----------
     dataset
-        Of a tracker, or joined along any leading dimension.
+        Result of a tracker, or joined along any leading dimension.
     name : str, default "compression"
         A variable along `layer`.
     relative : bool, default False

@@ -28,7 +28,7 @@ def heat_map(
     colours
         A map of matplotlib, by name.
     label
-        Of the bar.
+        Label of the bar.
     edges
         Between columns, and between rows; whole numbers by default.
     **style

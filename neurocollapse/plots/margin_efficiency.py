@@ -38,8 +38,8 @@ def margin_efficiency(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     dataset
-        Of ``nc.analyze(…, layers="penultimate", quantities="margin")``, also with other layers, of which the last with
-        a margin is drawn; or a mapping of names to such datasets.
+        Result of ``nc.analyze(…, layers="penultimate", quantities="margin")``, also with other layers, of which the
+        last with a margin is drawn; or a mapping of names to such datasets.
     ax
         Axes to draw in; a new figure by default.
 

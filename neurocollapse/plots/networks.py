@@ -40,7 +40,7 @@ class Network:
 def networks(dataset: Datasets, alone: str, over: str = "layer") -> list[Network]:
     """What to draw against the layer: a network in the colour of the quantity, several each in a colour of their own.
 
-    Of a network with a leading dimension every step is drawn, in the colours of a ramp; of several networks the last.
+    A network with a leading dimension is drawn at every step, in the colours of a ramp; several networks at the last.
     Against another dimension than `layer`, it is the last layer that is drawn.
     """
     given = named(dataset)

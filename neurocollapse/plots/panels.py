@@ -30,7 +30,7 @@ _MOST_IN_RAMP = 12
 class Panel:
     """One axes in which every variable is a curve of each network.
 
-    A network alone has a colour a variable. Of several networks, colour and marker name the network, or the colour of
+    A network alone has a colour a variable. With several networks, colour and marker name the network, or the colour of
     a ramp its step, and line and filling name the variable.
     """
 

@@ -23,8 +23,8 @@ def probes(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     dataset
-        Result of `nc.analyze` with ``probes``, or a mapping of names to such results. Of several steps only the
-        accuracy on held-out samples is drawn.
+        Result of `nc.analyze` with ``probes``, or a mapping of names to such results. With several steps only
+        the accuracy on held-out samples is drawn.
     ax
         Axes to draw in; a new figure by default.
 

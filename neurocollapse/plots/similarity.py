@@ -21,7 +21,7 @@ def similarity(dataset: xr.Dataset, name: str = "cka", *, ax: Axes | None = None
     Parameters
     ----------
     dataset
-        Of `nc.similarity`; `layer` is drawn upwards, `layer_` to the right.
+        Result of `nc.similarity`; `layer` is drawn upwards, `layer_` to the right.
     name : str, default "cka"
         A variable along `layer, layer_`, such as "class_cka".
     ax

@@ -25,14 +25,14 @@ def trajectories(
 ) -> Axes:
     """A quantity of each layer over the steps, in colours from light to dark with depth.
 
-    Of several runs the median is drawn, and a band from the lowest to the highest of those that have the step. The axis
-    is logarithmic where values span a decade and small ones are the ones to tell apart; it has no place for zeros.
+    Several runs are drawn as their median and a band from the lowest to the highest of those that have the step. The
+    axis is logarithmic where values span a decade and small ones are the ones to tell apart; it has no place for zeros.
 
     Parameters
     ----------
     dataset
-        Of a tracker, or joined along any leading dimension; also with a dimension `run` in front, or a mapping of names
-        to runs.
+        Result of a tracker, or joined along any leading dimension; also with a dimension `run` in front, or a mapping
+        of names to runs.
     name : str, default "compression"
         A variable along `layer`.
     layers : list of str, optional

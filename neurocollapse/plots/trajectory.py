@@ -19,7 +19,7 @@ SIDES = {"left": "left (output)", "right": "right (input)"}
 MOST_RIBS = 13
 """Steps at which a line is drawn across the components."""
 MOST_BETWEEN = 30
-"""Of the components between the leading and the trailing ones, at most so many are drawn as curves along the steps."""
+"""Curves drawn at most for the components between the leading and the trailing ones."""
 VIEW = (24.0, -56.0)
 """Elevation and azimuth, from which neither the leading nor the trailing values hide the others."""
 
@@ -36,7 +36,7 @@ def trajectory(
     Parameters
     ----------
     dataset
-        Of a `WeightTracker`.
+        Result of a `WeightTracker`.
     layer
         Name or position; default the first.
     quantity : str, default "singular_values"

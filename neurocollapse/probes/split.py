@@ -11,7 +11,7 @@ from neurocollapse.statistics import check_labels
 def held_out(labels: Any, *, share: float = 0.3, seed: int = 0) -> NDArray[np.bool_]:
     """Which samples are held out: the same share of every class, drawn without replacement.
 
-    Of a class with n samples, n · `share` rounded to the nearest integer (halves up) are held out, but never all.
+    In a class with n samples, n · `share` rounded to the nearest integer (halves up) are held out, but never all.
 
     Parameters
     ----------

@@ -171,7 +171,7 @@ def margin_sentences(dataset: xr.Dataset) -> list[str]:
     if math.isnan(share):
         return [f"The margin efficiency at {where} is undefined, as the mean margin is not positive."]
     factors = ", ".join(f"{words} {number(head[name].item())}" for name, words in _FACTORS.items())
-    return [f"Of the margin that its norms allow, the head at {where} realises {number(share)}; {factors}."]
+    return [f"The head at {where} realises {number(share)} of the margin that its norms allow; {factors}."]
 
 
 def place(layer: str) -> str:

@@ -31,9 +31,9 @@ class MomentAccumulator:
 
     Each sample is first shifted by its class's reference, an actual sample of that class (the median of three, so that
     no single outlier is chosen), which is exact in floating point when the two are close (Sterbenz). Sums of a few
-    dozen shifted samples stay in the working dtype; they and the squared norms are then added to float64 totals. At 8
-    samples of a class, or 4, and whenever they have quadrupled, or doubled, its reference moves if it has turned out
-    far from their mean. Nothing is read back from the device, but for `skip_non_finite`.
+    dozen shifted samples stay in the working dtype; they and the squared norms are then added to float64 totals. The
+    reference of a class moves if it turns out to be far from the mean: first at 4 to 8 samples, then after each two- to
+    fourfold increase. Nothing is read back from the device, but for `skip_non_finite`.
 
     Parameters
     ----------

@@ -103,7 +103,7 @@ class MomentCollection(Mapping[str, ClassMoments]):
         Parameters
         ----------
         other : MomentCollection
-            Of other samples; the same layers.
+            The moments of other samples; the same layers.
 
         Raises
         ------

@@ -38,7 +38,7 @@ class JointRun:
     Attributes
     ----------
     rank, world : int
-        Of this process, and the number of processes.
+        Rank of this process, and the number of processes.
     """
 
     def __init__(self, name: str, group: Any = None) -> None:

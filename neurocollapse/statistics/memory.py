@@ -93,9 +93,9 @@ def working_dtype(num_features: int, *, precision: Precision, dtype: torch.dtype
     num_features : int
         d.
     precision : {"single", "double"}
-        Of the running state.
+        Precision of the running state.
     dtype : torch.dtype
-        Of the features.
+        Dtype of the features.
     """
     check_choice("precision", precision, Precision)
     needs_double = precision == "double" or dtype == torch.float64 or num_features <= NARROW

@@ -66,7 +66,7 @@ class ClassMoments:
         num_classes, num_features : int
             K and d.
         dtype : torch.dtype, default float64
-            Of means and scatter.
+            Dtype of means and scatter.
         covariance : bool, default False
             Whether a pooled scatter matrix, all zero, goes with them.
         """
@@ -128,7 +128,7 @@ class ClassMoments:
         Parameters
         ----------
         other : ClassMoments
-            Of other samples; as many classes and features.
+            Moments of other samples; as many classes and features.
 
         Raises
         ------

@@ -24,11 +24,11 @@ class Blocks(NamedTuple):
     leaked : Tensor of shape (d_{l+1}, K)
         (I − P_{l+1}P_{l+1}ᵀ)W_{l+1}P_l, which is Q_{l+1}Q_{l+1}ᵀW_{l+1}P_l.
     hidden : SingularValues of shape (d_l − K,)
-        Of T = Q_{l+1}ᵀW_{l+1}Q_l.
+        Singular values of T = Q_{l+1}ᵀW_{l+1}Q_l.
     hidden_gain
         ‖T‖_F²/(d_l − K), the mean squared gain.
     whole : Gains
-        Of W_{l+1} itself.
+        Gains of W_{l+1} itself.
     """
 
     carried: Tensor
@@ -55,7 +55,7 @@ class Tail:
     Attributes
     ----------
     problem
-        Of at least two weights, every width greater than K.
+        At least two weights, every width greater than K.
     """
 
     problem: LinearProblem

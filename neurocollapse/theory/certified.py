@@ -24,7 +24,7 @@ class CertifiedCompression:
     Attributes
     ----------
     lower, upper : arrays of shape (L,)
-        Of D_l; no features between the input and the output are used. NaN if the rank of W_{L:1} is below K.
+        Bounds of D_l; no features between the input and the output are used. NaN if the rank of W_{L:1} is below K.
     visible, invisible : arrays of shape (L,)
         D_l^vis + D_l^inv = D_l: the spread that is correlated with the output, and the rest.
     floor

@@ -20,9 +20,9 @@ class Exactness:
     Attributes
     ----------
     interior_balance
-        Of the largest interior imbalance, relative to σ_K².
+        Limit of the largest interior imbalance, relative to σ_K².
     fit
-        Of zero loss and of minimum norm, both relative.
+        Limit of the loss and of the distance to minimum norm, both relative.
     """
 
     interior_balance: float

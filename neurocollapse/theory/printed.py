@@ -19,9 +19,10 @@ class PrintedBounds:
     Attributes
     ----------
     ratio_lower, ratio_upper, rate
-        Of D_{l+1}/D_l, the same for every layer; the rate is ε²/n^{1/L}.
+        Bounds and rate of D_{l+1}/D_l, the same for every layer; the rate is ε²/n^{1/L}.
     separation_lower : array of shape (L,)
-        Of S_l for l = 0 … L−1, with o(1) taken as zero; the source claims it for 1 ≤ l ≤ L−2. Below 0 it says nothing.
+        Bound of S_l for l = 0 … L−1, with o(1) taken as zero; the source claims it for 1 ≤ l ≤ L−2. Below 0 it says
+        nothing.
     """
 
     ratio_lower: float

@@ -96,7 +96,7 @@ def gain_bounds(matrix: Tensor, dropped: int = 0) -> SingularValues:
     matrix : Tensor of shape (out, in)
         0 is among the values if there are more features than outputs.
     dropped
-        Of the smallest values, how many are left out: the matrix is 0 on so many directions by construction.
+        How many of the smallest values are left out: the matrix is 0 on so many directions by construction.
 
     Examples
     --------

@@ -67,7 +67,7 @@ class SplitCertificate:
     Attributes
     ----------
     tail
-        Of at least two weights, every width greater than K.
+        A tail of at least two weights, every width greater than K.
     """
 
     tail: Tail

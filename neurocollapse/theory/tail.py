@@ -30,7 +30,7 @@ class LinearTail:
     obstacle
         What ended the run on its input side, in words.
     moments : mapping name → ClassMoments
-        Of the (pooled) input of every linear and convolution layer, in the order in which they ran.
+        Class moments of the (pooled) input of every linear and convolution layer, in the order in which they ran.
     """
 
     names: tuple[str, ...]

@@ -56,7 +56,7 @@ class Exactly(NamedTuple):
     Attributes
     ----------
     name
-        Of the assumption.
+        Name of the assumption.
     limit
         Residual up to which it is.
     adds_up
@@ -112,7 +112,7 @@ class Number(NamedTuple):
     Attributes
     ----------
     name
-        Of the variable.
+        Name of the variable.
     values : array of shape (L,)
     long_name, symbol, convention
         What it is, how it is written, how it is normalised.

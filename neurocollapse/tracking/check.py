@@ -117,7 +117,7 @@ def check(dataset: xr.Dataset, *expressions: str, steps: str = "last") -> Checks
     Parameters
     ----------
     dataset : xarray.Dataset
-        Of `nc.analyze` or a tracker; along `model`, `run` or `network` each entry is checked.
+        Result of `nc.analyze` or of a tracker; along `model`, `run` or `network` each entry is checked.
     *expressions : str
         ``QUANTITY@LAYER OP NUMBER``, such as ``compression@penultimate > 0.2`` or ``unc3@* > 0.1``: a variable, a
         layer's name or a glob (or "last", "penultimate", "*"), one of < <= > >= == !=, and a number. Without "@LAYER" a

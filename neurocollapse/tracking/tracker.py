@@ -95,7 +95,7 @@ class FeatureTracker:
         Parameters
         ----------
         step : number
-            Of training: a count of updates, an epoch, also a fraction of one.
+            Step of training: a count of updates, an epoch, also a fraction of one.
         **scalars
             Numbers of your own that stand beside, such as ``accuracy=0.9``; NaN at steps without them. A slash in a
             name becomes an underscore, as files have no room for it: "val/loss" is found as ``run["val_loss"]``.

@@ -29,7 +29,7 @@ class Skip:
     layer, head : str
         Names of the modules whose output is taken, and to whose input it is added.
     layout : str
-        Of the layer's output: "features", "tokens", "channels-first" or "channels-last".
+        Layout of the layer's output: "features", "tokens", "channels-first" or "channels-last".
     pooling : str
         How positions become one row: "none", "mean", "max", "cls" or "last".
     num_axes : int

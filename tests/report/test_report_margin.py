@@ -39,7 +39,7 @@ def test_one_network_has_a_sentence_a_bar_and_a_table(measured, tmp_path) -> Non
     dataset = measured(0.9, 0.8, 0.7, 0.6)
     (sentence,) = [text for text in sentences(dataset) if "margin" in text]
     assert sentence == (
-        "Of the margin that its norms allow, the head at fc2@in realises 0.302; spread within classes leaves 0.900, "
+        "The head at fc2@in realises 0.302 of the margin that its norms allow; spread within classes leaves 0.900, "
         "its direction 0.800, unequal samples 0.700, unequal wrong classes 0.600."
     )
     text, titles = text_and_figures(dataset, tmp_path)

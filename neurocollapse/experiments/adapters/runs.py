@@ -55,11 +55,11 @@ class DeepLora:
     centred : bool
         Start the head's bias at the mean score of the training pairs, not at 0.
     num_pretraining_steps : int
-        Of the small BERT.
+        Pretraining steps of the small BERT.
     device : str
         Where torch runs: "cpu", "cuda".
     seed : int
-        Of everything drawn, the small BERT included.
+        Seed of everything drawn, the small BERT included.
     """
 
     model_folder: str | None = None

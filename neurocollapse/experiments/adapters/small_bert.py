@@ -63,7 +63,7 @@ def pretrained_small_bert(
     num_steps
         Batches of 32 pairs.
     seed
-        Of the initial weights and the order of the pairs.
+        Seed of the initial weights and the order of the pairs.
     file
         Read the weights from there, or keep them there.
     """

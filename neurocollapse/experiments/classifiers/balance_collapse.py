@@ -59,9 +59,10 @@ class BalanceCollapse:
         ε of the orthogonal initial weights.
     epochs, batch_size : int
     optimizer, learning_rate, loss
-        Of `fit`; "momentum" is SGD with momentum 0.9, and the learning rate falls to a hundredth along a cosine.
+        Options of `fit`; "momentum" is SGD with momentum 0.9, and the learning rate falls to a hundredth along a
+        cosine.
     seed : int
-        Of weights and batches.
+        Seed of weights and batches.
     """
 
     data: str = "digits"

@@ -53,9 +53,9 @@ class DataSeparationLaw:
         ε of the orthogonal initial weights.
     epochs, batch_size : int
     optimizer, learning_rate, weight_decay, loss
-        Of `fit`; the learning rate falls to a hundredth along a cosine.
+        Options of `fit`; the learning rate falls to a hundredth along a cosine.
     seed : int
-        Of weights and batches.
+        Seed of weights and batches.
     """
 
     data: str = "digits"

@@ -61,7 +61,7 @@ class DepthRole:
     batch_norm : bool
         Normalise before each ReLU.
     epochs, batch_size, learning_rate
-        Of Adam on (1/N) Σ‖f(x_i) − y_i‖² with one-hot y, the learning rate falling along a cosine.
+        Settings of Adam on (1/N) Σ‖f(x_i) − y_i‖² with one-hot y, the learning rate falling along a cosine.
     num_seeds : int
         Networks of each kind and depth.
     seed : int

@@ -50,9 +50,9 @@ class FeaturePictures:
         ε of the orthogonal initial weights.
     epochs, batch_size : int
     optimizer, learning_rate, weight_decay, loss
-        Of `fit`; the learning rate falls to a hundredth along a cosine.
+        Options of `fit`; the learning rate falls to a hundredth along a cosine.
     seed : int
-        Of weights, batches, samples and methods.
+        Seed of weights, batches, samples and methods.
     """
 
     data: str = "digits"

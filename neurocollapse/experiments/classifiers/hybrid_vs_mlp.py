@@ -60,14 +60,14 @@ class HybridVsMLP:
         α: the factor behind the head. The source trains the hybrid with 100.
     epochs, batch_size : int
     optimizer, learning_rate, weight_decay, loss
-        Of `fit`; "momentum" is SGD with momentum 0.9. The learning rate falls to a hundredth along a cosine, and "mse"
-        is (1/N) Σ‖f(x_i) − y_i‖².
+        Options of `fit`; "momentum" is SGD with momentum 0.9. The learning rate falls to a hundredth along a cosine,
+        and "mse" is (1/N) Σ‖f(x_i) − y_i‖².
     probe : str
         One of `neurocollapse.probes.PROBES`.
     probe_samples : int
         Probes and ranks see so many training samples at most.
     seed : int
-        Of weights, batches and the choice of samples.
+        Seed of weights, batches and the choice of samples.
     """
 
     data: str = "digits"

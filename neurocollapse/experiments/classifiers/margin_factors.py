@@ -45,21 +45,21 @@ class MarginFactors:
     data : str
         A data spec of images.
     networks : tuple of str
-        Of "MLP", "CNN".
+        Any of "MLP", "CNN".
     counts : tuple of str
-        Of "balanced" (all samples) and "unbalanced" (the k-th class keeps imbalance^(−k/(K−1)) of its samples).
+        Any of "balanced" (all samples) and "unbalanced" (the k-th class keeps imbalance^(−k/(K−1)) of its samples).
     imbalance : float
         Samples of the first class over those of the last, where they are unbalanced.
     width, num_hidden : int
-        Of the perceptron's hidden layers.
+        Sizes of the perceptron's hidden layers.
     channels : tuple of int
         Channels of each block of the CNN.
     epochs, batch_size, learning_rate, weight_decay
-        Of Adam on the cross-entropy, the learning rate falling to a hundredth along a cosine.
+        Settings of Adam on the cross-entropy, the learning rate falling to a hundredth along a cosine.
     every : int
         Epochs between two measurements.
     seed : int
-        Of weights and batches.
+        Seed of weights and batches.
     """
 
     data: str = "digits"
@@ -90,8 +90,8 @@ def margin_factors(setting: MarginFactors, workplace: Workplace) -> xr.Dataset:
     """Train classifiers with the cross-entropy and measure the margin of the head before training and after epochs.
 
     At first the head's direction costs most. Where classes are rare, the samples' margins are most unequal while these
-    are learned. Of a convolutional network on balanced classes unequal wrong classes cost most from then on, of a
-    perceptron no factor does by much. The efficiency goes on rising after all samples are fitted, to about .7 in the
+    are learned. On balanced classes, unequal wrong classes then cost a convolutional network most; for a
+    perceptron no factor stands out. The efficiency keeps rising after all samples are fitted, to about .7 in the
     small setting; unbalanced classes cost duality to the end.
 
     Returns
@@ -285,7 +285,7 @@ _BUILDERS: Mapping[str, Any] = {"MLP": _perceptron, "CNN": _cnn}
 
 EXPERIMENT = Experiment(
     name="margin-efficiency",
-    shows="Of the margin that its norms allow a head realises two thirds; another factor limits it at each time.",
+    shows="A head realises two thirds of the margin that its norms allow; which factor limits it changes in training.",
     source="margin efficiency, a theorem in this documentation; networks and data are our choice",
     small=MarginFactors(),
     paper=MarginFactors(data="mnist", width=256, channels=(32, 64), epochs=60, batch_size=128, imbalance=100.0),

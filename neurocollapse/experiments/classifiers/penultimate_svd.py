@@ -51,7 +51,7 @@ class PenultimateSvd:
     data : str
         A data spec of square images.
     networks : tuple of str
-        Of "linear", "MLP", "CNN", "ViT".
+        Any of "linear", "MLP", "CNN", "ViT".
     width : int
         Features of every hidden layer, token, and of what the penultimate weight gives.
     num_hidden : int
@@ -64,11 +64,11 @@ class PenultimateSvd:
         ε: the penultimate weight starts as ε times an orthogonal matrix, so that all its singular values are equal;
         the other weights start as torch draws them.
     epochs, batch_size, learning_rate
-        Of SGD with momentum 0.9 on the cross-entropy, without weight decay.
+        Settings of SGD with momentum 0.9 on the cross-entropy, without weight decay.
     every : int
         Steps between two records.
     seed : int
-        Of weights and the order of batches.
+        Seed of weights and the order of batches.
     """
 
     data: str = "digits"

@@ -63,7 +63,7 @@ class Perceptron:
     Attributes
     ----------
     name
-        Of its checkpoint, too.
+        Name of its checkpoint, too.
     num_nonlinear, num_linear
         Hidden layers of either kind.
     output_scale

@@ -64,20 +64,20 @@ class TailShape:
     data : str
         A data spec.
     losses : tuple of str
-        Of "mse", "cross_entropy".
+        Any of "mse", "cross_entropy".
     inits : tuple of str
-        Of "orth" and "norm" (Gaussian), as `init_weights` takes them.
+        Any of "orth" and "norm" (Gaussian), as `init_weights` takes them.
     biases : tuple of str
-        Of "without", "with".
+        Any of "without", "with".
     num_nonlinear, num_linear, width
         Hidden layers of either kind, and features of each.
     init_scale : float
         ε of the initial weights.
     epochs, batch_size : int
     optimizer, learning_rate, weight_decay
-        Of `fit`; the learning rate falls to a hundredth along a cosine.
+        Options of `fit`; the learning rate falls to a hundredth along a cosine.
     seed : int
-        Of weights and batches.
+        Seed of weights and batches.
     """
 
     data: str = "digits"

@@ -42,15 +42,15 @@ class TerminalPhase:
         A data spec of images with a test split.
     network : {"MLP", "CNN"}
     width, num_hidden : int
-        Of the perceptron's hidden layers.
+        Sizes of the perceptron's hidden layers.
     channels : tuple of int
         Channels of each block of the CNN.
     epochs, batch_size, learning_rate, weight_decay
-        Of Adam on the cross-entropy, the learning rate falling to a hundredth along a cosine.
+        Settings of Adam on the cross-entropy, the learning rate falling to a hundredth along a cosine.
     every : int
         Epochs between two measurements.
     seed : int
-        Of weights and batches.
+        Seed of weights and batches.
     """
 
     data: str = "digits"

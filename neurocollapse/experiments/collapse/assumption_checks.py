@@ -113,7 +113,7 @@ def reduced_start(
     Returns
     -------
     list of L Tensors
-        Of shapes (d + K, d), (d + K, d + K), …, (K, d + K).
+        Their shapes are (d + K, d), (d + K, d + K), …, (K, d + K).
 
     Raises
     ------

@@ -155,7 +155,7 @@ def _straight(dataset: xr.Dataset) -> list[Verdict]:
 def _formula(title: str, factor: float, depth: int, scale: float, samples: int, unmet: list[str]) -> Verdict:
     """D_{l+1}/D_l = ε²/n^{1/L}: to 3 % where numbers are printed, or to the formula's own next order.
 
-    Of that order is what the last matrix lacks, ε²/(L n^{1/L}). Shallow networks fall faster by another 2 %:
+    What the last matrix lacks is of that order, ε²/(L n^{1/L}). Shallow networks fall faster by another 2 %:
     K directions within the classes shrink below ε, which tells most in the first layer.
     """
     leading = samples ** (1 / depth)

@@ -56,7 +56,7 @@ class ProgressiveTheorem:
     output_scale : float
         α: the network's output is α W_{L:1} x.
     learning_rate : float
-        Of the loss Σ‖α W_{L:1} x_i − y_i‖² / N; falls to a tenth along a cosine.
+        Learning rate of the loss Σ‖α W_{L:1} x_i − y_i‖² / N; falls to a tenth along a cosine.
     num_steps : int
     tolerance : float
         Loss at which training stops; nothing is claimed of networks above the printed one.
@@ -86,7 +86,7 @@ def progressive_theorem(setting: ProgressiveTheorem | None = None, *, seed: int 
     setting : ProgressiveTheorem, optional
         Default: the printed one.
     seed : int, optional
-        Of data and initial weights; default: the setting's.
+        Seed of data and initial weights; default: the setting's.
 
     References
     ----------
@@ -105,7 +105,7 @@ def train_linear_network(setting: ProgressiveTheorem, *, seed: int) -> tuple[lis
     setting : ProgressiveTheorem
         Sizes, data and training.
     seed : int
-        Of the data and of the initial weights.
+        Seed of the data and of the initial weights.
     """
     result, inputs, labels = _descended(setting, seed)
     return list(result.weights), inputs, labels

@@ -43,9 +43,9 @@ def small_world(num_beings: int, num_deeds: int, num_sentences: int, *, seed: in
     num_beings, num_deeds : int
         Nouns and verbs of the language, beside "the" and ".".
     num_sentences : int
-        Of six words each, the full stop included.
+        Number of sentences, of six words each, the full stop included.
     seed : int
-        Of the text.
+        Seed of the text.
     world : int, default 0
         Seed of who does what to whom, which two texts of one world share.
 

@@ -53,9 +53,9 @@ class TokenCollapse:
     text : str
         A UTF-8 file, whose words are the classes; "" draws a text from a small world.
     most_words : int
-        Of a file, the words that are told apart.
+        Words of a file that are told apart.
     num_beings, num_deeds, num_sentences : int
-        Of the small world, whose vocabulary is both and two more; a sentence has six words.
+        Sizes of the small world, whose vocabulary is both and two more; a sentence has six words.
     length : int
         Words of a sequence.
     num_measured : int
@@ -64,9 +64,10 @@ class TokenCollapse:
         Features of the networks, two at least, ascending.
     num_blocks, num_heads : int
     num_steps, batch_size, learning_rate
-        Of AdamW on the cross-entropy of the next token; the learning rate rises at first, then falls along a cosine.
+        Settings of AdamW on the cross-entropy of the next token; the learning rate rises at first, then falls along a
+        cosine.
     seed : int
-        Of text, weights and batches.
+        Seed of text, weights and batches.
     """
 
     text: str = ""

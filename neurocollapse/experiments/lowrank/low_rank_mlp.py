@@ -46,7 +46,7 @@ class LowRankMLP:
     data : tuple of str
         Data specs; "usps" is the file `usps/usps.npz` in the data root.
     width : int
-        Of both hidden layers.
+        Width of both hidden layers.
     ranks : tuple of int
         r of each factorised network.
     directions_per_rank : int
@@ -55,7 +55,7 @@ class LowRankMLP:
         Where the factors start: "random", "svd" of the dense start, or "gradient".
     epochs, batch_size : int
     learning_rate : float
-        Of Adam on the mean cross-entropy; falls along a cosine to a hundredth.
+        Learning rate of Adam on the mean cross-entropy; falls along a cosine to a hundredth.
     num_seeds : int
         Runs of every network; seeds seed, seed + 1, …
     seed : int

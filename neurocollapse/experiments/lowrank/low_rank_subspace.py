@@ -49,7 +49,7 @@ class LowRankSubspace:
     depth : int
         L, the number of weight matrices of the full network.
     width : int
-        Of its hidden layers.
+        Width of its hidden layers.
     activations : tuple of str
         φ: "gelu", "silu" or, as a counterexample to smoothness, "relu".
     multiples : tuple of int
@@ -60,7 +60,7 @@ class LowRankSubspace:
         ε of the orthogonal initialisation.
     epochs, batch_size : int
     learning_rate : float
-        Of Adam on the mean cross-entropy; falls along a cosine to a hundredth.
+        Learning rate of Adam on the mean cross-entropy; falls along a cosine to a hundredth.
     num_seeds : int
         Runs of every network; seeds seed, seed + 1, …
     seed : int

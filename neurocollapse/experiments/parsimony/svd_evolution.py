@@ -48,7 +48,7 @@ class SvdEvolution:
         η of the mean loss; that of ½‖W_{L:1} − Φ‖_F² would be η/d².
     num_steps : int
     seed : int
-        Of the target and the start.
+        Seed of the target and the start.
     """
 
     depth: int = 3
@@ -67,7 +67,7 @@ class SvdOptimizers(SvdEvolution):
     Attributes
     ----------
     momentum : float
-        Of gradient descent with momentum, at `learning_rate`; at least 0 and below 1.
+        Momentum of gradient descent with momentum, at `learning_rate`; at least 0 and below 1.
     adaptive_rate : float
         Learning rate of Adam and RMSprop.
     """
@@ -86,7 +86,7 @@ def svd_evolution(setting: SvdEvolution, workplace: Workplace) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        Of the tracker, with `loss` and the predicted `rho` along `step`.
+        Records of the tracker, with `loss` and the predicted `rho` along `step`.
     """
     inputs, target, weights = _problem(setting)
     tracker = WeightTracker(weights, edge=setting.rank, reference=1)
@@ -117,7 +117,7 @@ def svd_optimizers(setting: SvdOptimizers, workplace: Workplace) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        Of the trackers, along `optimizer`, with `loss`.
+        Records of the trackers, along `optimizer`, with `loss`.
 
     Raises
     ------

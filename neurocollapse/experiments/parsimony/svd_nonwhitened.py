@@ -48,7 +48,7 @@ class SvdNonwhitened:
     num_steps, num_long_steps : int
         At least 2: how far subspaces turn is measured from step 1 on.
     seed : int
-        Of the data and the start.
+        Seed of the data and the start.
     """
 
     width: int = 30
@@ -80,8 +80,8 @@ def svd_nonwhitened(setting: SvdNonwhitened, workplace: Workplace) -> xr.Dataset
     Returns
     -------
     xarray.Dataset
-        Of the tracker, with `loss`; the long run's variables are called `long_…` and run along `long_step`. The scalars
-        `whitening_residual` and `parsimony_residual` (and `long_…`) are ‖XXᵀ − I‖ and by how much the theorem's
+        Records of the tracker, with `loss`; the long run's variables are called `long_…` and run along `long_step`. The
+        scalars `whitening_residual` and `parsimony_residual` (and `long_…`) are ‖XXᵀ − I‖ and by how much the theorem's
         identities fail, relative to ρ.
     """
     inputs, targets = _data(setting)

@@ -28,7 +28,7 @@ class DepthWidth:
     scale
         ε of the orthogonal initial weights.
     widths
-        Of the hidden layers.
+        Widths of the hidden layers.
     depths, learning_rates
         L, and η for each, in units of the mean loss.
     tolerance, num_steps

@@ -52,7 +52,7 @@ class TransferCollapse:
     channels, width, batch_size, learning_rate
         See `Recipe`.
     seed : int
-        Of the first repeat.
+        Seed of the first repeat.
     """
 
     data: str = "digits"

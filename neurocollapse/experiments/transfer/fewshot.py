@@ -54,16 +54,16 @@ class TransferFewshot:
     layer : str
         The layer to tune, for "layer" and "layer + skip".
     rank : int
-        Of the adapters.
+        Rank of the adapters.
     num_repeats : int
         Sources, each with its own draw of samples.
     channels, width, epochs, batch_size, learning_rate
-        Of the sources, see `Recipe`.
+        Settings of the sources, see `Recipe`.
     steps : int
-        Of Adam on the new classes, full batches, the learning rate falling along a cosine.
+        Steps of Adam on the new classes, full batches, the learning rate falling along a cosine.
     target_learning_rate : float
     seed : int
-        Of the first repeat.
+        Seed of the first repeat.
     """
 
     data: str = "digits"

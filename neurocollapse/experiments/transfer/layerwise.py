@@ -39,7 +39,7 @@ class TransferLayerwise:
     channels, width, epochs, batch_size, learning_rate
         See `Recipe`.
     seed : int
-        Of the first repeat.
+        Seed of the first repeat.
     """
 
     data: str = "digits"

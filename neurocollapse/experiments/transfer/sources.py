@@ -59,12 +59,12 @@ class Recipe:
     Attributes
     ----------
     channels : tuple of int
-        Of each block of the network.
+        Channels of each block of the network.
     width : int
         Features of its penultimate layer.
     epochs, batch_size : int
     learning_rate, weight_decay : float
-        Of Adam; the learning rate falls along a cosine.
+        Settings of Adam; the learning rate falls along a cosine.
     """
 
     channels: tuple[int, ...]

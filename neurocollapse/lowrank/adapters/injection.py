@@ -68,7 +68,7 @@ class Adapters(Mapping[str, Chain]):
         Parameters
         ----------
         learning_rate
-            Of all factors but the outer ones of a compressed adapter.
+            Learning rate of all factors but the outer ones of a compressed adapter.
         outer
             γ ≥ 0: the outer factors of a compressed adapter have the learning rate γ times this one.
 
@@ -167,7 +167,7 @@ def inject(
     loss : callable, optional
         For CompressedDeepLoRA, and only then: runs the model on the first batch and returns the loss.
     seed : int, default 0
-        Of the initial factors; torch's global random state is not used.
+        Seed of the initial factors; torch's global random state is not used.
 
     Returns
     -------

@@ -27,7 +27,7 @@ def draw_assumption_checks(dataset: xr.Dataset, *, ax: Any = None) -> Figure:
     Parameters
     ----------
     dataset
-        Of `assumption-checks`.
+        Result of `assumption-checks`.
     ax
         Four Axes, residuals above and variances below, width left and depth right; a new figure by default.
     """

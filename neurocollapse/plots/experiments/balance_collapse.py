@@ -24,7 +24,7 @@ def balance_collapse_figure(dataset: xr.Dataset, *, ax: Any = None) -> Figure:
     Parameters
     ----------
     dataset
-        Of `balance-implies-collapse`.
+        Result of `balance-implies-collapse`.
     ax
         Two Axes; a new figure by default.
     """

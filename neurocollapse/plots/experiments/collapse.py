@@ -27,7 +27,7 @@ def draw_decay(dataset: xr.Dataset, *, ax: Any = None) -> Figure:
     Parameters
     ----------
     dataset
-        Of `collapse-depth`, `collapse-scale` or `collapse-init`.
+        Result of `collapse-depth`, `collapse-scale` or `collapse-init`.
     ax
         As many Axes as there are activations; a new figure by default.
     """
@@ -40,7 +40,7 @@ def draw_tradeoff(dataset: xr.Dataset, *, ax: Any = None) -> Figure:
     Parameters
     ----------
     dataset
-        Of `scale-tradeoff`.
+        Result of `scale-tradeoff`.
     ax
         Two Axes; a new figure by default.
     """

@@ -23,7 +23,7 @@ def data_separation_law_figure(dataset: xr.Dataset, *, ax: Any = None) -> Figure
     Parameters
     ----------
     dataset
-        Of `data-separation-law`.
+        Result of `data-separation-law`.
     ax
         Two Axes; a new figure by default.
     """

@@ -17,7 +17,7 @@ def feature_pictures_figure(dataset: xr.Dataset, *, ax: Any = None) -> Figure:
     Parameters
     ----------
     dataset
-        Of `feature-pictures`.
+        Result of `feature-pictures`.
     ax
         As many Axes as there are pictures; a new figure by default.
     """

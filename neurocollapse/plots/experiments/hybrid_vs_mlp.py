@@ -21,7 +21,7 @@ def hybrid_vs_mlp_figure(dataset: xr.Dataset, *, ax: Any = None) -> Figure:
     Parameters
     ----------
     dataset
-        Of `hybrid-vs-mlp`.
+        Result of `hybrid-vs-mlp`.
     ax
         Four Axes; a new figure by default.
     """

@@ -18,7 +18,7 @@ def margin_factors_figure(dataset: xr.Dataset, *, ax: Any = None) -> Figure:
     Parameters
     ----------
     dataset
-        Of `margin-efficiency`.
+        Result of `margin-efficiency`.
     ax
         Axes, one a network; a new figure by default.
     """

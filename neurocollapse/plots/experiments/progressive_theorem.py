@@ -18,7 +18,7 @@ def draw_progressive_theorem(dataset: xr.Dataset, *, ax: Any = None) -> Figure:
     Parameters
     ----------
     dataset
-        Of `progressive-theorem`: `compression`, `discrimination` and `rate`.
+        Result of `progressive-theorem`: `compression`, `discrimination` and `rate`.
     ax
         Two Axes; a new figure by default.
     """

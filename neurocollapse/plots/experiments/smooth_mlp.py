@@ -18,7 +18,7 @@ def draw_smooth_mlp(dataset: xr.Dataset, *, ax: Any = None) -> Figure:
     Parameters
     ----------
     dataset
-        Of `smooth-mlp`.
+        Result of `smooth-mlp`.
     ax
         As many Axes as there are cases; a new figure by default.
     """

@@ -19,7 +19,7 @@ def tail_shape_figure(dataset: xr.Dataset, *, ax: Any = None) -> Figure:
     Parameters
     ----------
     dataset
-        Of `tail-shape`.
+        Result of `tail-shape`.
     ax
         Axes, one a network; a new figure by default.
     """

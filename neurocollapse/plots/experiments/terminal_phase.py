@@ -21,7 +21,7 @@ def terminal_phase_figure(dataset: xr.Dataset, *, ax: Any = None) -> Figure:
     Parameters
     ----------
     dataset
-        Of `terminal-phase`.
+        Result of `terminal-phase`.
     ax
         Axes, eight; a new figure by default.
     """

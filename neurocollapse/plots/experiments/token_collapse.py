@@ -25,7 +25,7 @@ def token_collapse_figure(dataset: xr.Dataset, *, ax: Any = None) -> Figure:
     Parameters
     ----------
     dataset
-        Of `token-collapse`.
+        Result of `token-collapse`.
     ax
         Axes, six; a new figure by default.
     """

@@ -27,7 +27,7 @@ def transfer_collapse_figure(dataset: xr.Dataset, *, ax: Any = None) -> Figure:
     Parameters
     ----------
     dataset
-        Of `transfer-collapse`.
+        Result of `transfer-collapse`.
     ax
         Two Axes; a new figure by default.
     """
@@ -40,7 +40,7 @@ def transfer_layerwise_figure(dataset: xr.Dataset, *, ax: Any = None) -> Figure:
     Parameters
     ----------
     dataset
-        Of `transfer-layerwise`.
+        Result of `transfer-layerwise`.
     ax
         Three Axes; a new figure by default.
     """
@@ -53,7 +53,7 @@ def transfer_fewshot_figure(dataset: xr.Dataset, *, ax: Any = None) -> Figure:
     Parameters
     ----------
     dataset
-        Of `transfer-fewshot`.
+        Result of `transfer-fewshot`.
     ax
         Two Axes; a new figure by default.
     """
