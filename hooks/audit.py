@@ -40,9 +40,14 @@ def refuse_missing(
 def changed_count(tap: Tap, expected: int, count: int) -> CallCountError:
     """The error of a module that is called a different number of times than in the first forward pass."""
     return CallCountError(
-        f"called {expected} times in the first forward pass, now {count} times; features of such a layer do not "
+        f"called {_times(expected)} in the first forward pass, now {_times(count)}; features of such a layer do not "
         f"compare between batches, leave it out with '!{tap.name}'"
     )
+
+
+def _times(count: int) -> str:
+    """A count in words."""
+    return "once" if count == 1 else f"{count} times"
 
 
 def made_late(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, str]:

@@ -58,7 +58,7 @@ def analyze(
         list[str] | None, typer.Option(help="Layer name, glob, !name or preset; repeat for more. Default: leaves.")
     ] = None,
     quantities: Annotated[
-        str | None, typer.Option(help="Quantities or families, with commas between. Default: all that cost no more.")
+        str | None, typer.Option(help="Quantities or families, separated by commas. Default: all that cost no more.")
     ] = None,
     pool: Annotated[PoolMode, typer.Option(help="How positions become one row a sample, or one row each.")] = "auto",
     calls: Annotated[Calls, typer.Option(help="Which calls of a module that is called several times.")] = "all",

@@ -41,7 +41,7 @@ LabelsOption = Annotated[
 IgnoreIndex = Annotated[int | None, typer.Option(help="Label of positions that do not count. Default: -100.")]
 ClassesOption = Annotated[
     str | None,
-    typer.Option(help="Measure so many of the most frequent classes only, or these labels, with commas between."),
+    typer.Option(help="Measure this many of the most frequent classes only, or these labels, separated by commas."),
 ]
 LengthOption = Annotated[
     int | None, typer.Option(min=2, help="Tokens of a sequence of text at most. Default: 256, or what the model takes.")
@@ -51,7 +51,9 @@ LinesOption = Annotated[
 ]
 LimitOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Use only so many samples: the same share of each class; of text, the first sequences."),
+    typer.Option(
+        min=1, help="Use at most this many samples: the same share of each class, or a text's first sequences."
+    ),
 ]
 
 

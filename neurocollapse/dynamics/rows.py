@@ -291,7 +291,7 @@ def stored_memory(path: Path, layout: Layout) -> Memory:
             memory.frames.append((left, right))
     except (KeyError, TypeError, ValueError) as error:
         raise TrackerError(
-            f"{start_file(path)} is missing or damaged, and {path.name} cannot go on without; delete both"
+            f"{start_file(path)} is missing or damaged, and {path.name} cannot be continued without it; delete both"
         ) from error
     return memory
 

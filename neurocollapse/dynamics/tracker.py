@@ -172,8 +172,8 @@ class WeightTracker:
             raise TrackerError(self._gap(run.first_unseen, step + 1))
         if lacks_some:
             warnings.warn(
-                f"the tracker lacks steps {run.first_unseen} to {step} of the run that goes on, and drift counts from "
-                "its later start; name a file in `path` to keep them",
+                f"the tracker lacks steps {run.first_unseen} to {step} of the run that continues, and drift counts "
+                "from its later start; name a file in `path` to keep them",
                 stacklevel=2,
             )
         run.go_on_behind(step)
@@ -237,8 +237,8 @@ class WeightTracker:
         """What to say of lost steps."""
         lost = f"step {first}" if end == first + 1 else f"steps {first} to {end - 1}"
         return (
-            f"{self.path} lacks {lost} of the run that goes on at step {end}; go on from a checkpoint before them, or "
-            "delete the tracker's file and that of the training"
+            f"{self.path} lacks {lost} of the run that continues at step {end}; continue from a checkpoint before "
+            "them, or delete the tracker's file and that of the training"
         )
 
     def _open(self, weights: Weights, given: list[Tensor]) -> Run:

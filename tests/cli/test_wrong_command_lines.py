@@ -189,7 +189,7 @@ def test_an_option_that_is_given_twice_is_named(line: list[str], capsys: pytest.
 def test_what_a_model_cannot_run_on_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     for line, message in {
         "wide.npz": r"wrong_models:network cannot run on wide.npz/train, of shape \(65,\): RuntimeError: .*multiplied",
-        "tokens.npz": r"whole numbers up to 39 \(token ids\): .*; give a model that embeds so many tokens",
+        "tokens.npz": r"whole numbers up to 39 \(token ids\): .*; give a model that embeds that many tokens",
         "far.npz": r"`labels` reach 999999, but only 3 classes occur; .* GiB",
     }.items():
         with pytest.raises(SystemExit):

@@ -153,7 +153,7 @@ def test_a_training_whose_tracker_lost_its_file_is_refused(tmp_path: Path) -> No
         trained(tmp_path, ("after_batch",), more=stop_after(1))
     (tmp_path / "weights.nc").unlink()
     with pytest.raises(
-        TrackerError, match=r"weights\.nc lacks steps 0 to 3 of the run .* at step 4; go on from"
+        TrackerError, match=r"weights\.nc lacks steps 0 to 3 of the run .* at step 4; continue from"
     ) as told:
         trained(tmp_path, ("after_batch",))
     assert "\n" not in str(told.value)
@@ -168,7 +168,7 @@ def test_a_tracker_that_the_training_cannot_see_refuses_what_it_lost(tmp_path: P
     (tmp_path / "run").mkdir()
     with pytest.raises(Crash):
         hidden(**stop_after(1))
-    with pytest.raises(TrackerError, match=r"lacks steps 1 to 3 of the run that goes on at step 4"):
+    with pytest.raises(TrackerError, match=r"lacks steps 1 to 3 of the run that continues at step 4"):
         hidden()
 
 
@@ -177,7 +177,9 @@ def test_a_tracker_in_memory_says_what_it_lacks(tmp_path: Path) -> None:
     data = TensorDataset(torch.eye(5), torch.arange(5) % 3)
     settings = {"batch_size": 5, "learning_rate": 0.1, "resume": tmp_path / "run", "progress": False}
     fit(model, data, epochs=2, **settings)
-    with pytest.warns(UserWarning, match="lacks steps 0 to 2 of the run that goes on, and drift counts from its later"):
+    with pytest.warns(
+        UserWarning, match="lacks steps 0 to 2 of the run that continues, and drift counts from its later"
+    ):
         fit(network(), data, epochs=3, events={"after_batch": tracker}, **settings)
     assert tracker.to_dataset()["step"].values.tolist() == [3]
 
@@ -204,7 +206,7 @@ def test_a_loop_that_goes_on_behind_lost_steps_is_refused(
 ) -> None:
     rows = shown(before, tmp_path / "run.nc", **options)
     with pytest.raises(
-        TrackerError, match=f"lacks steps? {before[-1] + 1} .*of the run that goes on at step {after[0]};"
+        TrackerError, match=f"lacks steps? {before[-1] + 1} .*of the run that continues at step {after[0]};"
     ):
         shown(after, tmp_path / "run.nc", **options)
     assert WeightTracker(path=tmp_path / "run.nc", **options).to_dataset()["step"].values.tolist() == rows
@@ -231,7 +233,7 @@ def test_a_run_whose_first_rows_were_never_written_is_refused(tmp_path: Path) ->
     lost = WeightTracker(path=tmp_path / "run.nc")
     for step in range(1, 9):
         lost.record(step, [torch.eye(2)])  # killed before five seconds are over
-    with pytest.raises(TrackerError, match="lacks steps 1 to 8 of the run that goes on at step 9"):
+    with pytest.raises(TrackerError, match="lacks steps 1 to 8 of the run that continues at step 9"):
         shown(range(9, 12), tmp_path / "run.nc")
 
 

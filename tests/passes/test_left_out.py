@@ -148,10 +148,10 @@ def test_each_layer_is_warned_of_once(member):
     ("name", "layer", "error", "match"),
     [
         ("experts", "experts.1", CaptureError, r"no axis of"),
-        ("an expert that fits at first", "experts.0", CallCountError, "called 1 times .* now 0 times"),
+        ("an expert that fits at first", "experts.0", CallCountError, "called once .* now 0 times"),
         ("a table", "positions", CaptureError, r"expected \(7, 16\)"),
-        ("counts", "maybe", CallCountError, "called 1 times .* now 0 times"),
-        ("counts", "twice", CallCountError, "called 1 times .* now 2 times"),
+        ("counts", "maybe", CallCountError, "called once .* now 0 times"),
+        ("counts", "twice", CallCountError, "called once .* now 2 times"),
     ],
 )
 def test_a_named_layer_still_ends_the_run(name, layer, error, match):
@@ -223,7 +223,7 @@ def test_a_capture_tells_why_a_layer_has_gone():
         with pytest.warns(CaptureWarning, match="2 of the layers no longer fit"):
             model(batches[2][0])
         assert list(features) == kept
-        with pytest.raises(KeyError, match="'maybe' is left out: called 1 times"):
+        with pytest.raises(KeyError, match="'maybe' is left out: called once"):
             features["maybe"]
         model(batches[1][0])
         assert list(features) == kept

@@ -47,9 +47,6 @@ def batches(hand: Any) -> list[tuple[Tensor, Tensor]]:
     return hand.in_batches(*hand.clustered(32, 6), 8)
 
 
-# Row 12 -------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("mode", ["eval", "unchanged"])
 @pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize("where", ["nowhere", "forward", "loader", "label_fn"])
@@ -116,9 +113,6 @@ def test_the_users_own_hooks_stay(hand: Any, model: nn.Module, batches: list[tup
     own.remove()
 
 
-# Row 14 -------------------------------------------------------------------------------------------------------------
-
-
 def test_statistics_are_taken_outside_autocast(hand: Any) -> None:
     model = hand.seeded(lambda: nn.Sequential(nn.Linear(6, 160), nn.Linear(160, 3)))
     inputs, labels = hand.clustered(40, 6)
@@ -176,9 +170,6 @@ def test_a_result_near_the_rounding_of_the_features_warns(
     assert (f"the rounding of {name} features may show" in dataset.attrs["warnings"]) == warns
 
 
-# Row 15 -------------------------------------------------------------------------------------------------------------
-
-
 def test_a_run_begun_in_inference_mode_goes_on_outside(hand: Any, tmp_path: Path) -> None:
     model = hand.seeded(lambda: nn.Sequential(nn.Linear(6, 160), nn.Linear(160, 3)))
     batches = hand.in_batches(*hand.clustered(40, 6), 8)
@@ -192,9 +183,6 @@ def test_a_run_begun_in_inference_mode_goes_on_outside(hand: Any, tmp_path: Path
     for name, moments in unbroken.items():
         for field, value in vars(moments).items():
             assert torch.equal(getattr(found[name], field), value), (name, field)
-
-
-# Row 16 -------------------------------------------------------------------------------------------------------------
 
 
 def test_running_statistics_move_only_when_asked_to(hand: Any, batches: list[tuple[Tensor, Tensor]]) -> None:
@@ -220,9 +208,6 @@ def test_unchanged_mode_takes_every_module_as_it_is(
     assert torch.equal(model[1].running_mean, mean) is not training
 
 
-# Row 17 -------------------------------------------------------------------------------------------------------------
-
-
 def test_labels_are_checked_in_every_batch(hand: Any, model: nn.Module) -> None:
     inputs, labels = hand.clustered(16, 6)
     bad = labels.clone()
@@ -239,9 +224,6 @@ def test_classes_that_turn_up_late_find_room(hand: Any) -> None:
     order = labels.argsort()
     batches = hand.in_batches(inputs[order], labels[order], 5)
     hand.assert_layer_equals(nc.analyze(nn.Identity(), batches), "(root)", inputs, labels)
-
-
-# Row 18 -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])

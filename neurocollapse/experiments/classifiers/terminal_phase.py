@@ -189,7 +189,7 @@ def _built(samples: Labelled, setting: TerminalPhase) -> nn.Module:
 
 EXPERIMENT = Experiment(
     name="terminal-phase",
-    shows="After the last training error is gone, classes go on shrinking to points of a simplex frame.",
+    shows="After the last training error is gone, classes keep shrinking to points of a simplex frame.",
     source="Papyan, Han, Donoho, PNAS 117(40), 2020, Figs. 2-7; networks and data are smaller",
     small=TerminalPhase(),
     paper=TerminalPhase(data="mnist", network="CNN", channels=(32, 64), epochs=350, batch_size=128, every=10),

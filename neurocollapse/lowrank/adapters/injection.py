@@ -228,7 +228,9 @@ def _check_factors(name: str, factors: Sequence[Tensor], shapes: list[tuple[int,
     if found != shapes:
         raise AdapterError(f"{source} does not fit: factors of {name!r} have shapes {found}, expected {shapes}")
     if not all(bool(factor.isfinite().all()) for factor in factors):
-        raise AdapterError(f"{source} is of no use: factors of {name!r} hold NaN or infinite numbers; train them again")
+        raise AdapterError(
+            f"{source} cannot be used: factors of {name!r} hold NaN or infinite numbers; train them again"
+        )
 
 
 def first_gradients(layers: Mapping[str, nn.Module], loss: Callable[[], Tensor]) -> dict[str, Tensor]:
