@@ -6,6 +6,7 @@ import pkgutil
 import re
 import warnings
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
@@ -106,6 +107,18 @@ def test_a_message_of_several_processes_is_in_the_source(name: str) -> None:
     (message,) = [section.message for section in SECTIONS if section.name == name]
     source = Path(inspect.getfile(getattr(neurocollapse.statistics, name))).read_text()
     assert all(part.strip() in source for part in NUMBER.split(message.partition(": ")[2]))
+
+
+def test_a_class_that_is_no_value_error_says_what_it_is() -> None:
+    for section in SECTIONS:
+        (value,) = {getattr(module, section.name) for module in _homes() if hasattr(module, section.name)}
+        if not issubclass(value, ValueError | UserWarning):
+            assert f"A `{value.__base__.__name__}`." in " ".join(section.text.split())
+
+
+def _homes() -> list[ModuleType]:
+    """The packages that make something public."""
+    return list(reference.packages().values())
 
 
 def test_only_bases_and_several_processes_have_no_example() -> None:
