@@ -31,6 +31,7 @@ class Sites:
     Parameters
     ----------
     model : torch.nn.Module
+        The network to measure.
     modules : mapping of str to torch.nn.Module
         All of its modules by name.
     taps : tuple of Tap

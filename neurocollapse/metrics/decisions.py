@@ -18,6 +18,7 @@ def nc4(moments: ClassMoments, features: Tensor, logits: Tensor) -> float:
     Parameters
     ----------
     moments : ClassMoments
+        Class moments of one layer.
     features : Tensor of shape (samples, features)
         Those that the moments are of, float32 or float64.
     logits : Tensor of shape (samples, outputs)

@@ -27,6 +27,7 @@ def nc3(moments: ClassMoments, reader: Reader) -> float:
     Parameters
     ----------
     moments : ClassMoments
+        Class moments of one layer.
     reader : Reader
         The linear layer that reads the features, with an output a class.
 

@@ -25,6 +25,7 @@ def nc5(moments: ClassMoments, others: Tensor) -> float:
     Parameters
     ----------
     moments : ClassMoments
+        Class moments of one layer.
     others : Tensor of shape (samples, features)
         Features of data that belong to no class.
 
@@ -55,6 +56,7 @@ def neco(moments: ClassMoments, features: Tensor) -> Tensor:
     Parameters
     ----------
     moments : ClassMoments
+        Class moments of one layer.
     features : Tensor of shape (samples, features)
         Any samples.
 

@@ -17,6 +17,7 @@ def layer_tree(moments: Mapping[str, ClassMoments], *, weighting: Weighting = "e
     Parameters
     ----------
     moments : mapping of layer name to ClassMoments
+        Class moments of every layer.
     weighting : {"equal", "frequency", "papers"}, default "equal"
         Weights of the classes in the between-class covariance; the within-class covariance has 1/N, whatever their
         sizes.

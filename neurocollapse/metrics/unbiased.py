@@ -62,6 +62,7 @@ def between_trace_unbiased(moments: ClassMoments, *, weighting: Weighting = "equ
     Parameters
     ----------
     moments : ClassMoments
+        Class moments of one layer.
     weighting : {"equal", "frequency", "papers"}
         Weights :math:`p_k`, see `between_trace`.
 
@@ -89,6 +90,7 @@ def compression_unbiased(moments: ClassMoments, *, weighting: Weighting = "equal
     Parameters
     ----------
     moments : ClassMoments
+        Class moments of one layer.
     weighting : {"equal", "frequency", "papers"}, default "equal"
         Weights of the classes in both traces, see `compression`.
 

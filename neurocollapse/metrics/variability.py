@@ -23,6 +23,7 @@ def within_trace(moments: ClassMoments, *, weighting: Weighting = "equal") -> fl
     Parameters
     ----------
     moments : ClassMoments
+        Class moments of one layer.
     weighting : {"equal", "frequency", "papers"}, default "equal"
         :math:`w_k = 1/K`, or :math:`w_k = n_k/N`, which is 1/N a sample; "papers" means the latter here.
 
@@ -58,6 +59,7 @@ def between_trace(moments: ClassMoments, *, weighting: Weighting = "equal") -> f
     Parameters
     ----------
     moments : ClassMoments
+        Class moments of one layer.
     weighting : {"equal", "frequency", "papers"}, default "equal"
         :math:`p_k = 1/K`, or :math:`p_k = n_k/N`; with the latter the within and between traces add up to the total.
         "papers" means the former here.
@@ -104,6 +106,7 @@ def compression(moments: ClassMoments, *, weighting: Weighting = "equal") -> flo
     Parameters
     ----------
     moments : ClassMoments
+        Class moments of one layer.
     weighting : {"equal", "frequency", "papers"}, default "equal"
         Weights of the classes in both traces, see `within_trace` and `between_trace`. "papers" pairs 1/N within with
         1/K between, as publications on balanced classes do; only classes of different size tell the three apart.
@@ -170,6 +173,7 @@ def between_class_covariance(moments: ClassMoments, *, weighting: Weighting = "e
     Parameters
     ----------
     moments : ClassMoments
+        Class moments of one layer.
     weighting : {"equal", "frequency", "papers"}, default "equal"
         See `between_trace`.
 

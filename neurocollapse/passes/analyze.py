@@ -48,6 +48,7 @@ def analyze(
     Parameters
     ----------
     model : torch.nn.Module
+        The network to measure.
     loader : iterable of batches
         Gone through a second time for probes and for quantities that need a second pass.
     quantities : str, Quantity or a list of them, optional

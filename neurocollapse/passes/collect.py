@@ -63,6 +63,7 @@ def collect(
     Parameters
     ----------
     model : torch.nn.Module
+        The network to measure.
     loader : iterable of batches
         Pairs (inputs, labels), or dicts of keyword arguments with the labels among them.
     layers : str, type, callable or a list of them, default "leaves"

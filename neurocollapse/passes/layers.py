@@ -25,6 +25,7 @@ def layers(model: nn.Module, example: Any = None) -> "LayerTable":
     Parameters
     ----------
     model : torch.nn.Module
+        The network to measure.
     example : Tensor, tuple or dict, optional
         Input of one forward pass, which shows shapes, feature dimensions and how often each module is called.
 

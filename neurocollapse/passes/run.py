@@ -46,7 +46,9 @@ def run_pass(
     Parameters
     ----------
     model : torch.nn.Module
+        The network to measure.
     loader : iterable of batches
+        Batches of inputs with their labels.
     sinks : mapping of str to Sink
         What takes the features, by names of your own; see `Sink`.
     layers, pool, calls, output, mask, mask_fn

@@ -119,6 +119,7 @@ def similarity(
     Parameters
     ----------
     model : torch.nn.Module
+        The network to measure.
     loader : iterable of batches
         As for `neurocollapse.collect`.
     other : torch.nn.Module, optional

@@ -21,6 +21,7 @@ def numerical_rank(features: Any, *, share: float = 0.95) -> int:
     Parameters
     ----------
     features : array-like of shape (samples, features)
+        Features of one layer.
     share : float, default 0.95
         In (0, 1]; sums that equal it up to a relative rounding of 1e-12 reach it.
 
@@ -58,6 +59,7 @@ def effective_rank(features: Any) -> float:
     Parameters
     ----------
     features : array-like of shape (samples, features)
+        Features of one layer.
 
     Returns
     -------

@@ -22,6 +22,7 @@ def from_features(
     Parameters
     ----------
     features : array-like of shape (samples, features)
+        Features of one layer.
     labels : array-like of shape (samples,) or one-hot of shape (samples, classes)
     num_classes : int, optional
         Default: the number of one-hot columns, or the largest label plus one.

@@ -35,8 +35,10 @@ def verify_parsimony(
     trajectory
         Step → weights [W_1, …, W_L], step 0 included; the steps are updates of the whole network.
     inputs, targets : Tensors of shape (samples, features) and (samples, outputs)
-    learning_rate, weight_decay : float, the latter default 0.0
-        η and λ of W ← (1 − ηλ) W − η ∇ ½‖W_{L:1}X − Y‖², both at least 0. Residuals are relative to |ρ|: beyond ηλ = 1
+    learning_rate : float
+        η ≥ 0 of W ← (1 − ηλ) W − η ∇ ½‖W_{L:1}X − Y‖².
+    weight_decay : float, default 0.0
+        λ ≥ 0. Residuals are relative to |ρ|: beyond ηλ = 1
         ρ changes its sign, and where it is 0 nothing is relative to it and the verdict is "assumptions unmet".
     tolerance
         For the relative residuals; default √u, u the rounding unit of the weights' dtype (1.5e−8 for float64). Where

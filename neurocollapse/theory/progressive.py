@@ -53,8 +53,8 @@ def verify(
     """Certify progressive compression of a deep linear network or of a network's linear tail, theorem by theorem.
 
     The status says whether every layer of the tail provably compresses: "holds" if a proved upper bound of D_l/D_{l−1}
-    is below 1 at every step, "violated" if a proved lower bound is above 1 at one, else "assumptions unmet". Beside
-    it, every theorem's own brackets against the measurements.
+    is below 1 at every step, "violated" if a proved lower bound is above 1 at one, else "assumptions unmet". Every
+    theorem's own brackets are compared with the measurements as well.
 
     Parameters
     ----------

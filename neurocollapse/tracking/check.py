@@ -121,7 +121,7 @@ def check(dataset: xr.Dataset, *expressions: str, steps: str = "last") -> Checks
     *expressions : str
         ``QUANTITY@LAYER OP NUMBER``, such as ``compression@penultimate > 0.2`` or ``unc3@* > 0.1``: a variable, a
         layer's name or a glob (or "last", "penultimate", "*"), one of < <= > >= == !=, and a number. Without "@LAYER" a
-        number of the whole network is meant. Of a variable along `class` every class is looked at.
+        number of the whole network is meant. A variable along `class` is checked for every class.
     steps : {"last", "all"}, default "last"
         Which steps of a run.
 

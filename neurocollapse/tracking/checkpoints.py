@@ -38,11 +38,12 @@ def track_checkpoints(
         The architecture: a spec such as "package.module:factory" (see `neurocollapse.models.open`), a function that
         builds it, or a network, of which a copy is taken.
     checkpoints : iterable of path-like
-        In their order, which is that of the steps 0, 1, …: weights as safetensors, the index of shards, or a torch file
+        In the order of the steps 0, 1, …: weights as safetensors, the index of shards, or a torch file
         (Lightning's too), or folders of Hugging Face's. Each is read once.
     loader : iterable of batches
+        Batches of inputs with their labels.
     path : path-like, optional
-        File of the run. Checkpoints that it holds are not read again, so that an interrupted or longer list goes on.
+        File of the run. Checkpoints that it holds are not read again: an interrupted or longer list continues.
     progress : bool, default True
         Show a progress bar on a terminal.
     **options

@@ -198,18 +198,19 @@ def track(
     Parameters
     ----------
     model : torch.nn.Module
+        The network to measure.
     loader : iterable of batches
         What the layers are measured on, gone through at each record: a probe set, or the training loader itself, but
         not one with persistent workers that training is going through at that time.
     every : number or str, optional
-        Default, and "epoch": at every call of `record`. A number: at steps at least so far apart. "log": at steps each
-        a quarter larger. "5%": as often as takes at most that share of wall time.
+        None and "epoch": at every call of `record`. A number: at steps at least that far apart. "log": at steps each a
+        quarter larger than the last. "5%": as often as fits into that share of wall time.
     path : path-like, optional
         NetCDF file that holds all finished records at any moment, and is continued where it exists. Default: memory.
     alarms : list of Alarm or str, default none
         Conditions to watch for; wrong ones are refused now, before training.
     log : callable, optional
-        Takes the numbers of each record by name, and the step: of TensorBoard, for example,
+        Takes the numbers of each record by name, and the step; for TensorBoard, for example,
         ``lambda numbers, step: [writer.add_scalar(name, value, step) for name, value in numbers.items()]``.
     progress : bool, default True
         Say on a terminal what the first record costs.
@@ -225,7 +226,7 @@ def track(
     Raises
     ------
     ValueError, TypeError
-        If there is no such option, quantity or layer, an alarm cannot be used, or `path` holds something else.
+        If an option, quantity or layer does not exist, an alarm cannot be used, or `path` holds something else.
 
     Examples
     --------

@@ -127,7 +127,9 @@ def descend(
         The weights [W_1, …, W_L] of a deep linear network, each (out, in): copied, computed in float64, with gradients
         in closed form. Or any module: its trainable parameters are updated in place through autograd, in their dtype.
     inputs : Tensor of shape (samples, features)
+        Data, a row per sample.
     targets : Tensor of shape (samples, outputs)
+        What the outputs should be, a row per sample.
     learning_rate
         η, or a function of the step.
     num_steps
