@@ -6,8 +6,9 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
 from neurocollapse.plots.datasets import axis_label, layer_names, per_layer
+from neurocollapse.plots.frames import panel
 from neurocollapse.plots.scales import legend_above, log_scale, name_ticks
-from neurocollapse.plots.style import BLACK, BLUE, GREY, LINES, ORANGE, VERMILLION, axes, context
+from neurocollapse.plots.style import BLACK, BLUE, GREY, LINES, ORANGE, VERMILLION, Width
 
 CURVES = (
     ("compression_floor", "floor: D of the output", GREY, LINES[1]),
@@ -22,7 +23,7 @@ SHOWN = 0.1
 """Part of the least measured D down to which curves have a say in the range of the axis."""
 
 
-def certificate(dataset: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+def certificate(dataset: xr.Dataset, *, ax: Axes | None = None, width: Width | None = None) -> Axes:
     """D of every layer of a linear tail inside its certified band, with the floor and the transient it is made of.
 
     The band follows from the input, the output and the weights alone: no features in between are looked at. D is a
@@ -34,6 +35,8 @@ def certificate(dataset: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         `Verification.to_dataset()`.
     ax
         Axes to draw in; a new figure by default.
+    width : {"column", "page"}, optional
+        Of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
 
     Returns
     -------
@@ -61,8 +64,7 @@ def certificate(dataset: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     curves = {name: _values(dataset, name, measured.size) for name, *_ in CURVES}
     # A floor of 1e-30 is rounding, and would leave no room for the rest.
     least = SHOWN * np.min(measured[measured > 0], initial=np.inf)
-    with context():
-        ax = axes(ax)
+    with panel(ax, width) as ax:
         log_scale(ax, [measured, low, high, *(np.where(one >= least, one, np.nan) for one in curves.values())])
         bottom, top = ax.get_ylim()
         place, entries = np.arange(measured.size, dtype=np.float64), _measured(ax, measured)

@@ -6,6 +6,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
 from neurocollapse.plots.datasets import axis_label, layer_names, per_layer, symbol
+from neurocollapse.plots.frames import panel
 from neurocollapse.plots.scales import legend_above, log_scale, name_ticks
 from neurocollapse.plots.style import (
     BLACK,
@@ -17,8 +18,7 @@ from neurocollapse.plots.style import (
     PURPLE,
     SKY,
     VERMILLION,
-    axes,
-    context,
+    Width,
 )
 from neurocollapse.support.bounds import Bound, bounds_in
 
@@ -28,7 +28,9 @@ LANES = 0.6
 """Part of the room between two layers that all brackets share."""
 
 
-def bounds(dataset: xr.Dataset, *, quantity: str = "decay_ratio", ax: Axes | None = None) -> Axes:
+def bounds(
+    dataset: xr.Dataset, *, quantity: str = "decay_ratio", ax: Axes | None = None, width: Width | None = None
+) -> Axes:
     """Bounds of theorems as brackets around the measured value of each layer of a linear network.
 
     A measurement inside its bracket agrees with the bound; one outside violates it. A bracket that is not drawn is
@@ -45,6 +47,8 @@ def bounds(dataset: xr.Dataset, *, quantity: str = "decay_ratio", ax: Axes | Non
         bounds. Between two-sided bounds on a log axis, above lower bounds on a plain one.
     ax
         Axes to draw in; a new figure by default.
+    width : {"column", "page"}, optional
+        Of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
 
     Returns
     -------
@@ -71,8 +75,7 @@ def bounds(dataset: xr.Dataset, *, quantity: str = "decay_ratio", ax: Axes | Non
         quantity = next((name for name in bounded if name.startswith(quantity)), quantity)
     measured, found = per_layer(dataset, quantity), bounded.get(quantity, [])
     draw = _draw_from_below if found and not any(bound.upper for bound in found) else _draw_on_both_sides
-    with context():
-        ax = axes(ax)
+    with panel(ax, width) as ax:
         entries = draw(ax, dataset, measured, found)
         _draw_curves(ax, dataset, quantity, entries)
         ax.set_ylabel(axis_label(dataset, quantity))

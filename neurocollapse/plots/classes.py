@@ -3,17 +3,18 @@
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from neurocollapse.plots.datasets import Datasets, per_layer, variable
 from neurocollapse.plots.networks import Network
-from neurocollapse.plots.panels import Panel, network_panel
-from neurocollapse.plots.style import BLUE, colour, literal, marker, shortened
+from neurocollapse.plots.panels import Panel, Part, network_panel
+from neurocollapse.plots.style import BLUE, GREY, Width, colour, literal, marker, shortened
 from neurocollapse.support.dataset import class_names
 
 _MAX_CLASS_LINES = 10
 
 
-def class_spread(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
+def class_spread(dataset: Datasets, *, ax: Axes | None = None, width: Width | None = None) -> Axes:
     """How far each class spreads around its mean, relative to tr Σ_B, against the layer, on a log axis.
 
     The average of the curves, weighted by the number of samples in each class, is the compression D_l, so a class
@@ -26,6 +27,8 @@ def class_spread(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
         Result of `nc.measure` or `nc.analyze`, of one or several steps, or a mapping of names to such results.
     ax
         Axes to draw in; a new figure by default.
+    width : {"column", "page"}, optional
+        Of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
 
     Returns
     -------
@@ -44,16 +47,26 @@ def class_spread(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
     >>> class_spread(xr.Dataset(spread)).get_ylabel()
     'class spread / between-class trace'
     """
-    with network_panel(dataset, ax, BLUE, log=True) as panel:
-        spreads = [_relative_spread(one.dataset) for one in panel.drawn]
-        each = panel.alone and spreads[0].shape[1] <= _MAX_CLASS_LINES
-        for one, spread in zip(panel.drawn, spreads, strict=True):
-            (_draw_each_class if each else _draw_range)(panel, one, spread)
-            collapsed = np.where(((spread == 0) & _can_spread(one.dataset)).any(axis=1), 0.0, 1.0)
-            panel.mark(one, collapsed, ("a class collapsed", ""))
-        panel.label = "class spread / between-class trace"
-        panel.columns = 5 if each else 1
-    return panel.ax
+    return network_panel(CLASS_SPREAD, dataset, ax, width)
+
+
+def _draw_spread(panel: Panel) -> None:
+    """Every class, or the range of all; and where one collapsed."""
+    spreads = [_relative_spread(one.dataset) for one in panel.drawn]
+    each = panel.alone and spreads[0].shape[1] <= _MAX_CLASS_LINES
+    for one, spread in zip(panel.drawn, spreads, strict=True):
+        (_draw_each_class if each else _draw_range)(panel, one, spread)
+        collapsed = np.where(((spread == 0) & _can_spread(one.dataset)).any(axis=1), 0.0, 1.0)
+        panel.mark(one, collapsed, ("a class collapsed", ""))
+    if not panel.told:
+        counts = {spread.shape[1] for spread in spreads}
+        what = "median" if panel.crowded else "median and range"
+        panel.add(Line2D([], [], color=GREY), f"{what} of {counts.pop() if len(counts) == 1 else 'all'} classes")
+    panel.label = "class spread / between-class trace"
+    panel.columns = 5 if each else 1
+
+
+CLASS_SPREAD = Part(_draw_spread, BLUE, log=True)
 
 
 def _relative_spread(dataset: xr.Dataset) -> np.ndarray:
@@ -84,6 +97,6 @@ def _draw_range(panel: Panel, one: Network, spread: np.ndarray) -> None:
     shown = np.ma.masked_where(~(np.isfinite(spread) & (spread > 0)), spread)
     low, middle, high = (np.ma.filled(edge, np.nan) for edge in (shown.min(1), np.ma.median(shown, 1), shown.max(1)))
     line = panel.curve(one, np.asarray(middle))
-    if one in panel.summarised:
+    if one in panel.summarised and not panel.crowded:
         panel.ax.fill_between(one.where, low, high, color=one.colour, alpha=0.18, linewidth=0)
         panel.note(one, line, f"median and range of {spread.shape[1]} classes")

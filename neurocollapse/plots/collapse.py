@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from neurocollapse.plots.datasets import Datasets, common_steps, named
-from neurocollapse.plots.panels import panel_grid
-from neurocollapse.plots.quantities import quantities
+from neurocollapse.plots.panels import Part, network_grid, network_panel
+from neurocollapse.plots.quantities import part_of
+from neurocollapse.plots.style import Width
 from neurocollapse.support.dataset import family, heading, last, limit, shown
 
 FAMILY = "collapse"
@@ -27,7 +27,7 @@ _MOST_CURVES = 4
 _FURTHER, _UNLIMITED = "Further measures", "Measures without a known limit"
 
 
-def collapse(dataset: Datasets, *, ax: Any = None) -> Figure:
+def collapse(dataset: Datasets, *, ax: Any = None, width: Width | None = None) -> Figure:
     """The measures of neural collapse, one panel each for NC1 to NC4 and what else there is, against the layer.
 
     Where the dataset has a leading dimension (step, epoch, checkpoint), the last layer is drawn against it instead. All
@@ -40,6 +40,8 @@ def collapse(dataset: Datasets, *, ax: Any = None) -> Figure:
         to such datasets, of which those variables are drawn that all have.
     ax
         Axes to draw in, one a panel; a new figure by default.
+    width : {"column", "page"}, optional
+        Of a figure for a paper: 3.3 inches with the panels one below the other, or 6.9 inches.
 
     Returns
     -------
@@ -64,27 +66,25 @@ def collapse(dataset: Datasets, *, ax: Any = None) -> Figure:
     >>> [axes.get_legend().get_title().get_text() for axes in collapse(xr.Dataset({"nc3": nc3})).axes]
     ['NC3: self-duality']
     """
-    return panel_grid(list(collapse_panels(dataset).values()), ax)
+    return network_grid(_parts(dataset), dataset, ax, width)
 
 
-def collapse_panels(dataset: Datasets) -> dict[str, Callable[..., None]]:
+def collapse_panels(dataset: Datasets) -> dict[str, Callable[..., Any]]:
     """Title of each panel, and the function that draws it in ``ax=``."""
+    return {part.title: partial(network_panel, part, dataset) for part in _parts(dataset)}
+
+
+def _parts(dataset: Datasets) -> list[Part]:
+    """The panels: at most four measures each, with what they are at their head."""
     networks = named(dataset)
     over = common_steps(networks)
-    panels: dict[str, Callable[..., None]] = {}
+    parts = []
     for group, names in _groups({name: last(one)[0] for name, one in networks.items()}).items():
         title = f"{group}: {TITLES[group]}" if group in TITLES else group
         for start in range(0, len(names), _MOST_CURVES):
             part = f"{title} ({1 + start // _MOST_CURVES})" if start else title
-            panels[part] = partial(_draw, dataset, part, names[start : start + _MOST_CURVES], over)
-    return panels
-
-
-def _draw(dataset: Datasets, title: str, names: list[str], over: str, *, ax: Axes) -> None:
-    """One panel, with its title above the legend, which stands where titles do."""
-    if legend := quantities(dataset, names, over=over, ax=ax).get_legend():
-        legend.set_title(title)
-        legend.set_alignment("left")
+            parts.append(part_of(names[start : start + _MOST_CURVES], over=over, title=part))
+    return parts
 
 
 def _groups(networks: Mapping[str, xr.Dataset]) -> dict[str, list[str]]:

@@ -8,17 +8,23 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 
 from neurocollapse.plots.datasets import axis_label, named, positions, variable
+from neurocollapse.plots.frames import panel
 from neurocollapse.plots.heat import heat_map
 from neurocollapse.plots.quantities import far_apart, towards_zero
 from neurocollapse.plots.scales import step_axis, thinned
-from neurocollapse.plots.style import literal, panel, shortened
+from neurocollapse.plots.style import Width, literal, shortened
 from neurocollapse.support.dataset import layer_names, leading
 
 _COLOURS = "viridis"
 
 
 def evolution(
-    dataset: xr.Dataset, name: str = "compression", *, relative: bool = False, ax: Axes | None = None
+    dataset: xr.Dataset,
+    name: str = "compression",
+    *,
+    relative: bool = False,
+    ax: Axes | None = None,
+    width: Width | None = None,
 ) -> Axes:
     """A quantity as a heat map: steps to the right, layers upwards in order of depth.
 
@@ -35,6 +41,8 @@ def evolution(
         Put the layers at their relative depth, from 0 to 1, to compare networks of different depth.
     ax
         Axes to draw in; a new figure by default. The colour bar takes some of their room.
+    width : {"column", "page"}, optional
+        Of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
 
     Returns
     -------
@@ -58,7 +66,7 @@ def evolution(
     names, depth = layer_names(one), np.arange(one.sizes["layer"], dtype=np.float64)
     if relative:
         depth = np.linspace(0.0, 1.0, len(names)) if len(names) > 1 else np.zeros(1)
-    with panel(ax) as axes:
+    with panel(ax, width) as axes:
         heat_map(
             axes,
             np.where(_shown(values, one, name), values, np.nan),

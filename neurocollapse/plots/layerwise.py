@@ -1,13 +1,16 @@
 """Curves over the layers of one network, or of several in the same axes."""
 
+from functools import partial
+
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from neurocollapse.plots.datasets import Datasets
 from neurocollapse.plots.networks import Network
-from neurocollapse.plots.panels import Panel, network_panel
+from neurocollapse.plots.panels import Panel, Part, network_panel
 from neurocollapse.plots.scales import log_line
-from neurocollapse.plots.style import BLUE, GREEN, GREY, LINES, PURPLE, VERMILLION
+from neurocollapse.plots.style import BLUE, GREEN, GREY, LINES, PURPLE, VERMILLION, Width
 from neurocollapse.support.dataset import num_classes, scalar
 
 _WORDS = {
@@ -16,7 +19,7 @@ _WORDS = {
 }
 
 
-def compression(dataset: Datasets, *, ax: Axes | None = None, fit: bool = True) -> Axes:
+def compression(dataset: Datasets, *, ax: Axes | None = None, fit: bool = True, width: Width | None = None) -> Axes:
     r"""Within-class over between-class variability D_l against the layer, on a log axis with its geometric fit.
 
     A layer whose classes are exactly collapsed (D_l = 0) is marked at the bottom edge, one without between-class
@@ -33,7 +36,10 @@ def compression(dataset: Datasets, *, ax: Axes | None = None, fit: bool = True) 
         Axes to draw in; a new figure by default.
     fit : bool, default True
         Whether to draw the least-squares line of ln D_l with its slope, the 95 % interval (over samples, else of the
-        line) and R² in the legend.
+        line) and R² in the legend. Of more than four networks the range of slopes is told, of more than eight no line
+        is drawn.
+    width : {"column", "page"}, optional
+        Of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
 
     Returns
     -------
@@ -56,13 +62,18 @@ def compression(dataset: Datasets, *, ax: Axes | None = None, fit: bool = True) 
     >>> axes.get_yscale()
     'log'
     """
-    with network_panel(dataset, ax, BLUE, log=True) as panel:
-        panel.curves("compression", "measured", limits=("exactly collapsed", "Σ_B = 0"))
-        for one in panel.summarised:
-            _draw_interval(panel, one, "compression_interval")
-            if fit:
-                _draw_fit(panel, one)
-    return panel.ax
+    return network_panel(Part(partial(_draw_compression, fit=fit), BLUE, log=True), dataset, ax, width)
+
+
+def _draw_compression(panel: Panel, *, fit: bool = True) -> None:
+    """The curves, their intervals, and the fitted lines."""
+    panel.curves("compression", "measured", limits=("exactly collapsed", "Σ_B = 0"))
+    for one in panel.summarised:
+        _draw_interval(panel, one, "compression_interval")
+        if fit and not panel.crowded:
+            _draw_fit(panel, one)
+    if fit and not panel.told:
+        _tell_range(panel, "slopes of the fits", [scalar(one.dataset, "decay_slope") for one in panel.drawn])
 
 
 def _draw_interval(panel: Panel, one: Network, name: str) -> None:
@@ -71,6 +82,14 @@ def _draw_interval(panel: Panel, one: Network, name: str) -> None:
         return
     lower, upper = one.dataset[name].transpose("bound", "layer").values
     panel.bars(one, lower, upper, "95 % interval, unbiased" if one is panel.summarised[0] else "")
+
+
+def _tell_range(panel: Panel, words: str, values: list[float]) -> None:
+    """One entry of the legend for a number of every network, where there are too many to tell each."""
+    known = [value for value in values if np.isfinite(value)]
+    if known:
+        line = Line2D([], [], color=GREY, linestyle="none" if panel.crowded else LINES[1], linewidth=1.1)
+        panel.add(line, f"{words}: {_signed(min(known))} to {_signed(max(known))}")
 
 
 def _draw_fit(panel: Panel, one: Network) -> None:
@@ -107,7 +126,7 @@ def _fitted_against(one: Network, slope: float, intercept: float) -> np.ndarray:
     counted = np.arange(values.size, dtype=np.float64)
     if usable.any() and np.isclose(np.log(values[usable]).mean(), intercept + slope * counted[usable].mean()):
         return counted
-    return one.where
+    return one.depths
 
 
 def _signed(value: float) -> str:
@@ -115,7 +134,7 @@ def _signed(value: float) -> str:
     return (f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}").replace("-", "−")
 
 
-def separation(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
+def separation(dataset: Datasets, *, ax: Axes | None = None, width: Width | None = None) -> Axes:
     """How far apart the class means point: S_l (centred, absolute) and discrimination (uncentred, signed) by layer.
 
     The dotted line is 1 − 1/(K−1), which S_l takes at a simplex equiangular tight frame of K classes.
@@ -126,6 +145,8 @@ def separation(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
         Result of `nc.measure` or `nc.analyze`, with or without steps, or a mapping of names to such results.
     ax
         Axes to draw in; a new figure by default.
+    width : {"column", "page"}, optional
+        Of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
 
     Returns
     -------
@@ -144,15 +165,18 @@ def separation(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
     >>> separation(xr.Dataset(both)).get_xlabel()
     'layer'
     """
-    with network_panel(dataset, ax, GREEN) as panel:
-        for index, (name, words) in enumerate(_WORDS.items()):
-            panel.curves(name, words, index=index, ink=(GREEN, VERMILLION)[index])
-        if (limit := _frame_limit(panel.drawn)) is not None:
-            words = f"$S_\\ell$ at a simplex frame: {limit:.3f}"
-            panel.level(limit, words, color=GREY, linestyle=LINES[3], linewidth=1.0)
-        two = {num_classes(one.dataset) for one in panel.drawn} == {2}
-        panel.label = "separation of class means" + (", where S is always 0 for two classes" if two else "")
-    return panel.ax
+    return network_panel(SEPARATION, dataset, ax, width)
+
+
+def _draw_separation(panel: Panel) -> None:
+    """Both conventions, and the limit of the first."""
+    for index, (name, words) in enumerate(_WORDS.items()):
+        panel.curves(name, words, index=index, ink=(GREEN, VERMILLION)[index])
+    if (limit := _frame_limit(panel.drawn)) is not None:
+        words = f"$S_\\ell$ at a simplex frame: {limit:.3f}"
+        panel.level(limit, words, color=GREY, linestyle=LINES[3], linewidth=1.0)
+    two = {num_classes(one.dataset) for one in panel.drawn} == {2}
+    panel.label = "separation of class means" + (", where S is always 0 for two classes" if two else "")
 
 
 def _frame_limit(drawn: list[Network]) -> float | None:
@@ -162,7 +186,7 @@ def _frame_limit(drawn: list[Network]) -> float | None:
     return None if counts or count is None or count < 3 else 1 - 1 / (count - 1)
 
 
-def decay(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
+def decay(dataset: Datasets, *, ax: Axes | None = None, width: Width | None = None) -> Axes:
     """What each layer multiplies the compression by: D_l / D_{l−1} against the layer, on a log axis.
 
     Below the line at 1 a layer compresses, above it the layer spreads the classes again. The first layer has no ratio.
@@ -174,6 +198,8 @@ def decay(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
         Result of `nc.measure` or `nc.analyze`; steps and networks are drawn as by `compression`.
     ax
         Axes to draw in; a new figure by default.
+    width : {"column", "page"}, optional
+        Of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
 
     Returns
     -------
@@ -191,12 +217,24 @@ def decay(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
     >>> decay(xr.Dataset({"decay_ratio": ("layer", [float("nan"), 0.5, 0.4])})).get_yscale()
     'log'
     """
-    with network_panel(dataset, ax, PURPLE, log=True) as panel:
-        panel.curves("decay_ratio", "measured", limits=("collapses here", "infinite"))
-        for one in panel.summarised:
-            _draw_interval(panel, one, "decay_ratio_interval")
-            if np.isfinite(slope := scalar(one.dataset, "decay_slope")):
-                line = panel.ax.axhline(np.exp(slope), color=one.colour, linestyle=LINES[1], linewidth=1.1)
-                panel.note(one, line, f"fitted factor {np.exp(slope):.3g} per layer")
-        panel.level(1.0, color=GREY, linewidth=1.0)
-    return panel.ax
+    return network_panel(DECAY, dataset, ax, width)
+
+
+def _draw_decay(panel: Panel) -> None:
+    """The ratios, their intervals, the fitted factors, and the line at 1."""
+    panel.curves("decay_ratio", "measured", limits=("collapses here", "infinite"))
+    factors = {one.name: np.exp(scalar(one.dataset, "decay_slope")) for one in panel.drawn}
+    for one in panel.summarised:
+        _draw_interval(panel, one, "decay_ratio_interval")
+        if np.isfinite(factor := factors[one.name]) and not panel.crowded:
+            line = panel.ax.axhline(factor, color=one.colour, linestyle=LINES[1], linewidth=1.1)
+            panel.note(one, line, f"fitted factor {factor:.3g} per layer")
+    if not panel.told:
+        _tell_range(panel, "fitted factors per layer", list(factors.values()))
+    panel.level(1.0, color=GREY, linewidth=1.0)
+
+
+COMPRESSION = Part(_draw_compression, BLUE, log=True)
+SEPARATION = Part(_draw_separation, GREEN)
+DECAY = Part(_draw_decay, PURPLE, log=True)
+"""The parts of figures with several panels."""

@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from neurocollapse.plots.datasets import Datasets, common_steps, named, per_layer
-from neurocollapse.plots.panels import network_panel
+from neurocollapse.plots.frames import panel
+from neurocollapse.plots.panels import Panel, Part, network_panel
 from neurocollapse.plots.scales import legend_above
-from neurocollapse.plots.style import BLUE, GREEN, GREY, ORANGE, SKY, VERMILLION, colour, literal, panel, shortened
+from neurocollapse.plots.style import BLUE, GREEN, GREY, ORANGE, SKY, VERMILLION, Width, colour, literal, shortened
 from neurocollapse.support.dataset import last, last_defined
 
 FACTORS = {
@@ -27,7 +28,7 @@ _NARROW = 0.07
 """Share of the bar below which a number does not fit into its part."""
 
 
-def margin_efficiency(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
+def margin_efficiency(dataset: Datasets, *, ax: Axes | None = None, width: Width | None = None) -> Axes:
     """The share of its best margin that a head realises, and what the rest is lost to.
 
     The bar of each network is the largest margin that its norms allow. It is cut into the part that is realised and
@@ -42,6 +43,8 @@ def margin_efficiency(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
         last with a margin is drawn; or a mapping of names to such datasets.
     ax
         Axes to draw in; a new figure by default.
+    width : {"column", "page"}, optional
+        Of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
 
     Returns
     -------
@@ -66,8 +69,8 @@ def margin_efficiency(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
     heads = {name: _head(one, name) for name, one in networks.items()}
     over = common_steps(networks)
     if over != "layer":
-        return _curves(heads, over, ax)
-    with panel(ax) as axes:
+        return network_panel(Part(_draw_curves, BLUE, over=over), heads, ax, width)
+    with panel(ax, width) as axes:
         _bars({name: last(one)[0] for name, one in heads.items()}, axes)
     return axes
 
@@ -83,17 +86,15 @@ def _head(dataset: xr.Dataset, name: str) -> xr.Dataset:
     return found
 
 
-def _curves(heads: Mapping[str, xr.Dataset], over: str, ax: Axes | None) -> Axes:
+def _draw_curves(panel: Panel) -> None:
     """The factors over the steps."""
-    with network_panel(heads, ax, BLUE, over=over) as drawn:
-        for index, (name, words) in enumerate(FACTORS.items()):
-            drawn.curves(name, words, index=index, ink=colour(index))
-        if drawn.alone:
-            one = drawn.drawn[0]
-            area = drawn.ax.fill_between(one.where, 0.0, one.values("margin_efficiency"), color=_AREA, zorder=0)
-            drawn.add(area, "their product, the margin efficiency")
-        drawn.label = "share of the margin that is left"
-    return drawn.ax
+    for index, (name, words) in enumerate(FACTORS.items()):
+        panel.curves(name, words, index=index, ink=colour(index))
+    if panel.alone:
+        one = panel.drawn[0]
+        area = panel.ax.fill_between(one.where, 0.0, one.values("margin_efficiency"), color=_AREA, zorder=0)
+        panel.add(area, "their product, the margin efficiency")
+    panel.label = "share of the margin that is left"
 
 
 def _bars(heads: Mapping[str, xr.Dataset], ax: Axes) -> None:

@@ -1,7 +1,7 @@
 """The networks of one axes, or the steps of one network: which are drawn, in which colour, under which name."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -9,6 +9,9 @@ import xarray as xr
 from neurocollapse.plots.datasets import Datasets, named, positions, variable
 from neurocollapse.plots.style import colour, literal, marker, ramp, shortened
 from neurocollapse.support.dataset import labels, last, leading
+
+MOST_APART = 8
+"""Networks that colours and markers of their own can tell apart; more have the colours of a ramp, in their order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,11 +25,21 @@ class Network:
     over: str = "layer"
     step: str | None = None
     """Which step of a network it is, if it is one."""
+    relative: bool = False
+    """Whether its layers stand between 0 and 1, because the others have another depth."""
+
+    @property
+    def depths(self) -> np.ndarray:
+        """Positions of the layers, or of the steps, as the dataset has them."""
+        return positions(self.dataset, self.over)
 
     @property
     def where(self) -> np.ndarray:
-        """Positions of the layers, or of the steps."""
-        return positions(self.dataset, self.over)
+        """Positions on the axis."""
+        depths = self.depths
+        if not self.relative:
+            return depths
+        return (depths - depths[0]) / (depths[-1] - depths[0]) if len(depths) > 1 else np.ones(1)
 
     def values(self, name: str) -> np.ndarray:
         """The values of a variable along the axis, as float64."""
@@ -55,10 +68,15 @@ def networks(dataset: Datasets, alone: str, over: str = "layer") -> list[Network
     else:
         steps = {name: last(one) for name, one in given.items()}
         given = {", ".join(filter(None, (name, words))): one for name, (one, words) in steps.items()}
-    return [
-        Network(name, one, alone if len(given) == 1 else colour(index), marker(index), over)
-        for index, (name, one) in enumerate(given.items())
+    inks = [alone] if len(given) == 1 else [colour(index) for index in range(len(given))]
+    if len(given) > MOST_APART:
+        inks = ramp(len(given))
+    drawn = [
+        Network(name, one, ink, marker(index) if len(given) <= MOST_APART else "", over)
+        for index, ((name, one), ink) in enumerate(zip(given.items(), inks, strict=True))
     ]
+    uneven = over == "layer" and len({float(one.depths[-1]) for one in drawn}) > 1
+    return [replace(one, relative=True) for one in drawn] if uneven else drawn
 
 
 def _steps(dataset: xr.Dataset, dim: str) -> list[Network]:

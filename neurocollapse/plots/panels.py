@@ -1,7 +1,7 @@
 """The parts of a figure over layers or steps: a curve for each network, the legend, the panel, several panels."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from neurocollapse.plots.datasets import Datasets, axis_label
-from neurocollapse.plots.networks import Network, networks
+from neurocollapse.plots.frames import columns_that_fit, give_room, panel, shared_legend
+from neurocollapse.plots.networks import MOST_APART, Network, networks
 from neurocollapse.plots.scales import (
     layer_axis,
     legend_above,
@@ -22,9 +23,24 @@ from neurocollapse.plots.scales import (
     mark_limits,
     step_axis,
 )
-from neurocollapse.plots.style import BLACK, LINES, PANEL, axes_grid, context, literal, marker, panel
+from neurocollapse.plots.style import (
+    BLACK,
+    LINES,
+    Width,
+    axes_grid,
+    check_width,
+    context,
+    grid_of_axes,
+    literal,
+    marker,
+    own,
+)
 
 _MOST_IN_RAMP = 12
+_MOST_TOLD = 4
+"""Networks of which a legend says more than the name."""
+_MOST_NAMED = 40
+"""Networks that a legend names one by one."""
 
 
 class Panel:
@@ -39,12 +55,14 @@ class Panel:
         self.drawn = drawn
         self.log = log
         self.label = ""
+        self.below = ""
+        self.title = ""
         self.columns = 1
         self.alone = len(drawn) == 1
         self.stepwise = drawn[0].step is not None
         self._entries: list[tuple[Any, str]] = []
         self._variables: list[tuple[Artist, str]] = []
-        self._notes: dict[str, str] = {}
+        self._notes: dict[str, tuple[Artist, str]] = {}
         self._series: list[np.ndarray] = []
         self._told: set[str] = set()
         self._rows = 0
@@ -53,6 +71,16 @@ class Panel:
     def summarised(self) -> list[Network]:
         """The networks about which a legend has room for more than a name: all, or the last step."""
         return self.drawn[-1:] if self.stepwise else self.drawn
+
+    @property
+    def crowded(self) -> bool:
+        """Whether networks are too many for a line, a band or a note of each beside its curve."""
+        return not self.stepwise and len(self.drawn) > MOST_APART
+
+    @property
+    def told(self) -> bool:
+        """Whether a legend says more of each network than its name."""
+        return self.stepwise or len(self.drawn) <= _MOST_TOLD
 
     def curves(
         self,
@@ -92,6 +120,9 @@ class Panel:
         if self.stepwise and one is not self.drawn[-1]:
             look |= {"marker": "", "linewidth": 1.0}
             style.pop("linewidth", None)
+        if self.crowded:
+            look["linewidth"] = 1.0
+            style.pop("linewidth", None)
         self._series.append(values)
         return (log_line if self.log else linear_line)(self.ax, one.where, values, **{**look, **style})
 
@@ -101,7 +132,9 @@ class Panel:
         if not known.any():
             return
         self._series += [lower[known], upper[known]]
-        lines = self.ax.vlines(one.where[known], lower[known], upper[known], color=one.colour, alpha=0.35, linewidth=5)
+        width = 5.0 if len(self.summarised) <= _MOST_TOLD else 1.5
+        ends = one.where[known], lower[known], upper[known]
+        lines = self.ax.vlines(*ends, color=one.colour, alpha=0.35, linewidth=width)
         if words:
             self.add(lines, words)
 
@@ -127,70 +160,135 @@ class Panel:
         self._entries.append((handle, words))
 
     def note(self, one: Network, handle: Artist, words: str) -> None:
-        """What the legend says of one network: beside its name where there are several, else an entry."""
+        """What the legend says of one network: beside its name where there are several, else an entry.
+
+        Nothing where there are many.
+        """
         if self.alone or self.stepwise:
             self.add(handle, f"{words}, {one.title('')}" if self.stepwise else words)
-        else:
-            self._notes[one.name] = words
+        elif self.told:
+            self._notes[one.name] = handle, words
 
-    def finish(self) -> None:
-        """Scale, axis labels and legend, once everything is drawn."""
+    def finish(self, *, named: bool = True) -> None:
+        """Scale, axis labels and legend, once everything is drawn; without the names that stand above all panels."""
         if self.log:
             log_scale(self.ax, self._series)
         self.ax.set_ylabel(self.label)
         datasets, over = [one.dataset for one in self.drawn], self.drawn[0].over
         if over == "layer":
-            layer_axis(self.ax, datasets)
+            layer_axis(self.ax, datasets, relative=self.drawn[0].relative)
         else:
             step_axis(self.ax, datasets, over)
-        variables = self._variables if len(self._variables) > 1 and not self.alone else []
-        legend_above(self.ax, [*self._names(), *variables, *self._entries], columns=self.columns)
+        if self.below:
+            self.ax.set_xlabel(self.below, parse_math=False)
+        least = 1 if self.title and not named else 2
+        variables = self._variables if len(self._variables) >= least and not self.alone else []
+        entries = [*(self.names(notes=True) if named else self._notes.values()), *variables, *self._entries]
+        legend = legend_above(self.ax, entries, columns=self._columns([words for _, words in entries]))
+        if self.title and legend:
+            legend.set_title(self.title)
+            legend.set_alignment("left")
+        elif self.title:
+            self.ax.set_title(self.title, loc="left")
 
-    def _names(self) -> list[tuple[Any, str]]:
-        """Entries for the networks, or one for the ramp of all steps."""
+    def _columns(self, texts: Sequence[str]) -> int:
+        """Columns of the legend: as asked for, or as many as fit where networks are many."""
+        if self.told or not texts:
+            return self.columns
+        names = [one.title("") for one in self.drawn]
+        return columns_that_fit(names if len(names) <= _MOST_NAMED else texts, self.ax.bbox.width / self.ax.figure.dpi)
+
+    def names(self, *, notes: bool = False) -> list[tuple[Any, str]]:
+        """Entries for the networks, with what is told of each, or one for the ramp of all steps."""
         if self.stepwise:
-            shown = self.drawn[:: -(-len(self.drawn) // _MOST_IN_RAMP)]
-            ramp = tuple(Line2D([], [], color=one.colour, linewidth=4.0) for one in shown)
-            return [(ramp, literal(f"{self.drawn[0].name} to {self.drawn[-1].step}, {len(self.drawn)} curves"))]
+            words = f"{self.drawn[0].name} to {self.drawn[-1].step}, {len(self.drawn)} curves"
+            return [(self._ramp(), literal(words))]
         if self.alone:
             return []
+        if len(self.drawn) > _MOST_NAMED:
+            ends = f"{self.drawn[0].title('')} to {self.drawn[-1].title('')}"
+            return [(self._ramp(), f"{ends}, {len(self.drawn)} networks")]
+        told = self._notes if notes else {}
         return [
             (
                 Line2D([], [], color=one.colour, marker=one.marker),
-                one.title("") + (f"; {self._notes[one.name]}" if one.name in self._notes else ""),
+                one.title("") + (f"; {told[one.name][1]}" if one.name in told else ""),
             )
             for one in self.drawn
         ]
 
-
-@contextmanager
-def network_panel(
-    dataset: Datasets, ax: Axes | None, alone: str, *, over: str = "layer", log: bool = False
-) -> Iterator[Panel]:
-    """A panel over the layers, or over the steps of the last layer, in the caller's Axes or in new ones."""
-    with panel(ax) as axes:
-        built = Panel(axes, networks(dataset, alone, over), log=log)
-        yield built
-        built.finish()
+    def _ramp(self) -> tuple[Line2D, ...]:
+        """The colours of all, beside each other."""
+        shown = self.drawn[:: -(-len(self.drawn) // _MOST_IN_RAMP)]
+        return tuple(Line2D([], [], color=one.colour, linewidth=4.0) for one in shown)
 
 
-def panel_grid(draw: Sequence[Callable[..., Any]], ax: Any, *, columns: int = 2) -> Figure:
-    """Several panels in the caller's Axes, or in a new figure, which is closed if drawing fails."""
-    with context():
+@dataclass(frozen=True)
+class Part:
+    """What a panel shows: the function that draws it, the colour of a network alone, and its axes."""
+
+    draw: Callable[[Panel], None]
+    ink: str
+    log: bool = False
+    over: str = "layer"
+    title: str = ""
+
+    def on(self, dataset: Datasets, ax: Axes, *, named: Callable[[Panel], bool]) -> Panel:
+        """The part drawn into axes, with the networks' names in its legend or without."""
+        drawn = Panel(ax, networks(dataset, self.ink, self.over), log=self.log)
+        drawn.title = self.title
+        self.draw(drawn)
+        drawn.finish(named=named(drawn))
+        return drawn
+
+
+def network_panel(part: Part, dataset: Datasets, ax: Axes | None, width: Width | None = None) -> Axes:
+    """One part, over the layers or over the steps of the last layer, in the caller's Axes or in new ones."""
+    with panel(ax, width) as axes:
+        figure: Any = axes.get_figure(root=True)
+        is_ours = own(figure) and len(figure.axes) == 1
+        drawn = part.on(dataset, axes, named=lambda drawn: drawn.told or not is_ours)
+        if is_ours and not drawn.told:
+            shared_legend(figure, drawn.names())
+    return axes
+
+
+def network_grid(parts: Sequence[Part], dataset: Datasets, ax: Any, width: Width | None = None) -> Figure:
+    """Several parts with the same networks; a new figure has one legend of their names, above all panels."""
+    made: list[Panel] = []
+    given = ax is not None
+    draw = [lambda ax, part=part: made.append(part.on(dataset, ax, named=lambda _: given)) for part in parts]
+    return panel_grid(draw, ax, width=width, shared=lambda: made[0].names())
+
+
+def panel_grid(
+    draw: Sequence[Callable[..., Any]],
+    ax: Any,
+    *,
+    columns: int = 2,
+    width: Width | None = None,
+    shared: Callable[[], Sequence[tuple[Any, str]]] = list,
+) -> Figure:
+    """Several equal panels in the caller's Axes, or in a new figure, which is closed if drawing fails.
+
+    What is `shared` stands in one legend above all panels, and is asked for once they are drawn.
+    """
+    check_width(ax, width)
+    with context(width):
         if ax is not None:
             figure, panels = axes_grid(ax, len(draw))
-        else:
-            columns = min(columns, len(draw))
-            rows = -(-len(draw) // columns)
-            figure, grid = plt.subplots(rows, columns, figsize=(columns * PANEL[0], rows * PANEL[1]), squeeze=False)
-            panels = list(grid.flat[: len(draw)])
-            for spare in grid.flat[len(draw) :]:
-                spare.remove()
-        try:
             for one, axes in zip(draw, panels, strict=True):
                 one(ax=axes)
+            return figure
+        figure, grid = grid_of_axes(len(draw), columns, width=width)
+        try:
+            panels = list(grid.flat[: len(draw)])
+            for one, axes in zip(draw, panels, strict=True):
+                one(ax=axes)
+            above = shared_legend(figure, shared())
+            rows = [panels[start : start + grid.shape[1]] for start in range(0, len(panels), grid.shape[1])]
+            give_room(figure, rows, above)
         except Exception:
-            if ax is None:
-                plt.close(figure)  # a figure nobody gets must not stay in pyplot's registry
+            plt.close(figure)  # a figure nobody gets must not stay in pyplot's registry
             raise
     return figure

@@ -11,7 +11,18 @@ from matplotlib.figure import Figure
 
 from neurocollapse.plots.datasets import as_array
 from neurocollapse.plots.embedding import embedder
-from neurocollapse.plots.style import axes_grid, colour, context, literal, marker, shortened
+from neurocollapse.plots.frames import shared_legend
+from neurocollapse.plots.style import (
+    WIDTHS,
+    Width,
+    axes_grid,
+    check_width,
+    colour,
+    context,
+    literal,
+    marker,
+    shortened,
+)
 from neurocollapse.support.names import did_you_mean
 
 _MAX_NAMED_CLASSES = 12
@@ -28,6 +39,7 @@ def features(
     max_samples: int = 2000,
     columns: int = 4,
     ax: Any = None,
+    width: Width | None = None,
 ) -> Figure:
     """Features of each layer in two dimensions, one small picture a layer, one colour and marker a class.
 
@@ -54,6 +66,8 @@ def features(
         Pictures in one row.
     ax
         Axes to draw in, one a layer; a new figure by default.
+    width : {"column", "page"}, optional
+        Of a figure for a paper: 3.3 inches with at most two pictures in a row, or 6.9 inches.
 
     Returns
     -------
@@ -82,13 +96,20 @@ def features(
         _check_features(name, value, index.size)
     generator = np.random.default_rng(seed)
     kept = np.sort(generator.permutation(index.size)[: _at_least("max_samples", max_samples, 1)])
-    columns = min(_at_least("columns", columns, 1), len(chosen))
+    check_width(ax, width)
+    columns = min(_at_least("columns", columns, 1), len(chosen), 2 if width == "column" else len(chosen))
     pictures = {name: embed(value[kept], seed) for name, value in chosen.items()}
-    return picture_grid(pictures, index[kept], names, columns=columns, ax=ax)
+    return picture_grid(pictures, index[kept], names, columns=columns, ax=ax, width=width)
 
 
 def picture_grid(
-    pictures: Mapping[str, tuple[np.ndarray, str]], labels: np.ndarray, names: list[str], *, columns: int, ax: Any
+    pictures: Mapping[str, tuple[np.ndarray, str]],
+    labels: np.ndarray,
+    names: list[str],
+    *,
+    columns: int,
+    ax: Any,
+    width: Width | None = None,
 ) -> Figure:
     """Points of shape (samples, 2) and a note for the title, picture by picture, with one legend above all."""
     if ax is not None:
@@ -97,12 +118,14 @@ def picture_grid(
             _draw(panels, pictures, labels, names)
         return figure
     rows = -(-len(pictures) // columns)
-    with context():
-        figure, grid = plt.subplots(rows, columns, figsize=(max(2.1 * columns, 3.2), 2.25 * rows + 0.5), squeeze=False)
+    side = WIDTHS[width] / columns if width else max(2.1, 3.2 / columns)
+    with context(width):
+        size = (side * columns, min(side, 2.25) * rows)
+        figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False)
         _draw(list(grid.flat[: len(pictures)]), pictures, labels, names)
         for spare in grid.flat[len(pictures) :]:
             spare.remove()
-        _add_legend(figure, np.unique(labels), names, columns)
+        _add_legend(figure, np.unique(labels), names)
     return figure
 
 
@@ -115,13 +138,14 @@ def _draw(
         ax.set_title(shortened(name, 22) + note, fontsize=9, parse_math=False)
 
 
-def _add_legend(figure: Figure, present: np.ndarray, names: list[str], columns: int) -> None:
+def _add_legend(figure: Figure, present: np.ndarray, names: list[str]) -> None:
     """One legend above all pictures, where there are few enough classes to tell apart."""
     if present.size > _MAX_NAMED_CLASSES:
         return
     handles = [plt.Line2D([], [], linestyle="none", marker=marker(k), color=colour(k), markersize=5) for k in present]
     texts = [literal(shortened(names[k], 14)) for k in present]
-    figure.legend(handles, texts, loc="outside upper center", ncols=min(len(texts), 2 + 2 * columns))
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + shared_legend(figure, list(zip(handles, texts, strict=True))))
 
 
 def _draw_points(ax: Axes, points: np.ndarray, labels: np.ndarray, names: list[str], present: np.ndarray) -> None:

@@ -6,15 +6,15 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from neurocollapse.plots.datasets import Datasets
-from neurocollapse.plots.panels import network_panel
-from neurocollapse.plots.style import BLACK, BLUE, GREY, LINES, ORANGE, VERMILLION
+from neurocollapse.plots.panels import Panel, Part, network_panel
+from neurocollapse.plots.style import BLACK, BLUE, GREY, LINES, ORANGE, VERMILLION, Width
 from neurocollapse.support.dataset import num_classes
 
 _READERS = {"probe_accuracy": "linear probe", "ncm_accuracy": "nearest mean"}
 _RANKS = {"numerical_rank": "numerical rank (95 %)", "effective_rank": "effective rank"}
 
 
-def probes(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
+def probes(dataset: Datasets, *, ax: Axes | None = None, width: Width | None = None) -> Axes:
     """Accuracy of the linear probe and of the nearest class mean against the layer, on training and held-out samples.
 
     Where the probe's curve flattens, the classes are separable; where the nearest mean's joins it, they are also
@@ -27,6 +27,8 @@ def probes(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
         the accuracy on held-out samples is drawn.
     ax
         Axes to draw in; a new figure by default.
+    width : {"column", "page"}, optional
+        Of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
 
     Returns
     -------
@@ -45,22 +47,25 @@ def probes(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
     >>> probes(xr.Dataset({name: ("layer", [0.6, 0.9]) for name in names})).get_ylabel()
     'accuracy'
     """
-    with network_panel(dataset, ax, BLUE) as panel:
-        for index, (name, words) in enumerate(_READERS.items()):
-            style: dict[str, Any] = {"index": index, "ink": (BLUE, VERMILLION)[index]}
-            panel.curves(f"{name}_test", f"{words}, held out" if panel.alone else words, hollow=False, **style)
-            if not panel.stepwise:
-                style |= {"hollow": True, "linewidth": 0.8, "markersize": 4}
-                panel.curves(f"{name}_train", f"{words}, train" if panel.alone else "", **style)
-        if not panel.alone:
-            words = "held-out samples" if panel.stepwise else "filled: held out, hollow: train"
-            panel.add(Line2D([], [], color=BLACK, linestyle="", marker="o"), words)
-        panel.ax.set_ylim(top=1.0 + 0.04 * (1.0 - panel.ax.get_ylim()[0]))  # a curve at 1 keeps its markers whole
-        panel.label, panel.columns = "accuracy", 2
-    return panel.ax
+    return network_panel(Part(_draw_probes, BLUE), dataset, ax, width)
 
 
-def ranks(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
+def _draw_probes(panel: Panel) -> None:
+    """Both readers, on both parts of the samples."""
+    for index, (name, words) in enumerate(_READERS.items()):
+        style: dict[str, Any] = {"index": index, "ink": (BLUE, VERMILLION)[index]}
+        panel.curves(f"{name}_test", f"{words}, held out" if panel.alone else words, hollow=False, **style)
+        if not panel.stepwise:
+            style |= {"hollow": True, "linewidth": 0.8, "markersize": 4}
+            panel.curves(f"{name}_train", f"{words}, train" if panel.alone else "", **style)
+    if not panel.alone:
+        words = "held-out samples" if panel.stepwise else "filled: held out, hollow: train"
+        panel.add(Line2D([], [], color=BLACK, linestyle="", marker="o"), words)
+    panel.ax.set_ylim(top=1.0 + 0.04 * (1.0 - panel.ax.get_ylim()[0]))  # a curve at 1 keeps its markers whole
+    panel.label, panel.columns = "accuracy", 2
+
+
+def ranks(dataset: Datasets, *, ax: Axes | None = None, width: Width | None = None) -> Axes:
     """Numerical and effective rank of the features against the layer, on a log axis.
 
     The dotted line is the number of classes, which neither exceeds at full collapse. Layers whose features are all
@@ -72,6 +77,8 @@ def ranks(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
         Result of `nc.analyze` with ``probes``, of one or several steps, or of several networks in a mapping.
     ax
         Axes to draw in; a new figure by default.
+    width : {"column", "page"}, optional
+        Of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
 
     Returns
     -------
@@ -89,12 +96,15 @@ def ranks(dataset: Datasets, *, ax: Axes | None = None) -> Axes:
     >>> ranks(xr.Dataset({name: ("layer", [40.0, 10.0]) for name in ("numerical_rank", "effective_rank")})).get_yscale()
     'log'
     """
-    with network_panel(dataset, ax, BLUE, log=True) as panel:
-        for index, (name, words) in enumerate(_RANKS.items()):
-            zero = "" if index else "rank 0"  # the effective rank of zero features is undefined
-            panel.curves(name, words, index=index, ink=(BLUE, ORANGE)[index], limits=(zero, ""))
-        counts = {num_classes(one.dataset) for one in panel.drawn}
-        if len(counts) == 1 and (count := counts.pop()):
-            panel.level(count, f"number of classes: {count}", color=GREY, linestyle=LINES[3], linewidth=1.0)
-        panel.label, panel.columns = "rank of the features", 2
-    return panel.ax
+    return network_panel(Part(_draw_ranks, BLUE, log=True), dataset, ax, width)
+
+
+def _draw_ranks(panel: Panel) -> None:
+    """Both ranks, and the number of classes."""
+    for index, (name, words) in enumerate(_RANKS.items()):
+        zero = "" if index else "rank 0"  # the effective rank of zero features is undefined
+        panel.curves(name, words, index=index, ink=(BLUE, ORANGE)[index], limits=(zero, ""))
+    counts = {num_classes(one.dataset) for one in panel.drawn}
+    if len(counts) == 1 and (count := counts.pop()):
+        panel.level(count, f"number of classes: {count}", color=GREY, linestyle=LINES[3], linewidth=1.0)
+    panel.label, panel.columns = "rank of the features", 2

@@ -1,6 +1,7 @@
 """Any numbers of the layers as curves, labelled by what their variables say of themselves."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,15 +9,22 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from neurocollapse.plots.datasets import Datasets
-from neurocollapse.plots.panels import Panel, network_panel
-from neurocollapse.plots.style import BLUE, GREY, LINES, colour, literal
+from neurocollapse.plots.panels import Panel, Part, network_panel
+from neurocollapse.plots.style import BLUE, GREY, LINES, Width, colour, literal
 from neurocollapse.support.dataset import heading, layer_names, limit
 
 _DECADE = 10.0
 _ARROWS = {"lower": " ↓", "higher": " ↑"}
 
 
-def quantities(dataset: Datasets, names: str | Sequence[str], *, over: str = "layer", ax: Axes | None = None) -> Axes:
+def quantities(
+    dataset: Datasets,
+    names: str | Sequence[str],
+    *,
+    over: str = "layer",
+    ax: Axes | None = None,
+    width: Width | None = None,
+) -> Axes:
     """One or several variables against the layer, or the last layer's against the step.
 
     The legend says where a quantity goes at full collapse ("NC3 → 0"), or in which direction (↓, ↑) where its limit
@@ -33,6 +41,8 @@ def quantities(dataset: Datasets, names: str | Sequence[str], *, over: str = "la
         The dimension on the horizontal axis: "layer", or the leading dimension.
     ax
         Axes to draw in; a new figure by default.
+    width : {"column", "page"}, optional
+        Of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
 
     Returns
     -------
@@ -55,20 +65,27 @@ def quantities(dataset: Datasets, names: str | Sequence[str], *, over: str = "la
     wanted = [names] if isinstance(names, str) else list(names)
     if not wanted:
         raise ValueError("`names` must hold at least one variable of the dataset, got none")
-    with network_panel(dataset, ax, BLUE, over=over) as panel:
-        first = panel.drawn[0].dataset
-        series = [one.values(name) for one in panel.drawn for name in wanted]
-        panel.log = far_apart(series) and all(towards_zero(first, name) for name in wanted)
-        for index, name in enumerate(wanted):
-            panel.curves(name, _words(first, name), index=index, ink=colour(index), limits=("exactly 0", "infinite"))
-        _draw_limits(panel, {limit(first, name) for name in wanted})
-        if len(wanted) > 1:
-            panel.label = "value"
+    return network_panel(part_of(wanted, over=over), dataset, ax, width)
+
+
+def part_of(names: Sequence[str], *, over: str = "layer", title: str = "") -> Part:
+    """The panel of some variables."""
+    return Part(partial(_draw, names=names), BLUE, over=over, title=title)
+
+
+def _draw(panel: Panel, *, names: Sequence[str]) -> None:
+    """A curve of every variable, and their limits."""
+    first, over = panel.drawn[0].dataset, panel.drawn[0].over
+    series = [one.values(name) for one in panel.drawn for name in names]
+    panel.log = far_apart(series) and all(towards_zero(first, name) for name in names)
+    for index, name in enumerate(names):
+        panel.curves(name, _words(first, name), index=index, ink=colour(index), limits=("exactly 0", "infinite"))
+    _draw_limits(panel, {limit(first, name) for name in names})
+    if len(names) > 1:
+        panel.label = "value"
     if over != "layer":
         last = {name for one in panel.drawn for name in layer_names(one.dataset.expand_dims("layer"))}
-        where = f"layer {last.pop()}" if len(last) == 1 else "the last layer"
-        panel.ax.set_xlabel(f"{over}, at {where}", parse_math=False)
-    return panel.ax
+        panel.below = f"{over}, at {f'layer {last.pop()}' if len(last) == 1 else 'the last layer'}"
 
 
 def _words(dataset: xr.Dataset, name: str) -> str:

@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Sequence
 
+import matplotlib as mpl
 import numpy as np
 import xarray as xr
 from matplotlib.artist import Artist
@@ -20,22 +21,32 @@ from matplotlib.ticker import (
 )
 
 from neurocollapse.plots.datasets import positions
+from neurocollapse.plots.frames import fitted, letters_that_fit
 from neurocollapse.plots.style import GREY, shortened
 from neurocollapse.support.dataset import labels, layer_names
 
 _MAX_LAYER_TICKS = 12
-_LEGEND_WIDTH = 50
 _CROWDED = 24
+_HANDLE = 3.0
+"""Room for a handle in front of a legend's text, in letters' heights."""
+_MOST_ROWS = 8
+"""Of marks at an edge, above each other."""
 
 
-def layer_axis(ax: Axes, datasets: Sequence[xr.Dataset]) -> None:
-    """Put layer names under the axis, or depths where the networks do not share their names."""
+def layer_axis(ax: Axes, datasets: Sequence[xr.Dataset], *, relative: bool = False) -> None:
+    """Put layer names under the axis; depths where the networks do not share their names, or relative ones."""
     names, where = layer_names(datasets[0]), positions(datasets[0])
+    if relative:
+        ax.set_xlim(-0.03, 1.03)
+        ax.set_xticks([0.0, 0.25, 0.5, 0.75, 1.0], ["0", "¼", "½", "¾", "1"])
+        ax.set_xlabel("relative depth  (0: first layer, 1: last)")
+        return
     shared = all(layer_names(other) == names and np.array_equal(positions(other), where) for other in datasets[1:])
     if shared:
         short, pattern = _distinct_parts(names)
         name_ticks(ax, where, short)
-        ax.set_xlabel(f"layer  ({shortened(pattern, 40)})" if pattern else "layer", parse_math=False)
+        room = min(40, int(1.1 * letters_that_fit(ax, mpl.rcParams["axes.labelsize"])) - 9)
+        ax.set_xlabel(f"layer  ({shortened(pattern, room)})" if pattern else "layer", parse_math=False)
         return
     where = np.unique(np.concatenate([positions(dataset) for dataset in datasets]))
     name_ticks(ax, where, [f"{depth:g}" for depth in where])
@@ -141,7 +152,7 @@ def mark_limits(
     for mask, shape, height, step, side, text in edges:
         if not mask.any():
             continue
-        level = height + row * 1.6 * step
+        level = height + row % _MOST_ROWS * 1.6 * step
         ax.plot(
             where[mask],
             np.full(int(mask.sum()), level),
@@ -169,15 +180,20 @@ def legend_above(
     """The legend above the axes, where it can hide no data whatever the data are; artists in a tuple share an entry."""
     if not entries:
         return None
-    return ax.legend(
-        [handle for handle, _ in entries],
-        [textwrap.fill(text, _LEGEND_WIDTH, break_long_words=False) for _, text in entries],
-        loc="lower left",
-        bbox_to_anchor=(0.0, 1.01),
-        borderaxespad=0.0,
-        borderpad=0.1,
-        labelspacing=0.3,
-        columnspacing=1.0,
-        ncols=columns,
-        handler_map={tuple: HandlerTuple(ndivide=None, pad=0.0)},
+    letters = letters_that_fit(ax, handle=_HANDLE)
+    return fitted(
+        lambda count: ax.legend(
+            [handle for handle, _ in entries],
+            [textwrap.fill(text, letters, break_long_words=False) for _, text in entries],
+            loc="lower left",
+            bbox_to_anchor=(0.0, 1.01),
+            borderaxespad=0.0,
+            borderpad=0.1,
+            labelspacing=0.3,
+            columnspacing=1.0,
+            ncols=count,
+            handler_map={tuple: HandlerTuple(ndivide=None, pad=0.0)},
+        ),
+        room=1.05 * float(ax.bbox.width),
+        most=columns,
     )

@@ -7,13 +7,14 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from neurocollapse.plots.datasets import axis_label
+from neurocollapse.plots.frames import panel
 from neurocollapse.plots.heat import heat_map
 from neurocollapse.plots.scales import thinned
-from neurocollapse.plots.style import literal, panel, shortened
+from neurocollapse.plots.style import Width, literal, shortened
 from neurocollapse.support.dataset import labels
 
 
-def similarity(dataset: xr.Dataset, name: str = "cka", *, ax: Axes | None = None) -> Axes:
+def similarity(dataset: xr.Dataset, name: str = "cka", *, ax: Axes | None = None, width: Width | None = None) -> Axes:
     """Similarity of all pairs of layers as a heat map, in order of depth: to the right, and upwards.
 
     Colours go from 0 to 1, or from the smallest value where that is negative; undefined cells are grey.
@@ -26,6 +27,8 @@ def similarity(dataset: xr.Dataset, name: str = "cka", *, ax: Axes | None = None
         A variable along `layer, layer_`, such as "class_cka".
     ax
         Axes to draw in; a new figure by default. The colour bar takes some of their room.
+    width : {"column", "page"}, optional
+        Of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
 
     Returns
     -------
@@ -45,7 +48,7 @@ def similarity(dataset: xr.Dataset, name: str = "cka", *, ax: Axes | None = None
     'layer'
     """
     values = _values(dataset, name)
-    with panel(ax) as axes:
+    with panel(ax, width) as axes:
         known = values[np.isfinite(values)]
         heat_map(axes, values, "viridis", axis_label(dataset, name), vmin=min(0.0, known.min(initial=0.0)), vmax=1.0)
         _name_layers(axes.xaxis, labels(dataset, "layer_"), rotation=90)

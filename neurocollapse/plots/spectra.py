@@ -9,15 +9,24 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from neurocollapse.plots.style import LINES, colour, literal, marker, panel, ramp, shortened
+from neurocollapse.plots.frames import columns_that_fit, panel
+from neurocollapse.plots.networks import MOST_APART
+from neurocollapse.plots.scales import legend_above
+from neurocollapse.plots.style import Width, colour, literal, marker, ramp, shortened
 from neurocollapse.support.dataset import APART
 
-_MAX_LINES = 12
+_MOST_IN_RAMP = 12
 _FAR_APART = 50.0
 """Ratio of the largest to the smallest positive value above which the axis is logarithmic."""
 
 
-def spectra(values: Mapping[str, Any] | xr.DataArray, *, relative: bool = False, ax: Axes | None = None) -> Axes:
+def spectra(
+    values: Mapping[str, Any] | xr.DataArray,
+    *,
+    relative: bool = False,
+    ax: Axes | None = None,
+    width: Width | None = None,
+) -> Axes:
     """Spectra against the component's index, from the largest value down, one line a layer (or a step).
 
     Parameters
@@ -29,6 +38,8 @@ def spectra(values: Mapping[str, Any] | xr.DataArray, *, relative: bool = False,
         Divide each spectrum by its largest value.
     ax
         Axes to draw in; a new figure by default.
+    width : {"column", "page"}, optional
+        Of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
 
     Returns
     -------
@@ -49,28 +60,37 @@ def spectra(values: Mapping[str, Any] | xr.DataArray, *, relative: bool = False,
     if not found:
         raise ValueError("`values` holds no spectrum; give at least one")
     shown = {name: _relative(spectrum) if relative else spectrum for name, spectrum in found.items()}
-    with panel(ax) as ax:
+    with panel(ax, width) as ax:
         inks = _inks(values, len(shown))
-        lines = [_line(ax, index, spectrum, inks[index]) for index, spectrum in enumerate(shown.values())]
+        few = len(shown) <= MOST_APART
+        lines = [_line(ax, index, one, inks[index], few=few) for index, one in enumerate(shown.values())]
         positive = np.concatenate([spectrum[spectrum > 0] for spectrum in shown.values()])
         if positive.size and positive.max() > _FAR_APART * positive.min():
             ax.set_yscale("log", nonpositive="mask")
         ax.set(xlabel="component", ylabel="value / largest value" if relative else "singular value")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         names = [literal(shortened(name)) for name in shown]
-        ax.legend(lines[:_MAX_LINES], names[:_MAX_LINES], loc="best")  # a label of an artist must not begin with "_"
+        entries: list[tuple[Any, str]] = list(zip(lines, names, strict=True))
+        if len(entries) > MOST_APART:
+            ramp_of_all = tuple(
+                Line2D([], [], color=ink, linewidth=4.0) for ink in inks[:: -(-len(inks) // _MOST_IN_RAMP)]
+            )
+            entries = [(ramp_of_all, f"{names[0]} to {names[-1]}, {len(names)} spectra")]
+        legend_above(
+            ax, entries, columns=columns_that_fit(names, ax.bbox.width / ax.figure.dpi) if len(names) > 3 else 1
+        )
     return ax
 
 
 def _inks(values: Mapping[str, Any] | xr.DataArray, count: int) -> list[str]:
     """A colour for each spectrum: of layers and networks one of its own, of steps one of a ramp."""
     apart = not isinstance(values, xr.DataArray) or not {"layer", *APART}.isdisjoint(map(str, values.dims))
-    return [colour(index) for index in range(count)] if apart else ramp(count)
+    return [colour(index) for index in range(count)] if apart and count <= MOST_APART else ramp(count)
 
 
-def _line(ax: Axes, index: int, spectrum: np.ndarray, ink: str) -> Line2D:
-    """One spectrum in its colour, with a marker and a line style of its own."""
-    style = {"color": ink, "marker": marker(index), "linestyle": LINES[index // 10 % len(LINES)]}
+def _line(ax: Axes, index: int, spectrum: np.ndarray, ink: str, *, few: bool) -> Line2D:
+    """One spectrum in its colour, with a marker of its own where there are few."""
+    style: dict[str, Any] = {"color": ink, "marker": marker(index)} if few else {"color": ink, "linewidth": 1.0}
     every = max(1, spectrum.size // 12)
     return ax.plot(np.arange(1, spectrum.size + 1), spectrum, markevery=every, **style)[0]
 

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, TypeAlias
+from weakref import WeakSet
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from neurocollapse.support.choices import check_choice
 
 # Okabe & Ito (2008), without the yellow that vanishes on white paper; the last three extend it for ten classes.
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK = (
@@ -27,6 +30,13 @@ LINES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 
 PANEL = (4.4, 3.5)
 """Width and height of one panel in inches: 10 pt text stays readable when it is set in a column or on a phone."""
+
+Width: TypeAlias = Literal["column", "page"]
+"""One column of a paper with two, or the whole page."""
+WIDTHS = {"column": 3.3, "page": 6.9}
+"""In inches."""
+_HEIGHTS = {"column": 2.6, "page": 3.2}
+"""Of a figure with one panel, in inches."""
 
 _RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -64,48 +74,66 @@ _RC: dict[Any, Any] = {
 }
 
 
+_PAPER: dict[Any, Any] = {
+    "font.size": 8.0,
+    "axes.labelsize": 8.0,
+    "axes.titlesize": 8.0,
+    "xtick.labelsize": 7.0,
+    "ytick.labelsize": 7.0,
+    "legend.fontsize": 7.0,
+    "axes.linewidth": 0.6,
+    "grid.linewidth": 0.5,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3.5,
+}
+"""At the width of a paper, where the figure is printed as large as it is."""
+_OWN: "WeakSet[Figure]" = WeakSet()
+"""Figures that were made here, whose size is ours to choose."""
+
+
 @contextmanager
-def context() -> Iterator[None]:
+def context(width: Width | None = None) -> Iterator[None]:
     """Apply the library's look inside a `with` block and leave the caller's rcParams as they were.
 
     Only our own keys are put back: matplotlib's rc_context would also undo what a notebook's backend sets when the
     first figure starts it, and no later figure would be shown.
     """
     before = {key: mpl.rcParams[key] for key in _RC}
-    mpl.rcParams.update(_RC)
+    mpl.rcParams.update(_RC | (_PAPER if width else {}))
     try:
         yield
     finally:
         mpl.rcParams.update(before)
 
 
-def axes(ax: Axes | None, *, size: tuple[float, float] = PANEL) -> Axes:
+def axes(ax: Axes | None, *, size: tuple[float, float] | None = None, width: Width | None = None) -> Axes:
     """The caller's Axes, checked, or the Axes of a new pyplot figure, which a notebook displays by itself.
 
     Raises
     ------
     TypeError
         If ``ax`` is something else than an Axes.
+    ValueError
+        If there is no such width, or one for a figure that there is already.
     """
+    check_width(ax, width)
     if ax is None:
-        return plt.subplots(figsize=size)[1]
+        figure, made = plt.subplots(figsize=size or ((WIDTHS[width], _HEIGHTS[width]) if width else PANEL))
+        _OWN.add(figure)
+        return made
     if isinstance(ax, Axes):
         return ax
     hint = "pass one of its axes, e.g. ax=figure.gca()" if isinstance(ax, Figure) else "make one with plt.subplots()"
     raise TypeError(f"`ax` must be a matplotlib Axes, got {type(ax).__name__}; {hint}")
 
 
-@contextmanager
-def panel(ax: Axes | None) -> Iterator[Axes]:
-    """The library's look around the caller's Axes, or around new ones, whose figure is closed if drawing fails."""
-    with context():
-        drawn = axes(ax)
-        try:
-            yield drawn
-        except Exception:
-            if ax is None:
-                plt.close(drawn.get_figure(root=True))
-            raise
+def check_width(ax: Any, width: Width | None) -> None:
+    """Raise unless a width is one there is, for a new figure."""
+    if width is None:
+        return
+    check_choice("width", width, Width)
+    if ax is not None:
+        raise ValueError("`width` is that of a new figure; leave it out where `ax` is given")
 
 
 def axes_grid(ax: Any, count: int) -> tuple[Figure, list[Axes]]:
@@ -123,6 +151,26 @@ def axes_grid(ax: Any, count: int) -> tuple[Figure, list[Axes]]:
         raise ValueError(f"`ax` must hold {count} Axes, one a panel, got {len(panels)}")
     figure = panels[0].get_figure(root=True)
     return figure, panels
+
+
+def own(figure: Figure) -> bool:
+    """Whether a figure was made here, so that it may grow with what is drawn."""
+    return figure in _OWN
+
+
+def grid_of_axes(count: int, columns: int, *, width: Width | None = None) -> tuple[Figure, np.ndarray]:
+    """A new figure of equal panels in rows, the unused places of the last row removed: (rows, columns) of Axes.
+
+    One below the other in a column of a paper.
+    """
+    columns = 1 if width == "column" else min(columns, count)
+    rows = -(-count // columns)
+    panel = (WIDTHS[width] / columns, _HEIGHTS["column"]) if width else PANEL
+    figure, grid = plt.subplots(rows, columns, figsize=(columns * panel[0], rows * panel[1]), squeeze=False)
+    _OWN.add(figure)
+    for spare in grid.flat[count:]:
+        spare.remove()
+    return figure, grid
 
 
 def close(figure: Figure) -> None:
@@ -145,7 +193,9 @@ def offscreen_axes(*, size: tuple[float, float] = PANEL) -> Axes:
         Width and height in inches.
     """
     with context():
-        return Figure(figsize=size).subplots()
+        figure = Figure(figsize=size)
+        _OWN.add(figure)
+        return figure.subplots()
 
 
 def colour(index: int) -> str:

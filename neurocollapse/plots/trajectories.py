@@ -10,9 +10,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from neurocollapse.plots.datasets import Datasets, axis_label, common_steps, named, positions, variable
+from neurocollapse.plots.frames import panel
 from neurocollapse.plots.quantities import far_apart, towards_zero
 from neurocollapse.plots.scales import legend_above, linear_line, log_line, log_scale, step_axis, thinned
-from neurocollapse.plots.style import GREY, literal, panel, ramp, shortened
+from neurocollapse.plots.style import GREY, Width, literal, ramp, shortened
 from neurocollapse.support.dataset import layer_names
 from neurocollapse.support.names import did_you_mean
 
@@ -21,7 +22,12 @@ _MOST_NAMED = 5
 
 
 def trajectories(
-    dataset: Datasets, name: str = "compression", *, layers: Sequence[str] | None = None, ax: Axes | None = None
+    dataset: Datasets,
+    name: str = "compression",
+    *,
+    layers: Sequence[str] | None = None,
+    ax: Axes | None = None,
+    width: Width | None = None,
 ) -> Axes:
     """A quantity of each layer over the steps, in colours from light to dark with depth.
 
@@ -39,6 +45,8 @@ def trajectories(
         Which layers; by default all, or twelve of them where there are more.
     ax
         Axes to draw in; a new figure by default.
+    width : {"column", "page"}, optional
+        Of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
 
     Returns
     -------
@@ -74,7 +82,7 @@ def trajectories(
     low, high = known.min(axis=0).filled(np.nan), known.max(axis=0).filled(np.nan)
     where = positions(joined.to_dataset(name="value"), dim)
     inks = ramp(len(kept))
-    with panel(ax) as axes:
+    with panel(ax, width) as axes:
         for index, ink in enumerate(inks):
             (log_line if is_log else linear_line)(axes, where, middle[:, index], color=ink, linewidth=1.4)
             if len(runs) > 1:

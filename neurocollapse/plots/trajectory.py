@@ -11,7 +11,9 @@ from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d import Axes3D
 
 from neurocollapse.plots.datasets import variable
-from neurocollapse.plots.style import BLUE, GREY, ORANGE, context, literal, panel
+from neurocollapse.plots.frames import panel
+from neurocollapse.plots.scales import legend_above
+from neurocollapse.plots.style import BLUE, GREY, ORANGE, WIDTHS, Width, check_width, context, literal
 from neurocollapse.support.dataset import layer_names
 from neurocollapse.support.names import did_you_mean
 
@@ -25,7 +27,12 @@ VIEW = (24.0, -56.0)
 
 
 def trajectory(
-    dataset: xr.Dataset, *, layer: str | int | None = None, quantity: str = "singular_values", ax: Any = None
+    dataset: xr.Dataset,
+    *,
+    layer: str | int | None = None,
+    quantity: str = "singular_values",
+    ax: Any = None,
+    width: Width | None = None,
 ) -> Axes3D:
     """One layer's singular values as a landscape: index by step by value.
 
@@ -43,6 +50,8 @@ def trajectory(
         "singular_values" or "drift_singular_values".
     ax
         Axes with projection="3d"; a new figure by default.
+    width : {"column", "page"}, optional
+        Of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
 
     Returns
     -------
@@ -64,9 +73,11 @@ def trajectory(
     steps = _steps(dataset)
     if ax is not None and not isinstance(ax, Axes3D):
         raise TypeError(f"`ax` must be three-dimensional, got {type(ax).__name__}; make it with projection='3d'")
-    with context():
+    check_width(ax, width)
+    with context(width):
         if ax is None:
-            ax = plt.figure(figsize=(5.0, 4.2), layout="none").add_axes((0.0, 0.02, 0.88, 0.98), projection="3d")
+            size = (WIDTHS[width], 0.84 * min(WIDTHS[width], 5.0)) if width else (5.0, 4.2)
+            ax = plt.figure(figsize=size, layout="none").add_axes((0.0, 0.02, 0.88, 0.98), projection="3d")
         _draw_landscape(ax, steps, table, *_ends(values, table.shape[1], dataset.sizes.get("edge", 0)))
         ax.set_xlabel("index $i$")
         ax.set_ylabel("step")
@@ -78,7 +89,14 @@ def trajectory(
     return ax
 
 
-def angles(dataset: xr.Dataset, *, layer: str | int | None = None, side: str = "right", ax: Axes | None = None) -> Axes:
+def angles(
+    dataset: xr.Dataset,
+    *,
+    layer: str | int | None = None,
+    side: str = "right",
+    ax: Axes | None = None,
+    width: Width | None = None,
+) -> Axes:
     """How far one layer's singular vectors have turned since the reference step, over the steps.
 
     Parameters
@@ -91,6 +109,8 @@ def angles(dataset: xr.Dataset, *, layer: str | int | None = None, side: str = "
         "right" (directions in the layer's input) or "left" (in its output).
     ax
         Axes to draw in; a new figure by default.
+    width : {"column", "page"}, optional
+        Of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
 
     Returns
     -------
@@ -120,23 +140,26 @@ def angles(dataset: xr.Dataset, *, layer: str | int | None = None, side: str = "
     if side not in dataset["side"].values:
         raise ValueError(f"`side` must be one of {', '.join(map(repr, dataset['side'].values.tolist()))}, got {side!r}")
     chosen = {name: _of_layer(values, dataset, layer).sel(side=side).values for name, values in found.items()}
-    with panel(ax) as ax:
+    with panel(ax, width) as ax:
+        entries: list[tuple[Any, str]] = []
         for name, colour, line in (("leading", BLUE, "-"), ("trailing", ORANGE, (0, (5, 2)))):
             count = int((~np.isnan(chosen[name])).any(axis=0).sum())
             for index in range(count):
                 label = f"{name} {count}, one by one" if count > 1 else f"{name} vector"
-                ax.plot(steps, chosen[name][:, index], color=colour, linestyle=line, label="_" if index else label)
+                (drawn,) = ax.plot(steps, chosen[name][:, index], color=colour, linestyle=line)
+                entries += [] if index else [(drawn, label)]
         middle = chosen["middle"]
         if not np.isnan(middle).all():
             largest = (
                 f"at most {np.nanmax(middle):.0e}" if np.nanmax(middle) < 1e-3 else f"up to {np.nanmax(middle):.2g}"
             )
-            ax.plot(steps, middle, color=GREY, linewidth=2.6, label=f"those between, together: {largest}")
+            (drawn,) = ax.plot(steps, middle, color=GREY, linewidth=2.6)
+            entries.append((drawn, f"those between, together: {largest}"))
         ax.set(xlabel="step", ylabel=f"angle of the {SIDES.get(side, side)}\nsingular vectors  [rad]")
         top = max((float(np.nanmax(values)) for values in chosen.values() if not np.isnan(values).all()), default=1.0)
-        ax.set_ylim(-0.02 * max(top, 1e-3), 1.45 * max(top, 1e-3))
+        ax.set_ylim(-0.02 * max(top, 1e-3), 1.06 * max(top, 1e-3))
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        ax.legend(loc="upper left")
+        legend_above(ax, entries)
     return ax
 
 

@@ -106,9 +106,24 @@ def test_networks_are_compared_in_one_axes_and_differ_without_colour(make_analys
         assert {"o", "s"} <= {line.get_marker() for line in ax.lines}
 
 
-def test_networks_of_different_depth_share_a_numeric_axis(make_analysis):
-    ax = plots.compression({"a": make_analysis([4.0, 2.0, 1.0]), "b": make_analysis([4.0, 1.0])})
-    assert [text.get_text() for text in ax.get_xticklabels()] == ["0", "1", "2"]
+def test_networks_of_different_depth_stand_at_relative_depths(make_analysis):
+    ax = plots.compression({"a": make_analysis([4.0, 2.0, 1.0]), "b": make_analysis([4.0, 1.0])}, fit=False)
+    assert [line.get_xdata().tolist() for line in ax.lines] == [[0.0, 0.5, 1.0], [0.0, 1.0]]
+    assert ax.get_xlabel().startswith("relative depth")
+    ax.figure.canvas.draw()
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["0", "¼", "½", "¾", "1"]
+
+
+def test_fitted_lines_of_networks_of_different_depth_keep_their_values(make_analysis):
+    deep, shallow = make_analysis([8.0, 4.0, 2.0, 1.0]), make_analysis([9.0, 3.0, 1.0])
+    ax = plots.compression({"deep": deep, "shallow": shallow})
+    ends = [line.get_ydata() for line in ax.lines if len(line.get_xdata()) == 2]
+    np.testing.assert_allclose(ends, [[8.0, 1.0], [9.0, 1.0]], rtol=1e-12)  # rounding of exp and log
+
+
+def test_networks_with_other_names_and_the_same_depth_share_a_numeric_axis(make_analysis):
+    ax = plots.compression({"a": make_analysis([4.0, 2.0]), "b": make_analysis([4.0, 1.0], names=["x", "y"])})
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["0", "1"]
 
 
 def test_a_network_has_the_same_colour_in_every_panel(make_analysis):

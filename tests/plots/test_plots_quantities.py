@@ -158,7 +158,7 @@ def test_collapse_is_drawn_over_the_steps_where_there_are_some(collapsing):
 def test_networks_are_compared_by_what_all_have(collapsing):
     figure = plots.collapse({"a": collapsing, "b": collapsing.drop_vars("nc1")})
     assert titles(figure)[0] == "NC2: simplex frame of the means"
-    assert legend(figure.axes[0])[:2] == ["a", "b"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
 
 
 def test_collapse_draws_in_given_axes_and_says_what_is_missing(collapsing):

@@ -41,10 +41,16 @@ def test_names_that_begin_with_an_underscore_stand_in_the_legend() -> None:
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["_orig_mod.fc1", "fc2"]
 
 
-def test_twelve_spectra_are_named_and_all_are_drawn() -> None:
+def test_many_spectra_are_all_drawn_and_told_by_the_colours_of_a_ramp() -> None:
     ax = plots.spectra({f"fc{index}": [3.0, 1.0] for index in range(15)}, ax=plots.offscreen_axes())
-    assert len(ax.lines) == 15
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == [f"fc{index}" for index in range(12)]
+    assert len({line.get_color() for line in ax.lines}) == 15
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["fc0 to fc14, 15 spectra"]
+
+
+def test_the_legend_of_spectra_hides_none() -> None:
+    ax = plots.spectra({f"a long name of layer {index}": [3.0, 2.0, 1.0] for index in range(8)})
+    ax.figure.canvas.draw()
+    assert ax.get_legend().get_window_extent().y0 >= ax.get_window_extent().y1
 
 
 def test_rows_of_a_data_array_are_named_and_lose_their_padding() -> None:

@@ -1,0 +1,152 @@
+"""Figures of one to forty networks: one legend, equal axes with room, nothing outside the figure."""
+
+import inspect
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib.colors import to_rgb
+
+from neurocollapse import plots
+
+PANELS = [plots.compression, plots.separation, plots.decay, plots.class_spread]
+LONG = [f"encoder.layer.{index}.attention.output.dense.with_a_name_that_does_not_end" for index in range(12)]
+COUNTS = [1, 2, 5, 12, 40]
+TOOLS = ("close", "context", "offscreen_axes", "svg_text")
+
+
+@pytest.fixture
+def make_networks(make_analysis):
+    """A factory of so many networks, with intervals."""
+
+    def make(count: int, **options: object) -> dict[str, xr.Dataset]:
+        made = {}
+        for index in range(count):
+            one = make_analysis([8.0 * 0.6**place * (1 + index / 20) for place in range(7)], seed=index, **options)
+            low, high = one["compression"].values * 0.9, one["compression"].values * 1.1
+            made[f"network {index}"] = one.assign(compression_interval=(("layer", "bound"), np.stack([low, high], 1)))
+        return made
+
+    return make
+
+
+def lightness(colour: object) -> float:
+    return float(np.dot(to_rgb(colour), (0.299, 0.587, 0.114)))
+
+
+def assert_nothing_is_cut(figure: plt.Figure) -> None:
+    """Everything that is drawn lies in the figure, and no legend lies on axes."""
+    figure.canvas.draw()
+    box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert box.x0 >= -0.01
+    assert box.y0 >= -0.01
+    assert box.x1 <= width + 0.01
+    assert box.y1 <= height + 0.01
+    legends = [*figure.legends, *(legend for ax in figure.axes if (legend := ax.get_legend()))]
+    for legend in legends:
+        for ax in figure.axes:
+            assert not legend.get_window_extent().padded(-1).overlaps(ax.get_window_extent()), ax.get_ylabel()
+
+
+def inches(ax: plt.Axes) -> tuple[float, float]:
+    box = ax.get_window_extent()
+    return round(box.width / ax.figure.dpi, 2), round(box.height / ax.figure.dpi, 2)
+
+
+@pytest.mark.parametrize("width", [None, "page", "column"])
+@pytest.mark.parametrize("count", COUNTS)
+def test_the_overview_has_equal_panels_with_room_and_one_legend_of_networks(make_networks, count, width):
+    networks = make_networks(count)
+    figure = plots.layers(networks, width=width)
+    assert_nothing_is_cut(figure)
+    assert len({inches(ax) for ax in figure.axes}) == 1
+    assert min(inches(figure.axes[0])) >= 1.45  # 1.5 but for the padding between rows
+    assert len(figure.legends) == (count > 1)
+    if count > 1:
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == list(networks)
+        own = [text.get_text() for ax in figure.axes if ax.get_legend() for text in ax.get_legend().get_texts()]
+        assert not any("network" in text for text in own)
+
+
+@pytest.mark.parametrize("width", [None, "column"])
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel.__name__)
+def test_a_panel_has_room_however_many_networks_there_are(make_networks, panel, count, width):
+    ax = panel(make_networks(count), width=width)
+    assert_nothing_is_cut(ax.figure)
+    assert min(inches(ax)) >= 1.45
+
+
+@pytest.mark.parametrize("width", [None, "page", "column"])
+def test_long_names_and_single_layers_fit(make_analysis, width):
+    long = make_analysis([8.0 * 0.7**place for place in range(12)], names=LONG)
+    for dataset in (long, long.isel(layer=[3]), {LONG[0]: long, LONG[1]: long.isel(layer=slice(5))}):
+        figure = plots.layers(dataset, width=width)
+        assert_nothing_is_cut(figure)
+        assert len({inches(ax) for ax in figure.axes}) == 1
+
+
+def test_steps_have_one_legend_and_colours_from_light_to_dark(make_networks):
+    run = xr.concat(list(make_networks(9).values()), dim="step").assign_coords(step=np.arange(9) * 100)
+    figure = plots.layers(run)
+    assert_nothing_is_cut(figure)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["step 0 to 800, 9 curves"]
+    for ax in figure.axes:
+        inks = list(dict.fromkeys(line.get_color() for line in ax.lines if len(line.get_xdata()) == 7))
+        assert inks == sorted(inks, key=lightness, reverse=True)
+
+
+def test_more_than_eight_networks_have_the_colours_of_a_ramp_in_their_order(make_networks):
+    inks = [line.get_color() for line in plots.compression(make_networks(12)).lines]
+    assert len(set(inks)) == 12
+    assert inks == sorted(inks, key=lightness, reverse=True)
+    assert len({line.get_marker() for line in plots.compression(make_networks(8), fit=False).lines}) == 8
+
+
+def test_many_networks_are_told_by_the_range_of_their_slopes(make_networks):
+    networks = make_networks(12)
+    slopes = [float(one["decay_slope"]) for one in networks.values()]
+    ax = plots.compression(networks)
+    assert [text.get_text() for text in ax.figure.legends[0].get_texts()] == list(networks)
+    told = f"slopes of the fits: {min(slopes):.2f} to {max(slopes):.2f}".replace("-", "−")
+    assert told in [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_more_networks_than_a_legend_can_name_are_one_entry(make_analysis):
+    one = make_analysis()
+    (legend,) = plots.separation({f"seed {index}": one for index in range(60)}).figure.legends
+    assert legend.get_texts()[0].get_text() == "seed 0 to seed 59, 60 networks"
+
+
+@pytest.mark.parametrize(("width", "inch", "letters"), [("column", 3.3, 8.0), ("page", 6.9, 8.0), (None, 4.4, 10.0)])
+def test_a_width_is_that_of_a_paper_with_its_letters(make_analysis, width, inch, letters):
+    ax = plots.compression(make_analysis(), width=width)
+    assert ax.figure.get_size_inches()[0] == pytest.approx(inch)
+    assert ax.yaxis.label.get_size() == letters
+    ax.figure.canvas.draw()
+    assert ax.get_xticklabels()[0].get_size() == letters - 1
+
+
+def test_every_figure_takes_a_width():
+    for name in set(plots.__all__) - set(TOOLS):
+        parameter = inspect.signature(getattr(plots, name)).parameters["width"]
+        assert parameter.default is None, name
+        assert parameter.kind is parameter.KEYWORD_ONLY, name
+
+
+def test_a_width_that_there_is_not_or_that_others_chose_is_refused(make_analysis):
+    with pytest.raises(ValueError, match="`width` must be one of 'column', 'page', got 'wide'"):
+        plots.compression(make_analysis(), width="wide")
+    for draw in (plots.compression, plots.layers):
+        with pytest.raises(ValueError, match="`width` is that of a new figure; leave it out where `ax` is given"):
+            draw(make_analysis(), width="page", ax=plots.offscreen_axes())
+    assert plt.get_fignums() == []
+
+
+def test_only_figures_of_the_library_change_their_size(make_networks):
+    figure, ax = plt.subplots(figsize=(3.0, 2.0), layout="constrained")
+    plots.compression(make_networks(3), ax=ax, fit=False)
+    assert tuple(figure.get_size_inches()) == (3.0, 2.0)
+    grown = plots.compression(make_networks(40), ax=plots.offscreen_axes())
+    assert grown.figure.get_size_inches()[1] > 4.0
