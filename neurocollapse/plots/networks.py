@@ -54,6 +54,7 @@ def networks(dataset: Datasets, alone: str, over: str = "layer") -> list[Network
     """What to draw against the layer: a network in the colour of the quantity, several each in a colour of their own.
 
     A network with a leading dimension is drawn at every step, in the colours of a ramp; several networks at the last.
+    Networks of different depth stand at relative depths.
     Against another dimension than `layer`, it is the last layer that is drawn.
     """
     given = named(dataset)

@@ -33,7 +33,8 @@ def spectra(
     ----------
     values
         Layer name to array of shape (components,), as of `torch.linalg.svdvals`; or a DataArray with the dimension
-        ``component`` and one other. Along a dimension such as step or epoch, curves go from light to dark.
+        ``component`` and one other. Along a dimension such as step or epoch, curves go from light to dark, and so do
+        more than eight of any kind.
     relative : bool, default False
         Divide each spectrum by its largest value.
     ax
