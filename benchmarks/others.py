@@ -78,8 +78,8 @@ CASES = (
     Case("separation, K = 8000, d = 512", lambda: classes(8000, 512), metrics.separation, 1, 0.9),
     Case("measure, K = 1000, d = 65,536", lambda: classes(1000, 65536), lambda x: nc.measure({"layer": x}), 1, 5.0),
     Case("analyze, 3 layers of 8 units, one batch", tiny, lambda x: nc.analyze(*x, progress=False), 100, 0.004),
-    Case("verify, L = 4, d = 500", lambda: linear_network(500), lambda x: nc.verify(*x), 1, 0.37),
-    Case("verify, L = 4, d = 1000", lambda: linear_network(1000), lambda x: nc.verify(*x), 1, 2.3),
+    Case("verify, L = 4, d = 500", lambda: linear_network(500), lambda x: nc.verify(*x), 3, 0.37),
+    Case("verify, L = 4, d = 1000", lambda: linear_network(1000), lambda x: nc.verify(*x), 3, 2.3),
     Case("verify, L = 4, d = 2000", lambda: linear_network(2000), lambda x: nc.verify(*x), 1, 10.0),
 )
 
