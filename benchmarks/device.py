@@ -32,6 +32,7 @@ from run import machine
 from shapes import perceptron, resnet50, vision_transformer
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import neurocollapse as nc
 from neurocollapse.metrics import compression
@@ -68,9 +69,9 @@ def cases(*, tiny: bool = False) -> list[Case]:
     vit: dict[str, Any] = {"build": vision_transformer, "inputs": (256, 3, 224, 224)}
     mlp: dict[str, Any] = {"build": perceptron, "inputs": (256, 784), "batches_per_block": 10, "seconds": 10.0}
     if tiny:
-        resnet = {"build": lambda: resnet50(8), "inputs": (8, 3, 32, 32), "seconds": 0.5}
-        vit = {"build": lambda: vision_transformer(16, 2, heads=2, size=32), "inputs": (8, 3, 32, 32), "seconds": 0.5}
-        mlp = {"build": lambda: perceptron(16, 3), "inputs": (8, 784), "seconds": 0.5}
+        resnet = {"build": lambda: resnet50(8), "inputs": (8, 3, 32, 32), "seconds": 0.2}
+        vit = {"build": lambda: vision_transformer(16, 2, heads=2, size=32), "inputs": (8, 3, 32, 32), "seconds": 0.2}
+        mlp = {"build": lambda: perceptron(16, 3), "inputs": (8, 784), "seconds": 0.2}
     flat, pooled = ({"layers": ["stem", "blocks.*"], "pool": pool} for pool in ("flatten", "mean"))
     tokens, means = ({"layers": ["blocks.*", "norm"], "pool": pool} for pool in ("flatten", "mean"))
     return [
@@ -91,6 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not options.dry_run and not torch.cuda.is_available():
         raise SystemExit("no CUDA device here; --dry-run checks the script at tiny sizes on the CPU")
     device = torch.device("cpu" if options.dry_run else "cuda")
+    if options.dry_run:
+        torch.set_num_threads(1)  # several are slow where there is little to compute
     with _kernel("sorted" if options.dry_run else None):  # what runs on a device anyway
         results = measured(device, tiny=options.dry_run)
     if options.output:
@@ -236,7 +239,7 @@ class _Blocks:
 
 
 def _launches(blocks: _Blocks, options: dict[str, Any]) -> float:
-    """Kernels and copies of an ordinary batch beyond the model's own: the fewest of some batches, profiled one by one.
+    """Kernels and copies of an ordinary batch beyond the model's own: the fewest of some batches, looked at one by one.
 
     On the CPU, where there are no kernels, the operations that torch dispatches.
     """
@@ -244,16 +247,48 @@ def _launches(blocks: _Blocks, options: dict[str, Any]) -> float:
 
     def loader() -> Iterator[tuple[Tensor, Tensor]]:
         for index in range(WARM_UP + 9):
-            with _profile(blocks) as profiled:
+            with _Kernels(blocks.clock.device) as kernels:
                 yield blocks.batch(index)
-                _wait(blocks)
-            counts.append(_counted(profiled, blocks))
+            counts.append(kernels.number)
 
     nc.collect(blocks.model, loader(), **options)
-    with _profile(blocks) as profiled:
+    with _Kernels(blocks.clock.device) as kernels:
         blocks.bare(blocks.inputs[0])
-        _wait(blocks)
-    return min(counts[WARM_UP:]) - _counted(profiled, blocks)
+    return min(counts[WARM_UP:]) - kernels.number
+
+
+class _Kernels:
+    """Counts what the device does inside; on the CPU torch's operations."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.on_gpu = device.type == "cuda"
+        self.seen: Any = profile(activities=[ProfilerActivity.CUDA]) if self.on_gpu else _Operations()
+
+    def __enter__(self) -> "_Kernels":
+        self.seen.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self.on_gpu:
+            torch.cuda.synchronize()
+        self.seen.__exit__(*error)
+
+    @property
+    def number(self) -> int:
+        """How many there were."""
+        if not self.on_gpu:
+            return int(self.seen.number)
+        return sum(event.device_type == torch.autograd.DeviceType.CUDA for event in self.seen.events())
+
+
+class _Operations(TorchDispatchMode):
+    """Counts operations."""
+
+    number = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.number += 1
+        return func(*args, **kwargs or {})
 
 
 def _waits(blocks: _Blocks, options: dict[str, Any]) -> float:
@@ -273,24 +308,6 @@ def _waits(blocks: _Blocks, options: dict[str, Any]) -> float:
 
     nc.collect(blocks.model, loader(), **options)
     return sum(found[WARM_UP:]) / len(found[WARM_UP:])
-
-
-def _profile(blocks: _Blocks) -> profile:
-    """A profile of the device's work, or of the processor's."""
-    return profile(activities=[getattr(ProfilerActivity, "CUDA" if blocks.clock.device.type == "cuda" else "CPU")])
-
-
-def _counted(profiled: profile, blocks: _Blocks) -> int:
-    """What a profile saw on the device; on the CPU torch's own operations."""
-    if blocks.clock.device.type == "cuda":
-        return sum(event.device_type == torch.autograd.DeviceType.CUDA for event in profiled.events())
-    return sum(event.name.startswith("aten::") for event in profiled.events())
-
-
-def _wait(blocks: _Blocks) -> None:
-    """Let the device finish."""
-    if blocks.clock.device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def name_of(device: torch.device) -> str:

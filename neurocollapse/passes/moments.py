@@ -1,6 +1,6 @@
 """Features of many layers into class moments, one batch at a time."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -262,8 +262,7 @@ class MomentSink(Sink):
         """Raise for the first layer whose features were not finite: one look for all layers, late where it must be."""
         late = {site: norms for site, norms in self._norms.items() if self.accumulators[site].kernel.never_waits}
         now = {site: norms for site, norms in self._norms.items() if site not in late}
-        first = next(iter(now.values()), torch.empty(0)).device
-        if now and not bool(torch.cat([norms.to(first) for norms in now.values()]).sum().isfinite()):
+        if now and not bool(torch.cat(_on_one_device(now.values())).sum().isfinite()):
             site, norms = next(item for item in now.items() if not item[1].isfinite().all())
             sample = int((~norms.isfinite()).nonzero()[0]) // (len(norms) // len(self._batch.labels))
             self._refuse(NotFinite(site, self.accumulators[site].num_batches - 1), f"sample {sample} in ")
@@ -282,6 +281,12 @@ class MomentSink(Sink):
     def _name(self, site: str) -> str:
         """A layer's name for a message."""
         return self.layers[site].name if site in self.layers else site
+
+
+def _on_one_device(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Some tensors where the first of them is: the layers of a model may be on several."""
+    tensors = list(tensors)
+    return [tensor.to(tensors[0].device, non_blocking=True) for tensor in tensors]
 
 
 class _Size(NamedTuple):

@@ -17,9 +17,10 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The script, imported as it is when it runs: from its own folder."""
-    before = set(sys.modules)
+    threads, before = torch.get_num_threads(), set(sys.modules)
     monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
     yield import_module("device")
+    torch.set_num_threads(threads)
     for name in set(sys.modules) - before:
         if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == FOLDER:
             del sys.modules[name]
