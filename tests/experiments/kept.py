@@ -59,10 +59,9 @@ def judged(dataset: xr.Dataset) -> list[Verdict]:
 
 
 def _read(dataset: xr.Dataset) -> xr.Dataset:
-    """Without the variables that no claim reads."""
-    for name in list(dataset.variables):
-        if name in dataset.variables:
-            dataset = _if_same(dataset, dataset.drop_vars(name))
+    """Without the variables that no claim reads; labels stay, as claims may speak of them."""
+    for name in list(dataset.data_vars):
+        dataset = _if_same(dataset, dataset.drop_vars(name))
     return dataset
 
 
