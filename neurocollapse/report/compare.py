@@ -185,7 +185,7 @@ def _layers_of(pair: _Pair, name: str) -> Grid:
     first, second = pair.values(name)
     digits = digits_of(dataset[name])
     columns = [_column(first, second, digits=digits), _column(second - first, digits=digits)]
-    better = str(dataset[name].attrs.get("better", ""))
+    better = _better(dataset, name)
     headings = ["layer", one, other, "difference"]
     rows = _rows(pair, columns)
     if better:
@@ -203,7 +203,7 @@ def _at_the_end(pair: _Pair, names: list[str]) -> Grid:
         dataset = pair.datasets[0]
         first, second = pair.values(name)
         ends = [first[-1], second[-1], second[-1] - first[-1]]
-        better = str(dataset[name].attrs.get("better", ""))
+        better = _better(dataset, name)
         which = _which(pair, first, second, better=better) if better else ["–"]
         counts = [f"{which.count(network)} of {len(which)}" if better else "–" for network in pair.names]
         cells = [Cell(*cell) for cell in zip(together(ends, digits_of(dataset[name])), ends, strict=True)]
@@ -234,6 +234,12 @@ def _which(pair: _Pair, first: np.ndarray, second: np.ndarray, *, better: str) -
         unknown = np.isnan(one) or np.isnan(other)
         texts.append("–" if unknown else "both" if one == other else pair.names[int(other > one)])
     return texts
+
+
+def _better(dataset: xr.Dataset, name: str) -> str:
+    """Which direction is more collapsed; nothing for numbers in units of the features, whose scales differ."""
+    attrs = dataset[name].attrs
+    return str(attrs.get("better", "")) if str(attrs.get("units", "1")) in ("", "1") else ""
 
 
 def _over(upper: np.ndarray, lower: np.ndarray) -> np.ndarray:

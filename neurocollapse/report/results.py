@@ -45,7 +45,8 @@ def sort_results(results: Any) -> Results:
                 if _are_pairs(latest):
                     found.similarities[known] = latest
         elif all(hasattr(value, attribute) for attribute in _VERIFICATION_ATTRIBUTES):
-            found.verifications[_unused(name or "verification", found.verifications)] = value
+            known = name or str(getattr(getattr(value, "experiment", None), "name", "verification"))
+            found.verifications[_unused(known, found.verifications)] = value
         else:
             raise TypeError(
                 f"{given} must be the Dataset of nc.analyze or nc.measure, or the Verification of nc.verify, "

@@ -78,6 +78,14 @@ def test_every_number_is_compared_in_its_own_direction(make_analysis) -> None:
     assert [row[-1].exact for row in one.rows] == ["A", "B"]
 
 
+def test_numbers_in_units_of_the_features_have_no_winner(make_analysis) -> None:
+    found = comparison_of({"A": make_analysis([4.0, 2.0]), "B": make_analysis([5.0, 0.5])})
+    rows = {row[0].exact: [cell.exact for cell in row[4:]] for row in found.grids[1].rows}
+    assert make_analysis()["within_trace"].attrs["better"] == "lower"
+    assert rows["tr Σ_W"] == ["–", "–", "–"]
+    assert rows["D"] == ["B", "1 of 2", "1 of 2"]
+
+
 def test_layers_are_matched_by_name_then_by_place_then_at_both_ends(make_analysis) -> None:
     shared = comparison_of({
         "A": make_analysis([4.0, 2.0, 1.0], names=["x", "y", "z"]),

@@ -217,6 +217,19 @@ def test_results_come_in_every_shape(read, make_analysis, make_verification, kin
         assert "HybridMLP (2)" in text
 
 
+def test_an_experiment_without_a_name_has_that_of_its_kind(read, make_verification):
+    class Experiment:
+        name, shows, source = "svd-evolution", "Something holds.", "Somebody, 2025"
+
+    class Outcome:
+        status, assumptions, verdicts, experiment = "holds", {}, (), Experiment()
+        to_dataset = make_verification().to_dataset
+        figure = None
+
+    text = read([Outcome(), Outcome()])
+    assert "svd-evolution (2)" in text
+
+
 def test_figures_stay_open_and_pyplot_hears_of_no_new_one(tmp_path, make_analysis, make_verification):
     figure = plots.layers(make_analysis())
     report([make_analysis(), make_verification()], tmp_path / "r.html", figures={"own": figure})
