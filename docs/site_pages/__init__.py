@@ -1,8 +1,8 @@
-"""Pages of the site that each build writes: tutorials, experiments, quantities, command line, API."""
+"""Pages of the site that each build writes: tutorials, experiments, quantities, gallery, command line, API."""
 
 from pathlib import Path
 
-from site_pages import commands, experiments, quantities, reference, tutorials
+from site_pages import commands, experiments, gallery, quantities, reference, tutorials
 
 DOCS = Path(__file__).parents[1]
 GENERATED = DOCS / "generated"
@@ -14,6 +14,7 @@ def write_all(target: Path = GENERATED, notebooks: Path = DOCS.parent / "noteboo
         **tutorials.pages(sorted(notebooks.glob("*.ipynb"))),
         **experiments.pages(),
         **quantities.pages(),
+        **gallery.pages(),
         **commands.pages(),
         **reference.pages(),
     }

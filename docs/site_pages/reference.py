@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import neurocollapse
+from site_pages import gallery
 
 NOT_A_LIBRARY = ("cli",)
 """Packages that nobody imports from."""
@@ -22,6 +23,15 @@ KNOWN_BY_SHORTER_NAMES = ("neurocollapse.data.labels", "neurocollapse.tracking.c
 
 LONGEST_VALUE = 80
 """Characters of a constant's value that are worth printing."""
+
+_PICTURE = """\
+   .. image:: ../gallery/{name}.png
+      :alt: {alt}
+      :class: figure
+
+   Drawn by the code in the :ref:`gallery <figure-{name}>`.
+"""
+"""Below the docstring of a function that draws."""
 
 GROUPS = {
     "Analyse": ("analyze", "collect", "measure", "layers", "layer_tree", "capture"),
@@ -186,6 +196,8 @@ def _documentation(entry: Entry) -> list[str]:
         value = repr(entry.value)
         options = [f"   :value: {value}"] if len(value) < LONGEST_VALUE else []
         text = textwrap.indent(entry.text, "   ")
+    if entry.home == neurocollapse.plots.__name__ and entry.name in gallery.FIGURES:
+        text = _PICTURE.format(name=entry.name, alt=entry.summary.rstrip("."))
     return [f".. {entry.directive}:: {entry.name}", *options, "", text, ""]
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import patheffects
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 
 from neurocollapse.plots.datasets import as_array
 from neurocollapse.plots.embedding import embedder
-from neurocollapse.plots.frames import shared_legend
+from neurocollapse.plots.frames import letters_that_fit, shared_legend
 from neurocollapse.plots.style import (
     WIDTHS,
     Width,
@@ -26,6 +27,8 @@ from neurocollapse.plots.style import (
 from neurocollapse.support.names import did_you_mean
 
 _MAX_NAMED_CLASSES = 12
+_TITLE = 0.9
+"""Size of a picture's title, in that of other texts."""
 
 
 def features(
@@ -135,7 +138,10 @@ def _draw(
     """One picture in each panel."""
     for ax, (name, (points, note)) in zip(panels, pictures.items(), strict=True):
         _draw_points(ax, points, labels, names, np.unique(labels))
-        ax.set_title(shortened(name, 22) + note, fontsize=9, parse_math=False)
+        title = shortened(name, 22) + note
+        if len(title) > letters_that_fit(ax, _TITLE * mpl.rcParams["font.size"]):
+            title = f"{shortened(name, 22)}\n{note.removeprefix(', ')}"
+        ax.set_title(title, fontsize=_TITLE * mpl.rcParams["font.size"], parse_math=False)
 
 
 def _add_legend(figure: Figure, present: np.ndarray, names: list[str]) -> None:
