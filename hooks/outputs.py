@@ -149,12 +149,12 @@ def _fits(tensor: Tensor, num_samples: int | None, batch_axis: int) -> bool:
 
 def _entries(value: Any) -> Iterator[tuple[str, Any]]:
     """The named parts of a container; nothing for anything else."""
-    if isinstance(value, Mapping):
-        yield from ((str(key), part) for key, part in value.items())
-    elif isinstance(value, tuple) and hasattr(value, "_fields"):
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
         yield from zip(value._fields, value, strict=True)
     elif isinstance(value, tuple | list):
         yield from ((str(index), part) for index, part in enumerate(value))
+    elif isinstance(value, Mapping):
+        yield from ((str(key), part) for key, part in value.items())
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         yield from ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
 

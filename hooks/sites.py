@@ -103,7 +103,8 @@ class Sites:
     def entry(self, index: int, value: Any, forward: Forward) -> Entry | None:
         """Count one call of a tap, and tell how it is read; None where it is not wanted."""
         if not self._entries:
-            return self._first_entry(index, value, forward)
+            with self.fixed.resting():
+                return self._first_entry(index, value, forward)
         entries = self._entries[index]
         if entries is None:
             return None

@@ -25,6 +25,7 @@ _WRAPPERS = (
     ("lightning.fabric.wrappers", "_FabricModule", "_forward_module"),
     ("lightning_fabric.wrappers", "_FabricModule", "_forward_module"),
 )
+_NAMES = {name for _, name, _ in _WRAPPERS}
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -38,6 +39,8 @@ def unwrap(model: nn.Module) -> nn.Module:
     ReplicaError
         If `model` is a DataParallel over several devices.
     """
+    if _NAMES.isdisjoint(kind.__name__ for kind in type(model).__mro__):  # as nearly all of a model's modules
+        return model
     wrappers = _imported_wrappers()
     while (attribute := next((name for kind, name in wrappers if isinstance(model, kind)), None)) is not None:
         _refuse_replicas(model)
