@@ -194,3 +194,18 @@ def test_samples_that_are_left_out_are_counted_and_too_large_ones_refused() -> N
     wide[4][0][0] = 1e200
     with pytest.raises(nc.NonFiniteError, match=r"batch 4 \(counted from 0\) are finite, but too large"):
         nc.collect(model.double(), wide, non_finite="skip")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("options", [{}, {"non_finite": "skip"}, {"covariance": True}], ids=str)
+def test_a_gpu_is_not_waited_for(options: dict[str, Any]) -> None:
+    def loader() -> Iterator[tuple[Tensor, Tensor]]:
+        for index, (inputs, labels) in enumerate(batches(12)):
+            torch.cuda.set_sync_debug_mode("error" if index > 2 else "default")  # the first batches settle the layers
+            yield inputs.pin_memory(), labels
+
+    try:
+        run_pass(network().cuda(), loader(), {"moments": WithoutResult(**options)}, num_classes=10)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
