@@ -33,7 +33,7 @@ class MomentAccumulator:
     no single outlier is chosen), which is exact in floating point when the two are close (Sterbenz). Sums of a few
     dozen shifted samples stay in the working dtype; they and the squared norms are then added to float64 totals. The
     reference of a class moves if it turns out to be far from the mean: first at 4 to 8 samples, then after each two- to
-    fourfold increase. Nothing is read back from the device, but for `skip_non_finite`.
+    fourfold increase. Nothing is read back from a GPU.
 
     Parameters
     ----------
