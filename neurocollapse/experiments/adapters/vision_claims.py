@@ -68,7 +68,7 @@ def claims(dataset: xr.Dataset) -> list[Verdict]:
 
 def _collapsed(dataset: xr.Dataset, method: str) -> float:
     """NC1 at the last adapted layer over that of the untouched model, geometric mean over repeats."""
-    last = np.log(dataset["nc1"].isel(layer=-1))
+    last = dataset[["nc1"]].isel(layer=-1).map(np.log)["nc1"]
     return float(np.exp((last.sel(tuning=method) - last.sel(tuning=PROBE)).mean("repeat")))
 
 

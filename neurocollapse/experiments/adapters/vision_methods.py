@@ -22,6 +22,7 @@ from neurocollapse.experiments.adapters.vision_settings import (
 )
 from neurocollapse.experiments.transfer.sources import Recipe, train
 from neurocollapse.lowrank.adapters import CompressedDeepLoRA, DeepLoRA, LoRA, inject
+from neurocollapse.lowrank.adapters.kinds import Kind
 from neurocollapse.lowrank.adapters.selection import adaptable
 from neurocollapse.passes.analyze import analyze
 from neurocollapse.train import evaluate
@@ -120,17 +121,17 @@ def _learner(
         return Learner([head_group], cross_entropy, None, lambda: num_head)
     if method == ADALORA:
         return _adalora(model, setting, names, len(samples), head_group)
-    kind = {
+    kinds: dict[str, Kind] = {
         LORA: LoRA(rank=setting.rank, init_scale=setting.width**-0.5),
         DEEP: DeepLoRA(rank=setting.rank),
         COMPRESSED: CompressedDeepLoRA(rank=setting.rank),
-    }[method]
+    }
     first = samples.subset(torch.randperm(len(samples))[: setting.batch_size])
 
     def first_loss() -> Tensor:
         return cross_entropy(model(first.inputs), first.labels)
 
-    adapters = inject(model, names, kind=kind, loss=first_loss if method == COMPRESSED else None, seed=seed)
+    adapters = inject(model, names, kind=kinds[method], loss=first_loss if method == COMPRESSED else None, seed=seed)
     head.requires_grad_(True)
     groups = [*adapters.parameter_groups(setting.adapter_rate, outer=setting.outer), head_group]
 

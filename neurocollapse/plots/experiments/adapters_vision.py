@@ -50,8 +50,9 @@ def _layers(dataset: xr.Dataset, name: str, words: str, *, ax: Axes) -> None:
     """The geometric mean over repeats along the adapted layers."""
     where = np.arange(dataset.sizes["layer"])
     for index, method in enumerate(dataset["tuning"].values):
-        values = np.exp(np.log(dataset[name].sel(tuning=method)).mean("repeat")).values
-        log_line(ax, where, values, color=colour(index), marker=marker(index), label=str(method))
+        values = dataset[name].sel(tuning=method)
+        mean = np.exp(np.log(values.values).mean(axis=values.dims.index("repeat")))
+        log_line(ax, where, mean, color=colour(index), marker=marker(index), label=str(method))
     log_scale(ax, [dataset[name].values.ravel()])
     name_ticks(ax, where, [str(layer) for layer in dataset["layer"].values])
     ax.set(xlabel="adapted layer, at the class token", ylabel=words)
