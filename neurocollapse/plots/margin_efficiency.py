@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -12,7 +13,7 @@ from neurocollapse.plots.datasets import Datasets, common_steps, named, per_laye
 from neurocollapse.plots.frames import panel
 from neurocollapse.plots.panels import Panel, Part, network_panel
 from neurocollapse.plots.scales import legend_above
-from neurocollapse.plots.style import BLUE, GREEN, GREY, ORANGE, SKY, VERMILLION, Width, colour, literal, shortened
+from neurocollapse.plots.style import BLUE, GREEN, GREY, ORANGE, SKY, VERMILLION, Width, colour, literal, own, shortened
 from neurocollapse.support.dataset import last, last_defined
 
 FACTORS = {
@@ -24,6 +25,8 @@ FACTORS = {
 """The four factors in the order in which they are lost, and what they are lost to."""
 _INKS = (VERMILLION, ORANGE, GREEN, SKY)
 _AREA = "#DDDDDD"
+_ROW, _AROUND = 0.28, 1.6
+"""Height of a network's bar with its room, and of legend and labels, in inches."""
 _NARROW = 0.07
 """Share of the bar below which a number does not fit into its part."""
 
@@ -108,6 +111,10 @@ def _bars(heads: Mapping[str, xr.Dataset], ax: Axes) -> None:
         _part(ax, row, 0.0, left[-1], BLUE, "white")
         for start, end, ink in reversed(list(zip(left[1:], left[:-1], _INKS, strict=True))):
             _part(ax, row, start, end, ink, "black")
+    figure: Any = ax.get_figure(root=True)
+    if own(figure) and len(figure.axes) == 1:
+        width, height = figure.get_size_inches()
+        figure.set_size_inches(width, max(height, _ROW * len(heads) + _AROUND))
     words = [f"lost to {text}" for text in FACTORS.values()]
     if len(heads) == 1:
         words = [f"{text} (× {factor:.3g})" for text, factor in zip(words, factors, strict=True)]
@@ -124,4 +131,4 @@ def _part(ax: Axes, row: int, start: float, end: float, ink: str, text: str) -> 
     """A piece of a bar, with its share where that fits."""
     ax.barh(row, end - start, left=start, height=0.6, color=ink, edgecolor="white", linewidth=0.8)
     if end - start > _NARROW:
-        ax.text((start + end) / 2, row, f"{end - start:.0%}", ha="center", va="center", color=text, fontsize=9)
+        ax.text((start + end) / 2, row, f"{end - start:.0%}", ha="center", va="center", color=text, fontsize="small")

@@ -1,6 +1,7 @@
 """Figures of one to forty networks: one legend, equal axes with room, nothing outside the figure."""
 
 import inspect
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -150,3 +151,13 @@ def test_only_figures_of_the_library_change_their_size(make_networks):
     assert tuple(figure.get_size_inches()) == (3.0, 2.0)
     grown = plots.compression(make_networks(40), ax=plots.offscreen_axes())
     assert grown.figure.get_size_inches()[1] > 4.0
+
+
+@pytest.mark.parametrize("count", [1, 12, 40])
+def test_bars_of_many_networks_have_room_for_their_names(count):
+    names = ("margin_efficiency", *(f"margin_{factor}" for factor in ("spread", "duality", "samples", "classes")))
+    head = xr.Dataset({name: ("layer", [0.8]) for name in names})
+    ax = plots.margin_efficiency({f"network {index}": head for index in range(count)})
+    assert_nothing_is_cut(ax.figure)
+    boxes = sorted((label.get_window_extent() for label in ax.get_yticklabels()), key=lambda box: box.y0)
+    assert all(below.y1 <= above.y0 for below, above in pairwise(boxes))
