@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.legend_handler import HandlerTuple
+from matplotlib.transforms import ScaledTranslation
 
 from neurocollapse.plots.style import Width, axes, context, own
 
@@ -20,6 +21,8 @@ _LEAST, _LEAST_IN_PAPERS = 2.0, 1.5
 """Height that legends and names leave to the axes, in inches."""
 _PADDING = 0.12
 """Around every row of axes, in inches."""
+_HINTED = 1.05
+"""How much wider a text may be at another resolution, where letters are set to other pixels."""
 _LETTER = 0.54
 """Mean width of a letter, as a part of the size of its font."""
 
@@ -64,6 +67,19 @@ def give_room(figure: Figure, rows: Sequence[Sequence[Axes]], above: float = 0.0
     for one in (ax for row in rows for ax in row):
         letters = int(inner * 72 / (_LETTER * mpl.rcParams["axes.labelsize"]))
         one.set_ylabel(_wrapped(one.get_ylabel(), letters))
+        _keep_inside(one, float(figure.bbox.width) / max(map(len, rows)))
+
+
+def _keep_inside(ax: Axes, room: float) -> None:
+    """Move a legend to the left, above the labels of the axis, where it would end beyond the room of its axes."""
+    legend, box = ax.get_legend(), ax.get_tightbbox()
+    if legend is None or box is None:
+        return
+    labels = float(ax.bbox.x0 - box.x0)
+    beyond = labels + _HINTED * float(legend.get_window_extent().width) + _PADDING * ax.figure.dpi - room
+    if beyond > 0:
+        moved = ScaledTranslation(-min(beyond, labels) / ax.figure.dpi, 0.0, ax.figure.dpi_scale_trans)
+        legend.set_bbox_to_anchor((0.0, 1.01), transform=ax.transAxes + moved)
 
 
 def _wrapped(label: str, letters: int) -> str:

@@ -77,7 +77,8 @@ def trajectory(
     with context(width):
         if ax is None:
             size = (WIDTHS[width], 0.84 * min(WIDTHS[width], 5.0)) if width else (5.0, 4.2)
-            ax = plt.figure(figsize=size, layout="none").add_axes((0.0, 0.02, 0.88, 0.98), projection="3d")
+            place = (0.0, 0.06, 0.82, 0.94) if width else (0.0, 0.02, 0.88, 0.98)
+            ax = plt.figure(figsize=size, layout="none").add_axes(place, projection="3d")
         _draw_landscape(ax, steps, table, *_ends(values, table.shape[1], dataset.sizes.get("edge", 0)))
         ax.set_xlabel("index $i$")
         ax.set_ylabel("step")

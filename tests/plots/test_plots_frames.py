@@ -161,3 +161,19 @@ def test_bars_of_many_networks_have_room_for_their_names(count):
     assert_nothing_is_cut(ax.figure)
     boxes = sorted((label.get_window_extent() for label in ax.get_yticklabels()), key=lambda box: box.y0)
     assert all(below.y1 <= above.y0 for below, above in pairwise(boxes))
+
+
+@pytest.mark.parametrize("width", [None, "page", "column"])
+def test_a_long_legend_beside_a_long_label_stays_in_the_figure(width):
+    names = ("compression", "compression_floor", "compression_invisible", "compression_visible")
+    table = {name: ("layer", np.array([1.0, 0.5, 0.25]) * scale) for scale, name in enumerate(names, start=1)}
+    table["compression"] = (
+        *table["compression"],
+        {"long_name": "within- over between-class variability", "symbol": "D"},
+    )
+    table |= {f"certified_{side}": ("layer", [at, 0.5 * at, 0.2 * at]) for side, at in (("lower", 0.9), ("upper", 1.4))}
+    table["layer"] = ["in", "a", "out"]
+    figure = plots.certificate(xr.Dataset(table), width=width).figure
+    for dpi in (100, 110, 144):
+        figure.set_dpi(dpi)
+        assert_nothing_is_cut(figure)
