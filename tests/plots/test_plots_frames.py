@@ -13,7 +13,13 @@ from neurocollapse import plots
 
 PANELS = [plots.compression, plots.separation, plots.decay, plots.class_spread]
 LONG = [f"encoder.layer.{index}.attention.output.dense.with_a_name_that_does_not_end" for index in range(12)]
-COUNTS = [1, 2, 5, 12, 40]
+COUNTS = [
+    pytest.param(1, marks=pytest.mark.slow),
+    2,
+    *(pytest.param(count, marks=pytest.mark.slow) for count in (5, 12)),
+    40,
+]
+WIDTHS = [None, pytest.param("page", marks=pytest.mark.slow), "column"]
 TOOLS = ("close", "context", "offscreen_axes", "svg_text")
 
 
@@ -55,7 +61,7 @@ def inches(ax: plt.Axes) -> tuple[float, float]:
     return round(box.width / ax.figure.dpi, 2), round(box.height / ax.figure.dpi, 2)
 
 
-@pytest.mark.parametrize("width", [None, "page", "column"])
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("count", COUNTS)
 def test_the_overview_has_equal_panels_with_room_and_one_legend_of_networks(make_networks, count, width):
     networks = make_networks(count)
@@ -70,8 +76,9 @@ def test_the_overview_has_equal_panels_with_room_and_one_legend_of_networks(make
         assert not any("network" in text for text in own)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [None, "column"])
-@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("count", [1, 2, 5, 12, 40])
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel.__name__)
 def test_a_panel_has_room_however_many_networks_there_are(make_networks, panel, count, width):
     ax = panel(make_networks(count), width=width)
@@ -79,7 +86,7 @@ def test_a_panel_has_room_however_many_networks_there_are(make_networks, panel, 
     assert min(inches(ax)) >= 1.45
 
 
-@pytest.mark.parametrize("width", [None, "page", "column"])
+@pytest.mark.parametrize("width", WIDTHS)
 def test_long_names_and_single_layers_fit(make_analysis, width):
     long = make_analysis([8.0 * 0.7**place for place in range(12)], names=LONG)
     for dataset in (long, long.isel(layer=[3]), {LONG[0]: long, LONG[1]: long.isel(layer=slice(5))}):
