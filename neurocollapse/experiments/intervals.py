@@ -22,7 +22,7 @@ def mean_interval(values: ArrayLike, *, seed: int = 0) -> tuple[float, float]:
     ----------
     values : array of shape (repeats,)
     seed : int, default 0
-        Of the resampling.
+        Seed of the resampling.
 
     Returns
     -------

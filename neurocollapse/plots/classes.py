@@ -28,7 +28,7 @@ def class_spread(dataset: Datasets, *, ax: Axes | None = None, width: Width | No
     ax
         Axes to draw in; a new figure by default.
     width : {"column", "page"}, optional
-        Of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
+        Width of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
 
     Returns
     -------

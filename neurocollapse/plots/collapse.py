@@ -41,7 +41,7 @@ def collapse(dataset: Datasets, *, ax: Any = None, width: Width | None = None) -
     ax
         Axes to draw in, one a panel; a new figure by default.
     width : {"column", "page"}, optional
-        Of a figure for a paper: 3.3 inches with the panels one below the other, or 6.9 inches.
+        Width of a figure for a paper: 3.3 inches with the panels one below the other, or 6.9 inches.
 
     Returns
     -------

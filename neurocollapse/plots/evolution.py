@@ -42,7 +42,7 @@ def evolution(
     ax
         Axes to draw in; a new figure by default. The colour bar takes some of their room.
     width : {"column", "page"}, optional
-        Of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
+        Width of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
 
     Returns
     -------

@@ -118,7 +118,7 @@ def shared_legend(figure: Figure, entries: Sequence[tuple[Any, str]]) -> float:
 
 
 def _height(legend: Legend) -> float:
-    """Of a legend above all panels, in inches."""
+    """Height of a legend above all panels, in inches."""
     return float(legend.get_window_extent().height) / legend.figure.dpi + _PADDING
 
 

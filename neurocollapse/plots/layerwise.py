@@ -39,7 +39,7 @@ def compression(dataset: Datasets, *, ax: Axes | None = None, fit: bool = True, 
         line) and R² in the legend. Of more than four networks the range of slopes is told, of more than eight no line
         is drawn.
     width : {"column", "page"}, optional
-        Of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
+        Width of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
 
     Returns
     -------
@@ -146,7 +146,7 @@ def separation(dataset: Datasets, *, ax: Axes | None = None, width: Width | None
     ax
         Axes to draw in; a new figure by default.
     width : {"column", "page"}, optional
-        Of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
+        Width of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
 
     Returns
     -------
@@ -199,7 +199,7 @@ def decay(dataset: Datasets, *, ax: Axes | None = None, width: Width | None = No
     ax
         Axes to draw in; a new figure by default.
     width : {"column", "page"}, optional
-        Of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
+        Width of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
 
     Returns
     -------

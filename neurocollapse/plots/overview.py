@@ -23,7 +23,7 @@ def layers(dataset: Datasets, *, ax: Any = None, width: Width | None = None) -> 
     ax
         Four Axes to draw in, as of ``plt.subplots(2, 2)[1]``; a new figure by default.
     width : {"column", "page"}, optional
-        Of a figure for a paper: 3.3 inches with the panels one below the other, or 6.9 inches.
+        Width of a figure for a paper: 3.3 inches with the panels one below the other, or 6.9 inches.
 
     Returns
     -------

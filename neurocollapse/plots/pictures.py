@@ -70,7 +70,7 @@ def features(
     ax
         Axes to draw in, one a layer; a new figure by default.
     width : {"column", "page"}, optional
-        Of a figure for a paper: 3.3 inches with at most two pictures in a row, or 6.9 inches.
+        Width of a figure for a paper: 3.3 inches with at most two pictures in a row, or 6.9 inches.
 
     Returns
     -------

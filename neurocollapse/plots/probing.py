@@ -28,7 +28,7 @@ def probes(dataset: Datasets, *, ax: Axes | None = None, width: Width | None = N
     ax
         Axes to draw in; a new figure by default.
     width : {"column", "page"}, optional
-        Of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
+        Width of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
 
     Returns
     -------
@@ -78,7 +78,7 @@ def ranks(dataset: Datasets, *, ax: Axes | None = None, width: Width | None = No
     ax
         Axes to draw in; a new figure by default.
     width : {"column", "page"}, optional
-        Of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
+        Width of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
 
     Returns
     -------

@@ -28,7 +28,7 @@ def similarity(dataset: xr.Dataset, name: str = "cka", *, ax: Axes | None = None
     ax
         Axes to draw in; a new figure by default. The colour bar takes some of their room.
     width : {"column", "page"}, optional
-        Of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
+        Width of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
 
     Returns
     -------

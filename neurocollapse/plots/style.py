@@ -97,6 +97,11 @@ def context(width: Width | None = None) -> Iterator[None]:
 
     Only our own keys are put back: matplotlib's rc_context would also undo what a notebook's backend sets when the
     first figure starts it, and no later figure would be shown.
+
+    Parameters
+    ----------
+    width : {"column", "page"}, optional
+        Width of a figure for a paper, which has smaller letters. Default: none, for screens.
     """
     before = {key: mpl.rcParams[key] for key in _RC}
     mpl.rcParams.update(_RC | (_PAPER if width else {}))

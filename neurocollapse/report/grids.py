@@ -31,7 +31,7 @@ class Grid:
     label
         What it holds, of what; the name of the file that it is saved as.
     headings
-        Of the columns, as plain text.
+        Headings of the columns, as plain text.
     rows
         Cells, the first of each row being its name.
     words, texts

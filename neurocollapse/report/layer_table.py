@@ -85,7 +85,13 @@ class Table:
         return [Table(self.keys, tuple(columns)) for _, columns in groups] or [self]
 
     def fitted(self, width: int) -> list["Table"]:
-        """As few tables as fit into a number of characters; a family is split only where it does not fit by itself."""
+        """As few tables as fit into a number of characters; a family is split only where it does not fit by itself.
+
+        Parameters
+        ----------
+        width : int
+            Characters of a line.
+        """
         room = width - sum(column.width + 2 for column in self.keys)
         blocks: list[tuple[Column, ...]] = [()]
         for block in self.families():
@@ -98,13 +104,25 @@ class Table:
         return [Table(self.keys, block) for block in blocks]
 
     def as_text(self, width: int | None = None) -> str:
-        """The table for a terminal of so many characters; of this terminal by default."""
+        """The table for a terminal of so many characters; of this terminal by default.
+
+        Parameters
+        ----------
+        width : int, optional
+            Characters of a line. Default: as many as the terminal has.
+        """
         parts = [one._aligned() for one in self.fitted(width or shutil.get_terminal_size(_TERMINAL).columns)]
         parts += ["\n".join(f"{name}: {value}" for name, value in self.totals)] if self.totals else []
         return "\n\n".join([self.step, *parts] if self.step else parts)
 
     def to(self, format: str, **options: Any) -> Any:
         """The table as "pandas", "latex", "markdown" or "text", with the options of the method of that name.
+
+        Parameters
+        ----------
+        format : {"pandas", "latex", "markdown", "text"}
+        **options
+            Options of `to_pandas`, `to_latex`, `to_markdown` or `as_text`.
 
         Raises
         ------
@@ -140,8 +158,8 @@ class Table:
         symbols : bool, default True
             Put symbols above the columns, where they are short and no two are the same; otherwise headings.
         decimals : int, optional
-            Of every number. By default each column has as many as its smallest and largest numbers need, or powers of
-            ten.
+            Decimals of every number. By default each column has as many as its smallest and largest numbers need, or
+            powers of ten.
 
         Examples
         --------
@@ -160,7 +178,12 @@ class Table:
         return exports.latex((*self.keys, *self.columns), symbols=symbols, decimals=decimals)
 
     def to_markdown(self, *, decimals: int | None = None) -> str:
-        """A table for READMEs and issues, with `decimals` as in `to_latex`.
+        """A table for READMEs and issues.
+
+        Parameters
+        ----------
+        decimals : int, optional
+            Decimals of every number. By default each column has as many as its smallest and largest numbers need.
 
         Examples
         --------

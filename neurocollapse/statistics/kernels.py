@@ -25,9 +25,9 @@ class AtOnce(NamedTuple):
     Attributes
     ----------
     rows : int
-        Of shifted rows: 2 MiB of float32 on a CPU, 1 GiB elsewhere.
+        Elements of shifted rows: 2 MiB of float32 on a CPU, 1 GiB elsewhere.
     classes : int
-        Of references and class sums, of which several float64 temporaries are made.
+        Elements of references and class sums, of which several float64 temporaries are made.
     """
 
     rows: int

@@ -67,7 +67,7 @@ def inject_adalora(model: nn.Module, layers: Sequence[str], *, rank: int, num_st
     rank : int
         Mean over the layers at the end.
     num_steps : int
-        Of training, all of them.
+        All steps of the training.
 
     Raises
     ------

@@ -39,24 +39,24 @@ class AdaptersVision:
     methods : tuple of str
         Some of "full", "probe" (the head alone), "LoRA", "AdaLoRA" (with PEFT), "Deep LoRA", "compressed Deep LoRA".
     rank : int
-        Of the adapters; even.
+        Rank of the adapters; even.
     samples_per_class : int or None
-        Of the new classes, drawn anew for every repeat; None takes all there are.
+        Samples of each new class, drawn for every repeat; None takes all there are.
     num_repeats : int
         Sources, each with its own head, adapters and samples; one source only where a model is named.
     patch_size, width, depth, num_heads, hidden_width : int
-        Of the small vision transformer.
+        Sizes of the small vision transformer.
     pretraining_epochs : int
     epochs : int
-        On the new classes.
+        Epochs on the new classes.
     batch_size : int
     pretraining_rate, learning_rate, adapter_rate : float
-        Of Adam in pretraining, of full training and of adapters and heads, falling along a cosine. Deep LoRA, whose
-        three factors grow from 1e-3, has the same rate as LoRA.
+        Rates of Adam in pretraining, in full training, and for adapters and heads, falling along a cosine. Deep LoRA,
+        whose three factors grow from 1e-3, has the same rate as LoRA.
     outer : float
         γ: the outer factors of a compressed adapter train at γ times the rate.
     seed : int
-        Of the first repeat.
+        Seed of the first repeat.
     """
 
     data: str = "digits"

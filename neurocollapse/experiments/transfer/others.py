@@ -25,7 +25,7 @@ def parts(
         "other classes", "noise", or data specs, of which the test samples are taken and made to fit: enlarged or
         shrunk, and their colours averaged or a grey repeated.
     seed : int
-        Of the noise, of which there are as many samples as test samples.
+        Seed of the noise, which has as many samples as there are test samples.
 
     Raises
     ------

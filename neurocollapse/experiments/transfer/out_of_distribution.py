@@ -65,7 +65,7 @@ class OutOfDistribution:
     channels, width, batch_size, learning_rate, weight_decay
         See `Recipe`.
     seed : int
-        Of the first network, and of the noise.
+        Seed of the first network, and of the noise.
     """
 
     data: str = "digits"

@@ -22,7 +22,7 @@ def adapters_vision_figure(dataset: xr.Dataset, *, ax: Any = None) -> Figure:
     Parameters
     ----------
     dataset
-        Of `adapters-vision`.
+        The dataset of `adapters-vision`.
     ax
         Three Axes; a new figure by default.
     """

@@ -23,7 +23,7 @@ def out_of_distribution_figure(dataset: xr.Dataset, *, ax: Any = None) -> Figure
     Parameters
     ----------
     dataset
-        Of `out-of-distribution`.
+        The dataset of `out-of-distribution`.
     ax
         Two Axes, and two for each kind of other data; a new figure by default.
     """
