@@ -192,6 +192,12 @@ PLANTS: Mapping[str, tuple[Plant, ...]] = {
         level("rank", "pearson_by_rank"),
         backwards("kind", "pearson_by_rank", "pearson_by_size", "spectrum"),
     ),
+    "adapters-vision": (
+        times(0.5, "accuracy", tuning=slice(2, None)),
+        times(100, "nc1", tuning=slice(2, None)),
+        times(0.5, "accuracy", tuning=3),
+    ),
+    "out-of-distribution": (backwards("epoch", "auroc", "nc5"),),
     "transfer-collapse": (times(-1, "nc1_target"), few(loss=[1], epochs=[0])),
     "transfer-layerwise": (times(-1, "nc1"),),
     "transfer-fewshot": (times(2, "share"), times(0.9, "accuracy", tuning=2), times(2, "nc1", tuning=2)),
