@@ -14,7 +14,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from neurocollapse.support.lazy import names_when_used
+from neurocollapse.support.lazy import import_after, names_when_used
 
 if TYPE_CHECKING:
     from neurocollapse import data as data
@@ -157,6 +157,8 @@ if not TYPE_CHECKING:  # a type checker would take any name for one that exists
     # `import neurocollapse.report.…`, and not the function. So it is imported here, and what it put there is removed.
     import_module("neurocollapse.report")
     globals().pop("report", None)
+
+    import_after("xarray", "neurocollapse.support.accessor")  # which gives datasets the attribute `nc`
 
 
 def __dir__() -> list[str]:

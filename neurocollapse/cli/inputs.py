@@ -53,7 +53,7 @@ def running(model: str, samples: "nc.data.Samples") -> Iterator[None]:
         if inputs is not None and not inputs.is_floating_point():
             given += f" and whole numbers up to {int(inputs.max())} (token ids)"
             if isinstance(samples, nc.data.LabelledData):
-                advice = "give a model that embeds so many tokens, or save floats"
+                advice = "give a model that embeds that many tokens, or save floats"
         reason = f"{type(error).__name__}: {first_line(error, most=120)}; {advice}"
         raise ValueError(
             f"{visible(model, most=40)} cannot run on {given}: {reason} (NEUROCOLLAPSE_TRACEBACK=1 shows where)"

@@ -8,7 +8,6 @@ import numpy as np
 import xarray as xr
 
 from neurocollapse.dynamics.leading import OVERSAMPLE
-from neurocollapse.support import accessor as accessor  # registers dataset.nc
 from neurocollapse.support.provenance import describe_process
 from neurocollapse.support.text import listed
 

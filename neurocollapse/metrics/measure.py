@@ -22,7 +22,6 @@ from neurocollapse.metrics.weighting import BETWEEN, WITHIN, Weighting, check_we
 from neurocollapse.probes import PROBE_WORDS, LayerSplit, Probe
 from neurocollapse.statistics import ClassMoments, LayerRecord, MemoryPlanError, MomentCollection, memory_limit
 from neurocollapse.statistics.memory import GIB
-from neurocollapse.support import accessor as accessor  # registers dataset.nc
 from neurocollapse.support.text import listed
 
 UNDERFLOW = 4 * float(np.finfo(np.float32).tiny)

@@ -11,7 +11,6 @@ from typing import Any
 import xarray as xr
 
 
-@xr.register_dataset_accessor("nc")
 class Accessor:
     """Tables, figures, checks and reports of a dataset, under its attribute `nc`.
 
@@ -152,3 +151,14 @@ def _function(module: str, name: str) -> Callable[..., Any]:
     """A function of the library, by name and when it is used: this module stands below all that it offers."""
     found: Callable[..., Any] = getattr(import_module(f"neurocollapse.{module}"), name)
     return found
+
+
+def _register() -> None:
+    """Give datasets the attribute `nc`, again where this module has been loaded again."""
+    former = getattr(vars(xr.Dataset).get("nc"), "_accessor", None)
+    if former is not None and former.__module__ == __name__:
+        del xr.Dataset.nc  # type: ignore[attr-defined]  # or xarray would warn that it is there already
+    xr.register_dataset_accessor("nc")(Accessor)
+
+
+_register()

@@ -5,7 +5,6 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
-from neurocollapse.support import accessor as accessor  # registers dataset.nc
 from neurocollapse.support.text import visible
 
 INNER: Final = frozenset(

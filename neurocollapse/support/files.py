@@ -11,7 +11,6 @@ import h5py
 import numpy as np
 import xarray as xr
 
-from neurocollapse.support import accessor as accessor  # registers dataset.nc
 from neurocollapse.support.atomic import ResultFileError, write
 from neurocollapse.support.checks import file_path
 from neurocollapse.support.text import first_line, visible

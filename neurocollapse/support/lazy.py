@@ -1,9 +1,12 @@
-"""Names of a package that are imported when they are first used."""
+"""Names of a package that are imported when they are first used, and modules that follow another."""
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
-from types import MappingProxyType
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 
@@ -46,3 +49,42 @@ def names_when_used(
         return found
 
     return find
+
+
+def import_after(name: str, follower: str) -> None:
+    """Import a module as soon as another one has been imported, which may never be.
+
+    Parameters
+    ----------
+    name
+        The module that is waited for, of any package.
+    follower
+        The module that is then imported.
+    """
+    if name in sys.modules:
+        import_module(follower)
+    elif not any(isinstance(finder, _Follower) and finder.follower == follower for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Follower(name, follower))
+
+
+class _Follower(MetaPathFinder):
+    """Finds one module as everybody else does, once, and has another one imported behind it."""
+
+    def __init__(self, name: str, follower: str) -> None:
+        self.name, self.follower = name, follower
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """The spec of the module that is waited for; None of any other."""
+        if fullname != self.name:
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_both(module: ModuleType) -> None:
+                execute(module)
+                import_module(self.follower)
+
+            spec.loader.exec_module = execute_both  # type: ignore[method-assign]  # of this one loader
+        return spec
