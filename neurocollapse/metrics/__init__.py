@@ -39,7 +39,7 @@ from neurocollapse.metrics.spectrum import (
     stable_rank,
     total_spectrum,
 )
-from neurocollapse.metrics.transferability import h_score, vci
+from neurocollapse.metrics.transferability import few_shot_bound, h_score, vci
 from neurocollapse.metrics.tree import layer_tree
 from neurocollapse.metrics.unbiased import (
     cdnv_unbiased,
@@ -91,6 +91,7 @@ __all__ = [
     "dormant_share",
     "effective_depth",
     "feature_norm",
+    "few_shot_bound",
     "fuzziness",
     "geometric_decay",
     "gnc2",

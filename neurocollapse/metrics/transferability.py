@@ -1,4 +1,4 @@
-"""How much of the spread of all samples the class means explain: scores of what a linear probe can reach."""
+"""How well classes can be told apart in features: scores of what a linear probe can reach, and a few-shot bound."""
 
 import math
 
@@ -9,6 +9,10 @@ from neurocollapse.metrics.spectrum import ROUNDING
 from neurocollapse.metrics.variability import within_class_covariance
 from neurocollapse.metrics.weighting import between_weights, centred_blocks
 from neurocollapse.statistics import ClassMoments
+from neurocollapse.support.checks import integer
+
+ROWS = 256
+"""Classes whose distances to all others are taken together."""
 
 
 def h_score(moments: ClassMoments) -> float:
@@ -79,6 +83,63 @@ def vci(moments: ClassMoments) -> float:
     """
     value, rank = _explained(moments)
     return max(0.0, 1.0 - value / rank) if rank else math.nan
+
+
+def few_shot_bound(moments: ClassMoments, shots: int) -> float:
+    r"""Bound of the error of nearest class means that are made of a few samples of every class.
+
+    .. math:: \frac1K \sum_k \min\Bigl(1, \sum_{k' \neq k}
+        \frac{\bigl((2 + n^{-1/2})\, \sigma_k + n^{-1/2} \sigma_{k'}\bigr)^2}{\|m_k - m_{k'}\|^2}\Bigr),
+        \qquad \sigma_k^2 = \frac1{n_k} \sum_i \|z_{k,i} - m_k\|^2
+
+    A sample at distance a from its class's mean is taken for class k' only if 2 ‖a‖ and the errors of the two means
+    together reach ‖m_k − m_{k'}‖. Minkowski's inequality bounds the second moment of that sum, Markov's the
+    probability, and the sum over k' that of any mistake. It holds where n samples a class, and the one to be told, are
+    drawn from those at hand, with replacement; and says little unless CDNV is far below 1 / (8 K).
+
+    Parameters
+    ----------
+    moments : ClassMoments
+        Class moments of one layer, on the data that a network is to be transferred to.
+    shots : int
+        n, samples of each class from which its mean is made.
+
+    Returns
+    -------
+    float
+        In [0, 1], the mean over the classes: 0 at full collapse, 1 where nothing is said. NaN with fewer than two
+        classes present.
+
+    Raises
+    ------
+    ValueError
+        If `shots` is no positive integer.
+
+    References
+    ----------
+    In the manner of Galanti, György, Hutter, On the role of neural collapse in transfer learning, ICLR 2022, whose
+    bound is of the order of CDNV as well; the constants here are those of the proof above.
+
+    Examples
+    --------
+    >>> moments = ClassMoments.from_features([[0.0], [2.0], [97.0], [99.0]], [0, 0, 1, 1])
+    >>> round(few_shot_bound(moments, shots=1), 6)
+    0.0017
+    """
+    share = integer("shots", shots, least=1) ** -0.5
+    present = moments.present
+    if present.numel() < 2:
+        return math.nan
+    means = moments.mean[present].double()
+    spread = (moments.scatter[present].double() / moments.count[present]).sqrt()
+    missed = 0.0
+    for rows in torch.arange(len(means)).split(ROWS):
+        distance = torch.cdist(means[rows], means, compute_mode="donot_use_mm_for_euclid_dist")
+        reach = (2 + share) * spread[rows].unsqueeze(1) + share * spread
+        ratio = torch.where(reach > 0, (reach / distance).square(), torch.where(distance > 0, 0.0, math.inf))
+        ratio[torch.arange(len(rows)), rows] = 0.0
+        missed += float(ratio.sum(dim=1).clamp(max=1.0).sum())
+    return missed / len(means)
 
 
 def _explained(moments: ClassMoments) -> tuple[float, int]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import neurocollapse as nc
-from neurocollapse.metrics import h_score, vci
+from neurocollapse.metrics import few_shot_bound, h_score, vci
 from neurocollapse.statistics import ClassMoments, LayerRecord, MomentCollection
 
 
@@ -105,3 +105,69 @@ def test_they_are_quantities_of_a_family_that_needs_the_covariance():
     plain = MomentCollection({"fc": ClassMoments.from_features(features, labels)}, {"fc": LayerRecord("fc", 1)})
     with pytest.raises(nc.QuantityError, match="covariance=True"):
         nc.measure(plain, quantities="vci")
+
+
+def told_apart(num_classes: int, spread: float, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Gaussian classes at distance √2 from each other."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(40 * num_classes) % num_classes
+    return np.eye(num_classes, 12)[labels] + spread * random.standard_normal((len(labels), 12)), labels
+
+
+@pytest.mark.parametrize("shots", [1, 5])
+@pytest.mark.parametrize("spread", [0.003, 0.03, 0.3])
+def test_the_few_shot_bound_is_that_of_a_loop_over_the_pairs(shots: int, spread: float) -> None:
+    features, labels = told_apart(4, spread)
+    means = [features[labels == k].mean(axis=0) for k in range(4)]
+    deviation = [math.sqrt(((features[labels == k] - means[k]) ** 2).sum(axis=1).mean()) for k in range(4)]
+    expected = 0.0
+    for k in range(4):
+        missed = 0.0
+        for other in {0, 1, 2, 3} - {k}:
+            reach = 2 * deviation[k] + (deviation[k] + deviation[other]) / math.sqrt(shots)
+            missed += reach**2 / ((means[k] - means[other]) ** 2).sum()
+        expected += min(1.0, missed) / 4
+    assert few_shot_bound(moments_of(features, labels), shots) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("shots", [1, 3, 10])
+def test_nearest_means_of_few_samples_err_less_than_the_bound(shots: int) -> None:
+    random = np.random.default_rng(1)
+    for spread in (0.02, 0.04, 0.06):
+        features, labels = told_apart(5, spread)
+        bound = few_shot_bound(moments_of(features, labels), shots)
+        wrong = []
+        for _ in range(200):
+            own = [random.choice(np.flatnonzero(labels == k), shots) for k in range(5)]
+            means = np.stack([features[rows].mean(axis=0) for rows in own])
+            distance = ((features[:, None] - means) ** 2).sum(axis=2)
+            wrong.append((distance.argmin(axis=1) != labels).mean())
+        assert np.mean(wrong) <= bound < 1 or bound == 1
+
+
+def test_the_few_shot_bound_falls_with_the_samples_and_ends_at_collapse() -> None:
+    moments = moments_of(*told_apart(4, 0.03))
+    values = [few_shot_bound(moments, shots) for shots in (1, 2, 8, 1000)]
+    assert values == sorted(values, reverse=True)
+    assert 0 < values[-1] < values[0] < 1
+    assert few_shot_bound(moments_of(*told_apart(4, 0.0)), 1) == 0.0
+    assert few_shot_bound(moments_of(*told_apart(4, 9.0)), 1) == 1.0
+    assert math.isnan(few_shot_bound(moments_of(np.ones((3, 2)), np.zeros(3, dtype=int)), 1))
+
+
+def test_classes_of_equal_means_are_not_told_apart() -> None:
+    features = np.array([[1.0], [3.0], [2.0], [2.0]])
+    assert few_shot_bound(moments_of(features, np.array([0, 0, 1, 1])), 5) == 1.0
+
+
+def test_the_few_shot_bound_stays_under_rotation_scale_and_other_labels() -> None:
+    features, labels = told_apart(4, 0.03)
+    turn = np.linalg.qr(np.random.default_rng(2).standard_normal((12, 12)))[0]
+    expected = few_shot_bound(moments_of(features, labels), 2)
+    assert few_shot_bound(moments_of(1e3 * features @ turn + 5, 3 - labels), 2) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("shots", [0, -1, 2.5, True])
+def test_shots_that_are_no_positive_integer_are_refused(shots: object) -> None:
+    with pytest.raises((ValueError, TypeError), match="`shots` must be"):
+        few_shot_bound(moments_of(*told_apart(3, 0.1)), shots)  # type: ignore[arg-type]
