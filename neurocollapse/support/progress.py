@@ -36,5 +36,11 @@ def progress_bar(items: Iterable[Any] | None, *, shown: bool, in_notebooks: bool
     >>> list(progress_bar([1, 2], shown=False))
     [1, 2]
     """
-    visible = shown and (sys.stderr.isatty() or (in_notebooks and "ipykernel" in sys.modules))
+    visible = shown and (sys.stderr.isatty() or (in_notebooks and in_notebook()))
     return tqdm(items, file=_StandardError(), disable=not visible, **options)
+
+
+def in_notebook() -> bool:
+    """Whether this code runs in the kernel of a notebook: libraries of Jupyter may be imported elsewhere, too."""
+    shell_of = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    return shell_of is not None and hasattr(shell_of(), "kernel")

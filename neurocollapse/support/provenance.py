@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from neurocollapse.support.progress import in_notebook
+
 DEFAULT_SEED = 67280421310721
 """What torch.initial_seed() says in a process that has set no seed."""
 
@@ -45,6 +47,6 @@ def _own_version() -> str:
 
 def command_line() -> str:
     """The command that this process was started with, or "interactive" in a notebook or a prompt."""
-    if "ipykernel" in sys.modules or not sys.argv or not sys.argv[0]:
+    if in_notebook() or not sys.argv or not sys.argv[0]:
         return "interactive"
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
