@@ -21,7 +21,7 @@ class Accessor:
     >>> dataset = xr.Dataset({"compression": ("layer", [2.0, 0.25], {"heading": "D"})}, {"layer": ["fc1", "fc2"]})
     >>> print(dataset.nc.table())
     layer      D
-    fc1        2
+    fc1    2.000
     fc2    0.250
     """
 
