@@ -224,7 +224,7 @@ def check_fits(mask: Tensor, shape: tuple[int, ...]) -> None:
 
 def placed(mask: Tensor, device: torch.device) -> Tensor:
     """A mask on a device, copied there once for all layers."""
-    return _made(mask, device, "mask")
+    return mask if mask.device == device else _made(mask, device, "mask")  # a mask that held itself would stay for ever
 
 
 def real_positions(mask: Tensor, device: torch.device) -> Tensor:

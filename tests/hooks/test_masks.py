@@ -1,5 +1,6 @@
 """Padding is never measured: every pooling of padded batches gives the numbers of sequences without padding."""
 
+import gc
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import neurocollapse as nc
-from neurocollapse.hooks import CaptureError, LayoutError, MaskError
+from neurocollapse.hooks import CaptureError, LayoutError, MaskError, masks
 from neurocollapse.hooks.masks import Forward, Masks, as_mask, check_labelled
 from neurocollapse.hooks.pool import pool_features, takes_mask
 from tests.hooks.padding import LONGEST, VOCABULARY, built, padded, sequences
@@ -97,6 +98,28 @@ def test_every_pooling_looks_at_real_positions_only(layout: str) -> None:
         torch.testing.assert_close(found, torch.cat(rows), rtol=1e-14, atol=1e-14)
     with pytest.raises(LayoutError, match="'flatten' would make features of padding"):
         pool_features(tensor, pool="flatten", layout=layout, mask=mask)
+
+
+def test_a_mask_that_changes_in_place_is_read_again() -> None:
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    tensor = torch.arange(12.0).view(2, 3, 2)
+    assert len(pool_features(tensor, pool="tokens", layout="tokens", mask=mask)) == 5
+    mask[1, 1:] = False
+    found = pool_features(tensor, pool="tokens", layout="tokens", mask=mask)
+    torch.testing.assert_close(found, tensor[[0, 0, 1], [0, 1, 0]])
+
+
+@pytest.mark.parametrize("pool", ["mean", "tokens"])
+def test_no_mask_outlives_its_batch(pool: str) -> None:
+    model = built(bert)
+    kept: list[int] = []
+    ids, mask = padded(sequences(), "right")
+    with nc.capture(model, "encoder.layer.0", pool=pool), torch.no_grad():
+        for _ in range(3):
+            model(input_ids=ids, attention_mask=mask.clone())
+            gc.collect()
+            kept.append(len(masks._MADE))
+    assert kept == kept[:1] * 3
 
 
 def test_functions_of_two_arguments_are_given_the_mask() -> None:
