@@ -7,13 +7,11 @@ from neurocollapse.metrics.collapse import (
     cdnv_max,
     gnc2,
     gnc2_variation,
-    minority_angle,
     nc2_angles,
     nc2_distance,
     nc2_norms,
     nc2_orthogonal,
     nc2_simplex,
-    seli_distance,
 )
 from neurocollapse.metrics.decay import GeometricDecay, decay_ratio, geometric_decay
 from neurocollapse.metrics.decisions import nc4, ncm_error
@@ -22,6 +20,7 @@ from neurocollapse.metrics.detectors import mahalanobis, max_softmax
 from neurocollapse.metrics.duality import nc3, nc3_product, nc3_raw, unc3
 from neurocollapse.metrics.fuzziness import Fuzziness, fuzziness, nc1
 from neurocollapse.metrics.geometry import discrimination, separation
+from neurocollapse.metrics.imbalance import minority_angle, seli_distance
 from neurocollapse.metrics.layer import Layer, Network, Rows
 from neurocollapse.metrics.margin import one_vs_rest_margin
 from neurocollapse.metrics.margin_efficiency import MarginEfficiency, margin_efficiency

@@ -9,7 +9,7 @@ from neurocollapse.metrics.quantity import Quantity
 from neurocollapse.statistics import ClassMoments
 
 
-def _pairs(moments: ClassMoments) -> PairStatistics:
+def pairs_of(moments: ClassMoments) -> PairStatistics:
     """What all pairs of class means say together."""
     return pair_statistics(ClassMeans(moments))
 
@@ -36,7 +36,7 @@ def cdnv(moments: ClassMoments) -> float:
     >>> cdnv(ClassMoments.from_features([[0.0], [2.0], [7.0], [7.0]], [0, 0, 1, 1]))
     0.013888888888888888
     """
-    return _pairs(moments).cdnv
+    return pairs_of(moments).cdnv
 
 
 def cdnv_max(moments: ClassMoments) -> float:
@@ -47,7 +47,7 @@ def cdnv_max(moments: ClassMoments) -> float:
     moments : ClassMoments
         Class moments of one layer.
     """
-    return _pairs(moments).cdnv_max
+    return pairs_of(moments).cdnv_max
 
 
 def nc2_norms(moments: ClassMoments) -> float:
@@ -81,7 +81,7 @@ def nc2_angles(moments: ClassMoments) -> float:
     ----------
     Papyan, Han, Donoho, PNAS 117(40), 2020.
     """
-    return _pairs(moments).nc2_angles
+    return pairs_of(moments).nc2_angles
 
 
 def nc2_simplex(moments: ClassMoments) -> float:
@@ -98,7 +98,7 @@ def nc2_simplex(moments: ClassMoments) -> float:
     ----------
     Papyan, Han, Donoho, PNAS 117(40), 2020.
     """
-    return _pairs(moments).nc2_simplex
+    return pairs_of(moments).nc2_simplex
 
 
 def nc2_distance(moments: ClassMoments) -> float:
@@ -123,7 +123,7 @@ def nc2_distance(moments: ClassMoments) -> float:
     >>> round(nc2_distance(moments), 12)
     0.0
     """
-    return _pairs(moments).nc2_distance
+    return pairs_of(moments).nc2_distance
 
 
 def nc2_orthogonal(moments: ClassMoments) -> float:
@@ -144,7 +144,7 @@ def nc2_orthogonal(moments: ClassMoments) -> float:
     ----------
     Wang et al., JMLR 26(220), 2025.
     """
-    return _pairs(moments).nc2_orthogonal
+    return pairs_of(moments).nc2_orthogonal
 
 
 def gnc2(moments: ClassMoments) -> float:
@@ -163,7 +163,7 @@ def gnc2(moments: ClassMoments) -> float:
     ----------
     Liu et al., Generalizing and decoupling neural collapse via hyperspherical uniformity gap, ICLR 2023.
     """
-    return _pairs(moments).gnc2
+    return pairs_of(moments).gnc2
 
 
 def gnc2_variation(moments: ClassMoments) -> float:
@@ -180,43 +180,7 @@ def gnc2_variation(moments: ClassMoments) -> float:
     ----------
     Wu and Papyan, Linguistic collapse: neural collapse in (large) language models, NeurIPS 2024.
     """
-    return _pairs(moments).gnc2_variation
-
-
-def minority_angle(moments: ClassMoments) -> float:
-    r"""Minority collapse: the largest :math:`\cos(\mu_k, \mu_{k'})` between two of the rarest third of the classes.
-
-    These are the ⌊K/3⌋ classes with the fewest samples, at least two, and all that have as many as the last of them. In
-    [−1, 1], 1 where two rare classes have collapsed into one; NaN where `nc2_angles` is.
-
-    Parameters
-    ----------
-    moments : ClassMoments
-        Class moments of one layer.
-
-    References
-    ----------
-    Fang et al., Exploring deep neural networks via layer-peeled model: minority collapse, PNAS 118(43), 2021.
-    """
-    return _pairs(moments).minority_angle
-
-
-def seli_distance(moments: ClassMoments) -> float:
-    """Distance of the normalised Gram matrix of the class means from that which unequal class counts lead to.
-
-    That is simplex-encoded-labels interpolation; for equal counts it is the simplex, and this is `nc2_distance`. In
-    [0, √2]; NaN where that is, and with more than 2,048 different class counts.
-
-    Parameters
-    ----------
-    moments : ClassMoments
-        Class moments of one layer.
-
-    References
-    ----------
-    Thrampoulidis, Kini, Vakilian, Behnia, Imbalance trouble: revisiting neural-collapse geometry, NeurIPS 2022.
-    """
-    return _pairs(moments).seli_distance
+    return pairs_of(moments).gnc2_variation
 
 
 def _norm_variation(means: ClassMeans) -> float:
@@ -228,17 +192,17 @@ def _norm_variation(means: ClassMeans) -> float:
 _PAPYAN = "Papyan, Han, Donoho, PNAS 117(40), 2020"
 _ZHU = "Zhu et al., NeurIPS 2021"
 _GALANTI = "Galanti, György, Hutter, ICLR 2022"
-_CENTRED = "class means about their mean, each class with equal weight"
-_PAIRS = f"{_CENTRED}; over the pairs of different classes"
+CENTRED = "class means about their mean, each class with equal weight"
+_PAIRS = f"{CENTRED}; over the pairs of different classes"
 
 
-def _of_pairs(name: str, **words: Any) -> Quantity:
+def of_pairs(name: str, **words: Any) -> Quantity:
     """A number that the sweep over the pairs gives."""
     return Quantity(name=name, of=lambda layer: getattr(layer.pairs, name), family="collapse", **words)
 
 
 QUANTITIES = (
-    _of_pairs(
+    of_pairs(
         "cdnv",
         long_name="class-distance normalised variance",
         symbol=r"\mathrm{CDNV}",
@@ -249,7 +213,7 @@ QUANTITIES = (
         better="lower",
         bounds=(0.0, math.inf),
     ),
-    _of_pairs(
+    of_pairs(
         "cdnv_max",
         long_name="class-distance normalised variance, largest",
         symbol=r"\mathrm{CDNV}_{\max}",
@@ -276,7 +240,7 @@ QUANTITIES = (
         of=lambda layer: _norm_variation(layer.means),
         long_name="NC2, variation of the norms",
         symbol=r"\mathrm{std}_k \|\mu_k\| / \mathrm{mean}_k \|\mu_k\|",
-        convention=f"{_CENTRED}; standard deviation with 1/K",
+        convention=f"{CENTRED}; standard deviation with 1/K",
         reference=_PAPYAN,
         heading="NC2 norms",
         at_collapse=0.0,
@@ -284,7 +248,7 @@ QUANTITIES = (
         bounds=(0.0, math.inf),
         family="collapse",
     ),
-    _of_pairs(
+    of_pairs(
         "nc2_angles",
         long_name="NC2, deviation of the angles",
         symbol=r"\mathrm{std}_{k \ne k'} \cos(\mu_k, \mu_{k'})",
@@ -295,7 +259,7 @@ QUANTITIES = (
         better="lower",
         bounds=(0.0, 1.0),
     ),
-    _of_pairs(
+    of_pairs(
         "nc2_simplex",
         long_name="NC2, angles from those of a simplex",
         symbol=r"\mathrm{mean}_{k \ne k'} |\cos(\mu_k, \mu_{k'}) + \frac1{K-1}|",
@@ -306,18 +270,18 @@ QUANTITIES = (
         better="lower",
         bounds=(0.0, 2.0),
     ),
-    _of_pairs(
+    of_pairs(
         "nc2_distance",
         long_name="NC2, distance from a simplex",
         symbol=r"\left\| \frac{M M^\top}{\|M M^\top\|} - \frac{I - 1 1^\top / K}{\sqrt{K - 1}} \right\|_F",
-        convention=f"{_CENTRED}; Gram matrix of Frobenius norm one",
+        convention=f"{CENTRED}; Gram matrix of Frobenius norm one",
         reference=_ZHU,
         heading="NC2 distance",
         at_collapse=0.0,
         better="lower",
         bounds=(0.0, math.sqrt(2)),
     ),
-    _of_pairs(
+    of_pairs(
         "nc2_orthogonal",
         long_name="distance from orthogonal class means",
         symbol=r"\left\| \frac{\bar M \bar M^\top}{\|\bar M \bar M^\top\|} - \frac{I}{\sqrt K} \right\|_F",
@@ -328,7 +292,7 @@ QUANTITIES = (
         better="lower",
         bounds=(0.0, math.sqrt(2)),
     ),
-    _of_pairs(
+    of_pairs(
         "gnc2",
         long_name="GNC2, hyperspherical energy",
         symbol=r"\mathrm{mean}_{k \ne k'} \log \|\hat\mu_k - \hat\mu_{k'}\|^{-1}",
@@ -338,7 +302,7 @@ QUANTITIES = (
         better="lower",
         bounds=(-math.log(2), math.inf),
     ),
-    _of_pairs(
+    of_pairs(
         "gnc2_variation",
         long_name="GNC2, variation of the logarithms",
         symbol=r"\mathrm{std} / |\mathrm{mean}|\, \log \|\hat\mu_k - \hat\mu_{k'}\|^{-1}",
@@ -348,26 +312,6 @@ QUANTITIES = (
         at_collapse=0.0,
         better="lower",
         bounds=(0.0, math.inf),
-    ),
-    _of_pairs(
-        "minority_angle",
-        long_name="largest cosine between rare classes",
-        symbol=r"\max \cos(\mu_k, \mu_{k'})",
-        convention=f"{_CENTRED}; the rarest third of the classes, at least two, and those as rare as its last",
-        reference="Fang et al., PNAS 118(43), 2021",
-        heading="minority",
-        better="lower",
-        bounds=(-1.0, 1.0),
-    ),
-    _of_pairs(
-        "seli_distance",
-        long_name="distance from the geometry of these class counts",
-        symbol=r"\left\| \frac{M M^\top}{\|M M^\top\|} - \frac{G}{\|G\|} \right\|_F",
-        convention=f"{_CENTRED}; G of simplex-encoded labels; Frobenius norm one; NaN for over 2,048 different counts",
-        reference="Thrampoulidis et al., NeurIPS 2022",
-        heading="SELI",
-        better="lower",
-        bounds=(0.0, math.sqrt(2)),
     ),
 )
 
