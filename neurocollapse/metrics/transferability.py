@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from neurocollapse.metrics.means import ClassMeans
 from neurocollapse.metrics.quantity import Quantity
 from neurocollapse.metrics.spectrum import ROUNDING
 from neurocollapse.metrics.variability import within_class_covariance
@@ -127,19 +128,17 @@ def few_shot_bound(moments: ClassMoments, shots: int) -> float:
     0.0017
     """
     share = integer("shots", shots, least=1) ** -0.5
-    present = moments.present
-    if present.numel() < 2:
+    means = ClassMeans(moments)
+    if means.num_classes < 2:
         return math.nan
-    means = moments.mean[present].double()
-    spread = (moments.scatter[present].double() / moments.count[present]).sqrt()
-    missed = 0.0
-    for rows in torch.arange(len(means)).split(ROWS):
-        distance = torch.cdist(means[rows], means, compute_mode="donot_use_mm_for_euclid_dist")
+    points, spread, missed = means.centred, means.spread.sqrt(), 0.0
+    for rows in torch.arange(len(points)).split(ROWS):
+        distance = torch.cdist(points[rows], points, compute_mode="donot_use_mm_for_euclid_dist")
         reach = (2 + share) * spread[rows].unsqueeze(1) + share * spread
         ratio = torch.where(reach > 0, (reach / distance).square(), torch.where(distance > 0, 0.0, math.inf))
         ratio[torch.arange(len(rows)), rows] = 0.0
         missed += float(ratio.sum(dim=1).clamp(max=1.0).sum())
-    return missed / len(means)
+    return missed / len(points)
 
 
 def _explained(moments: ClassMoments) -> tuple[float, int]:
