@@ -12,25 +12,25 @@ at tiny sizes on the CPU, where the numbers mean nothing.
 
 import argparse
 import itertools
-import json
 import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))  # the parts are plain scripts beside this one, not a package
 
+import overhead
 import torch
 from overhead import without_copying_weights
 from ratios import Ratio
-from run import machine
+from run import machine, write
 from shapes import perceptron, resnet50, vision_transformer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -50,16 +50,9 @@ VARIABLE = "NEUROCOLLAPSE_KERNEL"
 
 
 @dataclass(frozen=True)
-class Case:
-    """One row of the table."""
+class Case(overhead.Case):
+    """One row of the table, with the time that it may take."""
 
-    name: str
-    build: Callable[[], nn.Module]
-    inputs: tuple[int, ...]
-    target: float
-    options: dict[str, Any] = field(default_factory=dict)
-    num_classes: int = 10
-    batches_per_block: int = 1
     seconds: float = 45.0
 
 
@@ -96,9 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.set_num_threads(1)  # several are slow where there is little to compute
     with _kernel("sorted" if options.dry_run else None):  # what runs on a device anyway
         results = measured(device, tiny=options.dry_run)
-    if options.output:
-        options.output.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        print(f"\nwritten to {options.output}")
+    write(results, options.output)
 
 
 def measured(device: torch.device, *, tiny: bool) -> dict[str, Any]:

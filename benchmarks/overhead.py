@@ -44,7 +44,7 @@ def cases() -> list[Case]:
 
 def measure(case: Case) -> dict[str, Any]:
     """Ratios of one case, and the CPU time that a whole run costs once."""
-    blocks = _Blocks(case)
+    blocks = Blocks(case)
     start = time.process_time()
     nc.collect(blocks.model, blocks, num_classes=case.num_classes, progress=False, **case.options)
     elapsed = time.process_time() - start
@@ -60,7 +60,7 @@ def measure(case: Case) -> dict[str, Any]:
     }
 
 
-class _Blocks:
+class Blocks:
     """A loader that runs the bare model on the same batches after every block that it has yielded."""
 
     def __init__(self, case: Case) -> None:

@@ -13,7 +13,6 @@ is timed apart.
 import argparse
 import importlib
 import importlib.metadata
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,9 +24,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))  # the parts are plain scripts beside this one, not a package
 
 import torch
-from overhead import WARM_UP_TRIALS, Case, _Blocks
+from overhead import WARM_UP_TRIALS, Blocks, Case
 from ratios import Ratio
-from run import machine
+from run import machine, write
 from shapes import perceptron, resnet18
 from torch import Tensor, nn
 
@@ -131,12 +130,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             row = measure(case, layers, run, trials=4 if options.quick else case.trials)
             results["rows"].append({"case": case.name, "method": name} | row)
             print(f"{name:<38}{Ratio(**row['ratio'])!s:>24}{row['end_ms']:>9.0f} ms", flush=True)
-    if options.output:
-        options.output.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        print(f"\nwritten to {options.output}")
+    write(results, options.output)
 
 
-class _Repeated(_Blocks):
+class _Repeated(Blocks):
     """The same batches in every pass."""
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:

@@ -43,9 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, part in PARTS.items():
         if options.only in (None, name):
             results[name] = part(options)
-    if options.output:
-        options.output.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        print(f"\nwritten to {options.output}")
+    write(results, options.output)
+
+
+def write(results: dict[str, Any], path: Path | None) -> None:
+    """Write results as JSON, if there is a path."""
+    if path is not None:
+        path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(f"\nwritten to {path}")
 
 
 def machine() -> dict[str, Any]:
