@@ -17,6 +17,7 @@ import neurocollapse as nc
 from neurocollapse.passes import MomentSink, finite, run_pass
 from neurocollapse.passes.options import PassOptions
 from neurocollapse.statistics import adoption
+from tests.readbacks import Answer
 
 Batches = list[tuple[Tensor, Tensor]]
 
@@ -31,18 +32,6 @@ def batches(number: int = 6) -> Batches:
     return [
         (torch.randn(32, 20, generator=generator), torch.randint(10, (32,), generator=generator)) for _ in range(number)
     ]
-
-
-class Answer:
-    """Stands for numbers read back from a device that has none: all is well."""
-
-    is_there = True
-
-    def __init__(self, values: Tensor) -> None:
-        self.shape = values.shape
-
-    def numbers(self) -> Tensor:
-        return torch.zeros(self.shape, dtype=torch.int64)
 
 
 class WithoutResult(MomentSink):

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from neurocollapse.statistics import ClassBatch, MomentAccumulator, adoption
 from neurocollapse.statistics.kernels import at_once
 from neurocollapse.statistics.ledger import FLUSH_COUNT
+from tests.readbacks import Answer
 
 META = torch.device("meta")
 MOST = 8
@@ -109,18 +110,6 @@ def test_a_few_of_many_classes_take_two_launches_more() -> None:
         with Launches() as counted:
             layer.update(torch.empty(256, 768, device=META), batch)
     assert len(counted.names) <= MOST + 2, counted.names
-
-
-class Answer:
-    """Stands for numbers read back: no sample was left out."""
-
-    is_there = True
-
-    def __init__(self, values: Tensor) -> None:
-        self.shape = values.shape
-
-    def numbers(self) -> Tensor:
-        return torch.zeros(self.shape, dtype=torch.int64)
 
 
 def test_leaving_out_samples_takes_six_launches_more(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,16 @@
+"""What a device without numbers would answer."""
+
+import torch
+from torch import Tensor
+
+
+class Answer:
+    """Stands for numbers read back from a device that has none: no sample was left out."""
+
+    is_there = True
+
+    def __init__(self, values: Tensor) -> None:
+        self.shape = values.shape
+
+    def numbers(self) -> Tensor:
+        return torch.zeros(self.shape, dtype=torch.int64)
