@@ -23,7 +23,7 @@ from neurocollapse.statistics import ClassMoments, MomentCollection
 CLASSES, SAMPLES = (3, 10, 30, 100), (5, 10, 20, 50, 200)
 FEATURES = 24
 DEVIATIONS = (1.6, 1.0, 0.7)
-"""Of the noise in the three layers, beside class means of variance one."""
+"""Deviations of the noise in the three layers, beside class means of variance one."""
 COMMON = 0.8
 """Share of a layer's noise that all layers have in common; with 0.6 of their own its variance is one."""
 COVERED = ("D", "ratio", "slope")

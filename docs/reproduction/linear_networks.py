@@ -37,7 +37,7 @@ DRIFTS |= {"tanh": ("1.9e−3", "1.7e−4", "1.8e−5"), "relu": ("0.68", "0.68"
 
 
 def _drifts() -> Iterator[Printed]:
-    """Of the first layer outside 2K directions."""
+    """Drift of the first layer outside 2K directions."""
     for name, row in DRIFTS.items():
         for scale, printed in zip((0.1, 0.01, 0.001), row, strict=True):
             claim = f"ReLU, ε = {scale:g}: drift" if name == "relu" else f"{name}: drift ="

@@ -12,8 +12,8 @@ from reproduction.not_run import LONG, REASONS, Skipped
 from reproduction.printed import TAGS, Printed
 
 ORDER = ("paper", "changed", "small")
-"""Of the runs that measure a number, the first of these is shown, unless its claim lacks an assumption there; of two
-such runs the one with more networks."""
+"""Which run of a number is shown: that of the first of these settings, unless its claim lacks an assumption there; if
+there are two, the one with more networks."""
 MOST_NAMED = 2
 """Changes of a setting that fit into a cell."""
 WORDS = {

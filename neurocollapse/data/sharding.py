@@ -196,7 +196,7 @@ def random_states_kept() -> Iterator[None]:
             yield
     finally:
         random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
+        np.random.set_state(states[1])  # noqa: NPY002  # as above
 
 
 def _length(value: Any) -> int | None:

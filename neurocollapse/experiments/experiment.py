@@ -29,7 +29,7 @@ WALL_SECONDS = "wall_seconds"
 SOFTWARE = "check of the software: "
 """Begins a claim that follows from a theorem or from arithmetic: no network can violate it, a mistake of ours can."""
 PIXELS_PER_INCH = 200
-"""Of figures saved as PNG: sharp at column width."""
+"""Resolution of figures saved as PNG: sharp at column width."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from neurocollapse.support.checks import shown
 _MOMENT_OPTIONS = ("precision", "non_finite", "max_memory")
 """The options that class moments take, beside those of every pass."""
 _NUM_SUMS = 4
-"""Of the products, their squares, products with those of one layer with itself, and products of these."""
+"""Sums of the products, their squares, products with those of one layer with itself, and products of these."""
 
 
 class SimilaritySink(Sink):

@@ -30,7 +30,7 @@ _CROWDED = 24
 _HANDLE = 3.0
 """Room for a handle in front of a legend's text, in letters' heights."""
 _MOST_ROWS = 8
-"""Of marks at an edge, above each other."""
+"""Rows of marks at an edge, above each other."""
 
 
 def layer_axis(ax: Axes, datasets: Sequence[xr.Dataset], *, relative: bool = False) -> None:

@@ -34,9 +34,9 @@ PANEL = (4.4, 3.5)
 Width: TypeAlias = Literal["column", "page"]
 """One column of a paper with two, or the whole page."""
 WIDTHS = {"column": 3.3, "page": 6.9}
-"""In inches."""
+"""Widths of figures for papers, in inches."""
 _HEIGHTS = {"column": 2.6, "page": 3.2}
-"""Of a figure with one panel, in inches."""
+"""Heights of a figure with one panel, in inches."""
 
 _RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",

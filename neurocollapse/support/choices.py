@@ -19,7 +19,7 @@ Precision = Literal["single", "double"]
 Probe = Literal["logistic", "mse"]
 """The linear probes: logistic regression, or least squares to one-hot targets."""
 Weighting = Literal["equal", "frequency", "papers"]
-"""Of the classes: each with 1/K, or each with its share n_k/N of the samples, in Σ_W and Σ_B alike; or as the papers
+"""How classes count: each with 1/K, or each with its share n_k/N of the samples, in Σ_W and Σ_B alike; or as the papers
 do, with n_k/N in Σ_W and 1/K in Σ_B, which is neither on classes of different size."""
 
 

@@ -8,7 +8,7 @@ from neurocollapse.support.checks import positive_number
 from neurocollapse.support.text import visible
 
 LOG_FACTOR = 1.25
-"""Of logarithmic steps: the next is at least a quarter larger, about ten in a decade."""
+"""Growth of logarithmic steps: the next is at least a quarter larger, about ten in a decade."""
 _CHOICES = 'a number of steps, "epoch", "log", or a share of wall time such as "5%"'
 
 

@@ -18,7 +18,7 @@ from neurocollapse.support.quiet import kept_random_state, seed_random_state
 
 KINDS: dict[str, type[Kind]] = {"LoRA": LoRA, "Deep LoRA": DeepLoRA, "compressed Deep LoRA": CompressedDeepLoRA}
 BETAS, EPS = (0.9, 0.999), 1e-6
-"""Of AdamW, without weight decay."""
+"""Settings of AdamW, without weight decay."""
 EVALUATION_BATCH = 200
 
 

@@ -29,7 +29,7 @@ LONGEST = 32
 """Words of the longest pair, with room; the grammar's pairs have 21."""
 NUM_PRETRAINING_PAIRS, BATCH_SIZE, PEAK_RATE, WARM_UP = 8192, 32, 3e-3, 0.1
 PRETRAINING_SEED = 1
-"""Of the pretraining pairs, which are not those of the task."""
+"""Seed of the pretraining pairs, which are not those of the task."""
 LONGEST_TEXT = 128
 """Tokens to which pairs are cut for a checkpoint from a folder, as in the source."""
 

@@ -10,14 +10,14 @@ from neurocollapse.experiments.experiment import SOFTWARE, at_least, at_most, ne
 from neurocollapse.theory import Verdict
 
 FACTORS = {(6, 0.5): 0.167, (8, 0.5): 0.185, (10, 0.5): 0.201, (4, 0.5): 0.137, (4, 0.25): 0.034, (4, 0.125): 0.0086}
-"""Of D per layer in linear networks with orthogonal weights, by (L, ε)."""
+"""Factors of D per layer in linear networks with orthogonal weights, by (L, ε)."""
 SLOPES = {
     ("linear", 8, 0.5, "norm"): -1.85,
     ("linear", 8, 0.5, "unif"): -1.88,
     ("relu", 6, 0.5, "orth"): -2.26,
     ("relu", 8, 0.5, "orth"): -2.30,
 }
-"""Of ln D per layer, by (activation, L, ε, kind)."""
+"""Slopes of ln D per layer, by (activation, L, ε, kind)."""
 POPULATION = {
     6: (
         *(-2.3496, -2.4026, -2.2930, -2.4202, -2.3979, -2.5106, -2.4779, -2.4355),
@@ -37,7 +37,7 @@ with activations=relu, num_seeds=32, seed=100 and num_steps=100000, trained to t
 TRAINED = {"linear": 1e-8, "relu": 1e-6}
 """Losses to which the networks were trained whose numbers are printed."""
 MOST_STEPS = {(4, 0.5): 100, (4, 0.25): 200, (4, 0.125): 500}
-"""Of training, by (L, ε), for linear networks with orthogonal weights."""
+"""Steps of training, by (L, ε), for linear networks with orthogonal weights."""
 STRICTLY = 1e-9
 """What a number must change by to have risen or fallen."""
 PRINTED_DATA = {"num_classes": 5, "samples_per_class": 10, "width": 50}

@@ -25,8 +25,8 @@ PRINTED: Mapping[str, tuple[float, ...]] = {
 """Drift at ε = 0.1, 0.01, 0.001, each from one draw of the weights."""
 PRINTED_SCALES = (0.1, 0.01, 0.001)
 WITHIN = 0.10
-"""Of the mean of a printed row over ε: with one draw for all ε the drift is proportional to ε within 2 %, so the 10 %
-by which the rows for ELU and tanh stray from that are the spread between draws, in ours too."""
+"""Share of the mean of a printed row over ε: with one draw for all ε the drift is proportional to ε within 2 %, so the
+10 % by which the rows for ELU and tanh stray from that are the spread between draws, in ours too."""
 RELU = 0.68
 SOURCE = "recomputed from the setting of Xu et al., arXiv 2602.06208"
 
