@@ -92,7 +92,8 @@ class Adoption:
         """The same for the classes at some places, where the device alone knows which rows are finite."""
         device = features.device
         order = batch.sent(batch.order, device)
-        before = torch.cat([dropped.new_zeros(1), (~not_finite(features))[order].cumsum(0)])  # finite ones, in `order`
+        finite = 1 - not_finite(features)
+        before = torch.cat([dropped.new_zeros(1), finite[order].cumsum(0)])  # how many finite ones, in `order`
         seen = batch.sent(ledger.count, device) - dropped
         parts = torch.stack([batch.present[places], batch.starts[places], batch.starts[places + 1]])
         height = max(1, at_once(device).classes // max(1, 3 * features.shape[1]))

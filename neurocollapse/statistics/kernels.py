@@ -25,7 +25,7 @@ class AtOnce(NamedTuple):
     Attributes
     ----------
     rows : int
-        Elements of shifted rows: 2 MiB of float32 on a CPU, 1 GiB elsewhere.
+        Elements of shifted rows: 2 MiB of float32 on a CPU; 1 GiB elsewhere, and 2 GiB more where they go to float64.
     classes : int
         Elements of references and class sums, of which several float64 temporaries are made.
     """

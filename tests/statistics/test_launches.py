@@ -88,33 +88,45 @@ def test_an_ordinary_batch_takes_at_most_eight_launches_at_any_width(num_feature
         assert len(names) <= MOST, names
 
 
-def test_double_precision_takes_no_more_launches() -> None:
-    assert max(map(len, ordinary(8192, precision="double"))) <= MOST
+@pytest.mark.parametrize(
+    ("num_features", "num_samples", "options"),
+    [
+        (8192, 256, {"precision": "double"}),
+        (1009, 256, {}),
+        (2048, 4096, {}),
+        (1009, 4096, {}),
+        (8192, 4096, {"precision": "double"}),
+        (2048, 4096, {"state_bytes": 8}),
+    ],
+    ids=["double", "no equal blocks", "many of a class", "both", "many in double", "8 bytes"],
+)
+def test_no_precision_width_or_number_of_samples_takes_more(
+    num_features: int, num_samples: int, options: dict[str, Any]
+) -> None:
+    assert max(map(len, ordinary(num_features, num_samples=num_samples, **options))) <= MOST
+    assert torch.bincount(labels_of(1, 4096, 10)[0]).max() > FLUSH_COUNT  # what "many" is
 
 
-def test_a_width_without_equal_blocks_takes_two_launches_more() -> None:
-    assert max(map(len, ordinary(1009))) == MOST + 2
-
-
-def test_more_samples_of_a_class_than_float32_sums_may_have_take_three_launches_more() -> None:
-    assert max(map(len, ordinary(2048, num_samples=4096))) <= MOST + 3
-    assert torch.bincount(labels_of(1, 4096, 10)[0]).max() > FLUSH_COUNT
-
-
-def test_a_few_of_many_classes_take_two_launches_more() -> None:
-    layer = MomentAccumulator(50_000, 768, device=META)
-    for labels in [torch.arange(256)] * 3:  # the third time none is new, and none has four samples
+@pytest.mark.parametrize("num_features", [768, 1009])
+@pytest.mark.parametrize("repeats", [1, 100])
+def test_a_few_of_many_classes_take_no_more(num_features: int, repeats: int) -> None:
+    layer = MomentAccumulator(50_000, num_features, device=META)
+    layer._rebase = lambda *arguments: None  # type: ignore[method-assign]
+    for labels in [torch.arange(256).repeat_interleave(repeats)] * 3:  # from the second time on none is new
         batch = ClassBatch(labels, 50_000)
         batch.on(META)
         batch.bags(META, FLUSH_COUNT)
         with Launches() as counted:
-            layer.update(torch.empty(256, 768, device=META), batch)
-    assert len(counted.names) <= MOST + 2, counted.names
+            layer.update(torch.empty(256 * repeats, num_features, device=META), batch)
+    assert len(counted.names) <= MOST, counted.names
 
 
-def test_leaving_out_samples_takes_six_launches_more(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("num_samples", "more"), [(256, 3), (4096, 4)])
+def test_leaving_out_samples_takes_few_launches_more(
+    num_samples: int, more: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(adoption, "Readback", Answer)
-    assert max(map(len, ordinary(2048, skip_non_finite=True))) <= MOST + 6
+    assert max(map(len, ordinary(2048, num_samples=num_samples, skip_non_finite=True))) <= MOST + more
 
 
 def test_more_classes_take_few_launches_once() -> None:

@@ -55,37 +55,53 @@ def test_bags_hold_the_rows_of_each_class_in_their_order(labels: Tensor, num_cla
 
 
 def test_every_sum_adds_the_rows_of_a_class_one_after_the_other() -> None:
-    labels, rows = random_labels(300, 9), torch.randn(300, 33)
+    labels, rows = random_labels(300, 9), torch.randn(300, 33, dtype=torch.float64)
     sums = sorted_rows._by_class(rows, ClassBatch(labels, 9).bags(CPU, 64))
     for k in range(9):
-        expected = torch.zeros(33)
+        expected = torch.zeros(33, dtype=torch.float64)
         for row in rows[labels == k]:
             expected += row
         assert torch.equal(sums[k], expected)
 
 
-def test_more_rows_than_float32_sums_may_have_are_added_up_in_float64() -> None:
-    rows = torch.full((40_000, 3), 0.1)
-    sums = sorted_rows._by_class(rows, ClassBatch(torch.zeros(40_000, dtype=torch.int64), 1).bags(CPU, 64))
-    assert sums.dtype == torch.float64
-    assert float(sums[0, 0]) == pytest.approx(40_000 * float(rows[0, 0]), rel=1e-6)
+def test_many_rows_of_a_class_are_added_up_in_float64() -> None:
+    rows = torch.full((40_000, 300), 0.1)
+    layer = MomentAccumulator(1, 300)
+    layer.update(torch.cat([torch.zeros(3, 300), rows]), ClassBatch(torch.zeros(40_003, dtype=torch.int64), 1))
+    total = float((layer.total + 40_003 * layer.reference.double())[0, 0])
+    assert total == pytest.approx(40_000 * float(rows[0, 0]), rel=1e-9)
     one = torch.embedding_bag(rows, torch.arange(40_000), torch.tensor([0]), mode=0)[0]
     assert float(one[0, 0]) != pytest.approx(4_000, rel=1e-5)  # a float32 sum of them all is worse
 
 
 @pytest.mark.parametrize("width", [1, 31, 128, 129, 784, 1000, 1009, 4096])
+@pytest.mark.parametrize("num_samples", [20, 200], ids=["one bag", "several"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_squares_of_blocks_add_up_to_the_squared_norms(width: int, dtype: torch.dtype) -> None:
-    rows = torch.randn(20, width, dtype=dtype)
-    squares = sorted_rows._block_squares(rows)
-    assert squares.dtype == torch.float64
-    torch.testing.assert_close(squares.sum(dim=1), rows.double().square().sum(dim=1), rtol=3e-7, atol=0)
+def test_squares_add_up_to_the_squared_norms_at_any_width(width: int, num_samples: int, dtype: torch.dtype) -> None:
+    rows = torch.randn(num_samples, width, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    layer = MomentAccumulator(1, width, dtype=dtype)
+    square, shifted = layer.kernel.add_rows(
+        rows,
+        ClassBatch(torch.zeros(num_samples, dtype=torch.int64), 1),
+        reference=layer.reference,
+        partial=layer.partial,
+        total=layer.total,
+        square=layer.square,
+        dropped=None,
+        settle=False,
+        keep_shifted=True,
+    )
+    torch.testing.assert_close(square, rows.double().square().sum().view(1), rtol=1e-7, atol=0)
+    torch.testing.assert_close(layer.total, rows.double().sum(dim=0).view(1, -1), rtol=0, atol=1e-4)
+    assert shifted is not None
+    assert torch.equal(shifted, rows.to(layer.reference.dtype))
 
 
 def test_rows_that_are_not_finite_are_found_also_among_the_largest_numbers() -> None:
     rows = torch.zeros(6, 5)
     rows[1, 2], rows[2, 0], rows[3, 4], rows[4] = torch.nan, torch.inf, -torch.inf, torch.finfo().max
-    assert sorted_rows.not_finite(rows).tolist() == [False, True, True, True, False, False]
+    for some in (rows, rows.double()):
+        assert sorted_rows.not_finite(some).tolist() == [0, 1, 1, 1, 0, 0]
 
 
 class Late(Readback):
