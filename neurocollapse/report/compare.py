@@ -9,10 +9,10 @@ import xarray as xr
 
 from neurocollapse.report.figures import Picture, picture
 from neurocollapse.report.grids import Cell, Grid, grid, named
-from neurocollapse.report.numbers import number, together
 from neurocollapse.report.summary import place
 from neurocollapse.report.tables import digits_of
 from neurocollapse.support.dataset import heading, labels, layer_names, leading, shown
+from neurocollapse.support.numbers import number, together
 
 ALIKE = 0.05
 """Values of D that differ by less than this share count as alike."""

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import xarray as xr
 
 from neurocollapse.report.figures import Picture, picture
-from neurocollapse.report.numbers import number
 from neurocollapse.support.dataset import family, last, last_defined, layer_names, leading, shown
+from neurocollapse.support.numbers import number
 
 COLLAPSE = "collapse"
 MARGIN = "margin"

@@ -10,9 +10,9 @@ from markupsafe import Markup
 from neurocollapse.report.curves import of_collapse, of_margin
 from neurocollapse.report.formulas import typeset
 from neurocollapse.report.grids import Cell, Grid, at_last_layer, grid, named
-from neurocollapse.report.numbers import interval, number
 from neurocollapse.support.dataset import heading, last_defined, limit, tabulated
 from neurocollapse.support.mathml import mathml
+from neurocollapse.support.numbers import interval, number
 
 
 def definitions(analyses: Mapping[str, xr.Dataset]) -> list[dict[str, Any]]:

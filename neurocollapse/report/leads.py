@@ -7,9 +7,9 @@ import numpy as np
 import xarray as xr
 
 from neurocollapse.report.curves import of_collapse, with_steps
-from neurocollapse.report.numbers import exponential, number
 from neurocollapse.report.summary import place, sentences
 from neurocollapse.support.dataset import heading, labels, layer_names, limit, scalar
+from neurocollapse.support.numbers import exponential, number
 
 NEAR = 0.1
 """Measures that are nearer to their limit count as there."""

@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 
 from neurocollapse.report.grids import Cell
-from neurocollapse.report.numbers import number
 from neurocollapse.support.dataset import class_names, layer_names
+from neurocollapse.support.numbers import number
 from neurocollapse.support.text import listed
 
 _PROVENANCE = {

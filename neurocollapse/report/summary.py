@@ -9,8 +9,8 @@ import xarray as xr
 
 from neurocollapse.report.curves import of_collapse, of_margin
 from neurocollapse.report.grids import Cell, at_last_layer, named
-from neurocollapse.report.numbers import exponential, interval, number, together
 from neurocollapse.support.dataset import last_defined, layer_names, num_classes, scalar, tabulated
+from neurocollapse.support.numbers import exponential, interval, number, together
 
 WITHIN = 0.01
 """Accuracies that differ by less count as alike."""

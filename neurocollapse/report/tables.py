@@ -9,7 +9,6 @@ import numpy as np
 import xarray as xr
 
 from neurocollapse.report.layer_table import Column, Table
-from neurocollapse.report.numbers import number, together
 from neurocollapse.support.choices import check_choice
 from neurocollapse.support.dataset import (
     family,
@@ -22,6 +21,7 @@ from neurocollapse.support.dataset import (
     networks,
     tabulated,
 )
+from neurocollapse.support.numbers import number, together
 
 _DESCRIPTIONS = {"module_type": "type", "feature_dimension": "features", "pooling": "pooling"}
 _STEPS = ("last", "all")

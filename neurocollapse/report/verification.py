@@ -10,8 +10,8 @@ from markupsafe import Markup
 
 from neurocollapse.report.formulas import typeset
 from neurocollapse.report.grids import Cell, Grid, grid
-from neurocollapse.report.numbers import number, together
 from neurocollapse.support.bounds import Bound, bounds_in
+from neurocollapse.support.numbers import number, together
 
 _OUTCOMES = {
     "holds": ("holds", "✓", "The assumptions are met and the measurement lies inside the bounds."),

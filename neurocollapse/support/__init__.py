@@ -1,1 +1,1 @@
-"""What every package stands on: files in one step, names, tables, provenance."""
+"""What every package stands on: files in one step, names, numbers for readers, tables, provenance."""

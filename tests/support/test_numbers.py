@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from neurocollapse.report.numbers import interval, number, together
+from neurocollapse.support.numbers import interval, number, together
 
 
 @pytest.mark.parametrize(
