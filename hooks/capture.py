@@ -69,7 +69,7 @@ class Features(Mapping[str, Tensor]):
             for name, tensor in self.items()
         ]
         rows += [[name, f"left out: {reason}", "", "", ""] for name, reason in self.skipped.items()]
-        return html_table(["layer", "type", "features", "layout", "pooling"], rows)
+        return str(html_table(["layer", "type", "features", "layout", "pooling"], rows))
 
     @property
     def sites(self) -> dict[str, Site]:

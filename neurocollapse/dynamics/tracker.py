@@ -1,6 +1,5 @@
 """Spectra and singular subspaces of weights along any training run."""
 
-import html
 import warnings
 from collections.abc import Callable, Iterable
 from os import PathLike
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from markupsafe import escape
 from torch import Tensor, nn
 
 from neurocollapse.dynamics.errors import TrackerError
@@ -202,7 +202,7 @@ class WeightTracker:
         layout = None if self._run is None else self._run.layout
         named = [] if layout is None else zip(layout.names, layout.shapes, strict=True)
         rows = [[name, f"{outputs:,} × {inputs:,}"] for name, (outputs, inputs) in named]
-        return f"<p>{html.escape(repr(self))}</p>{html_table(['layer', 'outputs × inputs'], rows)}"
+        return f"<p>{escape(repr(self))}</p>{html_table(['layer', 'outputs × inputs'], rows)}"
 
     def _weights(self, progress: Any) -> Weights:
         """The weights of an event."""

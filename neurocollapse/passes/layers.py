@@ -17,6 +17,7 @@ _HEADINGS = {
     "num_parameters": "parameters",
     "num_calls": "calls",
 }
+_NUMBERS = [list(_HEADINGS).index(name) for name in ("num_features", "num_parameters", "num_calls")]
 
 
 def layers(model: nn.Module, example: Any = None) -> "LayerTable":
@@ -91,11 +92,10 @@ class LayerTable(Sequence[LayerInfo]):
         return iter(self.rows)
 
     def __repr__(self) -> str:
-        numbers = [list(_HEADINGS).index(name) for name in ("num_features", "num_parameters", "num_calls")]
-        return aligned(list(_HEADINGS.values()), self._cells(), numbers=numbers)
+        return aligned(list(_HEADINGS.values()), self._cells(), numbers=_NUMBERS)
 
     def _repr_html_(self) -> str:
-        return html_table(list(_HEADINGS.values()), self._cells())
+        return str(html_table(list(_HEADINGS.values()), self._cells(), numbers=_NUMBERS))
 
     def _cells(self) -> list[list[str]]:
         """All rows as text."""

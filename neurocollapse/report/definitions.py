@@ -8,9 +8,9 @@ import xarray as xr
 from markupsafe import Markup
 
 from neurocollapse.report.curves import of_collapse, of_margin
-from neurocollapse.report.formulas import typeset
 from neurocollapse.report.grids import Cell, Grid, at_last_layer, grid, named
 from neurocollapse.support.dataset import heading, last_defined, limit, tabulated
+from neurocollapse.support.formulas import typeset
 from neurocollapse.support.mathml import mathml
 from neurocollapse.support.numbers import interval, number
 

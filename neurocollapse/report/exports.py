@@ -51,7 +51,7 @@ def latex(columns: Sequence[Exported], *, symbols: bool, decimals: int | None) -
     used = Counter(column.symbol for column in columns)
     heads = [
         f"${column.symbol}$"
-        if symbols and used[column.symbol] == 1 and _fits(column.symbol)
+        if symbols and used[column.symbol] == 1 and is_short(column.symbol)
         else escaped(column.heading)
         for column in columns
     ]
@@ -104,6 +104,13 @@ def escaped(text: str) -> str:
     return "".join(_ESCAPED.get(character, character) for character in text)
 
 
+def is_short(symbol: str) -> bool:
+    """Whether a symbol is short enough for a column's head."""
+    shown = re.sub(r"\\(?:mathrm|widehat|hat|bar|overline|left|right)(?![A-Za-z])|\\[,;! ]", "", symbol)
+    signs = re.sub(r"[{}_^\s]", "", re.sub(r"\\(?:[A-Za-z]+|\|)", "x", shown))
+    return 0 < len(signs) <= _WIDEST_SYMBOL
+
+
 def _numbers(column: Exported, decimals: int | None) -> list[str]:
     """A column's numbers with the same number of decimals, in plain characters; none of a column of words."""
     if not column.values:
@@ -135,10 +142,3 @@ def _in_latex(text: str) -> str:
     text = re.sub(r"\binf\b", r"\\infty", text)
     text = re.sub(r"e([+-])0*(\d+)", lambda found: rf"\times 10^{{{found[1].strip('+')}{found[2]}}}", text)
     return text if re.fullmatch(r"[\d.]+", text) else f"${text}$"
-
-
-def _fits(symbol: str) -> bool:
-    """Whether a symbol is short enough for a column's head."""
-    shown = re.sub(r"\\(?:mathrm|widehat|hat|bar|overline|left|right)(?![A-Za-z])|\\[,;! ]", "", symbol)
-    signs = re.sub(r"[{}_^\s]", "", re.sub(r"\\(?:[A-Za-z]+|\|)", "x", shown))
-    return 0 < len(signs) <= _WIDEST_SYMBOL

@@ -9,9 +9,9 @@ import xarray as xr
 from markupsafe import Markup
 
 from neurocollapse.report.downloads import csv_text, file_name, text_uri
-from neurocollapse.report.formulas import typeset
 from neurocollapse.report.tables import Column, Table, cells, digits_of, exact, texts
 from neurocollapse.support.dataset import heading
+from neurocollapse.support.formulas import typeset
 from neurocollapse.support.numbers import number
 
 

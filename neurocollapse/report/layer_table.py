@@ -1,14 +1,18 @@
 """Columns of text and numbers, and how they fit into a terminal, a notebook, a paper, another program."""
 
-import html
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
+
 from neurocollapse.report import exports
 from neurocollapse.support.choices import check_choice
+from neurocollapse.support.formulas import typeset
+from neurocollapse.support.mathml import mathml
 from neurocollapse.support.table import aligned, html_table
 
 if TYPE_CHECKING:
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
 FORMATS = ("pandas", "latex", "markdown", "text")
 _TERMINAL = (100, 24)
 """Columns and lines where nothing says how large the terminal is."""
+_NOTEBOOK = 110
+"""Characters of a line in a notebook."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,17 @@ class Column:
     def width(self) -> int:
         """Characters in the widest cell."""
         return max(map(len, (self.heading, *self.cells)))
+
+    @property
+    def head(self) -> Markup:
+        """The heading in HTML: the formula in place of its letters, or below the words."""
+        words, formula = typeset(self.heading), mathml(self.symbol)
+        letters = formula.striptags()
+        if not exports.is_short(self.symbol) or letters == self.heading:
+            return words
+        # "D" and "tr Σ_W" are D_ℓ and tr Σ_W in plain letters.
+        is_symbol = re.sub(r"[\s_]", "", self.heading) == re.sub(r"[\sℓ]", "", letters)
+        return formula if is_symbol else Markup("{}<br>{}").format(words, formula)
 
 
 @dataclass(frozen=True, repr=False)
@@ -199,14 +216,25 @@ class Table:
 
     def _aligned(self) -> str:
         """All columns in one block of text."""
-        return aligned(self.headings, self.rows, numbers=set(range(len(self.headings))) - set(self.words))
+        return aligned(self.headings, self.rows, numbers=self._numbers)
+
+    @property
+    def _numbers(self) -> set[int]:
+        """Which columns hold numbers."""
+        return set(range(len(self.headings))) - set(self.words)
+
+    def _html(self) -> Markup:
+        """All columns in one table for notebooks."""
+        return html_table([one.head for one in (*self.keys, *self.columns)], self.rows, numbers=self._numbers)
 
     def __repr__(self) -> str:
         return self.as_text()
 
     def _repr_html_(self) -> str:
-        totals = html_table(["", "network"], self.totals) if self.totals else ""
-        return (f"<p>{html.escape(self.step)}</p>" if self.step else "") + html_table(self.headings, self.rows) + totals
+        parts = [Markup("<p>{}</p>").format(self.step)] if self.step else []
+        parts += [one._html() for one in self.fitted(_NOTEBOOK)]
+        parts += [html_table(["", "network"], self.totals, numbers={1})] if self.totals else []
+        return str(Markup().join(parts))
 
 
 def _fits(columns: Sequence[Column], room: int) -> bool:

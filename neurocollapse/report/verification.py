@@ -8,9 +8,9 @@ import numpy as np
 import xarray as xr
 from markupsafe import Markup
 
-from neurocollapse.report.formulas import typeset
 from neurocollapse.report.grids import Cell, Grid, grid
 from neurocollapse.support.bounds import Bound, bounds_in
+from neurocollapse.support.formulas import typeset
 from neurocollapse.support.numbers import number, together
 
 _OUTCOMES = {

@@ -181,7 +181,7 @@ class MomentCollection(Mapping[str, ClassMoments]):
             numbers = (f"{moments.num_features:,}", f"{moments.num_samples:,}")
             outputs = "" if reader is None else f"{reader.num_outputs:,} outputs"
             rows.append([name, record.module_type, *numbers, record.pooling, record.feature_dtype, outputs])
-        return f"<p>{self!r}</p>{html_table(headings, rows)}"
+        return f"<p>{self!r}</p>{html_table(headings, rows, numbers={2, 3})}"
 
 
 _FIELDS = ("count", "reference", "offset_sum", "offset_square", "within_scatter")

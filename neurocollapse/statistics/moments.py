@@ -10,6 +10,7 @@ from torch import Tensor
 
 from neurocollapse.statistics.kernels import mirrored
 from neurocollapse.support.checks import shown
+from neurocollapse.support.numbers import together
 from neurocollapse.support.table import html_table
 
 BLOCK_ELEMENTS = 2**22
@@ -216,16 +217,16 @@ class ClassMoments:
     def _repr_html_(self) -> str:
         parts = (self.count, self.reference, self.offset_sum, self.offset_square)
         first = ClassMoments(*(part[:MOST_SHOWN] for part in parts))
-        norms = first.mean.norm(dim=1).tolist()
-        spreads = (first.scatter / first.count).sqrt().tolist()
+        norms = together(first.mean.norm(dim=1).tolist(), 4)
+        spreads = together((first.scatter / first.count).sqrt().tolist(), 4)
         counts = first.count.tolist()
         rows = [
-            [str(label), f"{count:,}", *([f"{norm:.4g}", f"{spread:.4g}"] if count else ["–", "–"])]
+            [str(label), f"{count:,}", norm, spread]
             for label, (count, norm, spread) in enumerate(zip(counts, norms, spreads, strict=True))
         ]
         more = f"<p>and {self.num_classes - MOST_SHOWN:,} more classes</p>" if self.num_classes > MOST_SHOWN else ""
         headings = ["class", "samples", "norm of the mean", "spread around it"]
-        return f"<p>{self!r}</p>{html_table(headings, rows)}{more}"
+        return f"<p>{self!r}</p>{html_table(headings, rows, numbers={1, 2, 3})}{more}"
 
     def _column_blocks(self) -> Iterator[slice]:
         """Column slices whose float64 blocks over all classes stay within BLOCK_ELEMENTS."""

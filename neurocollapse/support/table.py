@@ -1,7 +1,8 @@
 """Tables for terminals and notebooks."""
 
-import html
 from collections.abc import Collection, Sequence
+
+from markupsafe import Markup
 
 
 def aligned(headings: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Collection[int] = ()) -> str:
@@ -25,14 +26,22 @@ def aligned(headings: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: 
     )
 
 
-def html_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table for notebooks; everything in it is text, never markup.
+def html_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Collection[int] = ()) -> Markup:
+    """A table for notebooks; the columns in `numbers` are flush right, and only what is `Markup` already is markup.
 
     Examples
     --------
-    >>> html_table(["layer"], [["<b>"]])
-    '<table><thead><tr><th>layer</th></tr></thead><tbody><tr><td>&lt;b&gt;</td></tr></tbody></table>'
+    >>> print(html_table(["D"], [["<1"]], numbers={0}))
+    <table><thead><tr><th style="text-align:right;vertical-align:bottom">D</th></tr></thead>
+    <tbody><tr><td style="text-align:right">&lt;1</td></tr></tbody></table>
     """
-    head = "".join(f"<th>{html.escape(heading)}</th>" for heading in headings)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    sides = ["text-align:right" if column in numbers else "text-align:left" for column in range(len(headings))]
+    head = _row("th", headings, [f"{side};vertical-align:bottom" for side in sides])
+    body = Markup().join(_row("td", row, sides) for row in rows)
+    return Markup("<table><thead>{}</thead>\n<tbody>{}</tbody></table>").format(head, body)
+
+
+def _row(tag: str, cells: Sequence[str], styles: Sequence[str]) -> Markup:
+    """One row; by themselves notebooks put every cell flush right."""
+    one = Markup(f'<{tag} style="{{}}">{{}}</{tag}>')
+    return Markup("<tr>{}</tr>").format(Markup().join(one.format(*pair) for pair in zip(styles, cells, strict=True)))

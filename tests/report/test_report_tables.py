@@ -11,8 +11,8 @@ import xarray as xr
 import neurocollapse as nc
 from neurocollapse.metrics import Quantity
 from neurocollapse.report import table
-from neurocollapse.report.formulas import typeset
 from neurocollapse.statistics import MomentCollection, Reader
+from neurocollapse.support.formulas import typeset
 
 OWN = Quantity(
     name="mean_norm",
@@ -71,7 +71,7 @@ KINDS = {"means only": OWN, "with a reader": READING, "with a second pass": SECO
 def test_a_users_own_number_is_in_every_table_and_definition(tmp_path, moments, kind):
     own, dataset = KINDS[kind], measured(moments, kind)
     assert own.heading in str(table(dataset)).splitlines()[0]
-    assert f"<th>{own.heading}</th>" in table(dataset)._repr_html_()
+    assert f">{own.heading}<" in table(dataset)._repr_html_()
     saved = nc.save(dataset, tmp_path / "measured.nc")
     for results in (dataset, nc.open(saved)):
         page = nc.report(results, tmp_path / "page.html").read_text(encoding="utf-8")
@@ -185,6 +185,23 @@ def test_numbers_of_the_whole_network_stand_below(make_analysis):
     dataset = make_analysis().assign(effective_depth=((), 3, {"heading": "effective depth"}))
     assert str(table(dataset)).endswith("\n\neffective depth: 3")
     assert "effective depth" in table(dataset)._repr_html_()
+
+
+def test_headings_are_typeset_in_notebooks(make_analysis):
+    page = table(make_analysis())._repr_html_()
+    heads = re.findall(r"<th [^>]*>(.*?)</th>", page)
+    letters = [re.sub("<br>", " | ", re.sub(r"<(?!br)[^>]+>", "", head)) for head in heads]
+    assert letters == [
+        "layer", "type", "features", "trΣW", "trΣB", "Dℓ", "D / D before | Dℓ/Dℓ−1", "Sℓ", "discrimination | Sℓunc"
+    ]  # fmt: skip
+    assert page.count("<math") == 6
+
+
+def test_a_wide_table_is_several_in_a_notebook_as_on_a_terminal(make_analysis):
+    dataset = make_analysis()
+    for index in range(12):
+        dataset[f"more{index}"] = dataset["separation"].assign_attrs(heading=f"more numbers {index}", symbol="")
+    assert table(dataset)._repr_html_().count("<table>") == len(table(dataset).fitted(110)) > 1
 
 
 def test_what_users_name_is_text_in_notebooks(make_analysis):
