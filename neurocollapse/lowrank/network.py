@@ -10,6 +10,7 @@ from torch import Tensor
 from neurocollapse.lowrank.factors import gradient_subspace, polar, spectral_factors
 from neurocollapse.models.linear import DeepLinear, chain_product, check_chain
 from neurocollapse.support.checks import integer, positive_number
+from neurocollapse.support.numbers import short
 
 SAME_BASIS = 1e-3
 """Part of its norm by which a basis may differ when it is found again: far above the rounding of single precision, far
@@ -194,7 +195,7 @@ def _check_left(left: Tensor, expected: Tensor) -> None:
         gap = float(torch.linalg.matrix_norm(left - expected) / torch.linalg.matrix_norm(expected))
         if gap <= SAME_BASIS:
             return
-        reason = f"differ by {gap:.2g} of their norm"
+        reason = f"differ by {short(gap, 2)} of their norm"
     else:
         reason = f"have shapes {tuple(left.shape)} and {tuple(expected.shape)}"
     raise ValueError(

@@ -22,6 +22,7 @@ from neurocollapse.metrics.weighting import BETWEEN, WITHIN, Weighting, check_we
 from neurocollapse.probes import PROBE_WORDS, LayerSplit, Probe
 from neurocollapse.statistics import ClassMoments, LayerRecord, MemoryPlanError, MomentCollection, memory_limit
 from neurocollapse.statistics.memory import GIB
+from neurocollapse.support.numbers import short
 from neurocollapse.support.text import listed
 
 UNDERFLOW = 4 * float(np.finfo(np.float32).tiny)
@@ -303,7 +304,9 @@ def _precision_notes(records: list[LayerRecord], values: np.ndarray) -> list[str
             if record.feature_dtype == dtype and 0 < value < floor
         ]
         if low:
-            notes.append(f"compression below {floor:g} at {listed(low)}: the rounding of {dtype} features may show")
+            notes.append(
+                f"compression below {short(floor)} at {listed(low)}: the rounding of {dtype} features may show"
+            )
     return notes
 
 

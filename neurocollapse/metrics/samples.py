@@ -10,6 +10,7 @@ from neurocollapse.metrics.unbiased import between_noise, within_trace_unbiased
 from neurocollapse.metrics.variability import within_trace
 from neurocollapse.metrics.weighting import Weighting
 from neurocollapse.statistics import ClassMoments, MomentCollection
+from neurocollapse.support.numbers import short
 from neurocollapse.support.text import listed, visible
 
 WORTH_SAYING = 0.1
@@ -80,7 +81,8 @@ def _notes_on_unequal(
         papers = within_trace(moments, weighting="papers") / spread
         if abs(math.log(papers / equal)) > shift:
             shift = abs(math.log(papers / equal))
-            worst = f"D is {equal:.3g} at {visible(name, most=60)}, and {papers:.3g} with 1/N within and 1/K between"
+            here, there = short(equal, 3), short(papers, 3)
+            worst = f"D is {here} at {visible(name, most=60)}, and {there} with 1/N within and 1/K between"
     counts = next(iter(collection.values())).count
     sizes = f"{counts[counts > 0].min()} to {counts.max()} samples a class"
     return [f'{sizes}, all with weight 1/K: {worst}; choose by weighting="equal" or "papers"'] if worst else []
@@ -103,10 +105,10 @@ def _notes_on_few(
             continue
         estimate = _without_bias(moments, weighting, spread)
         if estimate / raw - 1 > shift:
-            worst, many, shift = f"{raw:.3g} at {visible(name, most=60)}", estimate, estimate / raw - 1
+            worst, many, shift = f"{short(raw, 3)} at {visible(name, most=60)}", estimate, estimate / raw - 1
     if not worst:
         return []
-    said = f"about {many:.3g} with many" if np.isfinite(many) else "and its class means cannot be told from noise"
+    said = f"about {short(many, 3)} with many" if np.isfinite(many) else "and its class means cannot be told from noise"
     others = f"; this is the worst of {len(collection)} layers" if len(collection) > 1 else ""
     return [f"{few}: D is {worst}, {said}{others}"]
 

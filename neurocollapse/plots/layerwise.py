@@ -12,6 +12,7 @@ from neurocollapse.plots.panels import Panel, Part, network_panel
 from neurocollapse.plots.scales import log_line
 from neurocollapse.plots.style import BLUE, GREEN, GREY, LINES, PURPLE, VERMILLION, Width
 from neurocollapse.support.dataset import num_classes, scalar
+from neurocollapse.support.numbers import short
 
 _WORDS = {
     "separation": r"$S_\ell$ (centred, absolute cosine)",
@@ -131,7 +132,7 @@ def _fitted_against(one: Network, slope: float, intercept: float) -> np.ndarray:
 
 def _signed(value: float) -> str:
     """Two decimals, or two digits of a small number, with a true minus sign."""
-    return (f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}").replace("-", "−")
+    return f"{value:.2f}".replace("-", "−") if abs(value) >= 0.1 else short(value, 2)
 
 
 def separation(dataset: Datasets, *, ax: Axes | None = None, width: Width | None = None) -> Axes:
@@ -228,7 +229,7 @@ def _draw_decay(panel: Panel) -> None:
         _draw_interval(panel, one, "decay_ratio_interval")
         if np.isfinite(factor := factors[one.name]) and not panel.crowded:
             line = panel.ax.axhline(factor, color=one.colour, linestyle=LINES[1], linewidth=1.1)
-            panel.note(one, line, f"fitted factor {factor:.3g} per layer")
+            panel.note(one, line, f"fitted factor {short(factor, 3)} per layer")
     if not panel.told:
         _tell_range(panel, "fitted factors per layer", list(factors.values()))
     panel.level(1.0, color=GREY, linewidth=1.0)

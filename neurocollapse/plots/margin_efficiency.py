@@ -15,6 +15,7 @@ from neurocollapse.plots.panels import Panel, Part, network_panel
 from neurocollapse.plots.scales import legend_above
 from neurocollapse.plots.style import BLUE, GREEN, GREY, ORANGE, SKY, VERMILLION, Width, colour, literal, own, shortened
 from neurocollapse.support.dataset import last, last_defined
+from neurocollapse.support.numbers import short
 
 FACTORS = {
     "margin_spread": "spread within classes",
@@ -117,7 +118,7 @@ def _bars(heads: Mapping[str, xr.Dataset], ax: Axes) -> None:
         figure.set_size_inches(width, max(height, _ROW * len(heads) + _AROUND))
     words = [f"lost to {text}" for text in FACTORS.values()]
     if len(heads) == 1:
-        words = [f"{text} (× {factor:.3g})" for text, factor in zip(words, factors, strict=True)]
+        words = [f"{text} (× {short(factor, 3)})" for text, factor in zip(words, factors, strict=True)]
     parts = [(Patch(color=ink), text) for ink, text in zip(_INKS, words, strict=True)]
     legend_above(ax, [(Patch(color=BLUE), "realised"), *reversed(parts)])
     ax.set_yticks(range(len(heads)), [literal(shortened(name, 18)) for name in heads])

@@ -16,6 +16,7 @@ from neurocollapse.plots.scales import legend_above
 from neurocollapse.plots.style import BLUE, GREY, ORANGE, WIDTHS, Width, check_width, context, literal
 from neurocollapse.support.dataset import layer_names
 from neurocollapse.support.names import did_you_mean
+from neurocollapse.support.numbers import short
 
 SIDES = {"left": "left (output)", "right": "right (input)"}
 MOST_RIBS = 13
@@ -151,11 +152,8 @@ def angles(
                 entries += [] if index else [(drawn, label)]
         middle = chosen["middle"]
         if not np.isnan(middle).all():
-            largest = (
-                f"at most {np.nanmax(middle):.0e}" if np.nanmax(middle) < 1e-3 else f"up to {np.nanmax(middle):.2g}"
-            )
             (drawn,) = ax.plot(steps, middle, color=GREY, linewidth=2.6)
-            entries.append((drawn, f"those between, together: {largest}"))
+            entries.append((drawn, f"those between, together: up to {short(np.nanmax(middle), 2)}"))
         ax.set(xlabel="step", ylabel=f"angle of the {SIDES.get(side, side)}\nsingular vectors  [rad]")
         top = max((float(np.nanmax(values)) for values in chosen.values() if not np.isnan(values).all()), default=1.0)
         ax.set_ylim(-0.02 * max(top, 1e-3), 1.06 * max(top, 1e-3))

@@ -37,6 +37,19 @@ def number(value: Any, digits: int = 3) -> str:
     return ("−" if value < 0 else "") + _with_power(abs(value), digits)
 
 
+def short(value: float, digits: int = 4) -> str:
+    """A number without the zeros that it may end with: for limits and measurements that stand by themselves.
+
+    Examples
+    --------
+    >>> short(0.1), short(1e-7), short(0.061234), short(-5371234.5)
+    ('0.1', '10⁻⁷', '0.06123', '−5.371×10⁶')
+    """
+    mantissa, times, power = number(value, digits).partition("×")
+    trimmed = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+    return power if times and trimmed == "1" else trimmed + times + power
+
+
 def together(values: Iterable[Any], digits: int = 3) -> tuple[str, ...]:
     """Numbers that stand below each other, with the same number of decimals; powers of ten where that would be long.
 

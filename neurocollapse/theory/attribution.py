@@ -19,6 +19,7 @@ from neurocollapse.passes.moments import MomentSink
 from neurocollapse.passes.options import PassOptions
 from neurocollapse.passes.sink import Sink
 from neurocollapse.statistics import ClassBatch, ClassMoments, LayerRecord, MomentCollection
+from neurocollapse.support.numbers import short
 from neurocollapse.support.provenance import describe_process
 from neurocollapse.theory.verdict import Verdict, Verification
 
@@ -293,7 +294,7 @@ def _verdicts(step: _Step, layer: int) -> list[Verdict]:
     judged = [(f"tr Σ_W does not rise at {where}", proved, 1.0)]
     if proved == OBSERVED:
         bound = step.slope**2
-        judged.append((f"tr Σ_W rises at most {bound:.4g}-fold at {where}", SCALED, bound))
+        judged.append((f"tr Σ_W rises at most {short(bound)}-fold at {where}", SCALED, bound))
     return [
         Verdict.judge(claim, reference, step.within, upper=upper, tolerance=step.tolerance, unmet=unmet, layer=layer)
         for claim, reference, upper in judged

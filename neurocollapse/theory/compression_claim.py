@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from neurocollapse.support.numbers import short, together
 from neurocollapse.theory.assumptions import Assumption
 from neurocollapse.theory.theorem import Applied, Case
 from neurocollapse.theory.verdict import HOLDS, UNMET, VIOLATED, Verdict
@@ -78,7 +79,7 @@ def _decide(case: Case, layer: int, bounds: list[_Bound], spectral: float, lengt
     if not bounds:
         return _verdict(layer, measured, math.nan, math.nan, UNMET, _no_bound(case, layer)), ""
     least, most = min(bounds, key=lambda bound: bound.upper), max(bounds, key=lambda bound: bound.lower)
-    factor = f"factor in [{most.lower:.3g}, {least.upper:.3g}]"
+    factor = "factor in [{}, {}]".format(*together([most.lower, least.upper]))
     if least.upper < 1 - case.tolerance:
         text = f"layer {layer} provably compresses: {factor}; {_explained(case, layer, least, spectral, length)}"
         return _verdict(layer, measured, most.lower, least.upper, HOLDS, text, least.reference), least.theorem
@@ -97,10 +98,11 @@ def _explained(case: Case, layer: int, least: _Bound, spectral: float, length: f
     measured = float(case.measured.decay_ratio[layer])
     within = spectral / measured - 1
     if within <= SPECTRA_EXPLAIN:
-        return f"spectra alone explain it within {100 * max(within, 0.0):.2g} %"
+        return f"spectra alone explain it within {short(100 * max(within, 0.0), 2)} %"
     if math.isfinite(length):
         return f"{length:.0f} bands explain it within 5 %"
-    return f"16 bands come within {100 * (least.upper / measured - 1):.2g} %, spectra alone do not explain it"
+    within = short(100 * (least.upper / measured - 1), 2)
+    return f"16 bands come within {within} %, spectra alone do not explain it"
 
 
 def _no_bound(case: Case, layer: int) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from neurocollapse.support.numbers import short
 from neurocollapse.theory.assumptions import Assumption, interior_balance, minimum_norm, zero_loss
 from neurocollapse.theory.measured import Measured
 from neurocollapse.theory.problem import LinearProblem
@@ -98,7 +99,7 @@ def _data(problem: LinearProblem, measured: Measured) -> list[Assumption]:
         if num_samples > num_features
         else ""
     )
-    meaning = f"θ = N max |XᵀX − I| = {theta:.4g}; the certificate needs θ₂ = ‖XᵀX − I‖₂ < 1 (A1){why}"
+    meaning = f"θ = N max |XᵀX − I| = {short(theta)}; the certificate needs θ₂ = ‖XᵀX − I‖₂ < 1 (A1){why}"
     return [Assumption("near_orthonormal_data", theta, spectral, 1.0, spectral < 1, meaning)]
 
 

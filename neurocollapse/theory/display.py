@@ -1,11 +1,13 @@
 """Tables of words as text for the terminal and as HTML for notebooks."""
 
-import html
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from neurocollapse.support.table import aligned
+from markupsafe import Markup
+
+from neurocollapse.support.formulas import typeset
+from neurocollapse.support.table import aligned, html_table
 
 COLOURS = {"holds": "#1a7f37", "violated": "#cf222e", "assumptions unmet": "#9a6700"}
 WIDTH = 100
@@ -13,13 +15,17 @@ WIDTH = 100
 
 
 class Table(NamedTuple):
-    """Rows under a heading, and remarks below them; `numbers` are the columns of numbers."""
+    """Rows under a heading, and remarks below them; `numbers` are the columns of numbers.
+
+    What is evidence, below a conclusion, is folded in notebooks.
+    """
 
     heading: str
     columns: tuple[str, ...]
     rows: Sequence[Sequence[str]]
     remarks: tuple[str, ...] = ()
     numbers: tuple[int, ...] = ()
+    is_evidence: bool = False
 
 
 def as_text(title: str, status: str, tables: Iterable[Table], notes: Sequence[str] = ()) -> str:
@@ -36,17 +42,18 @@ def as_text(title: str, status: str, tables: Iterable[Table], notes: Sequence[st
 
 
 def as_html(title: str, status: str, tables: Iterable[Table], notes: Sequence[str] = ()) -> str:
-    """Lay tables out for a notebook; everything is escaped."""
-    parts = [f'<h4>{html.escape(title)}: <span style="color:{COLOURS[status]}">{html.escape(status)}</span></h4>']
+    """Lay tables out for a notebook, formulas with their indices; everything else is escaped."""
+    heading = Markup('<h4>{}: <span style="color:{}">{}</span></h4>')
+    parts = [heading.format(typeset(title), COLOURS[status], status)]
     for table in tables:
-        parts += [f"<p><b>{html.escape(table.heading)}</b></p>", _table(table)]
-        parts += [f"<p>{html.escape(remark)}</p>" for remark in table.remarks]
-    return "<div>" + "".join([*parts, *(f"<p>{html.escape(note)}</p>" for note in notes)]) + "</div>"
+        columns = [typeset(cell) for cell in table.columns]
+        rows = [[typeset(cell) for cell in row] for row in table.rows]
+        whole = Markup("{}{}").format(html_table(columns, rows, numbers=table.numbers), _paragraphs(table.remarks))
+        frame = "<details><summary>{}</summary>{}</details>" if table.is_evidence else "<p><b>{}</b></p>{}"
+        parts.append(Markup(frame).format(typeset(table.heading), whole))
+    return str(Markup("<div>{}{}</div>").format(Markup().join(parts), _paragraphs(notes)))
 
 
-def _table(table: Table) -> str:
-    """A plain HTML table."""
-    style = ' style="text-align:left"'
-    head = "".join(f"<th{style}>{html.escape(cell)}</th>" for cell in table.columns)
-    rows = ("".join(f"<td{style}>{html.escape(cell)}</td>" for cell in row) for row in table.rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in rows)}</tbody></table>"
+def _paragraphs(texts: Iterable[str]) -> Markup:
+    """One paragraph a text."""
+    return Markup().join(Markup("<p>{}</p>").format(typeset(text)) for text in texts)

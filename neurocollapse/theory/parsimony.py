@@ -10,6 +10,7 @@ import xarray as xr
 from torch import Tensor
 
 from neurocollapse.dynamics.subspaces import orthonormal_range, principal_angles
+from neurocollapse.support.numbers import short
 from neurocollapse.theory.assumptions import Assumption, orthogonal_initialisation, whitened
 from neurocollapse.theory.invariant import InvariantSubspaces, invariant_subspaces, predicted_scale
 from neurocollapse.theory.table import provenance
@@ -81,7 +82,7 @@ def verify_parsimony(
     notes = [f"The weights came in {str(run.dtype).removeprefix('torch.')}; everything was computed in float64."]
     if unmet and measurable:
         turned = float(dataset["angle"].max())
-        notes.append(f"The assumptions fail; the subspaces turned by up to {turned:.3g} rad.")
+        notes.append(f"The assumptions fail; the subspaces turned by up to {short(turned, 3)} rad.")
     return Verification(TITLE, assumptions, tuple(verdicts), (), tuple(notes), dataset)
 
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from neurocollapse.support.numbers import short
 from neurocollapse.theory.assumptions import Assumption
 from neurocollapse.theory.conditions import SHAPE, below_one, readout
 from neurocollapse.theory.problem import LinearProblem
@@ -155,7 +156,7 @@ def _missing(
     if math.isnan(residual):
         return "the readout of the leading block is singular or the last features do not vary within classes"
     if residual >= 1:
-        return f"the last layer does not remove the within-class spread (e = {residual:.3g} ≥ 1)"
+        return f"the last layer does not remove the within-class spread (e = {short(residual, 3)} ≥ 1)"
     if not math.isfinite(within[layer + 1]):
         failed = max(i for i, x in enumerate(within) if i > 0 and not math.isfinite(x))
         return f"layers {failed} and {failed + 1} are too misaligned for the within-class spread"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from neurocollapse.support.numbers import short
 from neurocollapse.theory.prior import PRIOR
 from neurocollapse.theory.theorem import Bracket, Case, Theorem, after_first
 
@@ -131,8 +132,9 @@ def _remarks(case: Case, bounds: PrintedBounds | None) -> list[str]:
     vacuous = int((claimed < 0).sum())
     if not vacuous:
         return []
+    lowest = short(claimed.min(), 3)
     return [
-        f"The printed bound of S_l is vacuous (below 0, down to {claimed.min():.3g}) at {vacuous} of {len(claimed)} "
+        f"The printed bound of S_l is vacuous (below 0, down to {lowest}) at {vacuous} of {len(claimed)} "
         "layers: it needs 32(θ + 4δ) ≪ L."
     ]
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from neurocollapse.support.numbers import short
 from neurocollapse.theory.assumptions import Assumption
 from neurocollapse.theory.conditions import EXACT, SHAPE, below_one
 from neurocollapse.theory.roots import leading_roots
@@ -215,14 +216,15 @@ def _assume(case: Case, certificate: PriorCertificate | None) -> list[Assumption
             "last_layer_balance",
             balance.last_frobenius,
             delta / small if small > 0 else math.inf,
-            f"δ = {balance.last_frobenius:.4g} (Frobenius), δ₂ = {delta:.4g} (spectral); needs δ₂ < s₋ (A3){undefined}",
+            f"δ = {short(balance.last_frobenius)} (Frobenius), δ₂ = {short(delta)} (spectral); "
+            f"needs δ₂ < s₋ (A3){undefined}",
         ),
         below_one(
             "low_rank",
             split.epsilon,
             split.epsilon / small * split.epsilon if small > 0 else math.inf,
-            f"all but K singular values at most ε = {split.epsilon:.4g}, the middle ones at least ε − ρ, "
-            f"ρ = {split.rho:.4g}; needs ε² < s₋ (A4){undefined}",
+            f"all but K singular values at most ε = {short(split.epsilon)}, the middle ones at least ε − ρ, "
+            f"ρ = {short(split.rho)}; needs ε² < s₋ (A4){undefined}",
         ),
         below_one(
             "trailing_leak",

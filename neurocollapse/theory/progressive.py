@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from neurocollapse.support.arrays import tensor
+from neurocollapse.support.numbers import number
 from neurocollapse.theory.assumptions import Assumption
 from neurocollapse.theory.balance_bound import BALANCE
 from neurocollapse.theory.checks import check_inputs, check_labels
@@ -208,7 +209,7 @@ def _tail_notes(tail: LinearTail) -> list[str]:
         float(fit[name]) for name in ("decay_slope", "decay_slope_lower_of_line", "decay_slope_upper_of_line")
     )
     return [
-        f"Empirical decay over {fit.sizes['site']} layers with weights: log D changes by {slope:+.3g} per layer "
-        f"(95 % interval of the line {lower:.3g} … {upper:.3g}, R² {float(fit['decay_r_squared']):.3g}). "
+        f"Empirical decay over {fit.sizes['site']} layers with weights: log D changes by {number(slope)} per layer "
+        f"(95 % interval of the line {number(lower)} … {number(upper)}, R² {number(fit['decay_r_squared'].item())}). "
         "No theorem covers the nonlinear layers.",
     ]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neurocollapse.support.numbers import short
 from neurocollapse.theory.assumptions import Assumption, Balance, symmetric_norm
 from neurocollapse.theory.conditions import SHAPE, below_one, readout
 from neurocollapse.theory.problem import LinearProblem
@@ -271,7 +272,7 @@ def _assume(case: Case, certificate: RobustCertificate | None) -> list[Assumptio
             "robust_product",
             found.product_error,
             product,
-            f"η, the most that imbalance moves σ(W_{{L:1}})², relative to the least of them, λ₋ = {floor:.4g}",
+            f"η, the most that imbalance moves σ(W_{{L:1}})², relative to the least of them, λ₋ = {short(floor)}",
         ),
         below_one(
             "robust_gap",

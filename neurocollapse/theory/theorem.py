@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from neurocollapse.support.numbers import short
 from neurocollapse.theory.assumptions import Assumption
 from neurocollapse.theory.blocks import Tail
 from neurocollapse.theory.conditions import Exactness, readout
@@ -246,5 +247,5 @@ def _excused(verdict: Verdict, inexact: Assumption | None) -> Verdict:
     """Call a missed bracket unmet instead of violated while an assumption that the proof takes as exact is not."""
     if inexact is None or verdict.outcome != VIOLATED:
         return verdict
-    met = f"the theorem takes {inexact.name} as exact, and its residual is {inexact.residual:.2g}"
-    return replace(verdict, outcome=UNMET, reason=f"outside by {-100 * verdict.slack:.2g} %; {met}")
+    met = f"the theorem takes {inexact.name} as exact, and its residual is {short(inexact.residual, 2)}"
+    return replace(verdict, outcome=UNMET, reason=f"outside by {short(-100 * verdict.slack, 2)} %; {met}")

@@ -10,6 +10,7 @@ from typing import Any
 
 import xarray as xr
 
+from neurocollapse.support.numbers import short, together
 from neurocollapse.theory.assumptions import Assumption
 from neurocollapse.theory.display import Table, as_html, as_text
 
@@ -225,12 +226,13 @@ class Verification:
         columns = ("assumption", "value", "residual", "tolerance", "", "meaning")
         rows = [_assumption_row(one) for one in self.assumptions.values()]
         assumptions = [Table("Assumptions", columns, rows, numbers=(1, 2, 3))] if rows else []
-        return [
-            *self._claims(),
+        evidence = [
             *assumptions,
             *_verdict_tables(self.verdicts),
             *_verdict_tables(self.comparisons, " (for comparison)"),
         ]
+        has_claims = self.claims is not None
+        return [*self._claims(), *(table._replace(is_evidence=has_claims) for table in evidence)]
 
     def _claims(self) -> list[Table]:
         """The steps, one line each, and every theorem's own status."""
@@ -238,7 +240,7 @@ class Verification:
             return []
         columns = ("layer", "measured", "certified", "outcome", "by")
         names = [*self.decided_by, *[""] * (len(self.claims) - len(self.decided_by))]
-        rows = [(*_verdict_cells(claim), name) for claim, name in zip(self.claims, names, strict=True)]
+        rows = [(*cells, name) for cells, name in zip(_verdict_cells(self.claims), names, strict=True)]
         sentences = tuple(claim.reason for claim in self.claims if claim.reason)
         steps = Table("Certified compression, D_l/D_{l−1} < 1", columns, rows, sentences, numbers=(0, 1))
         statuses = [(one.label, one.status) for one in self.theorems.values()]
@@ -247,7 +249,7 @@ class Verification:
 
 def _assumption_row(assumption: Assumption) -> tuple[str, ...]:
     """The cells of one assumption."""
-    numbers = [f"{value:.4g}" for value in (assumption.value, assumption.residual, assumption.tolerance)]
+    numbers = [short(value) for value in (assumption.value, assumption.residual, assumption.tolerance)]
     return (assumption.name, *numbers, "met" if assumption.met else "NOT MET", assumption.meaning)
 
 
@@ -255,10 +257,10 @@ def _verdict_tables(verdicts: Sequence[Verdict], suffix: str = "") -> Iterator[T
     """A table a source; a claim that is made of several layers stands at the first."""
     for reference, group in groupby(verdicts, key=lambda verdict: verdict.reference):
         found = list(group)
-        claims = ["", *(verdict.claim for verdict in found)]
         rows = [
-            ("" if verdict.claim == before else verdict.claim, *_verdict_cells(verdict))
-            for before, verdict in zip(claims, found, strict=False)
+            ("" if at else claim, *cells)
+            for claim, alike in groupby(found, key=lambda verdict: verdict.claim)
+            for at, cells in enumerate(_verdict_cells(list(alike)))
         ]
         columns: tuple[str, ...] = ("claim", "layer", "measured", "allowed", "outcome")
         if all(verdict.layer is None for verdict in found):
@@ -270,18 +272,24 @@ def _verdict_tables(verdicts: Sequence[Verdict], suffix: str = "") -> Iterator[T
         yield Table(reference + suffix, columns, rows, tuple(reasons), tuple(range(1, measured + 1)))
 
 
-def _verdict_cells(verdict: Verdict) -> tuple[str, ...]:
-    """Layer, measurement, bracket and outcome; an absent side of the bracket is left out."""
-    lower, upper = verdict.lower, verdict.upper
-    allowed = f"{lower:.4g} to {upper:.4g}"
-    if math.isnan(lower) or math.isnan(upper):
-        allowed = "undefined"
-    elif math.isinf(lower):
-        allowed = "" if math.isinf(upper) else f"at most {upper:.4g}"
-    elif math.isinf(upper):
-        allowed = f"at least {lower:.4g}"
-    layer = "" if verdict.layer is None else str(verdict.layer)
-    return layer, f"{verdict.measured:.4g}", allowed, verdict.outcome
+def _verdict_cells(verdicts: Sequence[Verdict]) -> list[tuple[str, ...]]:
+    """Layer, measurement, bracket and outcome of verdicts about one claim, their numbers with the same decimals."""
+    columns = ([getattr(verdict, side) for verdict in verdicts] for side in ("measured", "lower", "upper"))
+    # What stands by itself is not padded with zeros: "at most 0.1".
+    texts = zip(*(together(values, 4) if len(values) > 1 else map(short, values) for values in columns), strict=True)
+    return [
+        ("" if one.layer is None else str(one.layer), measured, _allowed(one, lower, upper), one.outcome)
+        for one, (measured, lower, upper) in zip(verdicts, texts, strict=True)
+    ]
+
+
+def _allowed(verdict: Verdict, lower: str, upper: str) -> str:
+    """A bracket in words; a side that it does not have is left out."""
+    if math.isnan(verdict.lower) or math.isnan(verdict.upper):
+        return "undefined"
+    if math.isinf(verdict.lower):
+        return "" if math.isinf(verdict.upper) else f"at most {upper}"
+    return f"at least {lower}" if math.isinf(verdict.upper) else f"{lower} to {upper}"
 
 
 def _quotient(numerator: float, denominator: float) -> float:

@@ -106,7 +106,7 @@ def test_an_unfinished_run_or_another_width_makes_no_claim() -> None:
     assert {verdict.outcome for verdict in unfinished.verdicts} == {"assumptions unmet"}
     loose = EXPERIMENT(replace(quick, tolerance=1.0), workplace=QUIET)
     assert {verdict.outcome for verdict in loose.verdicts} == {"assumptions unmet"}
-    assert loose.verdicts[0].reason == "3 of 3 networks were not trained to a loss of 1e-10"
+    assert loose.verdicts[0].reason == "3 of 3 networks were not trained to a loss of 10⁻¹⁰"
     narrow = EXPERIMENT(replace(quick, common_width=100), workplace=QUIET)
     assert "read off for common_width = 400" in {verdict.reason for verdict in narrow.verdicts}
 

@@ -72,7 +72,7 @@ def test_another_setting_leaves_the_printed_numbers_but_not_the_rate() -> None:
 def test_networks_that_are_not_trained_meet_no_assumption(changes: dict[str, float]) -> None:
     outcome = EXPERIMENT(replace(ProgressiveTheorem(num_seeds=2), **changes), workplace=QUIET)
     assert {verdict.outcome for verdict in outcome.verdicts[:-1]} == {"assumptions unmet"}
-    assert all("2 of 2 networks were not trained to a loss of 1e-11" in one.reason for one in outcome.verdicts[:-1])
+    assert all("2 of 2 networks were not trained to a loss of 10⁻¹¹" in one.reason for one in outcome.verdicts[:-1])
 
 
 def test_an_untrained_network_does_not_pass_for_a_trained_one() -> None:

@@ -173,7 +173,7 @@ def test_warnings_from_collecting_are_kept_beside_those_of_measuring() -> None:
         dataset = nc.measure(collection)
     first, second, *_ = json.loads(dataset.attrs["warnings"])
     assert first == "look out"
-    assert second.startswith("compression below 1e-12 at a")
+    assert second.startswith("compression below 10⁻¹² at a")
 
 
 def test_the_tree_holds_one_node_a_layer(moments: nc.MomentCollection) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from neurocollapse.support.numbers import interval, number, together
+from neurocollapse.support.numbers import interval, number, short, together
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,24 @@ def test_numbers_below_each_other_have_the_same_decimals(values, texts):
 
 def test_an_interval_has_two_ends():
     assert interval(0.336, 0.411) == "0.336 to 0.411"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.1, "0.1"),
+        (2.0, "2"),
+        (100.0, "100"),
+        (1e-7, "10⁻⁷"),
+        (-1e-7, "−1×10⁻⁷"),
+        (1.4901e-8, "1.49×10⁻⁸"),
+        (-5.3712e6, "−5,371,200"),
+        (-5371234.5, "−5.371×10⁶"),
+        (0.06123456, "0.06123"),
+        (0.0, "0"),
+        (float("nan"), "–"),
+        (float("inf"), "∞"),
+    ],
+)
+def test_a_number_by_itself_ends_without_zeros(value, text):
+    assert short(value) == text

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -109,6 +110,24 @@ def test_text_html_and_json_say_the_same(trained_case) -> None:
         assert claim.reason in page
     assert len(content["verdicts"]) == len(verification.verdicts)
     assert content["variables"]["prior_upper"]["data"][1] is None
+
+
+def test_no_number_is_printed_as_programs_write_it(trained_case) -> None:
+    verification = verify([1e-3 * weight for weight in trained_case.weights], trained_case.inputs, trained_case.labels)
+    for shown in (repr(verification), verification._repr_html_()):
+        assert not re.findall(r"\d[.\d]*e[+-]\d+|\b(?:inf|nan)\b|[ >]-\d", shown)
+        assert "×10⁻" in shown
+
+
+def test_notebooks_fold_the_evidence_below_the_claims(trained_case) -> None:
+    page = verify(trained_case.weights, trained_case.inputs, trained_case.labels)._repr_html_()
+    before, *folded = page.split("<details>")
+    assert "Certified compression, D<sub>l</sub>/D<sub>l−1</sub> &lt; 1" in before
+    assert "assumption</th>" in folded[0]
+    assert len(folded) == page.count("</details>") > 3
+    # Without claims the verdicts are the conclusion.
+    verdict = Verdict.judge("a ≤ 2", "arithmetic", 1.0, upper=2.0, tolerance=0.0)
+    assert "<details>" not in Verification("title", {}, (verdict,))._repr_html_()
 
 
 def test_html_is_escaped() -> None:

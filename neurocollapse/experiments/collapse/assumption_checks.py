@@ -14,6 +14,7 @@ from neurocollapse.data.synthetic import balanced_labels, noisy_orthonormal, one
 from neurocollapse.experiments.experiment import Experiment, at_most, near
 from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.plots.experiments.assumption_checks import draw_assumption_checks
+from neurocollapse.support.numbers import short
 from neurocollapse.support.quiet import one_thread
 from neurocollapse.theory import Verdict
 from neurocollapse.train.descent import Descent, cosine, descend
@@ -146,7 +147,9 @@ def claims(dataset: xr.Dataset) -> list[Verdict]:
         if dataset.attrs[name] != getattr(printed, name)
     ]
     late = int((dataset["loss"] > TRAINED).sum())
-    untrained = [f"{late} of {dataset['loss'].size} networks were not trained to a loss of {TRAINED:g}"] if late else []
+    untrained = (
+        [f"{late} of {dataset['loss'].size} networks were not trained to a loss of {short(TRAINED)}"] if late else []
+    )
     depths = dataset.isel(network=dataset["sweep"].values == "depth").swap_dims(network="depth").mean("seed")
     verdicts = []
     for name, title, values in (("minimum_norm", "‖W_L:1 − YX⁺‖", RESIDUALS), ("balance", "imbalance", BALANCES)):

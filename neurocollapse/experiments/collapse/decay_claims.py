@@ -7,6 +7,7 @@ import xarray as xr
 from scipy import stats
 
 from neurocollapse.experiments.experiment import SOFTWARE, at_least, at_most, near
+from neurocollapse.support.numbers import short
 from neurocollapse.theory import Verdict
 
 FACTORS = {(6, 0.5): 0.167, (8, 0.5): 0.185, (10, 0.5): 0.201, (4, 0.5): 0.137, (4, 0.25): 0.034, (4, 0.125): 0.0086}
@@ -189,7 +190,7 @@ def _untrained(chosen: xr.Dataset) -> list[str]:
     activation = str(chosen["activation"].item())
     loss = min(chosen.attrs[f"{activation}_tolerance"], TRAINED[activation])
     missing, total = int((chosen["final_loss"] > loss).sum()), chosen["final_loss"].size
-    return [f"{missing} of {total} networks were not trained to a loss of {loss:g}"] if missing else []
+    return [f"{missing} of {total} networks were not trained to a loss of {short(loss)}"] if missing else []
 
 
 def _name(activation: str) -> str:

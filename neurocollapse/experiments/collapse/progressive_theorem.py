@@ -15,6 +15,7 @@ from neurocollapse.metrics import compression, discrimination, geometric_decay
 from neurocollapse.models.linear import linear_weights
 from neurocollapse.plots.experiments.progressive_theorem import draw_progressive_theorem
 from neurocollapse.statistics import ClassMoments
+from neurocollapse.support.numbers import short
 from neurocollapse.support.quiet import one_thread
 from neurocollapse.theory import Verdict, Verification, verify
 from neurocollapse.theory.posterior import POSTERIOR
@@ -203,7 +204,7 @@ def _straight(growth: np.ndarray, num_networks: int, unmet: list[str]) -> Verdic
 def _rate(mean: xr.Dataset, unmet: list[str]) -> Verdict:
     """The factor per layer against ε²(α²/n)^{1/L}."""
     factor, rate = geometric_decay(mean["compression"].values).factor, float(mean["rate"])
-    reasons = [*unmet, *([f"the rate {rate:.3g} is not small"] if rate > SMALL_RATE else [])]
+    reasons = [*unmet, *([f"the rate {short(rate, 3)} is not small"] if rate > SMALL_RATE else [])]
     return near("D_l/D_l−1 = ε²(α²/n)^(1/L)", THEOREM, factor, rate, unmet=reasons)
 
 
@@ -258,7 +259,9 @@ def _untrained(dataset: xr.Dataset) -> list[str]:
     """Whether a network was left above the printed tolerance."""
     printed = ProgressiveTheorem().tolerance
     late = int((dataset["loss"] > printed).sum())
-    return [f"{late} of {dataset.sizes['seed']} networks were not trained to a loss of {printed:g}"] if late else []
+    return (
+        [f"{late} of {dataset.sizes['seed']} networks were not trained to a loss of {short(printed)}"] if late else []
+    )
 
 
 def _not_as_printed(dataset: xr.Dataset) -> list[str]:

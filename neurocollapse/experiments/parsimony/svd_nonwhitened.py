@@ -14,6 +14,7 @@ from neurocollapse.experiments.parsimony.svd_evolution import EQUAL, SOURCE
 from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.models.linear import linear_weights
 from neurocollapse.plots.experiments.svd_evolution import draw_nonwhitened
+from neurocollapse.support.numbers import short
 from neurocollapse.theory import Verdict, verify_parsimony
 from neurocollapse.train.descent import DescentProgress, Trajectory, descend
 
@@ -103,7 +104,7 @@ def claims(dataset: xr.Dataset) -> list[Verdict]:
 def _claims_of_run(dataset: xr.Dataset, prefix: str, title: str) -> list[Verdict]:
     """The claims about one of the two runs."""
     residual = float(dataset[f"{prefix}whitening_residual"])
-    unmet = [f"{title}the data are not white, ‖XXᵀ − I‖ = {residual:.3g}"] if residual > EQUAL else []
+    unmet = [f"{title}the data are not white, ‖XXᵀ − I‖ = {short(residual, 3)}"] if residual > EQUAL else []
     white = [] if unmet else ["the data are white"]
     steps, printed = f"num_{prefix}steps", SvdNonwhitened()
     if dataset.attrs[steps] != getattr(printed, steps):

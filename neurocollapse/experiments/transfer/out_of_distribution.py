@@ -21,6 +21,7 @@ from neurocollapse.metrics import mahalanobis, max_softmax, nc1, nc5, neco
 from neurocollapse.metrics.outside import auroc, false_positive_rate
 from neurocollapse.plots.experiments.out_of_distribution import out_of_distribution_figure
 from neurocollapse.statistics import ClassMoments
+from neurocollapse.support.numbers import short
 from neurocollapse.support.progress import progress_bar
 from neurocollapse.support.quiet import in_mode
 from neurocollapse.theory import Verdict
@@ -184,7 +185,7 @@ def _uncollapsed(trained: xr.Dataset) -> list[str]:
         return [f"{trained.sizes['epoch']} measured epochs of training leave no start and end"]
     ratios = (trained["nc1"].isel(epoch=-1) / trained["nc1"].isel(epoch=0)).values
     worst, least = float(ratios.max()), float(trained["train_accuracy"].isel(epoch=-1).min())
-    reasons = [] if worst < 1 else [f"NC1 of a network grew by {worst:.2g} times instead of falling"]
+    reasons = [] if worst < 1 else [f"NC1 of a network grew by {short(worst, 2)} times instead of falling"]
     if least < FITTED:
         reasons.append(f"a network reaches {least:.1%} of its training samples, not {FITTED:.0%}")
     return reasons
