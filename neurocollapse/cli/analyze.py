@@ -86,7 +86,7 @@ def analyze(
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for other ranks under torchrun.")] = 600.0,
     output: Annotated[Path, typer.Option(help="NetCDF file to write.")] = Path("analysis.nc"),
     report: Annotated[Path | None, typer.Option(help="HTML report to write as well.")] = None,
-    progress: Annotated[bool, typer.Option(help="Show a progress bar on a terminal.")] = True,
+    progress: Annotated[bool, typer.Option(help="Show progress: a bar on a terminal, lines in a log.")] = True,
 ) -> None:
     """Measure every layer of a model on labelled data."""
     from neurocollapse.data.labelled import check_num_classes  # slow import, needed only here

@@ -37,7 +37,7 @@ def experiment(
     output: Annotated[Path | None, typer.Option(help="NetCDF file. Default: NAME.nc")] = None,
     figure: Annotated[Path | None, typer.Option(help="Figure: png, svg or pdf. Default: NAME.png")] = None,
     report: Annotated[Path | None, typer.Option(help="HTML report to write as well.")] = None,
-    progress: Annotated[bool, typer.Option(help="Show progress on a terminal.")] = True,
+    progress: Annotated[bool, typer.Option(help="Show progress: bars on a terminal, lines in a log.")] = True,
 ) -> None:
     """Run an experiment of the source material and hold its claims against the result.
 

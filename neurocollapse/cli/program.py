@@ -17,6 +17,7 @@ from neurocollapse.cli.options import OnceCommand
 from neurocollapse.cli.report import report
 from neurocollapse.cli.track import track
 from neurocollapse.cli.verify import verify
+from neurocollapse.support.progress import progress_in_lines
 from neurocollapse.support.text import first_line, visible
 
 MOST = 275
@@ -62,7 +63,7 @@ for _name, _command in _COMMANDS.items():
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command; a mistake of the user's becomes one line on standard error and exit code 2."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), progress_in_lines():
             warnings.showwarning = _show_warning
             code = app(args=arguments, prog_name="neurocollapse", standalone_mode=False)
             _flush()

@@ -7,6 +7,7 @@ import typer
 
 import neurocollapse as nc
 from neurocollapse.cli.inputs import check_folders
+from neurocollapse.support.progress import announce
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -22,7 +23,7 @@ def report(
     compare: Annotated[
         bool, typer.Option("--compare", help="Set two saved results, or first and last step of one, side by side.")
     ] = False,
-    progress: Annotated[bool, typer.Option(help="Show progress on a terminal.")] = True,
+    progress: Annotated[bool, typer.Option(help="Show progress: bars on a terminal, lines in a log.")] = True,
 ) -> None:
     """Train two networks on digits and report on all their layers, or report on saved results."""
     check_folders(output, *([] if files else [analysis]))
@@ -38,6 +39,7 @@ def report(
     from neurocollapse.experiments import first_look
 
     look = first_look(seed=seed, progress=progress)
+    announce(f"writing {output}", shown=progress)
     results = {**look.analyses, **look.verifications}
     nc.report(results, output, title="How layers separate and compress", figures=look.figures)
     nc.save(xr.DataTree.from_dict(dict(look.analyses)), analysis)

@@ -47,7 +47,7 @@ def track(
         "run.nc"
     ),
     report: Annotated[Path | None, typer.Option(help="HTML report to write as well.")] = None,
-    progress: Annotated[bool, typer.Option(help="Show a progress bar on a terminal.")] = True,
+    progress: Annotated[bool, typer.Option(help="Show progress: a bar on a terminal, lines in a log.")] = True,
 ) -> None:
     """Measure every layer at each checkpoint of a run on labelled data."""
     check_folders(output, report)

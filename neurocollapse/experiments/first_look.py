@@ -14,6 +14,7 @@ from neurocollapse.experiments.collapse.progressive_theorem import ProgressiveTh
 from neurocollapse.hooks import capture
 from neurocollapse.models import HybridMLP, init_weights
 from neurocollapse.passes.analyze import analyze
+from neurocollapse.support.progress import announce
 from neurocollapse.support.quiet import one_thread
 from neurocollapse.theory import Verification, verify
 from neurocollapse.train import evaluate, fit
@@ -70,7 +71,7 @@ def first_look(*, seed: int = 0, progress: bool = True, epochs: int | None = Non
     seed : int, default 0
         Seed of initial weights and of the order of samples.
     progress : bool, default True
-        Show progress bars on a terminal.
+        Show progress bars and what each step does on a terminal.
     epochs : int, optional
         Train for fewer epochs than the job needs, to see it run.
 
@@ -83,13 +84,15 @@ def first_look(*, seed: int = 0, progress: bool = True, epochs: int | None = Non
     analyses, figures, verifications = {}, {}, {}
     with one_thread(), torch.random.fork_rng(devices=[]):
         for name, (num_nonlinear, num_linear) in NETWORKS.items():
+            title = f"{name}: {num_nonlinear} nonlinear and {num_linear} linear hidden layers of width {WIDTH}"
+            announce(title, shown=progress)
             model = HybridMLP(64, WIDTH, 10, num_nonlinear=num_nonlinear, num_linear=num_linear)
             init_weights(model, "orth", INIT_SCALE, seed=seed)
             fit(model, train, seed=seed, progress=progress, **training)
             loader = train.loader(512)
             dataset = analyze(model, loader, layers="layers.*", include_input=True, probes=True, progress=progress)
             analyses[name] = dataset.assign_attrs(
-                title=f"{name}: {num_nonlinear} nonlinear and {num_linear} linear hidden layers of width {WIDTH}",
+                title=title,
                 data=train.name,
                 train_accuracy=evaluate(model, train).accuracy,
                 test_accuracy=evaluate(model, test).accuracy,
@@ -98,11 +101,14 @@ def first_look(*, seed: int = 0, progress: bool = True, epochs: int | None = Non
                 seed=seed,
             )
             if num_linear:
+                announce(f"verifying the linear layers of the {name}", shown=progress)
                 verifications[f"{name}, its linear layers"] = verify(model, *_tensors(train))
             shown, labels = _features(model, train)
-            for method, title in PICTURES[name].items():
+            for method, drawing in PICTURES[name].items():
+                announce(f"drawing its features in two dimensions: {drawing}", shown=progress)
                 drawn = plots.features(shown, labels, method=method, layers=PICTURED, classes=train.classes, seed=seed)
-                figures[f"{name}: features of four layers ({title})"] = drawn
+                figures[f"{name}: features of four layers ({drawing})"] = drawn
+        announce("verifying deep linear networks", shown=progress)
         verifications["deep linear network, as printed"] = progressive_theorem(seed=seed)
         verifications["deep linear network, output scale 1"] = progressive_theorem(UNSCALED, seed=seed)
     return FirstLook(analyses, verifications, figures)

@@ -1,6 +1,8 @@
 """The main job: what its two networks must show."""
 
+import io
 from collections.abc import Iterator
+from contextlib import redirect_stderr
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,13 +11,21 @@ import torch
 
 from neurocollapse.experiments import FirstLook, first_look
 from neurocollapse.metrics import geometric_decay
+from neurocollapse.support.progress import progress_in_lines
 
 
 @pytest.fixture(scope="module")
-def look() -> Iterator[FirstLook]:
+def log() -> io.StringIO:
+    """What the run says in a log."""
+    return io.StringIO()
+
+
+@pytest.fixture(scope="module")
+def look(log: io.StringIO) -> Iterator[FirstLook]:
     """One run for all tests, with another seed than the report's; it must leave random state and threads alone."""
     before, threads = torch.get_rng_state(), torch.get_num_threads()
-    found = first_look(seed=1, progress=False)
+    with redirect_stderr(log), progress_in_lines(clock=lambda: 0.0):
+        found = first_look(seed=1)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.get_num_threads() == threads
     yield found
@@ -88,3 +98,16 @@ def test_the_theorem_holds_where_its_assumptions_do(look: FirstLook) -> None:
     assert not printed.assumptions["minimum_norm"].met
     posterior = [verdict.outcome for verdict in printed.verdicts if "Theorem 2" in verdict.reference]
     assert posterior == ["holds"] * 5
+
+
+@pytest.mark.usefixtures("look")
+def test_a_log_says_which_step_begins(log: io.StringIO) -> None:
+    assert log.getvalue().splitlines() == [
+        "MLP: 7 nonlinear and 0 linear hidden layers of width 256",
+        "drawing its features in two dimensions: principal components",
+        "hybrid: 3 nonlinear and 4 linear hidden layers of width 256",
+        "verifying the linear layers of the hybrid",
+        "drawing its features in two dimensions: principal components",
+        "drawing its features in two dimensions: t-SNE",
+        "verifying deep linear networks",
+    ]
