@@ -5,21 +5,22 @@ from os import PathLike
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from neurocollapse.hooks import CaptureError, NoMatchError, capture, choose, is_linear
+from neurocollapse.hooks import CaptureError, Features, NoMatchError, capture, choose, is_linear
 from neurocollapse.hooks.inspection import call_of
 from neurocollapse.hooks.layout import declared_batch_axis
 from neurocollapse.hooks.plan import Site
 from neurocollapse.hooks.presets import can_be_called, penultimate
-from neurocollapse.hooks.wrappers import named_modules
+from neurocollapse.hooks.select import ROOT
+from neurocollapse.hooks.wrappers import named_modules, unwrap
 from neurocollapse.support.checks import shown
 from neurocollapse.support.choices import check_choice
 from neurocollapse.support.quiet import in_mode, kept_random_state
 from neurocollapse.support.state import read_state
 from neurocollapse.support.text import first_line, listed, visible
 from neurocollapse.transfer.errors import TransferError
-from neurocollapse.transfer.skip import POOLINGS, Skip
+from neurocollapse.transfer.skip import POOLINGS, Skip, has_skip
 from neurocollapse.transfer.tuned import FILE_KIND, Tuned
 
 SkipPool = Literal["auto", "mean", "max", "cls", "last"]
@@ -45,7 +46,8 @@ def layer_finetune(model: nn.Module, layer: Any, *, head: str | None = None) -> 
     Raises
     ------
     TransferError
-        If a layer does not exist, has no parameters, or holds the head. The model is then as it was.
+        If a layer does not exist, has no parameters, or holds the head, or a skip is on the model. The model is then as
+        it was.
 
     References
     ----------
@@ -85,8 +87,8 @@ def skip_finetune(
     Raises
     ------
     TransferError
-        If the layer is wider than what the head reads, runs behind the head or more than once, or has no parameters.
-        The model is then as it was.
+        If the layer is wider than what the head reads, runs behind the head or more than once, or has no parameters, if
+        the model fails on the example, or a skip is on it already. The model is then as it was.
 
     References
     ----------
@@ -118,9 +120,10 @@ def load_tuned(model: nn.Module, path: str | PathLike[str]) -> Tuned:
     Raises
     ------
     TransferError
-        If the file is missing, damaged or of another kind, or the model lacks a module or has another shape. The model
-        is then as it was.
+        If the file is missing, damaged or of another kind, the model lacks a module or has another shape, or a skip is
+        on it. The model is then as it was.
     """
+    _check_model(model)
     header, tensors = read_state(path, FILE_KIND, error=TransferError)
     known = dict(named_modules(model))
     try:
@@ -147,11 +150,10 @@ def load_tuned(model: nn.Module, path: str | PathLike[str]) -> Tuned:
 
 def _modules(model: nn.Module, layer: Any, head: str | None) -> dict[str, nn.Module]:
     """The layers to tune and the head, by name."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"`model` must be a torch.nn.Module, got {shown(model)}")
+    _check_model(model)
     known = dict(named_modules(model))
     if head is None:
-        head = next(iter(penultimate(model)), None)
+        head = next(iter(penultimate(unwrap(model))), None)
         if head is None:
             raise TransferError(f"{type(model).__name__} has no linear layer that could be its head; pass head=")
     if head not in known or not is_linear(known[head]):
@@ -159,16 +161,29 @@ def _modules(model: nn.Module, layer: Any, head: str | None) -> dict[str, nn.Mod
     try:
         chosen = choose(model, layer, fits=_is_tunable, kind="layer with parameters")
     except NoMatchError as error:
-        raise TransferError(first_line(error, most=250)) from error
+        raise TransferError(first_line(error, most=250).replace("`layers`", "`layer`")) from error
     inside = {id(part) for part in known[head].modules()}
     names = {id(module): name for name, module in known.items()}
     found = {names[id(module)]: module for module in chosen.values() if id(module) not in inside}
     holding = [name for name, module in found.items() if any(part is known[head] for part in module.modules())]
     if holding:
-        raise TransferError(f"{listed(holding)} holds the head {head!r}; name a layer before it, or pass head=")
+        raise TransferError(
+            f"{listed(name or ROOT for name in holding)} holds the head {head!r}; name a layer before it, or pass head="
+        )
     if not found:
         raise TransferError(f"`layer` = {visible(layer)} names nothing but the head, which is tuned anyway")
     return {**found, head: known[head]}
+
+
+def _check_model(model: Any) -> None:
+    """Raise unless it is a module without a skip: two would both be added."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"`model` must be a torch.nn.Module, got {shown(model)}")
+    if has_skip(model):
+        raise TransferError(
+            f"{type(model).__name__} has a skip already; call remove() or merge() of what tunes it, or start from a "
+            "model without"
+        )
 
 
 def _is_tunable(module: nn.Module) -> bool:
@@ -179,22 +194,15 @@ def _is_tunable(module: nn.Module) -> bool:
 def _planned(model: nn.Module, modules: Mapping[str, nn.Module], example: Any, pool: SkipPool) -> Skip:
     """The skip that fits what one forward pass shows."""
     layer, head = modules
-    args, kwargs = call_of(example)
-    devices = {parameter.device for parameter in model.parameters()}
-    taps = [layer, f"{head}@in"]
-    try:
-        with torch.no_grad(), in_mode(model), kept_random_state(*devices), capture(model, taps, mask=False) as features:
-            model(*args, **kwargs)
-    except CaptureError as error:
-        raise TransferError(first_line(error, most=250)) from error
+    if declared_batch_axis(modules[layer]) == 1:
+        raise TransferError(f"{layer!r} counts its samples in axis 1, which a skip does not; use batch_first=True")
+    features, output = _run(model, modules, example)
     sites = list(features.sites.values())
     if [site.num_calls for site in sites] != [1, 1]:
         raise TransferError(f"{layer!r} or {head!r} runs more than once in a forward pass; choose other layers")
     source, target = features.sites[layer], features.sites[f"{head}@in"]
     if source.depth > target.depth:
         raise TransferError(f"{layer!r} runs behind the head {head!r}; choose a layer before it")
-    if declared_batch_axis(modules[layer]) == 1:
-        raise TransferError(f"{layer!r} counts its samples in axis 1, which a skip does not; use batch_first=True")
     width = source.shape[-1] if source.layout != "channels-first" else source.shape[0]
     head_width = target.shape[-1]
     if width > head_width:
@@ -202,7 +210,32 @@ def _planned(model: nn.Module, modules: Mapping[str, nn.Module], example: Any, p
             f"{layer!r} has {width} features and {head!r} reads {head_width}: zeros cannot make them fit; choose a "
             "layer that is no wider, or use layer_finetune"
         )
-    return Skip(layer, head, source.layout, _pooling(source, target, pool), len(source.shape) + 1, width, head_width)
+    pooling, nested = _pooling(source, target, pool), not isinstance(output, Tensor)
+    return Skip(layer, head, source.layout, pooling, nested, len(source.shape) + 1, width, head_width)
+
+
+def _run(model: nn.Module, modules: Mapping[str, nn.Module], example: Any) -> tuple[Features, Any]:
+    """What capturing shows of the layer's output and the head's input in one forward pass, and the former as it is."""
+    layer, head = modules
+    args, kwargs = call_of(example)
+    devices = {parameter.device for parameter in model.parameters()}
+    outputs: list[Any] = []
+    handle = modules[layer].register_forward_hook(lambda module, args, output: outputs.append(output))
+    try:
+        with (
+            torch.no_grad(),
+            in_mode(model),
+            kept_random_state(*devices),
+            capture(model, [layer, f"{head}@in"], mask=False) as features,
+        ):
+            model(*args, **kwargs)
+    except CaptureError as error:
+        raise TransferError(first_line(error, most=250)) from error
+    except Exception as error:  # whatever a model's own code raises on an input that it cannot take
+        raise TransferError(f"the model fails on `example`: {first_line(error, most=200)}") from error
+    finally:
+        handle.remove()
+    return features, outputs[-1]
 
 
 def _pooling(source: Site, target: Site, pool: SkipPool) -> Any:

@@ -32,6 +32,8 @@ class Skip:
         Layout of the layer's output: "features", "tokens", "channels-first" or "channels-last".
     pooling : str
         How positions become one row: "none", "mean", "max", "cls" or "last".
+    nested : bool
+        Whether the layer gives a tuple, or another structure, that holds the tensor.
     num_axes : int
         Axes of the layer's output.
     width : int
@@ -44,6 +46,7 @@ class Skip:
     head: str
     layout: str
     pooling: Pooling
+    nested: bool
     num_axes: int
     width: int
     head_width: int
@@ -53,13 +56,16 @@ class Skip:
         """Zeros that are appended to the layer's features."""
         return self.head_width - self.width
 
+    def pooled(self, output: Tensor, mask: Tensor | None) -> Tensor:
+        """One row a sample of the layer's output, or every position's where the head reads each, shape (…, width)."""
+        if self.pooling == "none":
+            return output
+        _, reduce = resolve_pool(self.pooling, self.layout, output.dim())
+        return reduce(output, mask if self.layout == "tokens" else None)
+
     def joined(self, hidden: Tensor, output: Tensor, mask: Tensor | None) -> Tensor:
         """What the head reads, with the layer's output added, shape (samples, …, head_width)."""
-        if self.pooling == "none":
-            features = output
-        else:
-            _, reduce = resolve_pool(self.pooling, self.layout, output.dim())
-            features = reduce(output, mask if self.layout == "tokens" else None)
+        features = self.pooled(output, mask)
         if features.shape[:-1] != hidden.shape[:-1] or features.shape[-1] != self.width:
             raise TransferError(
                 f"{self.layer!r} gives {tuple(features.shape)} where {self.head!r} reads {tuple(hidden.shape)}; "
@@ -118,6 +124,15 @@ class SkipHooks:
             return (self.skip.joined(args[0], output, mask), *args[1:]), kwargs
         name, hidden = next(iter(kwargs.items()))
         return args, {**kwargs, name: self.skip.joined(hidden, output, mask)}
+
+
+def has_skip(model: nn.Module) -> bool:
+    """Whether a skip is on the model."""
+    return any(
+        isinstance(getattr(hook, "__self__", None), SkipHooks)
+        for module in model.modules()
+        for hook in module._forward_pre_hooks.values()
+    )
 
 
 class _Slot(threading.local):

@@ -137,3 +137,15 @@ def test_layers_of_the_model_can_be_measured_while_it_is_tuned():
 def test_a_file_is_plain_safetensors(tmp_path):
     tuned = layer_finetune(network(), "3")
     assert set(load_file(tuned.save(tmp_path / "t.safetensors"))) == {"3.weight", "3.bias", "6.weight", "6.bias"}
+
+
+def test_the_whole_model_is_called_root():
+    with pytest.raises(TransferError, match=r"\(root\) holds the head '2'"):
+        layer_finetune(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)), "")
+
+
+def test_errors_name_the_argument_and_refuse_what_is_no_model(tmp_path):
+    with pytest.raises(TransferError, match="`layer` names '7'"):
+        layer_finetune(nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 2)), "7")
+    with pytest.raises(TypeError, match=r"`model` must be a torch\.nn\.Module, got 'resnet18'"):
+        load_tuned("resnet18", tmp_path / "tuned.safetensors")

@@ -1,6 +1,8 @@
 """One layer and the head are trained, joined by a skip connection: frozen, added, saved and merged as told."""
 
 import copy
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -10,7 +12,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from neurocollapse.models import SmallVGG, SmallViT, mlp
-from neurocollapse.transfer import TransferError, load_tuned, skip_finetune
+from neurocollapse.transfer import TransferError, layer_finetune, load_tuned, skip_finetune
 
 
 class Block(nn.Module):
@@ -309,3 +311,132 @@ def test_a_model_that_cannot_be_traced_keeps_its_skip():
     tuned.remove()
     with pytest.raises(TransferError, match="merged or removed already"):
         tuned.remove()
+
+
+class Attends(nn.Module):
+    """Attention, whose output is a tuple, with a head that is called by keyword."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(input=self.attention(x, x, x)[0].mean(1))
+
+
+class Half(nn.Module):
+    """A body in half precision, with a head in full."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 4, 3).bfloat16(), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(self.body(x.bfloat16()).float().mean((2, 3)))
+
+
+class Named(Tokens):
+    """The same tokens from one mapping."""
+
+    def forward(self, batch):
+        return super().forward(batch["input_ids"], batch["attention_mask"])
+
+
+IDS = {"input_ids": torch.tensor([[1, 2, 3, 4], [5, 6, 7, 0]]), "attention_mask": torch.tensor([[1] * 4, [1, 1, 1, 0]])}
+
+
+@pytest.mark.parametrize(
+    ("build", "layer", "example", "pool"),
+    [
+        (Attends, "attention", torch.linspace(-1, 1, 24).reshape(2, 3, 4), "auto"),
+        (Half, "body", images(), "auto"),
+        (Half, "body", images(), "max"),
+        (Tokens, "blocks.0", IDS, "mean"),
+        (Tokens, "blocks.0", IDS, "cls"),
+        (Tokens, "blocks.0", IDS, "last"),
+        (Tokens, "blocks.0", {"input_ids": IDS["input_ids"]}, "mean"),
+        (Named, "blocks.0", (IDS,), "last"),
+        (Tokens, "blocks.1", IDS["input_ids"], "auto"),
+    ],
+)
+def test_merged_is_the_same_for_every_kind_of_layer_and_when_it_is_read_from_a_file(
+    tmp_path, build, layer, example, pool
+):
+    model = build().eval()
+    tuned = skip_finetune(model, layer, example, pool=pool)
+    call = (lambda one: one(**example)) if isinstance(example, dict) else (lambda one: one(*as_tuple(example)))
+    expected = call(model)
+    merged = tuned.merge()
+    torch.testing.assert_close(call(merged), expected, rtol=1e-6, atol=1e-6)
+    torch.save(merged, tmp_path / "merged.pt")
+    again = torch.load(tmp_path / "merged.pt", weights_only=False)
+    torch.testing.assert_close(call(again), expected, rtol=1e-6, atol=1e-6)
+    assert not torch.allclose(call(model), expected, rtol=1e-6, atol=1e-6)
+
+
+def as_tuple(example):
+    return example if isinstance(example, tuple) else (example,)
+
+
+def test_a_merged_model_is_read_where_this_library_is_not_installed(tmp_path):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
+    tuned = skip_finetune(model, "0", images())
+    expected = model(images())
+    torch.save({"model": tuned.merge(), "images": images(), "expected": expected}, tmp_path / "merged.pt")
+    script = (
+        "import sys, torch; sys.modules['neurocollapse'] = None\n"
+        f"kept = torch.load({str(tmp_path / 'merged.pt')!r}, weights_only=False)\n"
+        "torch.testing.assert_close(kept['model'](kept['images']), kept['expected'], rtol=1e-6, atol=1e-6)"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.optim.swa_utils.AveragedModel])
+def test_the_head_is_found_inside_wrappers(wrap):
+    model = wrap(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)))
+    assert list(skip_finetune(model, "0", torch.zeros(3, 4))) == ["0", "2"]
+
+
+@pytest.mark.parametrize("example", [None, 3, "text", [(torch.zeros(2, 4), torch.zeros(2))], torch.zeros(2, 5)])
+def test_an_example_that_the_model_cannot_take_is_refused_in_one_line(example):
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    with pytest.raises(TransferError, match="the model fails on `example`") as caught:
+        skip_finetune(model, "0", example)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) <= 300
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_layer_with_samples_in_axis_one_is_told_so_whatever_comes_in():
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cells, self.head = nn.LSTM(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.head(self.cells(x)[0][-1])
+
+    with pytest.raises(TransferError, match="use batch_first=True"):
+        skip_finetune(Recurrent(), "cells", torch.zeros(7, 5, 3))
+
+
+@pytest.mark.parametrize("again", ["skip", "layer", "load"])
+def test_a_model_with_a_skip_gets_no_second_one(tmp_path, again):
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2))
+    tuned = skip_finetune(model, "0", torch.zeros(3, 4))
+    path = tuned.save(tmp_path / "skip.safetensors")
+    expected, trained = model(torch.ones(3, 4)), [parameter.requires_grad for parameter in model.parameters()]
+    calls = {
+        "skip": lambda: skip_finetune(model, "2", torch.zeros(3, 4)),
+        "layer": lambda: layer_finetune(model, "2"),
+        "load": lambda: load_tuned(model, path),
+    }
+    with pytest.raises(TransferError, match=r"has a skip already; call remove\(\) or merge\(\)"):
+        calls[again]()
+    assert torch.equal(model(torch.ones(3, 4)), expected)
+    assert [parameter.requires_grad for parameter in model.parameters()] == trained
+    tuned.remove()
+    calls[again]()
