@@ -13,7 +13,7 @@ from neurocollapse.hooks.errors import CaptureError, CaptureWarning, LayoutError
 from neurocollapse.hooks.outputs import first_tensor
 from neurocollapse.support.checks import shown
 from neurocollapse.support.text import listed
-from neurocollapse.support.transfer import sent
+from neurocollapse.support.transfer import on_cpu, sent
 
 NAME = "attention_mask"
 """What models call the mask of their input; that of a decoder's own input has `decoder_` in front."""
@@ -32,8 +32,7 @@ class Positions(NamedTuple):
     shape : tuple of int
         Positions of one sample; () where there is one row a sample.
     mask : Tensor of shape (samples, *shape), bool, or None
-        Which of them are real: only these have rows; where the model was given it, which need not be the features'
-        device. None for all.
+        Which of them are real: only these have rows; on the CPU. None for all.
     """
 
     shape: tuple[int, ...] = ()
@@ -50,7 +49,7 @@ class Masks(NamedTuple):
 
     Attributes
     ----------
-    first, decoder : Tensor of shape (samples, positions, …), bool, or None
+    first, decoder : Tensor of shape (samples, positions, …), bool, on the CPU, or None
         None where every position is real.
     two : bool
         Whether the decoder has an input of its own.
@@ -181,7 +180,7 @@ def find_masks(
 
 
 def as_mask(value: Any, num_samples: int | None, name: str) -> Tensor | None:
-    """A mask as a bool tensor of shape (samples, positions, …); None where nothing is masked.
+    """A mask as a bool tensor of shape (samples, positions, …) on the CPU; None where nothing is masked.
 
     Examples
     --------
@@ -196,7 +195,8 @@ def as_mask(value: Any, num_samples: int | None, name: str) -> Tensor | None:
     if value.dim() < 2 or (num_samples is not None and len(value) != num_samples):
         samples = "samples" if num_samples is None else num_samples
         raise MaskError(f"{name} must have shape ({samples}, positions, …), got {tuple(value.shape)}")
-    mask = value.detach().bool()
+    value = on_cpu(value).detach()
+    mask = value.bool()
     if value.dtype != torch.bool and bool((value != mask.to(value.dtype)).any()):
         raise MaskError(f"{name} must hold 1 for real positions and 0 for padding, got {value.dtype} of other numbers")
     if bool(mask.all()):
@@ -261,7 +261,7 @@ def _plain(value: Any, num_samples: int | None, name: str, *, strict: bool) -> T
         return None
     axes = (0, *(axis for axis in range(1, value.dim() - 1) if value.shape[axis] != 1), value.dim() - 1)
     if value.dim() >= 2 and len(axes) == 2 and num_samples in (None, len(value)):
-        mask = value.reshape(len(value), value.shape[-1])
+        mask = on_cpu(value).reshape(len(value), value.shape[-1])
         is_added = mask.is_floating_point() and bool((mask <= 0).all()) and (value.dim() > 2 or bool((mask < -1).any()))
         return mask == 0 if is_added else mask
     if bool((value == 1).all()):

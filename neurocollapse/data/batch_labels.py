@@ -11,6 +11,7 @@ from torch import Tensor
 from neurocollapse.data.batch_parts import is_sequence, kind_of, lengths, named_parts, part_of, tensors_in
 from neurocollapse.data.labelled import DataError
 from neurocollapse.support.text import listed
+from neurocollapse.support.transfer import on_cpu
 
 LABEL_NAMES = ("labels", "label", "targets", "target", "y")
 """What labels are called in dicts, named tuples, dataclasses and objects, in the order in which they are looked up."""
@@ -163,8 +164,8 @@ def _as_array(values: Any) -> NDArray[Any] | None:
     if isinstance(values, Tensor):
         if values.layout != torch.strided or values.is_nested or values.is_complex():
             return None
-        plain = values.detach()
-        return (plain.double() if plain.is_floating_point() else plain).cpu().numpy()
+        plain = on_cpu(values).detach()
+        return (plain.double() if plain.is_floating_point() else plain).numpy()
     if isinstance(values, list | tuple) and len(values):
         numbers = [part.item() if isinstance(part, Tensor) and part.ndim == 0 else part for part in values]
         if not isinstance(numbers[0], int | float | str | np.generic | list | tuple):

@@ -12,6 +12,7 @@ from torch import Tensor
 from neurocollapse.data.batch_parts import is_sequence, kind_of, named_parts, part_of
 from neurocollapse.data.labelled import DataError
 from neurocollapse.support.text import listed
+from neurocollapse.support.transfer import on_cpu
 
 __all__ = ["PositionLabels", "field", "next_token"]
 
@@ -63,13 +64,13 @@ def next_token(field: str = "input_ids", *, mask: str | None = "attention_mask")
     """
 
     def labels(batch: Any) -> PositionLabels:
-        tokens = torch.as_tensor(_part(batch, field))
+        tokens = on_cpu(torch.as_tensor(_part(batch, field)))
         if tokens.dim() != 2:
             raise DataError(f"{field!r} must have shape (samples, positions), got {tuple(tokens.shape)}")
         following = torch.full_like(tokens, IGNORED, dtype=torch.int64)
         following[:, :-1] = tokens[:, 1:]
         if mask is not None and mask in _names(batch):
-            real = torch.as_tensor(_part(batch, mask)).bool()
+            real = on_cpu(torch.as_tensor(_part(batch, mask))).bool()
             if real.shape != tokens.shape:
                 raise DataError(f"{mask!r} has shape {tuple(real.shape)}, but {field!r} {tuple(tokens.shape)}")
             following[:, :-1][~(real[:, 1:] & real[:, :-1])] = IGNORED
@@ -116,7 +117,7 @@ def label_map(values: Tensor | Any) -> Tensor:
         If they are no integers, or have no axis of positions.
     """
     try:
-        labels = torch.as_tensor(values).detach().cpu()
+        labels = on_cpu(torch.as_tensor(values)).detach()
     except (TypeError, ValueError, RuntimeError):
         raise DataError("labels per position must be integers, all samples with as many positions") from None
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:

@@ -92,7 +92,7 @@ def misses(layer: Layer, rows: Rows) -> Tensor:
 
 def _counted(rows: Tensor) -> Tensor:
     """Number of true ones, and of all."""
-    return torch.stack([rows.sum(), rows.new_tensor(len(rows), dtype=torch.int64)])
+    return torch.stack([rows.sum(), rows.new_full((), len(rows), dtype=torch.int64)])
 
 
 def _share(layer: Layer, total: Tensor | None) -> float:

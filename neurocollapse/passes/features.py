@@ -12,6 +12,7 @@ from torch import Tensor
 from neurocollapse.passes.sink import Sink
 from neurocollapse.statistics import ClassBatch, MemoryPlanError, MomentCollection, memory_limit
 from neurocollapse.statistics.memory import GIB
+from neurocollapse.support.transfer import Arrivals, sent
 
 _SAMPLES = "samples of "
 WORKING_COPIES = 4
@@ -31,6 +32,7 @@ class FeatureSink(Sink):
         self.num_samples = num_samples
         self.settings = {"num_samples": num_samples}
         self._parts: dict[str, list[Tensor]] = {}
+        self._arrivals = Arrivals()
         self._samples: dict[str, list[Tensor]] = {}
         self._labels: list[Tensor] = []
         self._left = num_samples
@@ -45,14 +47,15 @@ class FeatureSink(Sink):
             return
         samples = rows.samples
         if len(self._batch.labels) > self._left:
-            wanted = samples < self._left
-            features, samples = features[wanted.to(features.device)], samples[wanted]
+            wanted = (samples < self._left).nonzero().flatten()
+            features, samples = features.index_select(0, sent(wanted, features.device)), samples[wanted]
         with torch.inference_mode(False):  # a copy, never a view of the model's memory or a tensor of inference mode
-            self._parts.setdefault(site, []).append(features.to("cpu", copy=True))
+            self._arrivals.append(self._parts.setdefault(site, []), features)
             self._samples.setdefault(site, []).append(samples + (self.num_samples - self._left))
 
     def end(self, logits: Tensor | None) -> None:
-        """Keep the labels."""
+        """Keep the labels, and the features of the batch before."""
+        self._arrivals.end_batch()
         self._labels.append(self._batch.labels[: self._left])
         self._left -= len(self._labels[-1])
         self.full = self._left == 0
@@ -64,6 +67,7 @@ class FeatureSink(Sink):
 
     def state(self) -> dict[str, Tensor]:
         """Features and labels, batch by batch."""
+        self._arrivals.settle()
         parts = {"labels": self._labels} | self._parts
         parts |= {f"{_SAMPLES}{site}": samples for site, samples in self._samples.items()}
         return {f"{name}/{index}": part for name, batches in parts.items() for index, part in enumerate(batches)}
@@ -81,6 +85,7 @@ class FeatureSink(Sink):
 
     def result(self) -> "KeptFeatures":
         """Everything by layer name; the parts of each layer are given up on the way."""
+        self._arrivals.settle()
         labels = torch.cat(self._labels) if self._labels else torch.empty(0, dtype=torch.int64, device="cpu")
         features = {
             record.name: torch.cat(self._parts.pop(site)) for site, record in self.layers.items() if site in self._parts

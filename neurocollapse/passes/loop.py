@@ -14,6 +14,7 @@ from neurocollapse.data.sharding import share_of
 from neurocollapse.hooks import CaptureError, Positions, Recorder, SiteKey, Tap
 from neurocollapse.hooks.eager import outside_autocast
 from neurocollapse.hooks.masks import Masks
+from neurocollapse.passes.ahead import read_ahead
 from neurocollapse.passes.checkpoint import Checkpoint, Progress
 from neurocollapse.passes.classes import chosen_classes
 from neurocollapse.passes.digest import batch_digest, is_unsettled, option_text, weight_digest
@@ -189,7 +190,7 @@ class Pass:
     def _count_all(self, bar: Any, finished: int) -> None:
         """Pass over the batches of an earlier run, once it is certain that they are the same, and count the others."""
         index, digest, options = 0, 0, self.options
-        for batch in bar:
+        for batch in bar if self.device.type == "cpu" else read_ahead(bar, self.loader):
             parts = split_batch(batch, self.recorder.model, label_fn=options.label_fn)
             masks = masks_of(batch, parts, self.recorder.model, options)
             found = label_map_of(parts, masks, options, self.known_classes)

@@ -10,8 +10,11 @@ from neurocollapse.metrics.outside import neco_scores
 from neurocollapse.metrics.scores import Outside
 from neurocollapse.passes.sink import Sink
 from neurocollapse.statistics import ClassBatch
+from neurocollapse.support.transfer import Arrivals
 
 _SCORES, _SUM = "scores", "sum"
+_LEFT_OUT = -1.0
+"""In the place of a score, which is none: of a row that does not count."""
 
 
 class ScoreSink(Sink):
@@ -28,6 +31,7 @@ class ScoreSink(Sink):
     def __init__(self, sites: Mapping[str, Layer], *, skips_non_finite: bool = False) -> None:
         self.sites, self.skips_non_finite = dict(sites), skips_non_finite
         self._scores: dict[str, list[Tensor]] = {}
+        self._arrivals = Arrivals()
         self._sums: dict[str, Tensor] = {}
 
     def add(self, site: str, features: Tensor, rows: ClassBatch) -> None:
@@ -35,13 +39,19 @@ class ScoreSink(Sink):
         layer = self.sites.get(site)
         if layer is None:
             return
-        if self.skips_non_finite:
-            features = features[features.isfinite().all(dim=1)]
+        scores = neco_scores(layer, Rows(features, rows.labels[:0]))
         with torch.inference_mode(False):  # what is kept must not be a tensor of inference mode
-            scores = neco_scores(layer, Rows(features, rows.labels[:0])).cpu().clone()
-            total = features.sum(dim=0, dtype=torch.float64).cpu().clone()
-        self._scores.setdefault(site, []).append(scores)
-        self._sums[site] = total + self._sums.get(site, 0.0)
+            if self.skips_non_finite:  # which rows these are is looked at when they have arrived, not now
+                finite = features.isfinite().all(dim=1)
+                features = torch.where(finite.unsqueeze(1), features, 0.0)
+                scores = torch.where(finite, scores, _LEFT_OUT)
+            self._arrivals.append(self._scores.setdefault(site, []), scores)
+            total = features.sum(dim=0, dtype=torch.float64).to(self.device)
+            self._sums[site] = total + self._sums.get(site, 0.0)
+
+    def end(self, logits: Tensor | None) -> None:
+        """Take in the scores of the batch before."""
+        self._arrivals.end_batch()
 
     def drop(self, site: str) -> None:
         """Give up one layer."""
@@ -50,7 +60,7 @@ class ScoreSink(Sink):
 
     def state(self) -> dict[str, Tensor]:
         """The scores so far, and the sums."""
-        scores = {f"{_SCORES}/{site}": torch.cat(parts) for site, parts in self._scores.items()}
+        scores = {f"{_SCORES}/{site}": self._all_scores(site) for site in self._scores}
         return scores | {f"{_SUM}/{site}": total for site, total in self._sums.items()}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
@@ -60,15 +70,21 @@ class ScoreSink(Sink):
             if kind == _SCORES:
                 self._scores[site] = [tensor.clone()]
             else:
-                self._sums[site] = tensor.clone()
+                self._sums[site] = tensor.to(self.device, copy=True)
 
     def result(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Scores, and the mean of the features, by layer name."""
         found = {}
-        for site, parts in self._scores.items():
-            scores = torch.cat(parts)
-            found[self.sites[site].record.name] = scores, self._sums[site] / len(scores)
+        for site in self._scores:
+            scores = self._all_scores(site)
+            found[self.sites[site].record.name] = scores, self._sums[site].cpu() / len(scores)
         return found
+
+    def _all_scores(self, site: str) -> Tensor:
+        """The scores of one layer so far, of the rows that count."""
+        self._arrivals.settle()
+        scores = torch.cat(self._scores[site])
+        return scores[scores != _LEFT_OUT]
 
 
 def outside_of(

@@ -15,6 +15,7 @@ from neurocollapse.hooks.masks import Masks, as_mask, check_labelled, find_masks
 from neurocollapse.hooks.pool import ROWS
 from neurocollapse.passes.options import PassOptions
 from neurocollapse.statistics import ClassBatch, LabelError
+from neurocollapse.support.transfer import on_cpu
 
 
 class LabelMap:
@@ -50,7 +51,7 @@ class LabelMap:
             if self.shape:
                 check_labelled(positions.shape, self.shape)
             counts = _brought(self.counts, positions.shape)
-            mask = None if positions.mask is None else positions.mask.cpu()
+            mask = positions.mask
             if mask is not None:
                 counts = counts & mask
             chosen = counts.flatten() if mask is None else counts[mask]
@@ -117,14 +118,14 @@ def label_map_of(parts: Batch, masks: Masks, options: PassOptions, num_classes: 
         )
     counts = labels != options.ignore_index
     if isinstance(parts.labels, PositionLabels) and parts.labels.counts is not None:
-        counts &= parts.labels.counts.cpu()
+        counts &= on_cpu(parts.labels.counts)
     if mask is not None:
         if mask.shape != labels.shape:
             raise LabelError(
                 f"labels per position have shape {tuple(labels.shape)}, but the mask has {tuple(mask.shape)}; give "
                 "both the same positions"
             )
-        counts &= mask.cpu()
+        counts &= mask
     _check_range(labels, counts, num_classes, options.ignore_index)
     if not marked and _are_tokens(labels, counts, parts.kwargs.get("input_ids")):
         raise LabelError(
@@ -138,7 +139,7 @@ def _are_tokens(labels: Tensor, counts: Tensor, tokens: Any) -> bool:
     """Whether every label that counts is the token at its own position."""
     if not isinstance(tokens, Tensor) or tokens.shape != labels.shape or not bool(counts.any()):
         return False
-    return bool((tokens.cpu() == labels)[counts].all())
+    return bool((on_cpu(tokens) == labels)[counts].all())
 
 
 def _shape(values: Any) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from neurocollapse.metrics import Layer, Quantity, QuantityError, Rows
 from neurocollapse.metrics.layer import Finish, Gather
 from neurocollapse.metrics.quantity import REMEDIES
 from neurocollapse.passes.digest import option_text
+from neurocollapse.passes.moments import NonFiniteError
 from neurocollapse.passes.sink import Sink
 from neurocollapse.statistics import ClassBatch, ClassMoments, LayerRecord, MemoryPlan, memory_limit
 
@@ -52,12 +53,14 @@ class TotalSink(Sink):
             "gather": [option_text(gather) for gather in self.gathers],
         }
         self.totals: dict[str, Tensor] = {}
+        self._all_finite: dict[str, Tensor] = {}
         self._waiting: list[_Waiting] = []
 
     def start(self, layers: Mapping[str, LayerRecord], device: torch.device) -> None:
         """Learn where the model runs; raise MemoryPlanError unless what gathers share of the layers fits there."""
         super().start(layers, device)
         self.limit = memory_limit(device, self.max_memory)
+        self._never_waits = device.type != "cpu"
         self._check_memory({})
 
     def begin(self, batch: ClassBatch) -> None:
@@ -70,10 +73,7 @@ class TotalSink(Sink):
         layer = self._layer(site, features.device)
         if layer is None:
             return
-        keep = None
-        if self.skips_non_finite:  # the one wait for the device in each layer, and only where it was asked for
-            finite = features.isfinite().all(dim=1)
-            keep = None if bool(finite.all()) else finite
+        keep = self._kept(site, layer, features) if self.skips_non_finite else None
         labels = rows.on(features.device)
         part = Rows(features, labels) if keep is None else Rows(features[keep], labels[keep])
         if not len(part.labels):
@@ -110,10 +110,12 @@ class TotalSink(Sink):
     def drop(self, site: str) -> None:
         """Give up one layer's sums, which hold a part of the batches only."""
         self.totals = {key: total for key, total in self.totals.items() if key.rpartition("/")[0] != site}
+        self._all_finite.pop(site, None)
         self._waiting = [one for one in self._waiting if one.site != site]
 
     def state(self) -> dict[str, Tensor]:
         """The sums."""
+        self._check_finite()
         return dict(self.totals)
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
@@ -122,6 +124,7 @@ class TotalSink(Sink):
 
     def result(self) -> dict[str, dict[Gather, Tensor]]:
         """The sums on the CPU, by layer name and gather function."""
+        self._check_finite()
         totals: dict[str, dict[Gather, Tensor]] = {layer.record.name: {} for layer in self.sites.values()}
         for key, total in self.totals.items():
             site, _, index = key.rpartition("/")
@@ -136,6 +139,25 @@ class TotalSink(Sink):
         reader = None if layer.reader is None else layer.reader.to(device)
         self.sites[site] = replace(layer, moments=layer.moments.to(device), reader=reader)
         return self.sites[site]
+
+    def _kept(self, site: str, layer: Layer, features: Tensor) -> Tensor | None:
+        """Which rows are finite; None for all, as where the first pass left none out: that is checked in the end."""
+        finite = features.isfinite().all(dim=1)
+        if layer.record.num_skipped or not self._never_waits:
+            return None if bool(finite.all()) else finite
+        all_finite = finite.all().to(self.device)
+        self._all_finite[site] = all_finite & self._all_finite.get(site, all_finite)
+        return None
+
+    def _check_finite(self) -> None:
+        """Raise where rows are not finite in a layer that had none such in the first pass."""
+        flags = torch.stack(list(self._all_finite.values())).tolist() if self._all_finite else []
+        for site, is_finite in zip(self._all_finite, flags, strict=True):
+            if not is_finite:
+                raise NonFiniteError(
+                    f"layer {self.sites[site].record.name!r}: features are NaN or infinite in the second pass, but "
+                    'were not in the first; give both the same samples, and leave the model in mode="eval"'
+                )
 
     def _called(self, site: str, index: int, function: Callable[..., Any], *arguments: Any) -> Any:
         """What a user's function returns; an error in it says which quantity, and where."""

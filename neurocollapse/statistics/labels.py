@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neurocollapse.support.transfer import sent
+from neurocollapse.support.transfer import on_cpu, sent
 
 
 class LabelError(ValueError):
@@ -80,9 +80,12 @@ def one_hot_columns(labels: Any) -> int:
 def _as_tensor(labels: Any) -> Tensor:
     """`labels` as a CPU tensor, or a LabelError that says what came instead."""
     if isinstance(labels, Tensor):
-        if labels.is_meta:
-            raise LabelError("`labels` are on the meta device, which keeps no numbers; pass labels that have some")
-        return labels.detach().cpu().to_dense()
+        try:
+            return on_cpu(labels).detach().to_dense()
+        except NotImplementedError:
+            raise LabelError(
+                "`labels` are on the meta device, which keeps no numbers; pass labels that have some"
+            ) from None
     try:  # through numpy: torch does not take read-only or reversed arrays
         return torch.as_tensor(np.require(labels, requirements=["C_CONTIGUOUS", "WRITEABLE"]), device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
@@ -304,7 +307,7 @@ class ClassBatch:
         The mask may have more samples than the batch; the first ones are meant.
         """
         if id(mask) not in self._kept:
-            self._kept[id(mask)] = mask, self._spread(mask[: len(self.labels)].flatten(1).sum(dim=1).cpu())
+            self._kept[id(mask)] = mask, self._spread(mask[: len(self.labels)].flatten(1).sum(dim=1))
         return self._kept[id(mask)][1]
 
     @cached_property

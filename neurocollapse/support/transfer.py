@@ -1,7 +1,10 @@
 """Small tensors to a device and back again, without waiting for what it is busy with."""
 
+from collections.abc import Iterable, MutableMapping
+
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
@@ -42,3 +45,50 @@ class Readback:
         if self._event is not None:
             self._event.synchronize()
         return self._host
+
+
+class Arrivals:
+    """Tensors on their way to the CPU, taken into lists there a batch later, when waiting for them costs nothing."""
+
+    def __init__(self) -> None:
+        self._before: list[tuple[list[Tensor], Readback]] = []
+        self._now: list[tuple[list[Tensor], Readback]] = []
+
+    def append(self, arrived: list[Tensor], values: Tensor) -> None:
+        """Send a copy of a tensor, which may change afterwards, to the end of a list."""
+        self._now.append((arrived, Readback(values)))
+
+    def end_batch(self) -> None:
+        """Take in what was sent in the batch before this one."""
+        for arrived, readback in self._before:
+            numbers = readback.numbers()
+            arrived.append(numbers.clone() if numbers.is_pinned() else numbers)  # page-locked memory is for the next
+        self._before, self._now = self._now, []
+
+    def settle(self) -> None:
+        """Take in everything, waiting for it if need be."""
+        self.end_batch()
+        self.end_batch()
+
+
+def copy_ahead(tensors: Iterable[Tensor]) -> None:
+    """Send copies of some tensors to the CPU, for those who will ask `on_cpu` for them."""
+    for tensor in tensors:
+        _under_way[tensor] = Readback(tensor)
+
+
+def forget_copies(tensors: Iterable[Tensor]) -> None:
+    """Let the copies of some tensors go: these may change now."""
+    for tensor in tensors:
+        _under_way.pop(tensor, None)
+
+
+def on_cpu(tensor: Tensor) -> Tensor:
+    """The numbers of a tensor on the CPU, not to be changed: the copy that is under way, else one to be waited for."""
+    if tensor.device.type == "cpu":
+        return tensor
+    copy = _under_way.get(tensor)
+    return tensor.cpu() if copy is None else copy.numbers()
+
+
+_under_way: MutableMapping[Tensor, Readback] = WeakTensorKeyDictionary()

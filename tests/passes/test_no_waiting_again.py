@@ -1,0 +1,291 @@
+"""What is not waited for beside class moments: later passes over the loader, and labels and masks on the device.
+
+The meta device stands for a GPU: it has no numbers, so that reading one raises.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import neurocollapse as nc
+from neurocollapse.metrics import Layer, Rows
+from neurocollapse.metrics.catalogue import QUANTITIES
+from neurocollapse.passes import FeatureSink, MomentSink, Sink, finite, run_pass
+from neurocollapse.passes.influence import InfluenceSink
+from neurocollapse.passes.options import PassOptions
+from neurocollapse.passes.outside import ScoreSink
+from neurocollapse.passes.totals import TotalSink
+from neurocollapse.statistics import ClassBatch, Reader, adoption
+from neurocollapse.support import transfer
+from tests.readbacks import Answer
+
+NEAREST = {"nc4", "ncm_error", "effective_depth"}
+"""Quantities that look for the nearest class mean: which rows are too close to tell is asked in every layer."""
+GATHERED = {one.gather: one.name for one in QUANTITIES if one.gather is not None and one.name not in NEAREST}
+META = torch.device("meta")
+
+
+def network() -> nn.Sequential:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        hidden = [layer for _ in range(3) for layer in (nn.Linear(20, 20), nn.ReLU())]
+        return nn.Sequential(*hidden, nn.Linear(20, 10))
+
+
+def batches(number: int = 6) -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    return [
+        (torch.randn(32, 20, generator=generator), torch.randint(10, (32,), generator=generator)) for _ in range(number)
+    ]
+
+
+@pytest.fixture(scope="module")
+def layers() -> dict[str, Layer]:
+    """The layers of the network by site, after a first pass on the CPU."""
+    moments = nc.collect(network(), batches(), num_classes=10)
+    found = {name: Layer(moments[name], "equal", moments.readers.get(name), moments.record(name)) for name in moments}
+    head = network()[-1]
+    found["5"] = replace(found["5"], reader=Reader(head.weight.detach().double(), head.bias.detach().double()))
+    return {f"{index}.0": layer for index, layer in enumerate(found.values())}
+
+
+@pytest.fixture
+def on_meta(layers: dict[str, Layer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a pass run on the meta device."""
+    monkeypatch.setattr(PassOptions, "device_of", lambda options, model: META)
+    for module in (transfer, finite, adoption):
+        monkeypatch.setattr(module, "Readback", Answer)
+
+
+class WithoutResult(TotalSink):
+    """Takes what it needs of the layers from the CPU, where there are numbers, and has none to give at the end."""
+
+    def _layer(self, site: str, device: torch.device) -> Layer | None:
+        layer = self.sites[site]
+        return replace(layer, reader=None if layer.reader is None else layer.reader.to(device))
+
+    def result(self) -> Any:
+        return self.totals
+
+
+@pytest.mark.usefixtures("on_meta")
+@pytest.mark.parametrize("skips", [False, True], ids=["all", "finite ones"])
+@pytest.mark.parametrize("name", GATHERED.values())
+def test_what_quantities_add_up_is_not_waited_for(name: str, skips: bool, layers: dict[str, Layer]) -> None:
+    quantity = next(one for one in QUANTITIES if one.name == name)
+    sink = WithoutResult(layers, [quantity], skips_non_finite=skips)
+    assert run_pass(network().to(META), batches(), {"totals": sink}, num_classes=10)["totals"]
+
+
+@pytest.mark.usefixtures("on_meta")
+@pytest.mark.parametrize("skips", [False, True], ids=["all", "finite ones"])
+def test_influences_are_not_waited_for(skips: bool, layers: dict[str, Layer]) -> None:
+    class Influences(InfluenceSink):
+        def result(self) -> Any:
+            return self._sums
+
+    sink = Influences(layers, skips_non_finite=skips)
+    assert run_pass(network().to(META), batches(), {"sums": sink}, num_classes=10)["sums"]
+
+
+class Patient(Answer):
+    """Numbers that are looked at one batch late: says which batch was sent last, whenever any is looked at."""
+
+    sent: list[int]
+    looked_at: list[tuple[int, int]]
+
+    def __init__(self, values: Tensor) -> None:
+        super().__init__(values)
+        self.batch = self.sent[-1]
+
+    def numbers(self) -> Tensor:
+        self.looked_at.append((self.batch, self.sent[-1]))
+        return super().numbers()
+
+
+@pytest.mark.usefixtures("on_meta")
+@pytest.mark.parametrize(
+    "make", [lambda layers: FeatureSink(180), lambda layers: ScoreSink(layers, skips_non_finite=True)]
+)
+def test_kept_features_and_scores_arrive_one_batch_late(
+    make: Any, layers: dict[str, Layer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Patient, "sent", [], raising=False)
+    monkeypatch.setattr(Patient, "looked_at", [], raising=False)
+    monkeypatch.setattr(transfer, "Readback", Patient)
+    sink: Sink = make(layers)
+    monkeypatch.setattr(type(sink), "result", lambda sink: sink._arrivals.settle())
+
+    def loader() -> Iterator[tuple[Tensor, Tensor]]:
+        for index, batch in enumerate(batches()):
+            Patient.sent.append(index)
+            yield batch
+
+    run_pass(network().to(META), loader(), {"sink": sink}, num_classes=10)
+    assert {batch for batch, _ in Patient.looked_at} == set(range(6))
+    assert all(now == min(batch + 1, 5) for batch, now in Patient.looked_at)
+
+
+class Twins:
+    """Tensors of the meta device that have numbers all the same, for those who sent for them in time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.numbers_of: dict[int, Tensor] = {}
+        self.kept: list[Tensor] = []
+        twins = self
+
+        class Known(Answer):
+            def __init__(self, values: Tensor) -> None:
+                super().__init__(values)
+                self.values = twins.numbers_of.get(id(values))
+
+            def numbers(self) -> Tensor:
+                return super().numbers() if self.values is None else self.values
+
+        monkeypatch.setattr(transfer, "Readback", Known)
+
+    def on_device(self, tensor: Tensor) -> Tensor:
+        twin = tensor.to(META)
+        self.numbers_of[id(twin)] = tensor
+        self.kept.append(twin)
+        return twin
+
+
+class WithoutMoments(MomentSink):
+    """Has no numbers to give at the end, but those of the ledger."""
+
+    def result(self) -> Any:
+        return next(iter(self.accumulators.values())).ledger.count
+
+
+@pytest.mark.usefixtures("on_meta")
+@pytest.mark.parametrize("kind", ["pairs", "three parts", "dicts"])
+def test_labels_on_the_device_are_not_waited_for(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    twins, data = Twins(monkeypatch), batches()
+    placed: list[Any] = [(inputs.to(META), twins.on_device(labels)) for inputs, labels in data]
+    if kind == "three parts":
+        placed = [(inputs, labels, twins.on_device(torch.rand(32, 4))) for inputs, labels in placed]
+        monkeypatch.setattr(nn.Sequential, "forward", _first_only)
+    if kind == "dicts":
+        placed = [{"input": inputs, "labels": labels} for inputs, labels in placed]
+    found = run_pass(network().to(META), placed, {"moments": WithoutMoments()}, num_classes=10)["moments"]
+    assert torch.equal(found, torch.bincount(torch.cat([labels for _, labels in data]), minlength=10))
+    assert not transfer._under_way
+
+
+def _first_only(self: nn.Sequential, input: Tensor, rest: Tensor | None = None) -> Tensor:
+    for module in self:
+        input = module(input)
+    return input
+
+
+class Language(nn.Module):
+    """One layer that is given a mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(20, 20)
+
+    def forward(self, input: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.layer(input)
+
+
+@pytest.mark.usefixtures("on_meta")
+@pytest.mark.parametrize(("pool", "labelled"), [("mean", False), ("last", False), ("tokens", False), ("tokens", True)])
+def test_masks_on_the_device_are_not_waited_for(pool: str, labelled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    twins, generator, counts, data = Twins(monkeypatch), torch.Generator().manual_seed(0), torch.zeros(10), []
+    for _ in range(4):
+        mask = (torch.rand(8, 6, generator=generator) < 0.6).long()
+        mask[:, 0] = 1
+        labels = torch.randint(10, (8, 6) if labelled else (8,), generator=generator)
+        every = labels if labelled else labels.unsqueeze(1).expand(8, 6)
+        counts += torch.bincount(every[mask.bool()] if pool == "tokens" else labels, minlength=10)
+        inputs = torch.empty(8, 6, 20, device=META)
+        data.append({"input": inputs, "attention_mask": twins.on_device(mask), "labels": twins.on_device(labels)})
+    options: dict[str, Any] = {"pool": pool, "num_classes": 10}
+    found = run_pass(Language().to(META), data, {"moments": WithoutMoments()}, **options)["moments"]
+    assert torch.equal(found, counts.long())
+
+
+@pytest.mark.usefixtures("on_meta")
+def test_copies_are_under_way_before_the_batch_before_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    twins, data, order = Twins(monkeypatch), batches(), []
+    placed = [(inputs.to(META), twins.on_device(labels)) for inputs, labels in data]
+    known, model = transfer.Readback, network().to(META)
+
+    def sent(values: Tensor) -> Any:
+        order.append(f"sent {[labels is values for _, labels in placed].index(True)}")
+        return known(values)
+
+    monkeypatch.setattr(transfer, "Readback", sent)
+    model.register_forward_pre_hook(lambda *arguments: order.append(f"run {sum('run' in one for one in order)}"))
+    run_pass(model, placed, {"moments": WithoutMoments()}, num_classes=10)
+    assert order == [
+        "sent 0",
+        *[f"{what} {index + (what == 'sent')}" for index in range(5) for what in ("sent", "run")],
+        "run 5",
+    ]
+
+
+def test_batches_that_may_share_memory_are_taken_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    from neurocollapse.passes.ahead import read_ahead
+
+    data = [(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64, device=META)) for _ in range(3)]
+    monkeypatch.setattr(transfer, "Readback", Answer)
+    taken: list[int] = []
+
+    def counted() -> Iterator[Any]:
+        for index, batch in enumerate(data):
+            taken.append(index)
+            yield batch
+
+    for loader, ahead in ((data, 1), (counted(), 0), (DataLoader(TensorDataset(torch.zeros(6, 3))), 1)):
+        taken.clear()
+        numbers = [len(taken) for _ in read_ahead(counted(), loader)]
+        assert numbers == [min(index + ahead, 3) for index in (1, 2, 3)]
+    own = DataLoader(TensorDataset(torch.zeros(6, 3)), collate_fn=lambda samples: samples)
+    taken.clear()
+    assert [len(taken) for _ in read_ahead(counted(), own)] == [1, 2, 3]
+
+
+def test_features_that_are_not_finite_in_the_second_pass_alone_are_refused(layers: dict[str, Layer]) -> None:
+    class NeverWaiting(TotalSink):
+        def start(self, *arguments: Any) -> None:
+            super().start(*arguments)
+            self._never_waits = True
+
+    quantity = next(one for one in QUANTITIES if one.name == "nc1")
+    sink = NeverWaiting(layers, [quantity], skips_non_finite=True)
+    sink.start({}, torch.device("cpu"))
+    labels = torch.arange(10)
+    sink.begin(ClassBatch(labels, 10))
+    features = torch.ones(10, 20)
+    sink.add("0.0", features, ClassBatch(labels, 10))
+    assert sink.state()
+    features[3, 2] = torch.nan
+    sink.add("0.0", features, ClassBatch(labels, 10))
+    with pytest.raises(
+        nc.NonFiniteError, match="layer '0': features are NaN or infinite in the second pass, but were not"
+    ):
+        sink.result()
+
+
+def test_rows_that_the_first_pass_left_out_are_left_out_again(layers: dict[str, Layer]) -> None:
+    quantity = next(one for one in QUANTITIES if one.name == "nc1")
+    skipped = {site: replace(one, record=replace(one.record, num_skipped=1)) for site, one in layers.items()}
+    sink = TotalSink(skipped, [quantity], skips_non_finite=True)
+    sink.start({}, torch.device("cpu"))
+    features, labels = torch.randn(10, 20, generator=torch.Generator().manual_seed(0)), torch.arange(10)
+    features[3] = torch.inf
+    sink.begin(ClassBatch(labels, 10))
+    sink._never_waits = True
+    sink.add("0.0", features, ClassBatch(labels, 10))
+    keep, gather = labels != 3, sink.gathers[0]
+    expected = gather(layers["0.0"], Rows(features[keep], labels[keep]))
+    assert isinstance(expected, Tensor)
+    torch.testing.assert_close(sink.result()["0"][gather], expected)
