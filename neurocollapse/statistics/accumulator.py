@@ -10,7 +10,7 @@ from torch import Tensor
 
 from neurocollapse.statistics.adoption import Adoption
 from neurocollapse.statistics.kernel_choice import kernel_on
-from neurocollapse.statistics.kernels import at_once, move_sums, some_of
+from neurocollapse.statistics.kernels import Sums, at_once, move_sums, some_of
 from neurocollapse.statistics.labels import ClassBatch
 from neurocollapse.statistics.ledger import FLUSH_COUNT, Ledger
 from neurocollapse.statistics.mapped import Place
@@ -71,7 +71,6 @@ class MomentAccumulator:
         working = working_dtype(num_features, precision=precision, dtype=dtype)
         double = torch.float64
         self.num_features = num_features
-        self.skip_non_finite = skip_non_finite
         self.place = Place(torch.device(device), folder)
         self.is_compact = state_bytes == 8 and working != double
         self.kernel = kernel_on(device)
@@ -80,21 +79,27 @@ class MomentAccumulator:
             flush_count=None if num_classes <= self.kernel.most_in_total else FLUSH_COUNT,
             most_between_looks=COMPACT_COUNT if self.is_compact else None,
         )
-        self._adoption = Adoption(skips=skip_non_finite, never_waits=self.kernel.never_waits)
+        self._adoption = Adoption(never_waits=self.kernel.never_waits)
+        apart = num_classes > self.kernel.most_in_total and working != double and state_bytes == WIDEST
         with torch.inference_mode(False):  # state made in inference mode could not be updated outside it
-            self.dropped = torch.zeros(num_classes, dtype=torch.int64, device=device)
-            self.reference = self.place.zeros(num_classes, num_features, working)
-            self.total = self.place.zeros(num_classes, num_features, working if self.is_compact else double)
-            apart = num_classes > self.kernel.most_in_total and working != double and state_bytes == WIDEST
-            self.partial = self.place.zeros(num_classes, num_features, working) if apart else self.total
-            self.square = torch.zeros(num_classes, dtype=double, device=device)
+            reference = self.place.zeros(num_classes, num_features, working)
+            total = self.place.zeros(num_classes, num_features, working if self.is_compact else double)
+            partial = self.place.zeros(num_classes, num_features, working) if apart else total
+            square = torch.zeros(num_classes, dtype=double, device=device)
+            dropped = torch.zeros(num_classes, dtype=torch.int64, device=device) if skip_non_finite else None
+            self.sums = Sums(reference, partial, total, square, dropped)
             self.products = ProductSums(num_features, working, device) if covariance else None
         self._rows_per_part = self._rows_at_once()
 
     @property
     def num_classes(self) -> int:
         """Number of classes that the state has room for."""
-        return self.reference.shape[0]
+        return self.sums.reference.shape[0]
+
+    @property
+    def dropped(self) -> Tensor:
+        """Samples of each class that have been left out, shape (classes,), int64."""
+        return self.ledger.count.new_zeros(self.num_classes) if self.sums.dropped is None else self.sums.dropped
 
     @property
     def num_batches(self) -> int:
@@ -126,10 +131,11 @@ class MomentAccumulator:
             return self._update_in_parts(features, batch)
         features = features.detach() if features.requires_grad else features
         step = self.ledger.step(batch)
-        if step.new is not None or self.skip_non_finite:
-            self._adoption.adopt(features, batch, step, self.ledger, reference=self.reference, dropped=self.dropped)
-        if self.partial is not self.total and (step.flush or self.partial.numel() <= self.kernel.small):
-            move_sums(self.partial, self.total, some_of(self.ledger.pending.nonzero().flatten(), self.partial))
+        sums = self.sums
+        if step.new is not None or sums.dropped is not None:
+            self._adoption.adopt(features, batch, step, self.ledger, sums)
+        if sums.are_apart and (step.flush or sums.partial.numel() <= self.kernel.small):
+            move_sums(sums.partial, sums.total, some_of(self.ledger.pending.nonzero().flatten(), sums.partial))
         settle = batch.largest > FLUSH_COUNT
         if num_samples <= self._rows_per_part:
             norms = self._add(features, batch, settle)
@@ -147,18 +153,21 @@ class MomentAccumulator:
         extra = num_classes - self.num_classes
         self.ledger = self.ledger.grown(num_classes)
         self._adoption.forget()
-        shares_total = self.partial is self.total
+        apart = self.sums.are_apart
         with torch.inference_mode(False):
-            for name in ("dropped", "square"):
-                state: Tensor = getattr(self, name)
-                setattr(self, name, torch.cat([state, state.new_zeros(extra)]))
-            for name in ("reference", "total") if shares_total else ("reference", "total", "partial"):
-                setattr(self, name, self.place.moved(getattr(self, name), num_classes))
-            self.partial = self.total if shares_total else self.partial
+            # One matrix after the other: there need not be room for all of them twice.
+            for name in ("reference", "total", "partial") if apart else ("reference", "total"):
+                self.sums = self.sums._replace(**{name: self.place.moved(getattr(self.sums, name), num_classes)})
+            square, dropped = self.sums.square, self.sums.dropped
+            self.sums = self.sums._replace(
+                partial=self.sums.partial if apart else self.sums.total,
+                square=torch.cat([square, square.new_zeros(extra)]),
+                dropped=None if dropped is None else torch.cat([dropped, dropped.new_zeros(extra)]),
+            )
 
     def narrow(self, state_bytes: StateBytes) -> None:
         """Go on with fewer bytes for each class and feature; a state in float64 stays as it is."""
-        working = self.reference.dtype
+        working = self.sums.reference.dtype
         if working == torch.float64 or state_bytes == WIDEST:
             return
         self._join_sums()
@@ -168,17 +177,19 @@ class MomentAccumulator:
             self._rebase(count.nonzero().flatten().to(self.place.device), count.to(self.place.device))
             self.ledger = replace(self.ledger, most_between_looks=COMPACT_COUNT, calm=0)
             with torch.inference_mode(False):
-                self.partial = self.total = self.place.moved(self.total, self.num_classes, working)
+                total = self.place.moved(self.sums.total, self.num_classes, working)
+                self.sums = self.sums._replace(partial=total, total=total)
 
     def moments(self) -> ClassMoments:
         """The moments of everything seen so far, on the CPU; the state is left as it is."""
-        total = self.total.clone() if self.partial is self.total else self.total + self.partial
-        return self._moments(self.reference.clone(), total)
+        sums = self.sums
+        total = sums.total + sums.partial if sums.are_apart else sums.total.clone()
+        return self._moments(sums.reference.clone(), total)
 
     def released(self) -> ClassMoments:
         """The same in the memory of the state itself, which must not be used again."""
         self._join_sums()
-        return self._moments(self.reference, self.total)
+        return self._moments(self.sums.reference, self.sums.total)
 
     def _moments(self, reference: Tensor, total: Tensor) -> ClassMoments:
         """The moments about some references, with these sums."""
@@ -189,15 +200,15 @@ class MomentAccumulator:
             count=count,
             reference=reference.cpu(),
             offset_sum=offset_sum,
-            offset_square=self.square.cpu().clone(),
+            offset_square=self.sums.square.cpu().clone(),
             within_scatter=within,
         )
 
     def state(self) -> dict[str, Tensor]:
         """The raw state as tensors: what a file needs for the run to go on to the last bit."""
         tensors: dict[str, Tensor] = {name: getattr(self.ledger, name).clone() for name in _LEDGER}  # layers share them
-        tensors |= {name: getattr(self, name) for name in _STATE}
-        if self.partial is self.total:
+        tensors |= self.sums._asdict() | {"dropped": self.dropped}
+        if not self.sums.are_apart:
             tensors.pop("partial")
         pending_rows = 0
         if self.products is not None:
@@ -229,11 +240,11 @@ class MomentAccumulator:
 
     def _with_own_sums(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """A saved state as this kernel keeps it: float32 sums apart, or in the totals."""
-        if {"partial", "total"} <= tensors.keys() and self.partial is self.total:
+        if {"partial", "total"} <= tensors.keys() and not self.sums.are_apart:
             tensors = tensors | {"total": tensors["total"] + tensors["partial"]}
             tensors.pop("partial")
-        elif "partial" not in tensors and self.partial is not self.total:
-            tensors = tensors | {"partial": torch.zeros_like(self.partial)}
+        elif "partial" not in tensors and self.sums.are_apart:
+            tensors = tensors | {"partial": torch.zeros_like(self.sums.partial)}
         return tensors
 
     def _rows_at_once(self) -> int:
@@ -246,15 +257,7 @@ class MomentAccumulator:
     def _add(self, features: Tensor, batch: ClassBatch, settle: bool) -> Tensor:
         """Add some rows to the sums and return their squared distances to the references."""
         norms, shifted = self.kernel.add_rows(
-            features,
-            batch,
-            reference=self.reference,
-            partial=self.partial,
-            total=self.total,
-            square=self.square,
-            dropped=self.dropped if self.skip_non_finite else None,
-            settle=settle,
-            keep_shifted=self.products is not None,
+            features, batch, self.sums, settle=settle, keep_shifted=self.products is not None
         )
         if self.products is not None and shifted is not None:
             self.products.add(shifted)
@@ -273,26 +276,26 @@ class MomentAccumulator:
 
     def _join_sums(self) -> None:
         """Do without partial sums from now on."""
-        if self.partial is not self.total:
-            move_sums(self.partial, self.total)
-            self.partial = self.total
+        if self.sums.are_apart:
+            move_sums(self.sums.partial, self.sums.total)
+            self.sums = self.sums._replace(partial=self.sums.total)
 
     def _rebase(self, classes: Tensor, count: Tensor) -> None:
         """Move the references of those of `classes` whose mean lies far from it, by exact algebra on the totals.
 
         `count` has the samples of all classes, those left out among them; both are on the device of the state.
         """
-        if self.partial is not self.total:
-            move_sums(self.partial, self.total, classes)
-        count = count - self.dropped
+        sums = self.sums
+        if sums.are_apart:
+            move_sums(sums.partial, sums.total, classes)
+        count = count if sums.dropped is None else count - sums.dropped
         height = at_once(self.place.device).classes // max(1, self.num_features)
         for chosen in classes.split(max(1, height)):
             ratio = 0.0 if self.is_compact else REBASE_RATIO
             counts = count.index_select(0, chosen).double()
-            moved = move_references(self.reference, self.total, self.square, chosen, counts, ratio=ratio)
+            moved = move_references(sums.reference, sums.total, sums.square, chosen, counts, ratio=ratio)
             if self.products is not None and moved is not None:
                 self.products.shift(*moved)
 
 
 _LEDGER = ("count", "pending", "looked")
-_STATE = ("dropped", "reference", "total", "partial", "square")

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from neurocollapse.statistics.kernels import at_once, medians
+from neurocollapse.statistics.kernels import Sums, at_once, medians
 from neurocollapse.statistics.labels import ClassBatch
 from neurocollapse.statistics.ledger import Ledger, Step
 from neurocollapse.statistics.sorted_rows import not_finite
@@ -15,14 +15,12 @@ class Adoption:
 
     Parameters
     ----------
-    skips : bool
-        Whether samples that are not finite are left out: a class is then new until a finite one has come.
     never_waits : bool
         Whether nothing may be read back from the device, so that it decides there which samples these are.
     """
 
-    def __init__(self, *, skips: bool, never_waits: bool) -> None:
-        self.skips, self.never_waits = skips, never_waits
+    def __init__(self, *, never_waits: bool) -> None:
+        self.never_waits = never_waits
         self.forget()
 
     def forget(self) -> None:
@@ -30,10 +28,8 @@ class Adoption:
         self._known: Tensor | None = None  # which classes have a reference for certain, shape (classes,), on the CPU
         self._asked: tuple[Tensor, Readback] | None = None  # counts of some batch, and the samples left out by then
 
-    def adopt(
-        self, features: Tensor, batch: ClassBatch, step: Step, ledger: Ledger, *, reference: Tensor, dropped: Tensor
-    ) -> None:
-        """Give references to the classes that are new in a batch.
+    def adopt(self, features: Tensor, batch: ClassBatch, step: Step, ledger: Ledger, sums: Sums) -> None:
+        """Give references to the classes that are new in a batch: where samples are left out, until a finite one came.
 
         Parameters
         ----------
@@ -42,11 +38,11 @@ class Adoption:
             Their labels, and what these ask for.
         ledger : Ledger
             The one before the batch.
-        reference : Tensor of shape (classes, features)
-        dropped : Tensor of shape (classes,), int64
-            Samples of each class that have been left out.
+        sums : Sums
+            Those of the layer.
         """
-        if not self.skips:
+        reference, dropped = sums.reference, sums.dropped
+        if dropped is None:
             if step.new is not None:
                 self._take(features, batch.present[step.new], batch.first_rows[step.new], reference)
             return

@@ -5,7 +5,7 @@ from importlib import import_module
 import torch
 from torch import Tensor
 
-from neurocollapse.statistics.kernels import scratch_like
+from neurocollapse.statistics.kernels import Sums, scratch_like
 from neurocollapse.statistics.labels import ClassBatch
 
 try:
@@ -18,20 +18,11 @@ else:
 
 
 def add_rows(
-    features: Tensor,
-    batch: ClassBatch,
-    *,
-    reference: Tensor,
-    partial: Tensor,
-    total: Tensor,
-    square: Tensor,
-    dropped: Tensor | None,
-    settle: bool,
-    keep_shifted: bool,
+    features: Tensor, batch: ClassBatch, sums: Sums, *, settle: bool, keep_shifted: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Add features on the CPU to the running sums; see `neurocollapse.statistics.kernels.add_rows`.
 
-    A batch with too many samples of a class for `partial` goes to `total`. Both have to be contiguous.
+    A batch with too many samples of a class for the partial sums goes to the totals. Both have to be contiguous.
 
     Raises
     ------
@@ -39,8 +30,8 @@ def add_rows(
         If a label is none of the classes.
     """
     features = _readable(features)
-    norms = square.new_empty(features.shape[0])
-    sums = total if settle else partial
+    reference, target, dropped = sums.reference, sums.total if settle else sums.partial, sums.dropped
+    norms = sums.square.new_empty(features.shape[0])
     num_groups, addresses = batch.groups
     shifted = scratch_like(reference, features.shape) if keep_shifted else None
     run_kernel(
@@ -49,13 +40,13 @@ def add_rows(
             *addresses,
             features.data_ptr(),
             reference.data_ptr(),
-            sums.data_ptr(),
-            square.data_ptr(),
+            target.data_ptr(),
+            sums.square.data_ptr(),
             norms.data_ptr(),
             0 if shifted is None else shifted.data_ptr(),
             0 if dropped is None else dropped.data_ptr(),
         ),
-        (features.dtype == torch.float64, reference.dtype == torch.float64, sums.dtype == torch.float64),
+        (features.dtype == torch.float64, reference.dtype == torch.float64, target.dtype == torch.float64),
     )
     return norms, shifted
 

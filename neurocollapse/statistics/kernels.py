@@ -34,6 +34,32 @@ class AtOnce(NamedTuple):
     classes: int
 
 
+class Sums(NamedTuple):
+    """What the samples of a layer add up to, each shifted by the reference point of its class; added to in place.
+
+    Attributes
+    ----------
+    reference, partial, total : Tensor of shape (classes, features)
+        `partial` gathers the shifted samples of at most FLUSH_COUNT rows of a class; it may be `total` itself, in any
+        precision from that of `reference` up.
+    square : Tensor of shape (classes,), float64
+        Gathers their squared norms.
+    dropped : Tensor of shape (classes,), int64, or None
+        Counts samples that are not finite, which are left out; None where all count.
+    """
+
+    reference: Tensor
+    partial: Tensor
+    total: Tensor
+    square: Tensor
+    dropped: Tensor | None = None
+
+    @property
+    def are_apart(self) -> bool:
+        """Whether partial sums are kept beside the totals."""
+        return self.partial is not self.total
+
+
 class _Scratch(threading.local):
     """The buffers of one thread: torch lets another thread run between two operations on them."""
 
@@ -67,16 +93,7 @@ def medians(samples: Tensor) -> Tensor:
 
 
 def add_rows(
-    features: Tensor,
-    batch: ClassBatch,
-    *,
-    reference: Tensor,
-    partial: Tensor,
-    total: Tensor,
-    square: Tensor,
-    dropped: Tensor | None,
-    settle: bool,
-    keep_shifted: bool,
+    features: Tensor, batch: ClassBatch, sums: Sums, *, settle: bool, keep_shifted: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Add the features of some samples, shifted by their classes' references, to the running sums.
 
@@ -85,41 +102,37 @@ def add_rows(
     features : Tensor of shape (samples, features)
     batch : ClassBatch
         Their labels.
-    reference, partial, total : Tensor of shape (classes, features)
-        `partial` gathers the shifted samples of at most FLUSH_COUNT rows of a class; it may be `total` itself, in any
-        precision from that of `reference` up.
-    square : Tensor of shape (classes,), float64
-        Gathers their squared norms.
-    dropped : Tensor of shape (classes,), int64, optional
-        Counts samples that are not finite, which are left out. Default: they count.
+    sums : Sums
+        What they are added to.
     settle : bool
-        Leave nothing in `partial`: the batch has too many samples of a class for it.
+        Leave nothing in the partial sums: the batch has too many samples of a class for them.
     keep_shifted : bool
         Whether the shifted samples are asked for.
 
     Returns
     -------
     norms : Tensor of shape (samples,), float64
-        Squared norms of the shifted samples; 0 for one that is left out. Where the kernel never waits, `square` itself.
+        Squared norms of the shifted samples; 0 for one that is left out. Where the kernel never waits, the
+        sums of squares by class.
     shifted : Tensor of shape (samples, features), or None
         In scratch memory; zeros for one that is left out.
     """
     labels = batch.on(features.device)
-    shifted = scratch_like(reference, features.shape)
-    torch.index_select(reference, 0, labels, out=shifted)
+    shifted = scratch_like(sums.reference, features.shape)
+    torch.index_select(sums.reference, 0, labels, out=shifted)
     torch.sub(features, shifted, out=shifted)
-    if dropped is not None:
+    if sums.dropped is not None:
         finite = shifted.isfinite().all(dim=1)
         shifted.masked_fill_(~finite.unsqueeze(1), 0.0)
-        dropped.index_add_(0, labels, (~finite).long())
-    if not settle or partial is total:
-        _add_to_classes(partial, labels, shifted)
-    else:
+        sums.dropped.index_add_(0, labels, (~finite).long())
+    if settle and sums.are_apart:
         for run in batch.runs(FLUSH_COUNT):
-            partial.index_add_(0, labels[run.rows], shifted[run.rows])
-            move_sums(partial, total, some_of(run.classes, partial))
+            sums.partial.index_add_(0, labels[run.rows], shifted[run.rows])
+            move_sums(sums.partial, sums.total, some_of(run.classes, sums.partial))
+    else:
+        _add_to_classes(sums.partial, labels, shifted)
     norms = squared_norms(shifted)
-    square.index_add_(0, labels, norms)
+    sums.square.index_add_(0, labels, norms)
     return norms, shifted if keep_shifted else None
 
 

@@ -14,7 +14,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from neurocollapse.statistics.kernels import scratch_like
+from neurocollapse.statistics.kernels import Sums, scratch_like
 from neurocollapse.statistics.labels import Bags, ClassBatch
 from neurocollapse.statistics.ledger import FLUSH_COUNT
 
@@ -23,34 +23,25 @@ LEAST_BLOCK, MOST_BLOCK, FEW_BLOCKS = 4, 128, 16
 
 
 def add_rows(
-    features: Tensor,
-    batch: ClassBatch,
-    *,
-    reference: Tensor,
-    partial: Tensor,
-    total: Tensor,
-    square: Tensor,
-    dropped: Tensor | None,
-    settle: bool,
-    keep_shifted: bool,
+    features: Tensor, batch: ClassBatch, sums: Sums, *, settle: bool, keep_shifted: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Add features to the running sums; see `neurocollapse.statistics.kernels.add_rows`.
 
-    Nothing goes to `partial`. In place of the samples' norms it returns `square` itself, which is not finite from the
-    first batch on whose features are not.
+    Nothing goes to the partial sums. In place of the samples' norms it returns the sums of squares, which are not
+    finite from the first batch on whose features are not.
     """
     if not len(features):
-        return square, None
-    bags = batch.bags(features.device, FLUSH_COUNT)
+        return sums.square, None
+    reference, bags = sums.reference, batch.bags(features.device, FLUSH_COUNT)
     block = None if reference.dtype == torch.float64 else equal_block(features.shape[1])
-    if block is None or dropped is not None or bags.classes is not None or bags.numbers is not None:
-        shifted = _add_in_double(features, batch, bags, reference, total, square, dropped)
+    if block is None or sums.dropped is not None or bags.classes is not None or bags.numbers is not None:
+        shifted = _add_in_double(features, batch, bags, sums)
     else:
         shifted = _shifted(features, batch, reference, scratch_like(reference, features.shape))
-        total.add_(_bag_sums(shifted, bags.order, bags.starts))
+        sums.total.add_(_bag_sums(shifted, bags.order, bags.starts))
         squares = _bag_sums(_block_squares(shifted, block), bags.order, bags.starts)
-        square.addmv_(squares, _filled(1.0, squares.shape[1], features.device))
-    return square, shifted.to(reference.dtype) if keep_shifted else None
+        sums.square.addmv_(squares, _filled(1.0, squares.shape[1], features.device))
+    return sums.square, shifted.to(reference.dtype) if keep_shifted else None
 
 
 def not_finite(features: Tensor) -> Tensor:
@@ -64,32 +55,24 @@ def equal_block(width: int) -> int | None:
     return next((size for size in range(most, LEAST_BLOCK - 1, -1) if width % size == 0), None)
 
 
-def _add_in_double(
-    features: Tensor,
-    batch: ClassBatch,
-    bags: Bags,
-    reference: Tensor,
-    total: Tensor,
-    square: Tensor,
-    dropped: Tensor | None,
-) -> Tensor:
+def _add_in_double(features: Tensor, batch: ClassBatch, bags: Bags, sums: Sums) -> Tensor:
     """Add rows and their squares as float64 rows with one more column; returns the shifted rows, in scratch memory."""
-    rows = scratch_like(square, torch.Size((len(features), features.shape[1] + 1)))
-    shifted = _shifted(features, batch, reference, rows[:, :-1])
+    rows = scratch_like(sums.square, torch.Size((len(features), features.shape[1] + 1)))
+    shifted = _shifted(features, batch, sums.reference, rows[:, :-1])
     lengths = torch.linalg.vector_norm(shifted, dim=1)
     torch.mul(lengths, lengths, out=rows[:, -1])
-    if dropped is not None:
+    if sums.dropped is not None:
         # In float64 the length of float32 numbers is finite wherever they are; that of float64 ones may not be.
         left_out = not_finite(features) if features.dtype == torch.float64 else _beyond(lengths)
         rows.masked_fill_(left_out.bool().unsqueeze(1), 0.0)
-        dropped.index_add_(0, batch.on(features.device), left_out)  # of integers, the order does not matter
-    sums = _by_class(rows, bags)
+        sums.dropped.index_add_(0, batch.on(features.device), left_out)  # of integers, the order does not matter
+    added = _by_class(rows, bags)
     if bags.classes is None:
-        total.add_(sums[:, :-1])
-        square.add_(sums[:, -1])
+        sums.total.add_(added[:, :-1])
+        sums.square.add_(added[:, -1])
     else:  # no class is there twice, so that no two threads add to one number
-        total.index_add_(0, bags.classes, sums[:, :-1].to(total.dtype))
-        square.index_add_(0, bags.classes, sums[:, -1])
+        sums.total.index_add_(0, bags.classes, added[:, :-1].to(sums.total.dtype))
+        sums.square.index_add_(0, bags.classes, added[:, -1])
     return shifted
 
 

@@ -75,8 +75,8 @@ def test_a_resumed_run_is_the_unbroken_one_to_the_last_bit(options: Any, tmp_pat
 
 def test_the_outliers_of_the_drifting_stream_do_move_references() -> None:
     batches = drifting_batches()
-    before = accumulate(batches[:1], MomentAccumulator(3, 200)).reference.clone()
-    assert not torch.equal(accumulate(batches, MomentAccumulator(3, 200)).reference[:2], before[:2])
+    before = accumulate(batches[:1], MomentAccumulator(3, 200)).sums.reference.clone()
+    assert not torch.equal(accumulate(batches, MomentAccumulator(3, 200)).sums.reference[:2], before[:2])
 
 
 @pytest.mark.parametrize("options", [{"covariance": True}, {"precision": "double"}], ids=str)
@@ -103,10 +103,10 @@ def test_moments_are_a_copy_that_later_updates_leave_alone() -> None:
     batches = drifting_batches()
     for options in OPTIONS:
         accumulator = accumulate(batches[:1], MomentAccumulator(3, 200, **options))
-        moments, reference = accumulator.moments(), accumulator.reference.clone()
+        moments, reference = accumulator.moments(), accumulator.sums.reference.clone()
         scatter, mean = moments.scatter.clone(), moments.mean[:2].clone()
         accumulate(batches[1:], accumulator)
-        assert not torch.equal(accumulator.reference[:2], reference[:2])  # they have moved
+        assert not torch.equal(accumulator.sums.reference[:2], reference[:2])  # they have moved
         assert torch.equal(moments.scatter, scatter)
         assert torch.equal(moments.mean[:2], mean)
 
@@ -132,7 +132,7 @@ def test_rows_that_are_not_finite_are_left_out_and_counted(bad: float, num_featu
     accumulator = MomentAccumulator(3, num_features, skip_non_finite=True, covariance=True)
     accumulate(list(zip(features.split(30), labels.split(30), strict=True)), accumulator)
     moments, expected = accumulator.moments(), two_pass(features[finite], labels[finite], 3)
-    assert accumulator.reference.isfinite().all()
+    assert accumulator.sums.reference.isfinite().all()
     assert accumulator.dropped.tolist() == torch.bincount(labels[spoilt], minlength=3).tolist()
     assert torch.equal(moments.count, expected.count)
     torch.testing.assert_close(moments.scatter, expected.scatter, rtol=1e-6, atol=0)

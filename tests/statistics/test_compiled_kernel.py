@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import neurocollapse as nc
 from neurocollapse.metrics import compression
 from neurocollapse.statistics import ClassBatch, MomentAccumulator, compiled, kernel_choice, kernel_on, kernels
+from neurocollapse.statistics.kernels import Sums
 
 SINGLE, DOUBLE = 1e-7, 1e-12  # float32 and float64 roundings of sums in another order
 Stream = Callable[..., MomentAccumulator]
@@ -163,7 +164,7 @@ def compared(seed: int) -> None:
             own["partial"] = own["total"].float()
         else:
             own["partial"] = own["total"]
-        norms, shifted = kernel.add_rows(features, batch, **own, settle=False, keep_shifted=True)
+        norms, shifted = kernel.add_rows(features, batch, Sums(**own), settle=False, keep_shifted=True)
         sums = own["total"] if own["partial"] is own["total"] else own["partial"]
         assert torch.equal(own["reference"], before["reference"])
         found.append((norms, shifted.clone(), sums.double(), own["square"], own["dropped"]))
@@ -196,7 +197,7 @@ def test_labels_beyond_the_classes_touch_no_memory(wrong: str) -> None:
         batch.order[0] = 4
     before = {name: part.clone() for name, part in own.items() if part is not None}
     with pytest.raises(ValueError, match="labels of a batch lie outside the classes"):
-        compiled.add_rows(torch.zeros(4, 130), batch, **own, settle=False, keep_shifted=False)
+        compiled.add_rows(torch.zeros(4, 130), batch, Sums(**own), settle=False, keep_shifted=False)
     assert all(torch.equal(own[name], part) for name, part in before.items())
 
 

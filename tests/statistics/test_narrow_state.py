@@ -174,7 +174,7 @@ def test_moments_in_the_memory_of_the_state_are_the_same(width: int, stream: Str
     copied = accumulator.moments()
     released = accumulator.released()
     assert same_moments(copied, released)
-    assert released.reference.data_ptr() == accumulator.reference.data_ptr()
+    assert released.reference.data_ptr() == accumulator.sums.reference.data_ptr()
 
 
 @pytest.mark.parametrize("widths", [(8, 8), (8, 16), (12, 8)])

@@ -68,7 +68,7 @@ def test_many_rows_of_a_class_are_added_up_in_float64() -> None:
     rows = torch.full((40_000, 300), 0.1)
     layer = MomentAccumulator(1, 300)
     layer.update(torch.cat([torch.zeros(3, 300), rows]), ClassBatch(torch.zeros(40_003, dtype=torch.int64), 1))
-    total = float((layer.total + 40_003 * layer.reference.double())[0, 0])
+    total = float((layer.sums.total + 40_003 * layer.sums.reference.double())[0, 0])
     assert total == pytest.approx(40_000 * float(rows[0, 0]), rel=1e-9)
     one = torch.embedding_bag(rows, torch.arange(40_000), torch.tensor([0]), mode=0)[0]
     assert float(one[0, 0]) != pytest.approx(4_000, rel=1e-5)  # a float32 sum of them all is worse
@@ -83,18 +83,14 @@ def test_squares_add_up_to_the_squared_norms_at_any_width(width: int, num_sample
     square, shifted = layer.kernel.add_rows(
         rows,
         ClassBatch(torch.zeros(num_samples, dtype=torch.int64), 1),
-        reference=layer.reference,
-        partial=layer.partial,
-        total=layer.total,
-        square=layer.square,
-        dropped=None,
+        layer.sums,
         settle=False,
         keep_shifted=True,
     )
     torch.testing.assert_close(square, rows.double().square().sum().view(1), rtol=1e-7, atol=0)
-    torch.testing.assert_close(layer.total, rows.double().sum(dim=0).view(1, -1), rtol=0, atol=1e-4)
+    torch.testing.assert_close(layer.sums.total, rows.double().sum(dim=0).view(1, -1), rtol=0, atol=1e-4)
     assert shifted is not None
-    assert torch.equal(shifted, rows.to(layer.reference.dtype))
+    assert torch.equal(shifted, rows.to(layer.sums.reference.dtype))
 
 
 def test_rows_that_are_not_finite_are_found_also_among_the_largest_numbers() -> None:
@@ -130,7 +126,7 @@ def test_first_finite_samples_are_found_on_the_device_however_late_it_answers(
         for some, own in zip(features.split(20), labels.split(20), strict=True):
             accumulator.update(some, ClassBatch(own, num_classes))
             accumulator._rebase = lambda *arguments: None  # type: ignore[method-assign]
-        return accumulator.reference
+        return accumulator.sums.reference
 
     expected = references("torch")
     assert torch.equal(references("sorted"), expected)

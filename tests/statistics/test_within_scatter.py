@@ -62,7 +62,7 @@ def test_moving_the_references_leaves_it_alone(
     accumulator = MomentAccumulator(5, 200, precision=precision, covariance=True)
     for rows in torch.arange(5000).split(20):
         accumulator.update(features[rows], ClassBatch(labels[rows], 5))
-    assert (accumulator.reference < 100).all()
+    assert (accumulator.sums.reference < 100).all()
     within = accumulator.moments().within_scatter
     assert relative(within, two_pass(features, labels, 5).within_scatter) <= tolerance
 
