@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 from neurocollapse.data.batch_labels import Labels
 from neurocollapse.data.batch_parts import alike, is_sequence, lengths, named_parts
 from neurocollapse.data.labelled import DataError
+from neurocollapse.hooks.masks import NAME as MASK
 from neurocollapse.support.text import listed
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -20,7 +21,7 @@ _WHOLE_NAME = re.compile(r"batch|data|sample|example|dict|inputs", re.IGNORECASE
 """What an argument without annotation is called where it takes a batch as one thing."""
 _MAPPING_TYPE = re.compile(r"dict|mapping", re.IGNORECASE)
 _TENSOR_TYPE = re.compile(r"tensor\b|list|tuple|sequence|ndarray", re.IGNORECASE)
-_MASK, _TYPES = "attention_mask", "token_type_ids"
+_TYPES = "token_type_ids"
 
 
 def arguments(found: Labels, model: nn.Module, num_samples: int | None) -> Arguments:
@@ -171,7 +172,7 @@ def _masks(found: Labels, forward: _Forward) -> dict[str, Tensor]:
         if isinstance(other, Tensor) and other.ndim == 2 and other.shape == inputs.shape[:2] and _is_binary(other)
     ]
     known = [name for name in forward.names[1:] if "mask" in name]
-    mask = _MASK if _MASK in forward.names or forward.takes_any else next(iter(known), None)
+    mask = MASK if MASK in forward.names or forward.takes_any else next(iter(known), None)
     types = _TYPES if not inputs.is_floating_point() and (_TYPES in forward.names or forward.takes_any) else None
     return {name: other for name, other in zip((mask, types), of_positions, strict=False) if name}
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from neurocollapse.data.labelled import DataError
 from neurocollapse.data.limit import check_size
-from neurocollapse.data.tokens import MASK, TOKENS, TokenData
+from neurocollapse.data.tokens import TOKENS, TokenData
+from neurocollapse.hooks.masks import NAME as MASK
 
 PIECE = 2**20
 """Characters that are read and tokenised together."""

@@ -11,11 +11,12 @@ from neurocollapse.data.batch_labels import LABEL_NAMES
 from neurocollapse.data.labelled import DataError, Samples, index_tensor
 from neurocollapse.data.labels import IGNORED, PositionLabels, field, next_token, of_samples, part_of_labels
 from neurocollapse.data.limit import stratified
+from neurocollapse.hooks.masks import NAME as MASK
 from neurocollapse.support.checks import MAX_CLASSES
 from neurocollapse.support.text import listed
 
-TOKENS, MASK, LABELS = "input_ids", "attention_mask", "labels"
-"""What models of Hugging Face call tokens, the mask of padding, and labels."""
+TOKENS, LABELS = "input_ids", "labels"
+"""What models of Hugging Face call tokens and labels."""
 NEXT_TOKEN = "next-token"
 """The name of the labels that are the tokens themselves, one position later."""
 
