@@ -6,7 +6,9 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 
+from neurocollapse.plots.scales import log_ticks
 from neurocollapse.plots.style import GREY
 
 _UNDEFINED = "#D9D9D9"
@@ -41,6 +43,9 @@ def heat_map(
         rasterized=values.size > _MOST_VECTOR,
         **style,
     )
-    axes.figure.colorbar(mesh, ax=axes).set_label(label)
+    bar = axes.figure.colorbar(mesh, ax=axes)
+    bar.set_label(label)
+    if isinstance(mesh.norm, LogNorm):
+        log_ticks(bar.ax)
     axes.grid(False)
     axes.tick_params(color=GREY)

@@ -123,10 +123,10 @@ def log_scale(ax: Axes, series: Sequence[np.ndarray]) -> None:
     bottom, top = np.log10(low) - span * below, np.log10(high) + span * above
     ax.set_ylim(10.0 ** max(bottom, -200.0), 10.0 ** min(top, 200.0))  # tick locators look a third further out
     ax.set_yscale("log")  # after the limits: autoscaling in between overflows on values near the end of the range
-    _log_ticks(ax)
+    log_ticks(ax)
 
 
-def _log_ticks(ax: Axes) -> None:
+def log_ticks(ax: Axes) -> None:
     """Powers of ten over a wide range; 1, 2, 5 in plain digits where a decade would leave the axis bare."""
     low, high = ax.get_ylim()
     decades = float(np.log10(high) - np.log10(low))

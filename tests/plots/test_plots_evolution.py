@@ -37,6 +37,14 @@ def test_steps_in_any_order_are_drawn_in_theirs(run: xr.Dataset) -> None:
     np.testing.assert_array_equal(mixed.get_array(), mesh(plots.evolution(run)).get_array())
 
 
+def test_numbers_beside_logarithmic_colours_are_plain(run: xr.Dataset) -> None:
+    ax = plots.evolution(run.isel(step=slice(3)))
+    bar = ax.figure.axes[-1]
+    ax.figure.canvas.draw()
+    assert {"0.5", "1", "2"} <= {text.get_text() for text in bar.get_yticklabels()}
+    assert not any(text.get_text() for text in bar.get_yticklabels(minor=True))
+
+
 def test_colours_are_logarithmic_where_small_values_matter(run: xr.Dataset) -> None:
     norm = mesh(plots.evolution(run)).norm
     assert isinstance(norm, LogNorm)
