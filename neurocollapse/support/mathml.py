@@ -14,11 +14,11 @@ _LETTERS = (
     "psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell"
 )
 _OPERATORS = (
-    "pm mp cdot times dagger top infty perp sum prod partial le leq ge geq ne neq to in approx langle rangle lVert "
-    "rVert ldots dots cdots colon"
+    "pm mp cdot times dagger top infty perp sum prod partial le leq ge geq ne neq to in approx propto langle rangle "
+    "lVert rVert ldots dots cdots colon"
 )
 _IDENTIFIERS = dict(zip(_LETTERS.split(), "αβγδϵεζηθκλμνξπρστϕφχψωΓΔΘΛΞΠΣΦΨΩℓ", strict=True))
-_SIGNS = dict(zip(_OPERATORS.split(), "±∓·×†⊤∞⟂∑∏∂≤≤≥≥≠≠→∈≈⟨⟩‖‖……⋯:", strict=True)) | {"|": "‖", "{": "{", "}": "}"}
+_SIGNS = dict(zip(_OPERATORS.split(), "±∓·×†⊤∞⟂∑∏∂≤≤≥≥≠≠→∈≈∝⟨⟩‖‖……⋯:", strict=True)) | {"|": "‖", "{": "{", "}": "}"}
 _SPACES = {",": "0.17em", ":": "0.22em", ";": "0.28em", "quad": "1em", "qquad": "2em", " ": "0.25em"}
 _ACCENTS = {
     "hat": "^", "widehat": "^", "bar": "¯", "overline": "¯", "tilde": "~", "widetilde": "~", "vec": "→", "dot": "˙",
@@ -117,7 +117,7 @@ class _Reader:
         """What a command stands for, with its arguments."""
         if name in ("left", "right", "bigl", "bigr"):
             sign = self._next()
-            return "<mrow></mrow>" if sign == "." else _operator(_SIGNS.get(sign.removeprefix("\\"), sign), True)
+            return "<mrow></mrow>" if sign == "." else _operator(_SIGNS.get(sign[1:], sign), True)
         if name in ("frac", "tfrac", "dfrac"):
             return f"<mfrac>{self._argument()}{self._argument()}</mfrac>"
         if name == "sqrt":

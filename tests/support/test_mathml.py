@@ -26,6 +26,7 @@ def inside(tex: str) -> str:
         (r"\frac12", "<mfrac><mn>1</mn><mn>2</mn></mfrac>"),
         (r"\bar W", '<mover accent="true"><mi>W</mi><mo stretchy="false">¯</mo></mover>'),
         (r"\left\| W \right\|", "<mo>‖</mo><mi>W</mi><mo>‖</mo>"),
+        (r"\left| x \right|", '<mo lspace="0" rspace="0">|</mo><mi>x</mi><mo lspace="0" rspace="0">|</mo>'),
         (r"\min_k x", '<munder><mi>min</mi><mi>k</mi></munder><mspace width="0.17em"></mspace><mi>x</mi>'),
         ("k'", PRIME),
         ("x_k'", "<msubsup><mi>x</mi><mi>k</mi><mo>′</mo></msubsup>"),
