@@ -1,6 +1,9 @@
 """Words for messages: names and errors of any content on one line of bounded length."""
 
+import re
 from collections.abc import Collection, Iterable
+
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
 
 def visible(text: object, *, most: int = 140) -> str:
@@ -34,9 +37,18 @@ def listed(names: Iterable[object], *, most: int = 3) -> str:
 def first_line(error: BaseException, *, most: int = 90) -> str:
     """What an error says, on one line of at most `most` characters; the name of its type if it says nothing.
 
+    A long line ends after a word. Colours for terminals are left out, as libraries put them into their messages.
+
     Examples
     --------
     >>> first_line(ValueError("no such layer\\nTraceback")), first_line(KeyError())
     ('no such layer', 'KeyError')
+    >>> first_line(ValueError("the weights cannot be read"), most=20)
+    'the weights cannot…'
     """
-    return visible(str(error).strip().partition("\n")[0], most=most) or type(error).__name__
+    said = visible(_COLOUR.sub("", str(error)).strip().partition("\n")[0], most=10 * most)
+    if len(said) <= most:
+        return said or type(error).__name__
+    words, _, rest = said[: most - 1].rpartition(" ")
+    # A word that is most of the line, such as a path, is cut in its middle.
+    return f"{words}…" if len(words) > len(rest) else visible(said, most=most)

@@ -50,7 +50,15 @@ def test_a_list_of_any_names_is_bounded() -> None:
         (ValueError("\n\n  wrong\r\nmore"), r"wrong\r"),
         (KeyError(), "KeyError"),
         (OSError("\x1b[2J"), r"\x1b[2J"),
+        (OSError("two ways, \x1b[1mdo either\x1b[0m. "), "two ways, do either."),
     ],
 )
 def test_an_error_becomes_one_line(error: Exception, line: str) -> None:
     assert first_line(error) == line
+
+
+def test_a_long_line_of_an_error_ends_after_a_word() -> None:
+    assert first_line(ValueError("word " * 100)) == "word " * 16 + "word…"
+    path = "no file " + "/" + "a" * 100 + "/weights.pt"
+    assert first_line(OSError(path)).endswith("aaa/weights.pt")
+    assert all(len(first_line(OSError(text), most=40)) <= 40 for text in (path, "word " * 100, "x" * 41))
