@@ -254,9 +254,11 @@ def _assumption_row(assumption: Assumption) -> tuple[str, ...]:
 
 
 def _verdict_tables(verdicts: Sequence[Verdict], suffix: str = "") -> Iterator[Table]:
-    """A table a source; a claim that is made of several layers stands at the first."""
-    for reference, group in groupby(verdicts, key=lambda verdict: verdict.reference):
-        found = list(group)
+    """One table for each source, in which a claim about several layers stands at the first."""
+    sources: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        sources.setdefault(verdict.reference, []).append(verdict)
+    for reference, found in sources.items():
         rows = [
             ("" if at else claim, *cells)
             for claim, alike in groupby(found, key=lambda verdict: verdict.claim)

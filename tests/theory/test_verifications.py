@@ -130,6 +130,23 @@ def test_notebooks_fold_the_evidence_below_the_claims(trained_case) -> None:
     assert "<details>" not in Verification("title", {}, (verdict,))._repr_html_()
 
 
+def test_claims_of_one_source_share_a_table() -> None:
+    claims = [("a", "first"), ("b", "second"), ("c", "first")]
+    verdicts = tuple(Verdict.judge(*claim, 1.0, upper=2.0, tolerance=0.0) for claim in claims)
+    lines = [line.strip() for line in repr(Verification("title", {}, verdicts)).splitlines()]
+    assert [line[:6].strip() for line in lines if line] == [
+        "title",
+        "first",
+        "claim",
+        "a",
+        "c",
+        "second",
+        "claim",
+        "b",
+        "Outcom",
+    ]
+
+
 def test_html_is_escaped() -> None:
     assumption = Assumption("<b>", 1.0, 1.0, 1.0, True, "<script>")
     page = Verification("<i>", {"<b>": assumption}, (), notes=("a < b",))._repr_html_()
