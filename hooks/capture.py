@@ -80,9 +80,14 @@ class Features(Mapping[str, Tensor]):
         return self._recorder.skipped
 
     def expect(self, num_samples: int, *, mask: Tensor | None = None) -> None:
-        """Tell the batch size of the next forward pass, where the first input does not have it in its first axis.
+        """Tell the batch size of the next forward pass, where the first axis of its first input does not show it.
 
-        A mask (samples, positions) says which positions are real, where the model is given none.
+        Parameters
+        ----------
+        num_samples : int
+            The batch size.
+        mask : Tensor of shape (samples, positions), optional
+            Which positions are real, where the model itself is given no mask. Default: the model's own mask, if any.
         """
         self._recorder.expect(num_samples, mask=mask)
 

@@ -167,7 +167,9 @@ class Recorder:
         num_samples : int
             The batch size, which is otherwise the length of the first tensor.
         mask : Tensor of shape (samples, positions, …), optional
-            Which positions are real; `masks` where encoder and decoder have one each. Default: the model's own mask.
+            Which positions are real. Default: the model's own mask.
+        masks : Masks, optional
+            Two masks in place of one, where encoder and decoder have one each. Default: `mask` is the only one.
         labelled : tuple of int, optional
             Positions of a sample that have labels of their own: every position becomes a row then.
 
@@ -192,7 +194,22 @@ class Recorder:
         masks: Masks | None = None,
         labelled: tuple[int, ...] | None = None,
     ) -> Any:
-        """Call the model on one batch, and return its output; see `expect` for the rest.
+        """Call the model on one batch, and return its output.
+
+        Parameters
+        ----------
+        call : callable
+            The model, or a function that calls it.
+        args : tuple
+            Its positional arguments.
+        kwargs : dict
+            Its named arguments.
+        num_samples : int
+            The batch size.
+        masks : Masks, optional
+            Which positions are real. Default: the model's own masks.
+        labelled : tuple of int, optional
+            Shape of the positions of a sample that have labels of their own. Default: one label per sample.
 
         Raises
         ------
@@ -252,7 +269,15 @@ class Recorder:
         return self._layers.skipped
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Start a forward pass of the model."""
+        """Start a forward pass of the model.
+
+        Parameters
+        ----------
+        args : tuple
+            Positional arguments of the model.
+        kwargs : dict
+            Its named arguments.
+        """
         if get_ident() != self._thread:
             return
         if self._num_passes and not self._open:
@@ -285,7 +310,15 @@ class Recorder:
             self._forget()
 
     def fire(self, index: int, value: Any) -> None:
-        """Hand the features of one call of one tap to the sink; end the forward pass if nothing else is wanted."""
+        """Hand the features of one call of a tap to the sink; end the forward pass if nothing else is wanted.
+
+        Parameters
+        ----------
+        index : int
+            Which tap.
+        value
+            What its module returned, or was given.
+        """
         if self._ignores():
             return
         if self._halt is None:
@@ -327,7 +360,15 @@ class Recorder:
             self._layers.proposed.enter()
 
     def observe(self, module: nn.Module, output: Any) -> None:
-        """Learn the layout of a module that is not tapped, in the first forward pass."""
+        """Learn the layout of a module's output in the first forward pass.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            A module that is not tapped.
+        output
+            What it returned.
+        """
         if not self._ignores():
             self._layers.observe(module, output, self._current if self._open else self._announced)
 

@@ -52,20 +52,26 @@ class Samples(Dataset[Any], ABC):
 
     @abstractmethod
     def subset(self, indices: Iterable[int] | Tensor) -> Self:
-        """Return the samples at `indices`, in that order; the classes stay as they are."""
+        """Return the samples at `indices`, in that order; the classes stay as they are.
+
+        Parameters
+        ----------
+        indices : iterable of int or Tensor
+            Which samples, as `dataset[index]` counts them, in the order wanted.
+        """
 
     def loader(self, batch_size: int, *, shuffle: bool = False, seed: int = 0, num_workers: int = 0) -> DataLoader[Any]:
         """Return a DataLoader over all samples, the last batch included, that leaves the global random state alone.
 
         Parameters
         ----------
-        batch_size
+        batch_size : int
             Samples per batch.
-        shuffle
+        shuffle : bool, default False
             Draw a new order in every pass. The orders follow from `seed` alone.
-        seed
+        seed : int, default 0
             Seed of the loader's own generator.
-        num_workers
+        num_workers : int, default 0
             Worker processes; 0 reads in this process.
 
         Examples

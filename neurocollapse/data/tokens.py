@@ -122,7 +122,13 @@ class TokenData(Samples):
         return replace(self, parts=parts, label_fn=label_fn, classes=classes)
 
     def limited(self, limit: int | None) -> Self:
-        """At most `limit` sequences: the same share of each class where each has one label, else the first ones."""
+        """At most `limit` sequences: the same share of each class where each has one label, else the first ones.
+
+        Parameters
+        ----------
+        limit : int or None
+            The most sequences to keep; None keeps all.
+        """
         if limit is None or limit >= len(self):
             return self
         values = None if self.label_fn is None else self.label_fn(self.parts)

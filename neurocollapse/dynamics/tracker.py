@@ -126,7 +126,15 @@ class WeightTracker:
         self.record(progress.step, self._weights(progress))
 
     def record(self, step: int, model: Weights) -> None:
-        """Record the weights at a step, if it is one of those wanted; the first call tells where the run begins."""
+        """Record the weights at a step, if it is one of those wanted; the first call says where the run begins.
+
+        Parameters
+        ----------
+        step : int
+            Number of the step; later calls have larger ones.
+        model : torch.nn.Module or sequence of Tensor
+            The network, or its weights, as they are now.
+        """
         run = self._run
         if run is None or not run.has_begun:
             run = self._begin(step, model)
@@ -145,9 +153,14 @@ class WeightTracker:
             self._run.flush()
 
     def commit(self, progress: Any) -> None:
-        """Keep everything up to a step, before the file from which the training goes on says that it came so far.
+        """Write everything up to a step, before the training's own file says that it came so far.
 
-        `fit` and `descend` call it of an event that has it.
+        `fit` and `descend` call it, where an event has it.
+
+        Parameters
+        ----------
+        progress
+            What the training hands to its events; its `step` is the last one to keep.
         """
         run = self._run
         if run is None or not run.has_begun:
@@ -156,9 +169,14 @@ class WeightTracker:
         run.flush()
 
     def resume(self, progress: Any) -> None:
-        """Go on behind a step: later rows are dropped, as the training repeats them.
+        """Continue after a step: later rows are dropped, as the training repeats them.
 
         `fit` and `descend` call it instead of "on_start" where they continue from a file, if the event has it.
+
+        Parameters
+        ----------
+        progress
+            What the training hands to its events; its `step` is the one from which it continues.
 
         Raises
         ------

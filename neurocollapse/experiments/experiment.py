@@ -67,7 +67,13 @@ class Experiment:
     claims: Callable[[xr.Dataset], Sequence[Verdict]] = field(repr=False)
 
     def setting(self, scale: str = "small") -> Any:
-        """The setting of a scale."""
+        """The setting of a scale.
+
+        Parameters
+        ----------
+        scale : {"small", "paper"}, default "small"
+            "small" runs on a laptop, "paper" is the published setting.
+        """
         check_choice("scale", scale, SCALES)
         return self.small if scale == "small" else self.paper
 
@@ -93,7 +99,12 @@ class Experiment:
         return self._judged(setting, dataset.assign_attrs({**describe_process(), WALL_SECONDS: seconds}))
 
     def restored(self, dataset: xr.Dataset) -> "Outcome":
-        """The outcome of an earlier run, from its saved dataset; the claims are judged again.
+        """Restore the outcome of an earlier run from its saved dataset; the claims are judged again.
+
+        Parameters
+        ----------
+        dataset : xarray.Dataset
+            As an outcome's `dataset`, or as `nc.open` reads it from a file.
 
         Raises
         ------
@@ -152,7 +163,12 @@ class Outcome:
         return self.experiment.draw(self.dataset)
 
     def save_figure(self, path: str | PathLike[str]) -> None:
-        """Draw the figure into a file; the name's ending (png, svg, pdf) says in which format.
+        """Draw the figure into a file.
+
+        Parameters
+        ----------
+        path : path
+            File to write; its ending (png, svg, pdf) says in which format.
 
         Raises
         ------
@@ -173,7 +189,13 @@ class Outcome:
         return self.dataset.copy(deep=True).assign_attrs(status=self.status)
 
     def to_json(self, *, indent: int | None = None) -> str:
-        """Claims and measurements as JSON; numbers that are NaN or infinite become null."""
+        """Claims and measurements as JSON; numbers that are NaN or infinite become null.
+
+        Parameters
+        ----------
+        indent : int, optional
+            Spaces by which nested values are indented. Default: everything on one line.
+        """
         return self._verification.to_json(indent=indent)
 
     @property

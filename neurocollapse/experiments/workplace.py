@@ -44,6 +44,13 @@ class Workplace:
     def claimed_by(self, name: str, setting: Any) -> "Workplace":
         """Reserve the folder for one experiment in one setting, so that no run continues from another's parts.
 
+        Parameters
+        ----------
+        name : str
+            Name of the experiment.
+        setting
+            Its setting; what is already in the folder must have been made in the same.
+
         Raises
         ------
         ValueError
@@ -65,6 +72,13 @@ class Workplace:
     def samples(self, spec: str, *, split: str = "train") -> Labelled:
         """Open labelled data: any data spec, or "mnist", "fashion-mnist" or "cifar10" from the data root.
 
+        Parameters
+        ----------
+        spec : str
+            A data spec, as `nc.data.open` takes it, or the name of a data set below the data root.
+        split : str, default "train"
+            "train" or "test".
+
         Raises
         ------
         DataError
@@ -80,11 +94,24 @@ class Workplace:
         return data.open(spec, split=split)
 
     def file(self, name: str) -> Path | None:
-        """A file for the checkpoints of one part, as `resume=` of `fit` and `descend` takes it."""
+        """The file for checkpoints of one part, for `resume=` of `fit` and `descend`; None without a folder.
+
+        Parameters
+        ----------
+        name : str
+            Name of the part.
+        """
         return None if self.folder is None else self.folder / name
 
     def part(self, name: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
-        """A finished part from the folder, or what `compute` gives, kept there for the next time.
+        """Return a finished part from the folder, or compute it and keep it there for the next time.
+
+        Parameters
+        ----------
+        name : str
+            Name of the part, under which it is kept.
+        compute : callable
+            Called without arguments where the part is not there yet; returns a dataset.
 
         Raises
         ------

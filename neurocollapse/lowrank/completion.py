@@ -58,16 +58,36 @@ class Completion:
         self._transposed = csr_matrix(*transposed)
 
     def residual(self, left: Tensor, right: Tensor) -> Tensor:
-        """The errors at the observed positions, by row and column."""
+        """The errors at the observed positions, by row and column.
+
+        Parameters
+        ----------
+        left : Tensor of shape (rows, rank)
+            A.
+        right : Tensor of shape (columns, rank)
+            B, of the product A Bᵀ.
+        """
         return self._sample(left, right, out=self._values).sub_(self.observations.values)
 
     def times(self, right: Tensor) -> Tensor:
-        """E B, E zero where nothing is observed."""
+        """E B, E zero where nothing is observed.
+
+        Parameters
+        ----------
+        right : Tensor of shape (columns, rank)
+            B.
+        """
         product: Tensor = self._errors @ right
         return product
 
     def transposed_times(self, left: Tensor) -> Tensor:
-        """Eᵀ A."""
+        """Eᵀ A.
+
+        Parameters
+        ----------
+        left : Tensor of shape (rows, rank)
+            A.
+        """
         torch.index_select(self._values, 0, self._order, out=self._transposed_values)
         product: Tensor = self._transposed @ left
         return product

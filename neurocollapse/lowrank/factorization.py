@@ -44,15 +44,35 @@ class Factorization:
         self._errors = torch.empty_like(self.target)
 
     def residual(self, left: Tensor, right: Tensor) -> Tensor:
-        """E = A Bᵀ − Φ."""
+        """E = A Bᵀ − Φ.
+
+        Parameters
+        ----------
+        left : Tensor of shape (rows, rank)
+            A.
+        right : Tensor of shape (columns, rank)
+            B, of the product A Bᵀ.
+        """
         return torch.addmm(self.target, left, right.T, beta=-1, out=self._errors)
 
     def times(self, right: Tensor) -> Tensor:
-        """E B."""
+        """E B.
+
+        Parameters
+        ----------
+        right : Tensor of shape (columns, rank)
+            B.
+        """
         return self._errors @ right
 
     def transposed_times(self, left: Tensor) -> Tensor:
-        """Eᵀ A."""
+        """Eᵀ A.
+
+        Parameters
+        ----------
+        left : Tensor of shape (rows, rank)
+            A.
+        """
         return self._errors.T @ left
 
     def surrogate(self) -> Tensor:

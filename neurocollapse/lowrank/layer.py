@@ -72,19 +72,19 @@ class LowRankLinear(nn.Module):
 
     @classmethod
     def from_linear(cls, linear: nn.Module, rank: int, *, start: str = "svd", seed: int = 0) -> "LowRankLinear":
-        """Start from a dense layer, of which device, dtype, bias and what is frozen are kept; copies, nothing shared.
+        """Start from a dense layer and keep its device, dtype and bias, and what is frozen; nothing is shared with it.
 
         Parameters
         ----------
-        linear
+        linear : torch.nn.Module
             An `nn.Linear` or a Conv1D of transformers, which is not changed.
-        rank
+        rank : int
             r, from 1 to min(in, out).
-        start
+        start : {"svd", "gradient", "random"}, default "svd"
             "svd": the best approximation of rank r to the weight. "gradient": the weight restricted to the r input
-            directions that `gradient_subspace` finds in `linear.weight.grad`, which a backward pass has to have filled;
-            r is even then, as each singular pair of the gradient gives two directions. "random": a fresh start.
-        seed
+            directions that `gradient_subspace` finds in `linear.weight.grad`, which a backward pass must have filled;
+            r must then be even, as each singular pair of the gradient gives two directions. "random": random factors.
+        seed : int, default 0
             Seed of the random start.
 
         Raises

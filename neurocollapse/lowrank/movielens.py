@@ -40,9 +40,16 @@ class Ratings:
         return len(self.values)
 
     def split(self, train_fraction: float = 0.8, *, seed: int = 0) -> tuple[Observations, Observations]:
-        """Split at random into training and test entries of the users × items matrix.
+        """Split the ratings at random into training and test entries of the matrix of users and items.
 
-        Users and items may be without a training rating: nothing is known about them.
+        Some users and items may end up without a training rating: nothing can be known about them.
+
+        Parameters
+        ----------
+        train_fraction : float, default 0.8
+            Share of the ratings that become training entries.
+        seed : int, default 0
+            Seed of the random split.
 
         Raises
         ------

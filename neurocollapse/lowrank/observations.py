@@ -50,15 +50,16 @@ class Observations:
         values : Tensor of shape (entries,)
         shape
             Number of rows and columns of the matrix.
-        allow_empty
+        allow_empty : bool, default False
             Accept rows and columns without an entry; nothing can be known about them.
 
         Raises
         ------
         ValueError
-            If lengths differ, a position lies outside, twice or not a number, or a row or column is empty.
+            If lengths differ, a position lies outside or occurs twice, a value is not finite, or a row or column is
+            empty.
         TypeError
-            If rows or columns are no integers.
+            If rows or columns are not integers.
 
         Examples
         --------
@@ -112,7 +113,16 @@ class Observations:
 
     @classmethod
     def where(cls, matrix: Tensor, mask: Tensor, *, allow_empty: bool = False) -> "Observations":
-        """The entries of a dense matrix where a mask, dense or sparse, is true.
+        """The entries of a dense matrix where a mask is true.
+
+        Parameters
+        ----------
+        matrix : Tensor of shape (rows, columns)
+            All entries, of which those under the mask are taken.
+        mask : bool Tensor of the same shape
+            Which entries are observed; dense or sparse.
+        allow_empty : bool, default False
+            Accept rows and columns without an entry.
 
         Raises
         ------

@@ -50,17 +50,37 @@ class Sensing:
         self._gradient = torch.zeros(self.shape, dtype=torch.float64)
 
     def residual(self, left: Tensor, right: Tensor) -> Tensor:
-        """The errors of the measurements."""
+        """The errors of the measurements.
+
+        Parameters
+        ----------
+        left : Tensor of shape (rows, rank)
+            A.
+        right : Tensor of shape (columns, rank)
+            B, of the product A Bᵀ.
+        """
         errors = self._matrices @ (left @ right.T).flatten() - self.measurements
         self._gradient = (errors @ self._matrices).view(self.shape)
         return errors
 
     def times(self, right: Tensor) -> Tensor:
-        """E B with E = Σ e_i A_i."""
+        """E B with E = Σ e_i A_i.
+
+        Parameters
+        ----------
+        right : Tensor of shape (columns, rank)
+            B.
+        """
         return self._gradient @ right
 
     def transposed_times(self, left: Tensor) -> Tensor:
-        """Eᵀ A."""
+        """Eᵀ A.
+
+        Parameters
+        ----------
+        left : Tensor of shape (rows, rank)
+            A.
+        """
         return self._gradient.T @ left
 
     def surrogate(self) -> Tensor:

@@ -59,7 +59,13 @@ class Layer:
     outside: Outside | None = None
 
     def total(self, gather: Gather) -> Tensor | None:
-        """What a gather function has added up over the second pass, float64; None without one."""
+        """What a quantity's gather function has added up over the second pass, float64; None without such a pass.
+
+        Parameters
+        ----------
+        gather : callable
+            The quantity's own function, by which its sum is found.
+        """
         return self.totals.get(gather)
 
     @property
@@ -93,13 +99,27 @@ class Layer:
         return Probed() if self.split is None else probe_layer(self.split(), probe=self.probe)
 
     def once(self, make: Callable[["Layer"], Made]) -> Made:
-        """What `make` makes of the layer, for all quantities that share it: made only once."""
+        """What a function makes of the layer, computed once for all quantities that share it.
+
+        Parameters
+        ----------
+        make : callable
+            Takes the layer; several quantities that pass the same function share what it returns.
+        """
         if make not in self._placed:
             self._placed[make] = make(self)
         return self._placed[make]
 
     def placed(self, make: Callable[["Layer", Tensor], Made], like: Tensor) -> Made:
-        """What `make` makes of the layer for rows like these, on their device and in their dtype: made only once."""
+        """What a function makes of the layer on the device and in the dtype of some rows, computed once.
+
+        Parameters
+        ----------
+        make : callable
+            Takes the layer and `like`.
+        like : Tensor
+            Rows whose device and dtype the result is to have.
+        """
         place = (make, like.device, like.dtype)
         if place not in self._placed:
             self._placed[place] = make(self, like)
@@ -125,7 +145,13 @@ class Rows:
     labels: Tensor
 
     def centred(self, layer: Layer) -> Tensor:
-        """Features minus the mean of their class, shape (rows, features)."""
+        """Features minus the mean of their class, shape (rows, features).
+
+        Parameters
+        ----------
+        layer : Layer
+            Holds the class means.
+        """
         if "_centred" not in vars(self):
             reference, shift = layer.placed(_class_means, self.features)
             # The reference is a sample of the class: subtracting it first leaves nothing but the spread to round.
@@ -134,7 +160,13 @@ class Rows:
         return vars(self)["_centred"]
 
     def nearest(self, layer: Layer) -> Tensor:
-        """The class whose mean is nearest to each row, shape (rows,), int64; the first of equally near ones."""
+        """The class whose mean is nearest to each row, shape (rows,), int64; the lowest of equally near ones.
+
+        Parameters
+        ----------
+        layer : Layer
+            Holds the class means.
+        """
         if "_nearest" not in vars(self):
             nearest, present = layer.placed(_nearest_mean, self.features)
             vars(self)["_nearest"] = present[nearest(self.features)]

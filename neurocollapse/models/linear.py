@@ -54,7 +54,12 @@ class DeepLinear(nn.Module):
 
     @classmethod
     def from_weights(cls, weights: Sequence[Tensor]) -> "DeepLinear":
-        """Build the network with copies of the given weights, each of shape (out, in); their dtype is kept.
+        """Build the network from copies of the given weights; their dtype is kept.
+
+        Parameters
+        ----------
+        weights : sequence of Tensor of shape (out, in)
+            W_1 first; the inputs of each are the outputs of the one before.
 
         Raises
         ------
@@ -70,6 +75,11 @@ class DeepLinear(nn.Module):
     @classmethod
     def from_sequential(cls, model: nn.Sequential) -> "DeepLinear":
         """Copy an `nn.Sequential` of bias-free `nn.Linear` layers.
+
+        Parameters
+        ----------
+        model : torch.nn.Sequential
+            Its layers, in order.
 
         Raises
         ------
@@ -105,6 +115,13 @@ class DeepLinear(nn.Module):
 
     def product(self, start: int = 0, stop: int | None = None) -> Tensor:
         """The matrix W_stop ⋯ W_{start+1} that maps the features of layer `start` to those of layer `stop`.
+
+        Parameters
+        ----------
+        start : int, default 0
+            First of the two layers; 0 is the input.
+        stop : int, optional
+            Last of the two layers. Default: L, the output.
 
         Returns
         -------

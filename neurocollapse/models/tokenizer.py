@@ -38,12 +38,26 @@ class LocalTokenizer:
         self.size = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     def encode(self, text: str, *, special: bool) -> list[int]:
-        """The tokens of a text, `special` with those that stand around a sequence."""
+        """The tokens of a text.
+
+        Parameters
+        ----------
+        text : str
+            Any text.
+        special : bool
+            Whether to add the tokens that mark the begin and end of a sequence.
+        """
         found: list[int] = self._tokenizer.encode(text, add_special_tokens=special).ids
         return found
 
     def token(self, number: int) -> str:
-        """What a token is called, control characters written out."""
+        """The text of a token, control characters written out.
+
+        Parameters
+        ----------
+        number : int
+            Number of the token.
+        """
         return visible(self._tokenizer.id_to_token(number) or number)
 
 

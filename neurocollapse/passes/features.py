@@ -115,7 +115,15 @@ class KeptFeatures:
     labels: Tensor
 
     def rows(self, name: str, chosen: NDArray[np.bool_] | None = None) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Finite features of one layer and their labels, of all samples or of those in a mask."""
+        """Finite features of one layer and their labels.
+
+        Parameters
+        ----------
+        name : str
+            Name of the layer.
+        chosen : bool array of shape (samples,), optional
+            Which samples. Default: all.
+        """
         features, samples = self.features[name], self.samples[name]
         keep = features.isfinite().all(dim=1)
         if chosen is not None:
@@ -123,7 +131,13 @@ class KeptFeatures:
         return features[keep].numpy(), self.labels[samples[keep]].numpy()
 
     def num_left_out(self, name: str) -> int:
-        """How many rows of one layer `rows` leaves out, because their features are not finite."""
+        """Number of rows of one layer that `rows` leaves out, because their features are not finite.
+
+        Parameters
+        ----------
+        name : str
+            Name of the layer.
+        """
         return int((~self.features[name].isfinite().all(dim=1)).sum())
 
 

@@ -66,11 +66,25 @@ class Sink(Protocol):
     device: torch.device
 
     def start(self, layers: Mapping[str, LayerRecord], device: torch.device) -> None:
-        """Learn where the model runs, and what will be known of its layers after the first forward pass."""
+        """Learn where the model runs, and what will be known of its layers after the first forward pass.
+
+        Parameters
+        ----------
+        layers : mapping of str to LayerRecord
+            Filled in during the first forward pass.
+        device : torch.device
+            Where the model runs.
+        """
         self.layers, self.device = layers, device
 
     def begin(self, batch: ClassBatch) -> None:
-        """Start a batch with these labels (one a sample, on the CPU); raise to refuse it, but change nothing yet."""
+        """Start a batch; raise to refuse it, but change nothing yet.
+
+        Parameters
+        ----------
+        batch : ClassBatch
+            The labels, one per sample, on the CPU.
+        """
         return
 
     def add(self, site: str, features: Tensor, rows: ClassBatch) -> None:
@@ -90,28 +104,48 @@ class Sink(Protocol):
     def end(self, logits: Tensor | None) -> None:
         """Finish the batch, of which every layer has now been added.
 
-        `logits` is the model's output of shape (samples, outputs); None where the model returns no such matrix, and
-        with `halt`.
+        Parameters
+        ----------
+        logits : Tensor of shape (samples, outputs) or None
+            The model's output; None where it is no such matrix, and with `halt`.
         """
         return
 
     def idle(self, *, finished: bool) -> bool:
-        """Take part in what other processes do, where this one has a batch without samples that count, or none at all.
+        """Take part in the work of other processes while this one has no samples that count.
 
-        Called in place of `begin`, `add` and `end` for such a batch, and once the loader has `finished` again and again
-        as long as it returns True: while other processes have batches left. A sink that knows no others returns False.
+        Called in place of `begin`, `add` and `end` for a batch without such samples. Once the loader has ended it is
+        called again as long as it returns True, that is, while other processes have batches left. A sink that knows no
+        other processes returns False.
+
+        Parameters
+        ----------
+        finished : bool
+            Whether this process's loader has ended.
         """
         return False
 
     def drop(self, site: str) -> None:
-        """Forget a layer, or one that was never added; where results are made of `layers`, nothing needs to be done."""
+        """Forget a layer, which may never have been added; a sink that makes its results from `layers` can do nothing.
+
+        Parameters
+        ----------
+        site : str
+            Name of the layer.
+        """
         return
 
     def state(self) -> Mapping[str, Tensor]:
         """All that was made of the batches so far, as tensors by names of your own."""
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take up what `state` returned, on the CPU, as if those batches had just ended."""
+        """Take over a state, as if its batches had just ended.
+
+        Parameters
+        ----------
+        tensors : mapping of str to Tensor
+            As `state` returned them, on the CPU.
+        """
 
     def result(self) -> Any:
         """What the pass gives to its caller."""

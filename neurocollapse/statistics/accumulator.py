@@ -107,7 +107,14 @@ class MomentAccumulator:
         return self.ledger.num_batches
 
     def update(self, features: Tensor, batch: ClassBatch) -> Tensor:
-        """Add the features of one batch, shape (samples, features).
+        """Add the features of one batch.
+
+        Parameters
+        ----------
+        features : Tensor of shape (samples, features)
+            One row per label.
+        batch : ClassBatch
+            The labels.
 
         Returns
         -------
@@ -149,7 +156,13 @@ class MomentAccumulator:
         return norms
 
     def grow(self, num_classes: int) -> None:
-        """Make room for more classes; those already there keep their state."""
+        """Make room for more classes; those already there keep their state.
+
+        Parameters
+        ----------
+        num_classes : int
+            The new number of classes.
+        """
         extra = num_classes - self.num_classes
         self.ledger = self.ledger.grown(num_classes)
         self._adoption.forget()
@@ -166,7 +179,13 @@ class MomentAccumulator:
             )
 
     def narrow(self, state_bytes: StateBytes) -> None:
-        """Go on with fewer bytes for each class and feature; a state in float64 stays as it is."""
+        """Continue with fewer bytes for each class and feature; a state in float64 stays as it is.
+
+        Parameters
+        ----------
+        state_bytes : {16, 12, 8}
+            Bytes for each class and feature.
+        """
         working = self.sums.reference.dtype
         if working == torch.float64 or state_bytes == WIDEST:
             return
@@ -217,7 +236,13 @@ class MomentAccumulator:
         return tensors | {"progress": torch.tensor([self.num_batches, pending_rows], device="cpu")}
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Take up a state that `state` returned."""
+        """Take over a state.
+
+        Parameters
+        ----------
+        tensors : dict of str to Tensor
+            As `state` returned them.
+        """
         expected, tensors = self.state(), self._with_own_sums(tensors)
         if expected.keys() != tensors.keys():
             raise ValueError(f"saved state has {sorted(tensors)}, this run needs {sorted(expected)}")

@@ -52,23 +52,51 @@ class JointRun:
         self.has_ended = False
 
     def reduced(self, value: Tensor, operation: Any) -> Tensor:
-        """The reduction over all processes of a copy of `value`: the collective itself works in place."""
+        """The reduction of a tensor over all processes.
+
+        Parameters
+        ----------
+        value : Tensor
+            This process's part, which stays as it is.
+        operation : torch.distributed.ReduceOp
+            Sum, maximum, minimum, ….
+        """
         self._meet(f"{operation} {value.dtype} {tuple(value.shape)}")
         return self._collected(value.clone(), operation)
 
     def reduced_number(self, value: int, operation: Any) -> int:
-        """The reduction of an integer over all processes."""
+        """The reduction of an integer over all processes.
+
+        Parameters
+        ----------
+        value : int
+            This process's number.
+        operation : torch.distributed.ReduceOp
+            Sum, maximum, minimum, ….
+        """
         return int(self.reduced(torch.tensor(value, device="cpu"), operation))
 
     def numbers_of_all(self, value: int) -> list[int]:
-        """An integer of every process, in the order of their ranks."""
+        """The integers of all processes, in the order of their ranks.
+
+        Parameters
+        ----------
+        value : int
+            This process's number.
+        """
         numbers = torch.zeros(self.world, dtype=torch.int64, device="cpu")
         numbers[self.rank] = value
         found: list[int] = self.reduced(numbers, dist.ReduceOp.SUM).tolist()
         return found
 
     def gathered(self, value: Tensor) -> list[Tensor]:
-        """The vectors of all processes, in the order of their ranks; they may differ in length."""
+        """The vectors of all processes, in the order of their ranks; they may differ in length.
+
+        Parameters
+        ----------
+        value : Tensor of one dimension
+            This process's vector.
+        """
         lengths = self.numbers_of_all(value.numel())
         padded = value.new_zeros(max(lengths))
         padded[: value.numel()] = value
@@ -79,7 +107,15 @@ class JointRun:
         return [part[:length] for part, length in zip(parts, lengths, strict=True)]
 
     def exchanged(self, parts: Sequence[Tensor], lengths: Sequence[int]) -> list[Tensor]:
-        """A vector for each process is given away; those of known lengths that the processes have for this one."""
+        """Send a vector to each process, and return those that the processes have for this one.
+
+        Parameters
+        ----------
+        parts : sequence of Tensor
+            One vector for each process, in the order of ranks.
+        lengths : sequence of int
+            Lengths of the vectors that the processes have for this one.
+        """
         received = parts[0].new_empty(sum(lengths))
         self._meet(f"exchange {received.dtype}")
         with self._connected():
@@ -88,7 +124,15 @@ class JointRun:
         return list(received.split(list(lengths)))
 
     def given_to_first(self, value: Tensor, shapes: Sequence[torch.Size]) -> Iterator[Tensor]:
-        """On the first process, the tensors of all in turn, given their shapes; elsewhere, nothing."""
+        """The tensors of all processes in turn, on the first process; nothing elsewhere.
+
+        Parameters
+        ----------
+        value : Tensor
+            This process's tensor.
+        shapes : sequence of torch.Size
+            Shapes of the tensors of all processes.
+        """
         self._meet(f"give {value.dtype}")
         with self._connected():
             if self.rank:
@@ -101,7 +145,15 @@ class JointRun:
                 yield received
 
     def agreed(self, own: dict[str, Any], refusal: str) -> dict[str, Any] | None:
-        """What the lowest rank says that says anything, None if none does; every other that does must say the same."""
+        """What the lowest rank with something to say says; None if none has. All others with something must agree.
+
+        Parameters
+        ----------
+        own : dict
+            What this process says; empty if nothing.
+        refusal : str
+            Message of the error where two processes say different things.
+        """
         text = json.dumps(own).encode() if own else b""
         source = self.reduced_number(self.rank if text else self.world, dist.ReduceOp.MIN)
         if source == self.world:
@@ -116,7 +168,13 @@ class JointRun:
         return agreed
 
     def end(self, *, failed: bool = False) -> None:
-        """Meet for the last time."""
+        """Meet the other processes for the last time.
+
+        Parameters
+        ----------
+        failed : bool, default False
+            Whether this process ends with an error.
+        """
         self._meet("end", failed=failed)
         self.has_ended = True
 

@@ -211,7 +211,13 @@ class ClassBatch:
         return self.order[self.starts[:-1].unsqueeze(1) + steps]
 
     def parts(self, max_rows: int) -> "list[tuple[slice, ClassBatch]]":
-        """Consecutive rows, at most `max_rows` together, as batches of their own."""
+        """Consecutive rows as batches of their own.
+
+        Parameters
+        ----------
+        max_rows : int
+            Most rows of a part.
+        """
         if max_rows not in self._parts:
             rows = [slice(start, start + max_rows) for start in range(0, len(self.labels), max_rows)]
             self._parts[max_rows] = [(part, ClassBatch(self.labels[part], self.num_classes)) for part in rows]
@@ -222,7 +228,13 @@ class ClassBatch:
         return {}
 
     def runs(self, max_count: int) -> list[Run]:
-        """Consecutive rows, halved until no class has more than `max_count` of them."""
+        """Consecutive rows, halved until no class has too many of them.
+
+        Parameters
+        ----------
+        max_count : int
+            Most rows of a class in a run.
+        """
         if max_count not in self._runs:
             self._runs[max_count] = list(self._halved(slice(0, len(self.labels)), max_count))
         return self._runs[max_count]
@@ -248,11 +260,25 @@ class ClassBatch:
         return {}
 
     def on(self, device: torch.device) -> Tensor:
-        """The labels on `device`, copied there once."""
+        """The labels on a device, copied there once.
+
+        Parameters
+        ----------
+        device : torch.device
+            Where the labels are needed.
+        """
         return self.sent(self.labels, device)
 
     def sent(self, tensor: Tensor, device: torch.device) -> Tensor:
-        """A tensor on the CPU that the layers share, on `device`: copied there once, and without waiting for it."""
+        """A tensor on a device, copied there once, and without waiting for it.
+
+        Parameters
+        ----------
+        tensor : Tensor
+            On the CPU, shared by the layers.
+        device : torch.device
+            Where it is needed.
+        """
         key = id(tensor), device
         if key not in self._sent:
             self._sent[key] = tensor, sent(tensor, device)
@@ -263,7 +289,15 @@ class ClassBatch:
         return {}  # with the tensors themselves, so that no other gets the number of one of them
 
     def bags(self, device: torch.device, most: int) -> Bags:
-        """The rows class by class on `device`, in bags of at most `most`; made once for all layers."""
+        """The rows of a device class by class, in bags of limited size; made once for all layers.
+
+        Parameters
+        ----------
+        device : torch.device
+            Where the rows are.
+        most : int
+            Most rows of a bag.
+        """
         if (device, most) not in self._bags:
             order, starts, *others = self._bags_of(most)
             self._bags[device, most] = Bags(
@@ -296,15 +330,25 @@ class ClassBatch:
         return {1: self}
 
     def repeated(self, positions: int) -> "ClassBatch":
-        """The labels of a batch in which every sample stands for `positions` consecutive rows."""
+        """The labels of a batch in which every sample stands for several consecutive rows.
+
+        Parameters
+        ----------
+        positions : int
+            Rows per sample.
+        """
         if positions not in self._repeats:
             self._repeats[positions] = self._spread(torch.full_like(self.labels, positions))
         return self._repeats[positions]
 
     def kept(self, mask: Tensor) -> "ClassBatch":
-        """The labels of the rows that a mask of shape (samples, positions, …) keeps, sample after sample.
+        """The labels of the rows that a mask keeps.
 
-        The mask may have more samples than the batch; the first ones are meant.
+        Parameters
+        ----------
+        mask : bool Tensor of shape (samples, positions, …)
+            Which rows are kept, sample after sample. It may have more samples than the batch; only the first ones
+            count.
         """
         if id(mask) not in self._kept:
             self._kept[id(mask)] = mask, self._spread(mask[: len(self.labels)].flatten(1).sum(dim=1))

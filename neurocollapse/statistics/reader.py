@@ -31,13 +31,25 @@ class Reader:
         return self.weight.shape[1]
 
     def equals(self, other: "Reader | None") -> bool:
-        """Whether both are the same map, to the last bit."""
+        """Whether both are the same map, to the last bit.
+
+        Parameters
+        ----------
+        other : Reader or None
+            The map to compare with.
+        """
         if other is None or (self.bias is None) != (other.bias is None) or not torch.equal(self.weight, other.weight):
             return False
         return self.bias is None or other.bias is None or torch.equal(self.bias, other.bias)
 
     def to(self, device: torch.device) -> "Reader":
-        """The same layer on a device."""
+        """The same layer on a device.
+
+        Parameters
+        ----------
+        device : torch.device
+            Where weight and bias are needed.
+        """
         return Reader(self.weight.to(device), None if self.bias is None else self.bias.to(device))
 
     def __repr__(self) -> str:

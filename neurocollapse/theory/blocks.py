@@ -118,7 +118,13 @@ class Tail:
         return tuple(means - means.mean(1, keepdim=True) for means in self.problem.normalised.means)
 
     def coordinates(self, start: Tensor) -> list[Tensor]:
-        """P_lᵀW_{l:1}X of columns X at the input, for l = 0 … L−1: what the output fixes of them, B_l⁺O."""
+        """P_lᵀW_{l:1}X of columns X at the input, for l = 0 … L−1: what the output fixes of them, B_l⁺O.
+
+        Parameters
+        ----------
+        start : Tensor of shape (d₀, columns)
+            X.
+        """
         assert self.bases is not None
         found = [self.bases[0].T @ start]
         for step in self.blocks:
@@ -126,7 +132,15 @@ class Tail:
         return found
 
     def unseen(self, features: Tensor, layer: int) -> Tensor:
-        """The part of columns at a layer that is in the kernel of W_{L:l+1}, Q_lQ_lᵀX."""
+        """The part of columns at a layer that is in the kernel of W_{L:l+1}, Q_lQ_lᵀX.
+
+        Parameters
+        ----------
+        features : Tensor of shape (d_l, columns)
+            X.
+        layer : int
+            l.
+        """
         assert self.bases is not None
         basis = self.bases[layer]
         return features - basis @ (basis.T @ features)

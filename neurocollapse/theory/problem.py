@@ -61,7 +61,20 @@ class LinearProblem:
         biases: Sequence[Tensor] | None = None,
         output_scale: float = 1.0,
     ) -> "LinearProblem":
-        """Check shapes and convert; `inputs` have shape (samples, d₀).
+        """Check shapes and values, and convert them to float64.
+
+        Parameters
+        ----------
+        weights : sequence of Tensor of shape (out, in)
+            W_1 first.
+        inputs : Tensor of shape (samples, d₀)
+            What enters the first layer.
+        labels : integer Tensor of shape (samples,)
+            Classes below K, the number of outputs.
+        biases : sequence of Tensor, optional
+            One per weight. Default: none.
+        output_scale : float, default 1.0
+            α, by which the output of the product is multiplied.
 
         Raises
         ------
@@ -105,7 +118,19 @@ class LinearProblem:
         biases: Sequence[Tensor] | None = None,
         output_scale: float = 1.0,
     ) -> "LinearProblem":
-        """The same from the moments of the inputs, with their within-class scatter, in place of the inputs."""
+        """Make the problem from moments of the inputs in place of the inputs.
+
+        Parameters
+        ----------
+        weights : sequence of Tensor of shape (out, in)
+            W_1 first.
+        moments : ClassMoments
+            Moments of the inputs, with their within-class scatter.
+        biases : sequence of Tensor, optional
+            One per weight. Default: none.
+        output_scale : float, default 1.0
+            α, by which the output of the product is multiplied.
+        """
         if moments.within_scatter is None:
             raise ValueError("`moments` must hold the within-class scatter; collect them with covariance=True")
         weights = [torch.as_tensor(weight).detach() for weight in weights]

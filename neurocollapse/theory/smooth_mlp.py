@@ -48,6 +48,11 @@ class SmoothSubspaces:
 
         .. math:: \|U_2^\top \Delta W\, V_2\|_F / \|\Delta W\|_F
 
+        Parameters
+        ----------
+        initial, trained : Tensor of shape (out, in)
+            The weight before and after training.
+
         Returns
         -------
         float

@@ -76,6 +76,11 @@ class SplitCertificate:
     def of(cls, problem: LinearProblem) -> "SplitCertificate":
         """The certificate of a problem.
 
+        Parameters
+        ----------
+        problem : LinearProblem
+            Network and data.
+
         Raises
         ------
         ValueError
@@ -98,7 +103,7 @@ class SplitCertificate:
 
         Parameters
         ----------
-        bands
+        bands : int, default 16
             B. One band uses spectra and the shares of spread and means that the output sees; more of them also how the
             energy is distributed over the singular directions, with the K leading ones resolved.
 
@@ -117,7 +122,13 @@ class SplitCertificate:
         return np.array([low for low, _ in found]), np.array([high for _, high in found])
 
     def explanation_length(self, measured: Array) -> Array:
-        """The least B ≤ 16 whose upper bound is within 5 % of the measured ratio, for l = 0 … L−2; NaN if none is."""
+        """The least B ≤ 16 whose upper bound is within 5 % of the measured ratio, for each ratio; NaN if none is.
+
+        Parameters
+        ----------
+        measured : array of shape (L − 1,)
+            D_{l+1}/D_l for l = 0 … L−2.
+        """
         lengths = np.full(self.tail.problem.depth - 1, math.nan)
         for bands in range(MOST_BANDS, 0, -1):
             upper = self.ratio_bounds(bands)[1]

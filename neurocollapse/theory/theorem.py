@@ -171,7 +171,13 @@ class Theorem:
     is_open: bool = False
 
     def applied(self, case: Case) -> "Applied":
-        """Evaluate the theorem on a network."""
+        """Evaluate the theorem on a network.
+
+        Parameters
+        ----------
+        case : Case
+            The network with its measurements.
+        """
         certificate = self.certify(case)
         return Applied(
             self,

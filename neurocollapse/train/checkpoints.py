@@ -37,7 +37,14 @@ class Checkpoint:
     record: Mapping[str, Any]
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
-        """Copy the weights, and the optimizer's state if one is given, into place.
+        """Copy the weights, and the optimizer's state, into place.
+
+        Parameters
+        ----------
+        model : torch.nn.Module
+            Takes the weights.
+        optimizer : torch.optim.Optimizer, optional
+            Takes the state that was saved with them. Default: only the weights are restored.
 
         Raises
         ------

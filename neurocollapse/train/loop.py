@@ -41,7 +41,13 @@ class History:
         return len(self.loss)
 
     def extended(self, loss: float, accuracy: float) -> "History":
-        """Return the history with one more epoch."""
+        """Return the history with one more epoch.
+
+        Parameters
+        ----------
+        loss, accuracy : float
+            Means over the epoch.
+        """
         return History((*self.loss, loss), (*self.accuracy, accuracy))
 
 

@@ -57,14 +57,32 @@ class Skip:
         return self.head_width - self.width
 
     def pooled(self, output: Tensor, mask: Tensor | None) -> Tensor:
-        """One row a sample of the layer's output, or every position's where the head reads each, shape (…, width)."""
+        """One row a sample of the layer's output, or every position's where the head reads each, shape (…, width).
+
+        Parameters
+        ----------
+        output : Tensor
+            Output of the chosen layer.
+        mask : Tensor or None
+            Which positions are real.
+        """
         if self.pooling == "none":
             return output
         _, reduce = resolve_pool(self.pooling, self.layout, output.dim())
         return reduce(output, mask if self.layout == "tokens" else None)
 
     def joined(self, hidden: Tensor, output: Tensor, mask: Tensor | None) -> Tensor:
-        """What the head reads, with the layer's output added, shape (samples, …, head_width)."""
+        """What the head reads with the layer's output added, shape (samples, …, head_width).
+
+        Parameters
+        ----------
+        hidden : Tensor of shape (samples, …, head_width)
+            What the head would read by itself.
+        output : Tensor
+            Output of the chosen layer.
+        mask : Tensor or None
+            Which positions are real.
+        """
         features = self.pooled(output, mask)
         if features.shape[:-1] != hidden.shape[:-1] or features.shape[-1] != self.width:
             raise TransferError(

@@ -93,7 +93,12 @@ class Tuned(Mapping[str, nn.Module]):
                 module.eval()
 
     def save(self, path: str | PathLike[str]) -> Path:
-        """Write what was trained, and the skip, to one safetensors file; the frozen rest of the model is not in it.
+        """Write what was trained, and the skip, to one safetensors file, without the frozen rest of the model.
+
+        Parameters
+        ----------
+        path : path
+            File to write, by convention with the ending .safetensors.
 
         Raises
         ------

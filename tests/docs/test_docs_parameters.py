@@ -44,29 +44,43 @@ def described(text: str) -> dict[str, str]:
 
 
 def methods(cls: type) -> Iterator[tuple[str, Any]]:
-    """The public methods that a class defines itself."""
+    """The public methods that a class defines itself, unless they are those of another library's class."""
+    foreign = [base for base in cls.__mro__[1:] if not base.__module__.startswith("neurocollapse")]
     for name, value in vars(cls).items():
         function = value.__func__ if isinstance(value, classmethod | staticmethod) else value
-        if inspect.isfunction(function) and not name.startswith("_"):
+        if inspect.isfunction(function) and not name.startswith("_") and not any(name in vars(one) for one in foreign):
             yield f"{cls.__module__}.{cls.__qualname__}.{name}", function
 
 
+def inherited(cls: type, name: str) -> dict[str, str]:
+    """What the classes above say of a method's parameters."""
+    above = [vars(base).get(name) for base in reversed(cls.__mro__[1:])]
+    found: dict[str, str] = {}
+    for value in filter(inspect.isfunction, above):
+        found |= described(sections(value).get("Parameters", ""))
+    return found
+
+
 def public() -> list[Documented]:
-    """Functions and classes of all packages, and the methods of those classes that the library itself offers."""
+    """Functions and classes of all packages, and the methods of those classes."""
     found: dict[str, Any] = {}
+    from_above: dict[str, dict[str, str]] = {}
     for module in reference.packages().values():
         for name in module.__all__:
             value = getattr(module, name, None)
             if inspect.isclass(value) and not issubclass(value, BaseException):
                 found[f"{value.__module__}.{value.__qualname__}"] = value
-                found |= dict(methods(value)) if getattr(nc, name, None) is value else {}
+                own = dict(methods(value))
+                found |= own
+                from_above |= {place: inherited(value, place.rpartition(".")[2]) for place in own}
             elif inspect.isfunction(value):
                 found[f"{value.__module__}.{value.__qualname__}"] = value
     entries = []
     for name, value in found.items():
         parts = sections(value)
         texts = parts.get("Attributes", "") if inspect.isclass(value) else ""
-        entries.append(Documented(name, value, described(texts) | described(parts.get("Parameters", ""))))
+        own_words = described(texts) | described(parts.get("Parameters", ""))
+        entries.append(Documented(name, value, from_above.get(name, {}) | own_words))
     return [entry for entry in entries if entry.name not in PROTOCOLS]
 
 

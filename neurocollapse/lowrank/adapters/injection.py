@@ -63,14 +63,14 @@ class Adapters(Mapping[str, Chain]):
         return sum(parameter.numel() for chain in self.values() for parameter in chain.parameters())
 
     def parameter_groups(self, learning_rate: float, *, outer: float = 1e-2) -> list[dict[str, Any]]:
-        """What an optimizer of torch takes: the factors with their learning rates.
+        """The factors and their learning rates, as torch's optimizers take them.
 
         Parameters
         ----------
-        learning_rate
+        learning_rate : float
             Learning rate of all factors but the outer ones of a compressed adapter.
-        outer
-            γ ≥ 0: the outer factors of a compressed adapter have the learning rate γ times this one.
+        outer : float, default 0.01
+            γ ≥ 0: the outer factors of a compressed adapter have γ times this learning rate.
 
         Examples
         --------
@@ -88,11 +88,11 @@ class Adapters(Mapping[str, Chain]):
         return [{"params": cores, "lr": learning_rate}, {"params": ends, "lr": outer * learning_rate}]
 
     def merge(self, *, untie: bool = False) -> None:
-        """Add every change to its weight and take the adapters off: the model's output stays the same to rounding.
+        """Add every change to its weight and remove the adapters: the model's output stays the same to rounding.
 
         Parameters
         ----------
-        untie
+        untie : bool, default False
             Give a layer that shares its weight with another module a weight of its own, because its change is its own.
 
         Raises

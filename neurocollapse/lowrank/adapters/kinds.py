@@ -54,7 +54,15 @@ class LoRA:
         return 1.0 if self.alpha is None else self.alpha / self.rank
 
     def initial_factors(self, num_outputs: int, num_inputs: int, generator: torch.Generator) -> list[Tensor]:
-        """W_1 of shape (r, inputs) and W_2 of shape (outputs, r), float64."""
+        """W_1 of shape (r, inputs) and W_2 of shape (outputs, r), float64.
+
+        Parameters
+        ----------
+        num_outputs, num_inputs : int
+            Shape of the layer's weight.
+        generator : torch.Generator
+            Source of the random numbers.
+        """
         first = torch.randn(self.rank, num_inputs, dtype=torch.float64, generator=generator)
         return [self.init_scale * first, torch.zeros(num_outputs, self.rank, dtype=torch.float64)]
 
@@ -93,7 +101,15 @@ class DeepLoRA:
         positive_number("init_scale", self.init_scale)
 
     def initial_factors(self, num_outputs: int, num_inputs: int, generator: torch.Generator) -> list[Tensor]:
-        """W_1 of shape (r, inputs), W_2 of shape (r, r) and W_3 of shape (outputs, r), float64."""
+        """W_1 of shape (r, inputs), W_2 of shape (r, r) and W_3 of shape (outputs, r), float64.
+
+        Parameters
+        ----------
+        num_outputs, num_inputs : int
+            Shape of the layer's weight.
+        generator : torch.Generator
+            Source of the random numbers.
+        """
         shapes = [(self.rank, num_inputs), (self.rank, self.rank), (num_outputs, self.rank)]
         return [_orthogonal(shape, self.init_scale, generator) for shape in shapes]
 
@@ -131,10 +147,17 @@ class CompressedDeepLoRA:
         positive_number("init_scale", self.init_scale)
 
     def factors_from_gradient(self, gradient: Tensor, generator: torch.Generator) -> list[Tensor]:
-        """Vᵀ, C_1, C_2, C_3 and U for the loss's gradient of shape (outputs, inputs) with respect to the weight.
+        """Vᵀ, C_1, C_2, C_3 and U from the gradient of the loss with respect to the weight.
 
         The gradient with respect to the first wide factor is this one turned by the other two, so that its right
         singular vectors and their counterparts under the product of all three are the same.
+
+        Parameters
+        ----------
+        gradient : Tensor of shape (outputs, inputs)
+            Gradient of the loss with respect to the weight.
+        generator : torch.Generator
+            Source of the random orthogonal start.
         """
         wide = _orthogonal((len(gradient), gradient.shape[1]), 1.0, generator)
         left, right = gradient_subspace(gradient.double(), wide, self.rank // 2)
