@@ -15,7 +15,7 @@ from neurocollapse.support.text import listed
 def choose(
     model: nn.Module, layers: Any, *, fits: Callable[[nn.Module], bool], kind: str = "linear layer"
 ) -> dict[str, nn.Module]:
-    """Return the modules that `layers` chooses among those that fit, in the order in which they are defined.
+    """Return the modules that `layers` chooses among those that fit, in definition order.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from neurocollapse.support.quiet import in_mode
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Tell whether a module maps the last axis of its input linearly, with or without a bias.
+    """Whether a module maps the last axis of its input linearly, with or without a bias.
 
     These are, known by what they offer rather than by where they come from:
 

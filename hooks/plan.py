@@ -29,7 +29,7 @@ _ONE_ROW = Positions()
 
 
 class SiteKey(NamedTuple):
-    """Which tap, and which of its calls within one forward pass; the same in every batch.
+    """A tap and one of its calls within a forward pass; the same in every batch.
 
     Parameters
     ----------

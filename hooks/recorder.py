@@ -147,7 +147,7 @@ class Recorder:
             self.finish()
 
     def close(self) -> None:
-        """Take everything back, as leaving the block does; call it again where an interrupt may have landed in that."""
+        """Remove all hooks, as leaving the block does; call it again if an interrupt may have landed in that."""
         self._undo.close()
         if self._open:  # torch calls no hook after KeyboardInterrupt
             self._forget()

@@ -60,7 +60,7 @@ class Tap:
 
 
 def select(model: nn.Module, layers: Any, *, proposals: bool = False) -> tuple[Tap, ...]:
-    """Return the taps that `layers` chooses in `model`, in the order in which the modules are defined.
+    """Return the taps that `layers` chooses in `model`, in definition order of their modules.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ class DataError(ValueError):
 
 
 class Samples(Dataset[Any], ABC):
-    """What every opened data set offers: a `name`, `classes`, a length, samples, a loader and subsets."""
+    """The interface of every opened data set: a `name`, `classes`, a length, samples, a loader and subsets."""
 
     classes: tuple[str, ...]
     name: str

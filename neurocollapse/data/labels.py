@@ -42,7 +42,7 @@ class PositionLabels:
 
 
 def next_token(field: str = "input_ids", *, mask: str | None = "attention_mask") -> Callable[[Any], PositionLabels]:
-    """The class of a position is the token that comes next.
+    """Label every position with the token that comes next.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def next_token(field: str = "input_ids", *, mask: str | None = "attention_mask")
 
 
 def field(name: str) -> Callable[[Any], PositionLabels]:
-    """The labels of the positions are a part of the batch, such as tags of words or a map of classes.
+    """Take the labels of positions from a part of the batch, such as tags of words or a map of classes.
 
     Parameters
     ----------

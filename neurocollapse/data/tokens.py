@@ -79,7 +79,7 @@ class TokenData(Samples):
     def labelled(
         self, labels: str | None = None, *, ignore_index: int = IGNORED, names: Callable[[int], str] = str
     ) -> Self:
-        """The same sequences with the labels chosen, and without other parts that are called as labels are.
+        """The same sequences with the labels chosen, and without other parts that are named as labels are.
 
         Parameters
         ----------
@@ -122,7 +122,7 @@ class TokenData(Samples):
         return replace(self, parts=parts, label_fn=label_fn, classes=classes)
 
     def limited(self, limit: int | None) -> Self:
-        """At most `limit` sequences: the same share of each class where each has one label, else the first ones.
+        """The same data, cut to the first sequences, or to equal shares of each class if each has one label.
 
         Parameters
         ----------

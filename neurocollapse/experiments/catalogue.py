@@ -91,7 +91,7 @@ def experiment(
     progress: bool = True,
     **changes: Any,
 ) -> Outcome:
-    """Run an experiment of the source material and hold its claims against the result.
+    """Run an experiment of the source material and check its claims against the result.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def experiment(
 
 
 def find(name: str) -> Experiment:
-    """The experiment of that name.
+    """Find an experiment by its name.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def find(name: str) -> Experiment:
 
 
 def restored(dataset: xr.Dataset) -> Outcome:
-    """The outcome of an earlier run of any experiment, from its saved dataset.
+    """Restore the outcome of an earlier run of any experiment from its saved dataset.
 
     Parameters
     ----------

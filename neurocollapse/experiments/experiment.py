@@ -135,7 +135,7 @@ class Experiment:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Outcome:
-    """What an experiment found; shown by `nc.report` beside analyses and verifications.
+    """The result of an experiment; `nc.report` shows it beside analyses and verifications.
 
     Attributes
     ----------
@@ -159,7 +159,7 @@ class Outcome:
         return self._verification.status
 
     def figure(self) -> "Figure":
-        """Draw the experiment's figure; it belongs to pyplot, as a notebook needs."""
+        """Draw the experiment's figure; it is registered with pyplot, as a notebook needs."""
         return self.experiment.draw(self.dataset)
 
     def save_figure(self, path: str | PathLike[str]) -> None:

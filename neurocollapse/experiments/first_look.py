@@ -42,7 +42,7 @@ PICTURES = {"MLP": {"pca": "principal components"}, "hybrid": {"pca": "principal
 
 @dataclass(frozen=True)
 class FirstLook:
-    """What the main job found.
+    """The results of `first_look`.
 
     Attributes
     ----------

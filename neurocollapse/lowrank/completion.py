@@ -10,7 +10,7 @@ from neurocollapse.lowrank.sparse import csr_matrix
 
 
 class Completion:
-    """½ c Σ (A Bᵀ − Φ)²_ij over observed positions (i, j).
+    """The loss ½ c Σ (A Bᵀ − Φ)²_ij over observed positions (i, j).
 
     One step of gradient descent on a network of inner width k costs O(|Ω| k + (m + n) k²): the entries of A Bᵀ at the
     observed positions, and products of the sparse errors and of their transpose with thin matrices. Memory is O(|Ω|).
@@ -70,7 +70,7 @@ class Completion:
         return self._sample(left, right, out=self._values).sub_(self.observations.values)
 
     def times(self, right: Tensor) -> Tensor:
-        """E B, E zero where nothing is observed.
+        """E B, with E zero where nothing is observed.
 
         Parameters
         ----------
@@ -93,6 +93,6 @@ class Completion:
         return product
 
     def surrogate(self) -> Tensor:
-        """(1/p) Ω⊙Φ, sparse, for `spectral_factors`: the target on average over masks."""
+        """(1/p) Ω⊙Φ for `spectral_factors`, sparse: on average over masks it is the target."""
         seen = self.observations
         return csr_matrix(seen.rows, seen.columns, seen.values / seen.fraction, self.shape)

@@ -15,7 +15,7 @@ from neurocollapse.support.quiet import in_mode
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model costs.
+    """Parameters, bytes and operations of a model.
 
     Attributes
     ----------

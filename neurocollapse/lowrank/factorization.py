@@ -7,7 +7,7 @@ from neurocollapse.lowrank.problem import scale_of
 
 
 class Factorization:
-    """½ c ‖A Bᵀ − Φ‖² for a fully observed target.
+    """The loss ½ c ‖A Bᵀ − Φ‖² of a fully observed target.
 
     Parameters
     ----------

@@ -133,7 +133,7 @@ def spectral_factors(surrogate: Tensor, rank: int) -> Factors:
 
 
 def polar(matrix: Tensor) -> Tensor:
-    """The nearest matrix with orthonormal columns: W/ε for a weight of ε times such a matrix; at least in float32.
+    """The nearest matrix with orthonormal columns, at least in float32; where W is ε times such a matrix, it is W/ε.
 
     Parameters
     ----------

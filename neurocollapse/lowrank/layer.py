@@ -132,7 +132,7 @@ class LowRankLinear(nn.Module):
         return self.left @ self.right.T
 
     def effective_weight(self) -> tuple[Tensor, Tensor | None]:
-        """BA and b, as `neurocollapse.hooks.weight_and_bias` asks for them."""
+        """BA and b, for `neurocollapse.hooks.weight_and_bias`."""
         return self.weight, self.bias
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -141,7 +141,7 @@ class LowRankLinear(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> nn.Linear:
-        """The dense layer that computes the same up to rounding; copies, nothing shared."""
+        """A dense layer that computes the same up to rounding and shares nothing with this one."""
         left, right = self.left, self.right
         options = {"device": left.device, "dtype": left.dtype}
         linear = nn.utils.skip_init(nn.Linear, self.in_features, self.out_features, self.bias is not None, **options)
@@ -161,7 +161,7 @@ class LowRankLinear(nn.Module):
 
 
 def factorize(model: Model, layers: Any, rank: int, *, start: str = "svd", seed: int = 0) -> Model | LowRankLinear:
-    """A copy of a model in which some linear layers have rank r; the model itself is not changed.
+    """Copy a model with some of its linear layers at rank r; the model itself is not changed.
 
     A layer that is used in several places is replaced by one layer in all of them, and layers that share one weight or
     bias share its factors, or the bias, afterwards. Hooks on replaced layers are not taken over.
@@ -218,7 +218,7 @@ def factorize(model: Model, layers: Any, rank: int, *, start: str = "svd", seed:
 
 
 def merge_factors(model: Model) -> Model | nn.Linear:
-    """A copy of a model in which every `LowRankLinear` is a dense `nn.Linear` again; outputs agree up to rounding.
+    """Copy a model with every `LowRankLinear` as a dense `nn.Linear` again; outputs agree up to rounding.
 
     Shared layers, shared factors and shared biases stay shared.
 

@@ -97,7 +97,7 @@ def compress(model: DeepLinear | Sequence[Tensor], rank: int, *, gradient: Tenso
 
 
 def compress_spectral(surrogate: Tensor, rank: int, *, depth: int, scale: float) -> Compressed:
-    """A deep linear network of one width between the leading singular vectors of a surrogate target.
+    """Make a deep linear network of one width between the leading singular vectors of a surrogate target.
 
     The chain is [εVᵀ, εI, …, εI, εU], L weights with 2dr̂ + (L − 2)r̂² parameters instead of Ld².
 
@@ -127,7 +127,7 @@ def compress_spectral(surrogate: Tensor, rank: int, *, depth: int, scale: float)
 
 
 def expand(compressed: Compressed, model: DeepLinear | Sequence[Tensor] | None = None) -> list[Tensor]:
-    r"""The weights of an ordinary deep linear network that computes what a compressed one does.
+    r"""The weights of an ordinary deep linear network that computes the same as a compressed one.
 
     Parameters
     ----------

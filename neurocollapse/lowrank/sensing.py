@@ -7,7 +7,7 @@ from neurocollapse.lowrank.problem import scale_of
 
 
 class Sensing:
-    r"""½ c Σ_i (⟨A_i, A Bᵀ⟩ − y_i)² for measurement matrices A_i.
+    r"""The loss ½ c Σ_i (⟨A_i, A Bᵀ⟩ − y_i)² for measurement matrices A_i.
 
     Every step reads all measurement matrices twice, O(measurements · outputs · inputs), whatever the network's width.
 
@@ -64,7 +64,7 @@ class Sensing:
         return errors
 
     def times(self, right: Tensor) -> Tensor:
-        """E B with E = Σ e_i A_i.
+        """E B, with E = Σ e_i A_i.
 
         Parameters
         ----------
@@ -84,5 +84,5 @@ class Sensing:
         return self._gradient.T @ left
 
     def surrogate(self) -> Tensor:
-        """(1/m) Σ y_i A_i, for `spectral_factors`: a multiple of the target on average over Gaussian A_i."""
+        """(1/m) Σ y_i A_i for `spectral_factors`: on average over Gaussian A_i, a multiple of the target."""
         return (self.measurements @ self._matrices).view(self.shape) / len(self.measurements)

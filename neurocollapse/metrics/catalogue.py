@@ -89,7 +89,7 @@ class Chosen(NamedTuple):
 
 
 def chosen_quantities(choice: Choice, *, pairs: bool = False) -> Chosen:
-    """What `quantities=` asks for, and with `pairs` the matrices over pairs of classes.
+    """The quantities that `quantities=` asks for, and with `pairs` the matrices over pairs of classes.
 
     Parameters
     ----------

@@ -40,7 +40,7 @@ def cdnv(moments: ClassMoments) -> float:
 
 
 def cdnv_max(moments: ClassMoments) -> float:
-    """The largest CDNV of two classes: how near the worst told pair is. See `cdnv`.
+    """The largest CDNV of two classes, that of the pair that is hardest to tell apart. See `cdnv`.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def nc2_distance(moments: ClassMoments) -> float:
 
 
 def nc2_orthogonal(moments: ClassMoments) -> float:
-    r"""The same of class means about the origin from orthogonal ones, where deep linear networks drive them.
+    r"""Distance of the normalised Gram matrix of uncentred class means from that of orthogonal ones.
 
     .. math:: \bigl\| \bar M \bar M^\top / \|\bar M \bar M^\top\|_F - I / \sqrt K \bigr\|_F, \qquad
         \bar M = (m_1, \dots, m_K)^\top

@@ -11,7 +11,7 @@ from neurocollapse.statistics import ClassMoments
 
 
 def nc4(moments: ClassMoments, features: Tensor, logits: Tensor) -> float:
-    r"""NC4, share of the samples that the network takes for the class whose mean is nearest.
+    r"""NC4, share of the samples that the network assigns to the class whose mean is nearest.
 
     .. math:: P \bigl( \arg\max_k z_k = \arg\min_k \|h - m_k\| \bigr)
 

@@ -25,7 +25,7 @@ def minority_angle(moments: ClassMoments) -> float:
 
 
 def seli_distance(moments: ClassMoments) -> float:
-    """Distance of the normalised Gram matrix of the class means from that which unequal class counts lead to.
+    """Distance of the normalised Gram matrix of the class means from the one that unequal class counts lead to.
 
     That is simplex-encoded-labels interpolation; for equal counts it is the simplex, and this is `nc2_distance`. In
     [0, √2]; NaN where that is, and with more than 2,048 different class counts.

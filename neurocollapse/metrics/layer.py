@@ -28,7 +28,7 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One layer as a quantity sees it; what several quantities derive from it, they share.
+    """One layer as a quantity sees it, with what several quantities derive from it and share.
 
     Attributes
     ----------
@@ -132,7 +132,7 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Some rows of a layer in a second pass: one a sample, or one a position.
+    """Some rows of a layer in a second pass: one per sample, or one per position.
 
     Attributes
     ----------
@@ -174,7 +174,7 @@ class Rows:
 
 
 class Network(NamedTuple):
-    """All layers in order of depth: what quantities over the layers see.
+    """All layers in order of depth, as quantities of the whole network see them.
 
     Attributes
     ----------

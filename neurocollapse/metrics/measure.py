@@ -64,7 +64,7 @@ def measure(
     weighting: Weighting | None = None,
     pairs: bool = False,
 ) -> xr.Dataset:
-    """Compression, separation, decay and the metrics of neural collapse of every layer, as a labelled dataset.
+    """Measure compression, separation, decay and neural collapse of every layer from its class moments.
 
     Parameters
     ----------

@@ -48,7 +48,7 @@ def nc5(moments: ClassMoments, others: Tensor) -> float:
 
 
 def neco(moments: ClassMoments, features: Tensor) -> Tensor:
-    r"""NECO, how much of a sample lies in the span of the class means: :math:`\|P (h - m_G)\| / \|h - m_G\|`.
+    r"""NECO, share of a sample that lies in the span of the class means: :math:`\|P (h - m_G)\| / \|h - m_G\|`.
 
     With the projection P on the span of the :math:`m_k - m_G`. The paper takes the leading principal components of all
     features for it, which this span is at collapse, and needs to be told their number.

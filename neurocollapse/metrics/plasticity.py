@@ -35,7 +35,7 @@ def dead_share(features: Tensor) -> float:
 
 
 def dormant_share(features: Tensor, *, threshold: float = DORMANT) -> float:
-    r"""Share of the units that are small for all samples: dormant ones.
+    r"""Share of dormant units, those that are small for all samples.
 
     .. math:: \frac{\mathrm{mean}_i |h_{ij}|}{\mathrm{mean}_{j'} \mathrm{mean}_i |h_{ij'}|} \le \tau
 

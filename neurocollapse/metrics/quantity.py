@@ -39,7 +39,7 @@ class PrecisionWarning(UserWarning):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Quantity:
-    r"""A number of every layer, known to dataset, tables, plots and reports by this one entry.
+    r"""A number for every layer; this one entry makes it known to datasets, tables, plots and reports.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ class Quantity:
             set_field(self, "default", not _COSTLY & set(needs))
 
     def lacks(self, has: Callable[[Need], bool]) -> list[Need]:
-        """Which of its needs are not met, a second pass counting as needless where `instead` is there.
+        """The needs of the quantity that are not met; a second pass is not needed where `instead` is there.
 
         Parameters
         ----------
@@ -149,7 +149,7 @@ class Quantity:
         return [need for need in self.needs if not (has(need) or (replaced and need == "second_pass"))]
 
     def attributes(self, **words: str) -> dict[str, Any]:
-        """What its variable in a dataset says of itself: plain strings and numbers, so that NetCDF can hold them.
+        """The attributes of its variable in a dataset: plain strings and numbers, so that NetCDF can hold them.
 
         `words` stand for ``{between}``, ``{probe}``, … in `convention` and `reference`.
 

@@ -119,7 +119,7 @@ def participation_ratio_corrected(values: NDArray[np.float64], num_samples: int)
 
 
 def stable_rank(values: NDArray[np.float64]) -> float:
-    r"""Stable rank :math:`\sum_i \lambda_i / \lambda_1`, by the name of NESUM a score of representations.
+    r"""Stable rank :math:`\sum_i \lambda_i / \lambda_1` of the features, also called NESUM.
 
     In [1, features]; NaN where all eigenvalues are zero.
 

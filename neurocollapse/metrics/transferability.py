@@ -87,7 +87,7 @@ def vci(moments: ClassMoments) -> float:
 
 
 def few_shot_bound(moments: ClassMoments, shots: int) -> float:
-    r"""Bound of the error of nearest class means that are made of a few samples of every class.
+    r"""Bound on the error of nearest class means that are made of a few samples of every class.
 
     .. math:: \frac1K \sum_k \min\Bigl(1, \sum_{k' \neq k}
         \frac{\bigl((2 + n^{-1/2})\, \sigma_k + n^{-1/2} \sigma_{k'}\bigr)^2}{\|m_k - m_{k'}\|^2}\Bigr),

@@ -12,7 +12,7 @@ from neurocollapse.statistics import ClassMoments
 
 
 def layer_tree(moments: Mapping[str, ClassMoments], *, weighting: Weighting = "equal") -> xr.DataTree:
-    """Arrays whose size differs from layer to layer, one node a layer.
+    """Arrays whose size differs from layer to layer, with one node per layer.
 
     Parameters
     ----------

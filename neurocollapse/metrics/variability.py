@@ -99,7 +99,7 @@ def total_trace(moments: ClassMoments) -> float:
 
 
 def compression(moments: ClassMoments, *, weighting: Weighting = "equal") -> float:
-    r"""Compression: within-class variability per between-class variability.
+    r"""Compression: within-class variability divided by between-class variability.
 
     .. math:: D = \operatorname{tr} \Sigma_W / \operatorname{tr} \Sigma_B
 

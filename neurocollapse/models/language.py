@@ -8,7 +8,7 @@ from neurocollapse.support.checks import integer
 
 
 class SmallGPT(nn.Module):
-    """Tokens through blocks of causal attention and perceptron to the scores of the next token at every position.
+    """A small causal transformer: tokens in, scores of the next token at every position out.
 
     With features Z of shape (samples, positions, width), a block is Z ← Z + attention(norm1(Z)), Z ← Z + mlp(norm2(Z)),
     where a position attends to itself and those before it, so that padding on the right changes nothing. What the

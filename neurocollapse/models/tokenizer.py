@@ -16,7 +16,7 @@ _POSITIONS = ("max_position_embeddings", "n_positions")
 
 
 class LocalTokenizer:
-    """Text to tokens, as the tokenizer.json of a folder says.
+    """A tokenizer as the tokenizer.json of a folder describes it.
 
     Parameters
     ----------

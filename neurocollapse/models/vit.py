@@ -13,7 +13,7 @@ INITIAL_SPREAD = 0.02
 
 
 class SmallViT(nn.Module):
-    """Patches of an image and a class token, through blocks of attention and perceptron, to the class token's scores.
+    """A small vision transformer: patches of an image and a class token in, the scores of the classes out.
 
     With tokens Z of shape (samples, 1 + patches, width), a block is Z ← Z + attention(norm1(Z)), Z ← Z + mlp(norm2(Z)).
     `layers="blocks"` hooks every block, whose outputs are tokens: pool="cls" takes the class token, which the head

@@ -43,7 +43,7 @@ def analyze(
     ood_loader: Iterable[Any] | None = None,
     **options: Any,
 ) -> xr.Dataset:
-    """Compression, separation, discrimination and decay of every layer of a model on a loader's data.
+    """Measure compression, separation, discrimination and decay of every layer of a model on a loader's data.
 
     Parameters
     ----------

@@ -54,7 +54,7 @@ def collect(
     classes: int | Sequence[int] | None = None,
     halt: bool = False,
 ) -> MomentCollection:
-    """Class moments of every chosen layer, streamed over a loader at nearly the cost of the forward pass.
+    """Stream a loader through a model and return the class moments of every chosen layer.
 
     The model runs without gradients. Afterwards its hooks, its train/eval mode and torch's random state are what they
     were, also after an error or Ctrl-C; it is never moved to another device. In evaluation mode its buffers stay as

@@ -73,7 +73,7 @@ class FeatureSink(Sink):
         return {f"{name}/{index}": part for name, batches in parts.items() for index, part in enumerate(batches)}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take up the features and labels of some batches."""
+        """Take over the features and labels of some batches."""
         parts: dict[str, list[Tensor]] = {}
         for name in sorted(tensors, key=lambda name: int(name.rpartition("/")[2])):
             parts.setdefault(name.rpartition("/")[0], []).append(tensors[name])
@@ -84,7 +84,7 @@ class FeatureSink(Sink):
         self.full = self._left == 0
 
     def result(self) -> "KeptFeatures":
-        """Everything by layer name; the parts of each layer are given up on the way."""
+        """The features by layer name; the sink gives up its parts on the way."""
         self._arrivals.settle()
         labels = torch.cat(self._labels) if self._labels else torch.empty(0, dtype=torch.int64, device="cpu")
         features = {

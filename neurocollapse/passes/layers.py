@@ -21,7 +21,7 @@ _NUMBERS = [list(_HEADINGS).index(name) for name in ("num_features", "num_parame
 
 
 def layers(model: nn.Module, example: Any = None) -> "LayerTable":
-    """What can be hooked in a model: one row a module, in definition order.
+    """List what can be hooked in a model: one row per module, in definition order.
 
     Parameters
     ----------

@@ -44,7 +44,7 @@ class NonFiniteError(ValueError):
 
 
 class MomentSink(Sink):
-    """Class moments of every layer: one accumulator a layer.
+    """Class moments of every layer, one accumulator per layer.
 
     The first batch settles how much memory the layers need: state is allocated only as long as it fits, and once the
     forward pass has shown all layers the run is refused with the whole sum if it does not. A batch with new classes is
@@ -165,7 +165,7 @@ class MomentSink(Sink):
         }
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take up a state, if the memory allows."""
+        """Take over a state, if the memory allows."""
         parts: dict[str, list[str]] = {}
         for name in tensors:
             site, _, part = name.partition("/")

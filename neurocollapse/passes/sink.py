@@ -136,7 +136,7 @@ class Sink(Protocol):
         return
 
     def state(self) -> Mapping[str, Tensor]:
-        """All that was made of the batches so far, as tensors by names of your own."""
+        """Everything that was made of the batches so far, as tensors by names of your own."""
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over a state, as if its batches had just ended.
@@ -148,7 +148,7 @@ class Sink(Protocol):
         """
 
     def result(self) -> Any:
-        """What the pass gives to its caller."""
+        """The result of the pass, for its caller."""
 
 
 def check_sinks(sinks: Any) -> None:

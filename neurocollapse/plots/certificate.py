@@ -24,7 +24,7 @@ SHOWN = 0.1
 
 
 def certificate(dataset: xr.Dataset, *, ax: Axes | None = None, width: Width | None = None) -> Axes:
-    """D of every layer of a linear tail inside its certified band, with the floor and the transient it is made of.
+    """Draw D of every layer of a linear tail inside its certified band, with its floor and its transient.
 
     The band follows from the input, the output and the weights alone: no features in between are looked at. D is a
     geometric transient (spread that the output does not see) on a floor that the training loss sets.

@@ -31,7 +31,7 @@ LANES = 0.6
 def bounds(
     dataset: xr.Dataset, *, quantity: str = "decay_ratio", ax: Axes | None = None, width: Width | None = None
 ) -> Axes:
-    """Bounds of theorems as brackets around the measured value of each layer of a linear network.
+    """Draw the bounds of theorems as brackets around the measured value of each layer of a linear network.
 
     A measurement inside its bracket agrees with the bound; one outside violates it. A bracket that is not drawn is
     undefined there, because an assumption failed. Lower bounds that lie below 0 say nothing; an arrow at the bottom

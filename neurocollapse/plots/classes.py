@@ -15,7 +15,7 @@ _MAX_CLASS_LINES = 10
 
 
 def class_spread(dataset: Datasets, *, ax: Axes | None = None, width: Width | None = None) -> Axes:
-    """How far each class spreads around its mean, relative to tr Σ_B, against the layer, on a log axis.
+    """Draw how far each class spreads around its mean, relative to tr Σ_B, against the layer, on a log axis.
 
     The average of the curves, weighted by the number of samples in each class, is the compression D_l, so a class
     above the others holds the network's D_l up. Up to ten classes are drawn one by one; more, and networks that are

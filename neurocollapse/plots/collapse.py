@@ -28,7 +28,7 @@ _FURTHER, _UNLIMITED = "Further measures", "Measures without a known limit"
 
 
 def collapse(dataset: Datasets, *, ax: Any = None, width: Width | None = None) -> Figure:
-    """The measures of neural collapse, one panel each for NC1 to NC4 and what else there is, against the layer.
+    """Draw the measures of neural collapse against the layer, with a panel for each of NC1 to NC4 and for the others.
 
     Where the dataset has a leading dimension (step, epoch, checkpoint), the last layer is drawn against it instead. All
     variables of the family "collapse" that the dataset has are drawn, see `quantities` for arrows and dotted lines.

@@ -26,7 +26,7 @@ def evolution(
     ax: Axes | None = None,
     width: Width | None = None,
 ) -> Axes:
-    """A quantity as a heat map: steps to the right, layers upwards in order of depth.
+    """Draw a quantity as a heat map: steps to the right, layers upwards in order of depth.
 
     Colours are logarithmic where values span a decade or more and small ones are the ones to tell apart. Cells reach
     half-way to their neighbours; undefined ones are grey, and on a logarithmic scale so are exact zeros.

@@ -21,7 +21,7 @@ _WORDS = {
 
 
 def compression(dataset: Datasets, *, ax: Axes | None = None, fit: bool = True, width: Width | None = None) -> Axes:
-    r"""Within-class over between-class variability D_l against the layer, on a log axis with its geometric fit.
+    r"""Draw the compression D_l against the layer, on a log axis with its geometric fit.
 
     A layer whose classes are exactly collapsed (D_l = 0) is marked at the bottom edge, one without between-class
     variability (D_l = inf) at the top edge, and an undefined one (NaN) leaves a gap. Results of
@@ -136,7 +136,7 @@ def _signed(value: float) -> str:
 
 
 def separation(dataset: Datasets, *, ax: Axes | None = None, width: Width | None = None) -> Axes:
-    """How far apart the class means point: S_l (centred, absolute) and discrimination (uncentred, signed) by layer.
+    """Draw S_l (centred, absolute cosines) and discrimination (uncentred, signed) against the layer.
 
     The dotted line is 1 − 1/(K−1), which S_l takes at a simplex equiangular tight frame of K classes.
 
@@ -188,7 +188,7 @@ def _frame_limit(drawn: list[Network]) -> float | None:
 
 
 def decay(dataset: Datasets, *, ax: Axes | None = None, width: Width | None = None) -> Axes:
-    """What each layer multiplies the compression by: D_l / D_{l−1} against the layer, on a log axis.
+    """Draw the factor by which each layer multiplies the compression, D_l / D_{l−1}, on a log axis.
 
     Below the line at 1 a layer compresses, above it the layer spreads the classes again. The first layer has no ratio.
     Results of ``uncertainty=True`` have the 95 % intervals of unbiased ratios as bars.

@@ -33,7 +33,7 @@ _NARROW = 0.07
 
 
 def margin_efficiency(dataset: Datasets, *, ax: Axes | None = None, width: Width | None = None) -> Axes:
-    """The share of its best margin that a head realises, and what the rest is lost to.
+    """Draw the share of its largest possible margin that a head realises, and what the rest is lost to.
 
     The bar of each network is the largest margin that its norms allow. It is cut into the part that is realised and
     what is lost, one after the other, to spread within classes, to a head that points elsewhere than the class means,

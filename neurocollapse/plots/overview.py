@@ -14,7 +14,7 @@ PARTS = (COMPRESSION, DECAY, SEPARATION, CLASS_SPREAD)
 
 
 def layers(dataset: Datasets, *, ax: Any = None, width: Width | None = None) -> Figure:
-    """Compression with its fit, decay ratios, separation and class spread against the layer, in four panels.
+    """Draw compression with its fit, decay ratios, separation and class spread against the layer, in four panels.
 
     Parameters
     ----------

@@ -44,7 +44,7 @@ def features(
     ax: Any = None,
     width: Width | None = None,
 ) -> Figure:
-    """Features of each layer in two dimensions, one small picture a layer, one colour and marker a class.
+    """Draw the features of each layer in two dimensions, one picture per layer, one colour and marker per class.
 
     Every picture has the scale of its own layer, so it shows how classes lie to each other, not how large features
     are; the share of variance in a PCA title says how much of the layer the picture holds.

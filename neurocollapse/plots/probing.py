@@ -15,7 +15,7 @@ _RANKS = {"numerical_rank": "numerical rank (95 %)", "effective_rank": "effectiv
 
 
 def probes(dataset: Datasets, *, ax: Axes | None = None, width: Width | None = None) -> Axes:
-    """Accuracy of the linear probe and of the nearest class mean against the layer, on training and held-out samples.
+    """Draw the accuracy of the linear probe and of the nearest class mean against the layer.
 
     Where the probe's curve flattens, the classes are separable; where the nearest mean's joins it, they are also
     compressed. Filled markers are held-out samples, hollow ones those that the classifier was fitted on.
@@ -66,7 +66,7 @@ def _draw_probes(panel: Panel) -> None:
 
 
 def ranks(dataset: Datasets, *, ax: Axes | None = None, width: Width | None = None) -> Axes:
-    """Numerical and effective rank of the features against the layer, on a log axis.
+    """Draw the numerical and the effective rank of the features against the layer, on a log axis.
 
     The dotted line is the number of classes, which neither exceeds at full collapse. Layers whose features are all
     zero have rank 0 and are marked at the lower edge.

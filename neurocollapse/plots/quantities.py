@@ -25,7 +25,7 @@ def quantities(
     ax: Axes | None = None,
     width: Width | None = None,
 ) -> Axes:
-    """One or several variables against the layer, or the last layer's against the step.
+    """Draw one or several variables against the layer, or those of the last layer against the step.
 
     The legend says where a quantity goes at full collapse ("NC3 → 0"), or in which direction (↓, ↑) where its limit
     is not known; dotted lines are these limits. The axis is logarithmic where values that have no upper end, or go to

@@ -15,7 +15,7 @@ from neurocollapse.support.dataset import labels
 
 
 def similarity(dataset: xr.Dataset, name: str = "cka", *, ax: Axes | None = None, width: Width | None = None) -> Axes:
-    """Similarity of all pairs of layers as a heat map, in order of depth: to the right, and upwards.
+    """Draw the similarity of all pairs of layers as a heat map, in order of depth to the right and upwards.
 
     Colours go from 0 to 1, or from the smallest value where that is negative; undefined cells are grey.
 

@@ -27,7 +27,7 @@ def spectra(
     ax: Axes | None = None,
     width: Width | None = None,
 ) -> Axes:
-    """Spectra against the component's index, from the largest value down, one line a layer (or a step).
+    """Draw spectra against the component's index, from the largest value down, one line per layer or step.
 
     Parameters
     ----------

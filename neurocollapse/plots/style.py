@@ -179,7 +179,7 @@ def grid_of_axes(count: int, columns: int, *, width: Width | None = None) -> tup
 
 
 def close(figure: Figure) -> None:
-    """Let pyplot forget a figure that nobody will look at any more.
+    """Let pyplot forget a figure that is no longer needed.
 
     Parameters
     ----------

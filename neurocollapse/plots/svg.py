@@ -10,7 +10,7 @@ _RASTER_DPI = 144
 
 
 def svg_text(figure: Figure) -> str:
-    """A figure as SVG: the same bytes each time, text as text, points that a figure rasterises at 144 dpi.
+    """A figure as SVG, always the same bytes: text stays text, and points that a figure rasterises have 144 dpi.
 
     Parameters
     ----------

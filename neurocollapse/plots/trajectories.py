@@ -29,7 +29,7 @@ def trajectories(
     ax: Axes | None = None,
     width: Width | None = None,
 ) -> Axes:
-    """A quantity of each layer over the steps, in colours from light to dark with depth.
+    """Draw a quantity of each layer over the steps, in colours from light to dark with depth.
 
     Several runs are drawn as their median and a band from the lowest to the highest of those that have the step. The
     axis is logarithmic where values span a decade and small ones are the ones to tell apart; it has no place for zeros.

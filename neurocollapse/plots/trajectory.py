@@ -35,7 +35,7 @@ def trajectory(
     ax: Any = None,
     width: Width | None = None,
 ) -> Axes3D:
-    """One layer's singular values as a landscape: index by step by value.
+    """Draw one layer's singular values as a landscape over index and step.
 
     The singular values whose vectors the tracker follows one by one are coloured, leading ones blue and trailing ones
     orange; those between, which it follows as one subspace, are grey. Where only leading values are kept, none is
@@ -99,7 +99,7 @@ def angles(
     ax: Axes | None = None,
     width: Width | None = None,
 ) -> Axes:
-    """How far one layer's singular vectors have turned since the reference step, over the steps.
+    """Draw how far one layer's singular vectors have turned since the reference step.
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ MAX_ITERATIONS = 2_000
 
 
 class Accuracy(NamedTuple):
-    """Shares of samples that are classified rightly, in [0, 1]; NaN where they are undefined.
+    """Shares of samples that are classified correctly, in [0, 1]; NaN where they are undefined.
 
     Attributes
     ----------

@@ -60,7 +60,7 @@ class LayerSplit(NamedTuple):
 
 
 class Probed(NamedTuple):
-    """Accuracies and ranks of one layer; NaN, as by default, without training samples.
+    """Accuracies and ranks of one layer; NaN by default, and without training samples.
 
     Attributes
     ----------

@@ -12,7 +12,7 @@ TIE = 1e-12
 
 
 def numerical_rank(features: Any, *, share: float = 0.95) -> int:
-    r"""Numerical rank: how many singular values carry 95 % of their sum.
+    r"""Numerical rank: the number of singular values that carry 95 % of their sum.
 
     .. math:: r = \min \Big\{ k : \sum_{i \le k} \sigma_i \ge \mathtt{share} \sum_i \sigma_i \Big\}
 

@@ -121,7 +121,7 @@ class Table:
         return [Table(self.keys, block) for block in blocks]
 
     def as_text(self, width: int | None = None) -> str:
-        """The table for a terminal of so many characters; of this terminal by default.
+        """The table for a terminal of so many characters; by default, of this terminal.
 
         Parameters
         ----------
@@ -150,7 +150,7 @@ class Table:
         return self.as_text(**options) if format == "text" else getattr(self, f"to_{format}")(**options)
 
     def to_pandas(self) -> "pd.DataFrame":
-        """The numbers as they were measured, one row a layer; an interval has two columns.
+        """The numbers as they were measured, one row per layer; an interval has two columns.
 
         Returns
         -------

@@ -206,7 +206,7 @@ class MomentAccumulator:
         return self._moments(sums.reference.clone(), total)
 
     def released(self) -> ClassMoments:
-        """The same in the memory of the state itself, which must not be used again."""
+        """The same moments in the memory of the state itself, which must not be used again."""
         self._join_sums()
         return self._moments(self.sums.reference, self.sums.total)
 
@@ -224,7 +224,7 @@ class MomentAccumulator:
         )
 
     def state(self) -> dict[str, Tensor]:
-        """The raw state as tensors: what a file needs for the run to go on to the last bit."""
+        """The raw state as tensors, from which a run continues as if it had not been interrupted, to the last bit."""
         tensors: dict[str, Tensor] = {name: getattr(self.ledger, name).clone() for name in _LEDGER}  # layers share them
         tensors |= self.sums._asdict() | {"dropped": self.dropped}
         if not self.sums.are_apart:

@@ -19,7 +19,7 @@ FILE_KIND = "moments"
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """What a row of results says about its layer, beside the numbers.
+    """The description of a layer in a row of results, beside the numbers.
 
     Attributes
     ----------
@@ -88,7 +88,7 @@ class MomentCollection(Mapping[str, ClassMoments]):
         return (self.moments[first].num_samples + record.num_skipped) // record.positions
 
     def record(self, name: str) -> LayerRecord:
-        """What is known about the layer; its position where nothing is.
+        """The record of a layer; only its position where nothing else is known.
 
         Parameters
         ----------

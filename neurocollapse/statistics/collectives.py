@@ -215,7 +215,7 @@ class JointRun:
 
 @contextmanager
 def joint_run(name: str, *, group: Any = None) -> Iterator[JointRun]:
-    """A run of all processes, at whose end they meet: if one fails, the others raise `ProcessError`.
+    """Open a run of all processes, at whose end they meet: if one fails, the others raise `ProcessError`.
 
     A process that is interrupted waits for nobody; if it comes back in another run, the next meeting shows it.
 

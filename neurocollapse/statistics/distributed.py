@@ -50,7 +50,7 @@ def all_reduce(collection: MomentCollection, *, group: Any = None) -> MomentColl
 
 
 def reduce_collection(collection: MomentCollection, run: JointRun) -> MomentCollection:
-    """What `all_reduce` gives, as a part of a longer run.
+    """Do what `all_reduce` does, as a part of a longer run.
 
     Parameters
     ----------

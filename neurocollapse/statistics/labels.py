@@ -18,7 +18,7 @@ class LabelError(ValueError):
 
 
 def check_labels(labels: Any, *, num_samples: int | None = None, num_classes: int | None = None) -> Tensor:
-    """Class index of each sample, as an int64 tensor of shape (samples,) on the CPU.
+    """Check labels and return the class index of each sample, int64, shape (samples,), on the CPU.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ClassBatch:
-    """The labels of one batch with everything the layers share: counted once, used by every layer.
+    """The labels of one batch, and what the layers share of them: counted once, used by every layer.
 
     Attributes
     ----------

@@ -89,7 +89,7 @@ def unsealed(path: Path, *, error: type[Exception] = ResultFileError) -> bytes:
 
 
 def open(path: str | PathLike[str]) -> xr.Dataset | xr.DataTree:
-    """A Dataset, or a DataTree where the file has groups, back from disk, in memory and with the file closed.
+    """Read a Dataset, or a DataTree where the file has groups, into memory, and close the file.
 
     How the file stored its values is forgotten: the lengths of its strings would cut longer ones that join them later.
 

@@ -67,7 +67,7 @@ def write_state(
 def read_state(
     path: str | PathLike[str], kind: str, *, error: type[Exception] = StateFileError, copied: bool = True
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Header and tensors of a file that `write_state` wrote.
+    """Read the header and tensors of a file that `write_state` wrote.
 
     Tensors that are not `copied` are those of the mapped file, see `read_tensors`.
 

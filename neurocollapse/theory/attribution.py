@@ -119,7 +119,7 @@ def attribution(
     device: torch.device | str | None = None,
     progress: bool = True,
 ) -> Verification:
-    r"""What of each layer's compression its linear map does, and what its activation.
+    r"""Attribute each layer's compression to its linear map and to its activation.
 
     .. math:: \frac{D_{l}}{D_{l-1}} = \frac{w^{map}_l \, w^{act}_l}{b^{map}_l \, b^{act}_l}
 

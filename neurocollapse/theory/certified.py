@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class CertifiedCompression:
-    """Bounds of D_l for l = 0 … L−1, and the parts that D_l is made of.
+    """Bounds of D_l for l = 0 … L−1, and the two parts of D_l.
 
     Attributes
     ----------

@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class InvariantSubspaces:
-    """The directions gradient descent only rescales, from the data and the initial weights alone.
+    """The directions that gradient descent only rescales, from the data and the initial weights alone.
 
     Attributes
     ----------

@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class PosteriorCertificate:
-    """Bounds for every layer, and what they are made of; index l throughout.
+    """Bounds for every layer, and the terms that they consist of; index l throughout.
 
     Attributes
     ----------

@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class PriorCertificate:
-    """Bounds for every layer, and the constants they are made of.
+    """Bounds for every layer, and the constants that they are made from.
 
     Everything is NaN unless θ₂ < 1, δ₂ < s₋, ε² < s₋ and t < 1.
 

@@ -24,7 +24,7 @@ ACTIVATIONS: dict[str, Activation] = {
 
 @dataclass(frozen=True, eq=False)
 class SmoothSubspaces:
-    """The directions a small initial weight hardly moves in, from the first gradient alone.
+    """The directions in which a small initial weight hardly moves, from the first gradient alone.
 
     Attributes
     ----------

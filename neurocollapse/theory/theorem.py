@@ -23,7 +23,7 @@ RESOLVED = ("compression", "decay_ratio")
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A network on its data, measured, and how strictly it is judged.
+    """A network with its measurements on its data, and how strictly it is judged.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class Exactly(NamedTuple):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Bracket:
-    """What a theorem allows for one measured number at each layer 0 … L−1.
+    """The range that a theorem allows for one measured number at each layer 0 … L−1.
 
     Attributes
     ----------

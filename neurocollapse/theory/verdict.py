@@ -21,7 +21,7 @@ UNMET = "assumptions unmet"
 
 @dataclass(frozen=True)
 class Verdict:
-    """One claim of a theorem beside the measurement.
+    """One claim of a theorem and the measurement that is held against it.
 
     Attributes
     ----------

@@ -56,7 +56,7 @@ class Alarm:
             check_choice("action", self.action, ACTIONS)
 
     def found(self, run: xr.Dataset) -> Checks | None:
-        """Where the condition is met at the last step of a run, if the alarm goes off there; else None.
+        """The place at which the condition is met at the last step of a run, if the alarm goes off there; else None.
 
         It goes off where the condition has been met at the last `patience` steps, and at none before these.
 
@@ -74,7 +74,7 @@ class Alarm:
         return met[-1] if streak == self.patience else None
 
     def act(self, found: Checks) -> bool:
-        """Do what is to be done; whether training is to stop.
+        """Run the alarm's action, and say whether training is to stop.
 
         Parameters
         ----------

@@ -41,7 +41,7 @@ class Finding:
 
 @dataclass(frozen=True, repr=False)
 class Checks:
-    """What checks have found.
+    """The result of checks: their conditions, and the places at which these are met.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class Checks:
 
     @classmethod
     def joined(cls, parts: Mapping[str, "Checks"]) -> "Checks":
-        """The same checks of several networks, by name; undecided is what no network decides.
+        """Join the same checks of several networks; a condition is undecided if no network decides it.
 
         Parameters
         ----------
@@ -88,7 +88,7 @@ class Checks:
         return [*map(str, self.findings), *undecided]
 
     def to_junit(self, name: str = "neurocollapse") -> str:
-        """The checks as JUnit XML, one test case an expression, for systems that show test results.
+        """The checks as JUnit XML, one test case per expression, for systems that show test results.
 
         Parameters
         ----------

@@ -30,7 +30,7 @@ def track_checkpoints(
     progress: bool = True,
     **options: Any,
 ) -> xr.Dataset:
-    """Measure the checkpoints of a run, one after the other, as its steps.
+    """Measure the checkpoints of a run one after the other, each as a step.
 
     Parameters
     ----------

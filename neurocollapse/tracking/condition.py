@@ -59,7 +59,7 @@ class Condition:
 
     @classmethod
     def parse(cls, expression: str) -> "Condition":
-        """A condition from its text, ``QUANTITY@LAYER OP NUMBER``.
+        """Read a condition from its text, ``QUANTITY@LAYER OP NUMBER``.
 
         Parameters
         ----------
@@ -95,7 +95,7 @@ class Condition:
         return OPERATORS[self.operator](values, self.number) & ~np.isnan(values)
 
     def layers(self, names: Sequence[str]) -> list[str]:
-        """The layers that are meant, of those there are.
+        """The layers that the condition means, among those there are.
 
         Parameters
         ----------

@@ -124,7 +124,7 @@ class FeatureTracker:
         return True
 
     def resume(self, step: float) -> None:
-        """Drop the records after the step from which training continues: those of a run that was given up.
+        """Drop the records after the step from which training continues; they belong to a run that was given up.
 
         The file shows it from the next record on.
 
@@ -136,7 +136,7 @@ class FeatureTracker:
         self._records.cut(math.nextafter(_checked_step(step), math.inf))
 
     def to_dataset(self) -> xr.Dataset:
-        """All records: what `nc.analyze` gives, along `step` in front, with the scalars and each step's provenance.
+        """All records along `step`, each as `nc.analyze` gives it, with the scalars and each step's provenance.
 
         Raises
         ------

@@ -17,7 +17,7 @@ OPTIMIZER_PREFIX = "optimizer/"  # no module or parameter name of the weights ca
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A training run as it was after `epoch` epochs.
+    """The state of a training run after `epoch` epochs.
 
     Attributes
     ----------
@@ -102,7 +102,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read what `save_checkpoint` wrote.
+    """Read a file that `save_checkpoint` wrote.
 
     Parameters
     ----------

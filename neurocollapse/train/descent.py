@@ -25,7 +25,7 @@ LearningRate = float | Callable[[int], float]
 
 @dataclass(frozen=True, eq=False)
 class DescentProgress:
-    """Where gradient descent is; what every event receives.
+    """The state of gradient descent at a step, as every event receives it.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class DescentProgress:
 
 @dataclass(frozen=True, eq=False)
 class Descent:
-    """The end of a run of gradient descent.
+    """The result of a run of gradient descent.
 
     Attributes
     ----------

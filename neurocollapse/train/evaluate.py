@@ -16,7 +16,7 @@ from neurocollapse.train.settings import LOSSES, loss_of
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean loss per sample, and the part of the samples classified correctly.
+    """Mean loss per sample, and the share of the samples that are classified correctly.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class Evaluation:
 
 
 def evaluate(model: nn.Module, data: Dataset[Any], *, loss: str = "cross_entropy", batch_size: int = 512) -> Evaluation:
-    """Measure loss and accuracy in eval mode; modes and random state are afterwards what they were.
+    """Measure loss and accuracy in eval mode; modes and random state are restored afterwards.
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ EVENTS = ("on_start", "before_epoch", "after_batch", "after_epoch", "on_end")
 
 @dataclass(frozen=True)
 class Progress:
-    """How far training has come; what every event receives.
+    """The state of training, as every event receives it.
 
     ============  =====================================================================================
     event         loss and accuracy

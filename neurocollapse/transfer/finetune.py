@@ -28,7 +28,7 @@ SkipPool = Literal["auto", "mean", "max", "cls", "last"]
 
 
 def layer_finetune(model: nn.Module, layer: Any, *, head: str | None = None) -> Tuned:
-    """Freeze a model but for one layer, or a few, and its head (Layer-FT).
+    """Freeze a model except for one layer, or a few, and its head (Layer-FT).
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def layer_finetune(model: nn.Module, layer: Any, *, head: str | None = None) -> 
 def skip_finetune(
     model: nn.Module, layer: str, example: Any, *, head: str | None = None, pool: SkipPool = "auto"
 ) -> Tuned:
-    """Freeze a model but for one layer and its head, and connect the two (SCL-FT).
+    """Freeze a model except for one layer and its head, and connect the two (SCL-FT).
 
     The layer's output is pooled to one row a sample, padded with zeros to the width that the head reads, and added to
     what the head reads. Features of the layer thereby collapse with those of the penultimate layer, at the cost of
@@ -108,7 +108,7 @@ def skip_finetune(
 
 
 def load_tuned(model: nn.Module, path: str | PathLike[str]) -> Tuned:
-    """Put what `Tuned.save` wrote on the model from which it was trained: weights of tuned layers, head and skip.
+    """Load what `Tuned.save` wrote into the model from which it was trained: tuned layers, head and skip.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ POOLINGS: tuple[Pooling, ...] = ("none", "mean", "max", "cls", "last")
 
 @dataclass(frozen=True)
 class Skip:
-    """What is added to what the head reads.
+    """A skip connection: what is added to the input of the head.
 
     Attributes
     ----------

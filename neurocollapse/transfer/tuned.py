@@ -18,7 +18,7 @@ FILE_KIND = "tuned layers"
 
 
 class Tuned(Mapping[str, nn.Module]):
-    """What is trained of a model, by name: some layers, the head, and a skip connection where there is one.
+    """The trained part of a model, by name: some layers, the head, and a skip connection if there is one.
 
     Made by `layer_finetune`, `skip_finetune` and `load_tuned`. The model stays the module that it was, and is trained
     and called as ever; use `train` in place of ``model.train()``, which would let frozen running statistics move.
@@ -71,7 +71,7 @@ class Tuned(Mapping[str, nn.Module]):
         return len(self._modules)
 
     def parameters(self) -> list[nn.Parameter]:
-        """What an optimizer takes: the parameters of the trained modules, each once."""
+        """The parameters of the trained modules, each once, as an optimizer takes them."""
         found = {id(one): one for module in self.values() for one in module.parameters() if one.is_floating_point()}
         return list(found.values())
 
@@ -86,7 +86,7 @@ class Tuned(Mapping[str, nn.Module]):
         return self.num_parameters / sum(parameter.numel() for parameter in self.model.parameters())
 
     def train(self) -> None:
-        """Put the model into training mode, but for the frozen modules that keep running statistics."""
+        """Put the model into training mode, except for the frozen modules that keep running statistics."""
         self.model.train()
         for module in self._fixed.values():
             if module._buffers and not module._modules:
@@ -124,7 +124,7 @@ class Tuned(Mapping[str, nn.Module]):
         }
 
     def merge(self) -> nn.Module:
-        """Thaw the model and give it back as a plain module with the same outputs.
+        """Unfreeze the model and return it as a plain module with the same outputs.
 
         Without a skip that is the model itself. With one it is a `torch.fx.GraphModule` of the same modules, in which
         the connection is a part of the forward pass; the hooks are then off the model, which loses the skip.
@@ -142,7 +142,7 @@ class Tuned(Mapping[str, nn.Module]):
         return plain
 
     def remove(self) -> None:
-        """Take the skip off, and let every parameter be trainable or frozen as it was; what was trained stays trained.
+        """Remove the skip, and let every parameter be trainable or frozen as it was; what was trained stays trained.
 
         Raises
         ------

@@ -99,7 +99,7 @@ def progressive_theorem(setting: ProgressiveTheorem | None = None, *, seed: int 
 
 
 def train_linear_network(setting: ProgressiveTheorem, *, seed: int) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Weights after training, and the data: inputs (samples, features), labels (samples,).
+    """Train a deep linear network and return its weights, the inputs (samples, features) and the labels (samples,).
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ from neurocollapse.support.text import listed
 
 
 class Adapters(Mapping[str, Chain]):
-    """The adapters on a model, by the names of their layers; made by `inject`, `load_adapters` and `load_peft`.
+    """The adapters of a model, by the names of their layers; made by `inject`, `load_adapters` and `load_peft`.
 
     While they are on, every other parameter of the model is frozen, and the model's modules and their names are what
     they were: each adapter is one more child of its layer, so that `model.to` and `copy.deepcopy`
@@ -118,7 +118,7 @@ class Adapters(Mapping[str, Chain]):
         self.remove()
 
     def remove(self) -> None:
-        """Take the adapters off, and let every parameter be trainable or frozen as it was before.
+        """Remove the adapters, and let every parameter be trainable or frozen as it was before.
 
         Raises
         ------
@@ -152,7 +152,7 @@ def inject(
     loss: Callable[[], Tensor] | None = None,
     seed: int = 0,
 ) -> Adapters:
-    """Freeze a model and put an adapter on each of the chosen linear layers.
+    """Freeze a model and add an adapter to each of the chosen linear layers.
 
     Parameters
     ----------

@@ -74,7 +74,7 @@ def save_peft(adapters: Adapters, path: str | PathLike[str]) -> Path:
 
 
 def load_peft(model: nn.Module, path: str | PathLike[str]) -> Adapters:
-    """Put the plain LoRA adapters of a PEFT folder on a model, which is then frozen as by `inject`.
+    """Add the plain LoRA adapters of a PEFT folder to a model, which is then frozen as by `inject`.
 
     Parameters
     ----------

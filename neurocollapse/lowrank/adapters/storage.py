@@ -17,7 +17,7 @@ KINDS: Mapping[str, type[Kind]] = {kind.__name__: kind for kind in (LoRA, DeepLo
 
 
 def save_adapters(adapters: Adapters, path: str | PathLike[str]) -> Path:
-    """Write the factors of all adapters, and of what kind they are, to one safetensors file.
+    """Write the factors and the kind of all adapters to one safetensors file.
 
     The model's own weights are not in it. The file replaces an older one only when it is complete.
 
@@ -45,7 +45,7 @@ def save_adapters(adapters: Adapters, path: str | PathLike[str]) -> Path:
 
 
 def load_adapters(model: nn.Module, path: str | PathLike[str]) -> Adapters:
-    """Put the adapters of a file on a model, which is then frozen as by `inject`.
+    """Add the adapters of a file to a model, which is then frozen as by `inject`.
 
     Parameters
     ----------
