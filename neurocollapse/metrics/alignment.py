@@ -44,8 +44,12 @@ def centred_gram(features: Tensor) -> Tensor:
     """
     double = features.double()
     centred = double - double.mean(dim=0)
-    count = len(centred)
-    gram = centred @ centred.T
+    return u_centred(centred @ centred.T)
+
+
+def u_centred(gram: Tensor) -> Tensor:
+    """A Gram matrix of at least four samples, U-centred in place."""
+    count = len(gram)
     gram.fill_diagonal_(0.0)
     rows = gram.sum(dim=1) / (count - 2)
     gram -= rows.unsqueeze(1) + rows - rows.sum() / (count - 1)

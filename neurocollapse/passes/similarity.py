@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
@@ -11,7 +12,9 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from neurocollapse.metrics.alignment import FEWEST, aligned, aligned_error, centred_gram, class_cka
+from neurocollapse.hooks.presets import penultimate
+from neurocollapse.hooks.select import ROOT, as_list, unwrap
+from neurocollapse.metrics.alignment import FEWEST, aligned, aligned_error, centred_gram, class_cka, u_centred
 from neurocollapse.metrics.measure import provenance_of
 from neurocollapse.passes.collect import collected
 from neurocollapse.passes.loop import Pass
@@ -32,10 +35,15 @@ class SimilaritySink(Sink):
     """Sums over the batches from which the alignment of all pairs of layers, and its error, follow.
 
     Each batch counts by its number of samples; one of fewer than four has no estimate and is left out.
+
+    Parameters
+    ----------
+    skips_non_finite : bool
+        Leave out samples with NaN or infinite features at any layer.
     """
 
-    def __init__(self) -> None:
-        self.num_batches = 0
+    def __init__(self, *, skips_non_finite: bool = False) -> None:
+        self.num_batches, self.skips_non_finite = 0, skips_non_finite
         self._sites: list[str] = []
         self._sums = torch.zeros(_NUM_SUMS, 0, 0, dtype=torch.float64, device="cpu")
         self._grams: dict[str, Tensor] = {}
@@ -47,7 +55,7 @@ class SimilaritySink(Sink):
 
     def begin(self, batch: ClassBatch) -> None:
         """Start a batch."""
-        self._grams, self._count = {}, len(batch.labels)
+        self._grams, self._count, self._finite = {}, len(batch.labels), None
 
     def add(self, site: str, features: Tensor, rows: ClassBatch) -> None:
         """Keep the Gram matrix of the batch at one layer."""
@@ -59,17 +67,25 @@ class SimilaritySink(Sink):
                 f"Gram matrices of {self._count} samples a batch need over {needed / GIB:.1f} GiB, but only "
                 f"{self.limit / GIB:.1f} GiB may be used; pass smaller batches or fewer layers"
             )
-        if self._count >= FEWEST:
-            self._grams[site] = centred_gram(features).flatten().to(self.device)
+        if self._count < FEWEST:
+            return
+        if self.skips_non_finite:
+            finite = features.isfinite().all(dim=1)
+            features = features.where(finite.unsqueeze(1), 0.0)
+            finite = finite.to(self.device)
+            self._finite = finite if self._finite is None else self._finite & finite
+        self._grams[site] = centred_gram(features).to(self.device)
 
     def end(self, logits: Tensor | None) -> None:
         """Add the products of all pairs of layers."""
+        if self._finite is not None and not self._finite.all():
+            self._leave_out(self._finite)
         if not self._grams:
             return
         if not self._sites:
             self._sites = list(self._grams)
             self._sums = torch.zeros(_NUM_SUMS, *(len(self._sites),) * 2, dtype=torch.float64, device=self.device)
-        grams = torch.stack([self._grams[site] for site in self._sites])
+        grams = torch.stack([self._grams[site].flatten() for site in self._sites])
         products = grams @ grams.T / (self._count - 3)  # n HSIC₁
         own = products.diagonal()
         self._sums += torch.stack(
@@ -77,6 +93,12 @@ class SimilaritySink(Sink):
         )
         self.num_batches += 1
         self._grams = {}
+
+    def _leave_out(self, finite: Tensor) -> None:
+        """Give up the samples of the batch that are not finite somewhere; centring the others again forgets them."""
+        self._count = int(finite.sum())
+        kept = {site: u_centred(gram[finite][:, finite]) for site, gram in self._grams.items()}
+        self._grams = kept if self._count >= FEWEST else {}
 
     def drop(self, site: str) -> None:
         """Forget one layer."""
@@ -125,10 +147,10 @@ def similarity(
     other : torch.nn.Module, optional
         A second model, which is given the same batches. The layers of `model` are then along `layer`, those of `other`
         along `layer_`. Names in `layers` begin with "first." and "second.", as in ``layers=["first.*", "second.fc"]``;
-        presets and types mean both models.
+        presets and types mean both models, "penultimate" the last linear layer of each in definition order.
     **options
         What `neurocollapse.collect` takes: `layers`, `pool` (one row a sample), `num_classes`, `resume`, …; not
-        `distributed`.
+        `distributed`. With non_finite="skip", `cka` is of the samples that are finite at all layers.
 
     Returns
     -------
@@ -165,7 +187,9 @@ def similarity(
     if options.get("distributed"):
         raise ValueError("similarity works in one process; leave out `distributed`, or compare on one rank only")
     moments = MomentSink(**{name: options.pop(name) for name in _MOMENT_OPTIONS if name in options})
-    sink, both = SimilaritySink(), model if other is None else _Pair(model, other)
+    sink, both = SimilaritySink(skips_non_finite=moments.skips), model
+    if other is not None:
+        both, options["layers"] = _Pair(model, other), _of_both(options.get("layers", "leaves"), model, other)
     first = Pass(both, loader, {"moments": moments, "similarity": sink}, PassOptions(**options), name="similarity")
     collection = collected(first, None)
     if not sink.num_batches:
@@ -193,25 +217,42 @@ class _Pair(nn.Module):
         self.forward = forward
 
 
+def _of_both(layers: Any, first: nn.Module, second: nn.Module) -> list[Any]:
+    """The layers, with the input of each model's head for "penultimate", which of a pair would be one layer."""
+    heads = [
+        f"{side}.{name}@in" if name else f"{side}@in"
+        for side, model in zip(_SIDES, (first, second), strict=True)
+        for name in penultimate(unwrap(model))
+    ]
+    return [one for item in as_list(layers) for one in (heads if item == "penultimate" else [item])]
+
+
 def _dataset(collection: MomentCollection, values: Mapping[str, np.ndarray], *, paired: bool) -> xr.Dataset:
     """The arrays with their labels; of two models, rows of the first and columns of the second."""
     names = np.array(list(collection), dtype=object)
     rows = columns = np.arange(len(names))
     if paired:
-        rows, columns = (np.array([at for at in rows if names[at].startswith(side)], dtype=int) for side in _SIDES)
+        sides = [re.split("[.@#]", name)[0] for name in names]
+        rows, columns = (np.array([at for at in rows if sides[at] == side], dtype=int) for side in _SIDES)
         if not (rows.size and columns.size):
             raise ValueError(
                 "`layers` must choose layers of both models; their names begin with 'first.' and 'second.'"
             )
     arrays = {**values, "class_cka": class_cka(list(collection.values()))}
     variables = {name: (("layer", "layer_"), one[np.ix_(rows, columns)], _WORDS[name]) for name, one in arrays.items()}
-    ours = [name.removeprefix(_SIDES[0]) if paired else name for name in names[rows]]
-    others = [name.removeprefix(_SIDES[1]) if paired else name for name in names[columns]]
+    ours = [_without(_SIDES[0], name) if paired else name for name in names[rows]]
+    others = [_without(_SIDES[1], name) if paired else name for name in names[columns]]
     dataset = xr.Dataset(variables, {"layer": ours, "layer_": others})
     return dataset.assign_attrs(provenance_of(collection, "equal", []), title="Similarity of layers")
 
 
-_SIDES = ("first.", "second.")
+def _without(side: str, name: str) -> str:
+    """A layer's name in its own model, which may be the layer itself."""
+    own = name.removeprefix(side)
+    return own.removeprefix(".") if own.startswith(".") else f"{ROOT}{own}"
+
+
+_SIDES = ("first", "second")
 _KORNBLITH = "Kornblith et al., ICML 2019; Nguyen, Raghu, Kornblith, ICLR 2021"
 _WORDS: dict[str, dict[str, Any]] = {
     "cka": {

@@ -196,3 +196,45 @@ def test_what_cannot_be_compared_is_refused_in_one_line() -> None:
 
 def test_alignment_of_layers_without_variation_is_undefined() -> None:
     assert np.isnan(aligned(np.array([[0.0, 0.0], [0.0, 2.0]]))).tolist() == [[True, True], [True, False]]
+
+
+@pytest.mark.parametrize("size", [60, 20])
+def test_samples_that_are_not_finite_are_left_out_at_all_layers(size: int) -> None:
+    class Fails(nn.Module):
+        """The second layer gives NaN for the samples that are marked."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.head = nn.Linear(6, 5), nn.Linear(5, 4), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = self.first(x)
+            return self.head(self.second(hidden.where(x[:, :1] < 50, torch.nan)).nan_to_num())
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Fails()
+    inputs, labels = samples()
+    marked = torch.isin(torch.arange(60), torch.tensor([3, 7, 41]))
+    spoilt = inputs.where(~marked.unsqueeze(1), 99.0)
+    layers = ["first", "second"]
+    found = nc.similarity(model, batched(spoilt, labels, size), layers=layers, non_finite="skip")
+    parts = [part[~out] for part, out in zip(inputs.split(size), marked.split(size), strict=True)]
+    whole = [(part, labels[~marked][: len(part)]) for part in parts]
+    np.testing.assert_allclose(found["cka"], nc.similarity(model, whole, layers=layers)["cka"], atol=1e-6)
+
+
+def test_penultimate_means_the_heads_of_both_models() -> None:
+    inputs, labels = samples()
+    one, two = build(), nn.Linear(6, 3)
+    found = nc.similarity(one, [(inputs, labels)], other=two, layers="penultimate")
+    assert (found["layer"].values.tolist(), found["layer_"].values.tolist()) == (["4@in"], ["(root)@in"])
+    np.testing.assert_allclose(found["cka"], [[naive_cka(outputs(one, inputs)[3], inputs.double().numpy())]], atol=1e-6)
+    chosen = nc.similarity(one, [(inputs, labels)], other=build(seed=3), layers=["penultimate", "first.0"])
+    assert (chosen["layer"].values.tolist(), chosen["layer_"].values.tolist()) == (["0", "4@in"], ["4@in"])
+
+
+def test_a_model_that_is_one_layer_is_compared_by_default() -> None:
+    inputs, labels = samples()
+    found = nc.similarity(nn.Linear(6, 3), [(inputs, labels)], other=build())
+    assert (found["layer"].values.tolist(), found.sizes["layer_"]) == (["(root)"], 5)
