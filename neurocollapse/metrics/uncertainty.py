@@ -110,11 +110,11 @@ def _slope_interval(network: Network) -> NDArray[np.float64]:
 
 
 def _interval(network: Network, combination: dict[int, float]) -> NDArray[np.float64]:
-    """Lower and upper end of exp(Σ c_l log D_l), D unbiased; NaN where one of these D is."""
+    """Lower and upper end of exp(Σ c_l log D_l), D unbiased; NaN where one of these D is, or 0."""
+    chosen = network.values("compression_unbiased")[list(combination)]
     factors = np.zeros(len(network.layers))
     factors[list(combination)] = list(combination.values())
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(network.values("compression_unbiased"))[list(combination)]
+    logs = np.log(chosen, where=chosen > 0, out=np.full(len(chosen), np.nan))
     centre = float(logs @ np.fromiter(combination.values(), dtype=np.float64))
     half = NORMAL * log_deviation(network.covariance, factors)
     return np.exp([centre - half, centre + half])

@@ -47,6 +47,7 @@ class SimilaritySink(Sink):
         self._sites: list[str] = []
         self._sums = torch.zeros(_NUM_SUMS, 0, 0, dtype=torch.float64, device="cpu")
         self._grams: dict[str, Tensor] = {}
+        self._finite: Tensor | None = None
 
     def start(self, layers: Mapping[str, LayerRecord], device: torch.device) -> None:
         """Learn where the model runs, and how much memory is free there."""

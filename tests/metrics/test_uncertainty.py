@@ -120,6 +120,8 @@ def test_undefined_numbers_have_no_interval() -> None:
     assert np.isnan(found["compression_interval"][1]).all()
     assert np.isnan(found["decay_ratio_interval"][1]).all()
     assert np.isnan(found["decay_slope_interval"]).all()  # one layer makes no line
+    twice = intervals([spread, collapsed, 2 * collapsed], labels)
+    assert np.isnan(twice["decay_ratio_interval"]).all()
 
 
 def test_intervals_without_a_second_pass_are_refused() -> None:
