@@ -13,7 +13,16 @@ from torch.nn.utils.rnn import PackedSequence
 
 from neurocollapse.data.batch_arguments import arguments
 from neurocollapse.data.batch_labels import Labels, find_labels
-from neurocollapse.data.batch_parts import as_tensors, is_sequence, lengths, named_parts, part_of, rebuilt, tensors_in
+from neurocollapse.data.batch_parts import (
+    as_tensors,
+    is_sequence,
+    kind_of,
+    lengths,
+    named_parts,
+    part_of,
+    rebuilt,
+    tensors_in,
+)
 from neurocollapse.data.labelled import DataError
 from neurocollapse.data.labels import part_of_labels
 
@@ -45,6 +54,45 @@ class Batch:
         return lengths(dict(enumerate((*self.args, *self.kwargs.values()))))
 
 
+@dataclass(frozen=True)
+class Unlabelled:
+    """Takes the place of `label_fn` for data whose labels are not looked at, and may be missing: all are of class 0.
+
+    Attributes
+    ----------
+    withheld : str
+        Part of a mapping that is not for the model.
+    """
+
+    withheld: str = ""
+
+    def __call__(self, batch: Any) -> Labels:
+        """The inputs of a batch, and a zero for each sample.
+
+        Raises
+        ------
+        DataError
+            If it is not clear how many samples there are.
+        """
+        found = self._found(batch)
+        sizes = lengths(dict(enumerate((found.inputs, *found.others))))
+        if isinstance(found.values, Sized) and _has_axis(found.values):
+            sizes = [len(found.values)]
+        if not sizes:
+            raise DataError(f"a {kind_of(batch)} does not tell how many samples it holds; pass pairs (inputs, labels)")
+        return found._replace(values=torch.zeros(sizes[0], dtype=torch.int64))
+
+    def _found(self, batch: Any) -> Labels:
+        """The labels of a batch, None where there are none, and what else is in it."""
+        has_parts = is_sequence(batch) and named_parts(batch) is None and len(batch) > 0
+        if self.withheld:
+            return Labels(None, batch[0] if has_parts else batch, name=self.withheld)
+        try:
+            return find_labels(batch)
+        except DataError:  # it has none, or it is not clear which they are
+            return Labels(None, batch[0], others=tuple(batch[1:])) if has_parts else Labels(None, batch)
+
+
 def split_batch(batch: Any, model: nn.Module, *, label_fn: Callable[[Any], Any] | None = None) -> Batch:
     """Model arguments and labels of what a loader yields.
 
@@ -73,6 +121,9 @@ def split_batch(batch: Any, model: nn.Module, *, label_fn: Callable[[Any], Any] 
     [0, 1]
     """
     plain = as_tensors(batch, _float_type(model))
+    if isinstance(label_fn, Unlabelled):
+        found = label_fn(plain)
+        return Batch(*arguments(found, model, len(found.values)), found.values)
     given = None if label_fn is None else label_fn(batch)
     if callable(given):
         raise DataError("`label_fn` gives a function where labels are wanted; call it first: nc.labels.next_token()")

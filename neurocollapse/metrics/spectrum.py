@@ -70,7 +70,8 @@ def participation_ratio(values: NDArray[np.float64]) -> float:
     >>> participation_ratio(np.array([2.0, 2.0, 0.0]))
     2.0
     """
-    return _ratio(float(values.sum()) ** 2, float(values @ values))
+    scaled = values / (values.max() or math.nan)  # whose squares are in range for features of any scale
+    return _ratio(float(scaled.sum()) ** 2, float(scaled @ scaled))
 
 
 def participation_ratio_corrected(values: NDArray[np.float64], num_samples: int) -> float:
@@ -110,7 +111,7 @@ def participation_ratio_corrected(values: NDArray[np.float64], num_samples: int)
     freedom = num_samples - 1
     if freedom < 2:
         return math.nan
-    scaled = values * (num_samples / freedom)
+    scaled = values / (values.max() or math.nan) * (num_samples / freedom)
     square, trace_square = float(scaled @ scaled), float(scaled.sum()) ** 2
     estimate = freedom**2 / ((freedom - 1) * (freedom + 2)) * (square - trace_square / freedom)
     if not estimate > 0:

@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import xarray as xr
-from torch import nn
+from torch import Tensor, nn
 
 from neurocollapse.hooks import weight_and_bias
 from neurocollapse.metrics import QuantityError, Weighting
@@ -74,8 +75,9 @@ def analyze(
     test_loader : iterable of batches, optional
         Test the probes on this loader's first `probe_samples` samples, and train them on all that is kept of `loader`.
     ood_loader : iterable of batches, optional
-        Other data, whose labels are not looked at. Adds along `layer` how they lie to the class means: `nc5`, `neco` of
-        both kinds of samples, and how well it tells them apart (`neco_auroc`, `neco_fpr95`).
+        Other data, as batches of `loader` or of inputs alone: labels are not looked at. Adds along `layer` how they lie
+        to the class means: `nc5`, `neco` of both kinds of samples, and how well it tells them apart (`neco_auroc`,
+        `neco_fpr95`).
     **options
         Everything that `neurocollapse.collect` takes: `layers`, `pool`, `num_classes`, `resume`, `halt`, …. Features
         that are not finite are left out of the probes, and layers that do not fire in the second pass have none. With
@@ -120,7 +122,7 @@ def analyze(
         if flag("uncertainty", uncertainty):
             chosen = chosen.including("unbiased", "uncertainty")
         if ood_loader is not None:
-            if not isinstance(ood_loader, Iterable):
+            if not isinstance(ood_loader, Iterable) or isinstance(ood_loader, str | Mapping | Tensor | np.ndarray):
                 raise TypeError(f"`ood_loader` must be an iterable of batches, got {type(ood_loader).__name__}")
             chosen = chosen.including("ood")
         chosen.require("ood", ood_loader is not None)

@@ -8,6 +8,7 @@ from torch import Tensor
 from neurocollapse.metrics import Layer, Rows
 from neurocollapse.metrics.outside import neco_scores
 from neurocollapse.metrics.scores import Outside
+from neurocollapse.passes.moments import NonFiniteError
 from neurocollapse.passes.sink import Sink
 from neurocollapse.statistics import ClassBatch
 from neurocollapse.support.transfer import Arrivals
@@ -73,11 +74,15 @@ class ScoreSink(Sink):
                 self._sums[site] = tensor.to(self.device, copy=True)
 
     def result(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Scores, and the mean of the features, by layer name."""
+        """Scores, and the mean of the features, by layer name; NonFiniteError where that is none."""
         found = {}
         for site in self._scores:
-            scores = self._all_scores(site)
-            found[self.sites[site].record.name] = scores, self._sums[site].cpu() / len(scores)
+            scores, total, name = self._all_scores(site), self._sums[site].cpu(), self.sites[site].record.name
+            if not total.isfinite().all():
+                raise NonFiniteError(
+                    f'layer {name!r}: features are NaN or infinite; pass non_finite="skip" to leave such samples out'
+                )
+            found[name] = scores, total / len(scores)
         return found
 
     def _all_scores(self, site: str) -> Tensor:

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from neurocollapse.data.batches import Unlabelled
+from neurocollapse.data.labels import part_of_labels
 from neurocollapse.hooks import CaptureWarning
 from neurocollapse.metrics import Layer, Quantity, Weighting
 from neurocollapse.metrics.catalogue import Chosen
@@ -138,8 +140,8 @@ class SecondPass:
             notes += _notes_on_gaps(summed, layers, totals)
         outside = None
         if self.ood_loader is not None and self.scored:
-            # its labels are of other classes, and are not looked at
-            free = replace(options, num_classes=None, classes=None)
+            withheld = None if options.label_fn is None else part_of_labels(options.label_fn)
+            free = replace(options, num_classes=None, classes=None, label_fn=Unlabelled(withheld or ""))
             other: dict[str, Sink] = {"scores": ScoreSink(_by_site(first, layers), skips_non_finite=self.moments.skips)}
             found = _run_quietly(_named_pass("ood_loader", model, self.ood_loader, other, free))
             outside = outside_of(results["scores"], found["scores"])

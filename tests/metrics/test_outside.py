@@ -9,8 +9,10 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import neurocollapse as nc
+from neurocollapse.data.labels import of_samples
 from neurocollapse.metrics.outside import auroc, false_positive_rate, nc5, neco
 from neurocollapse.statistics import ClassMoments
 
@@ -170,3 +172,73 @@ def test_other_data_that_cannot_be_used_are_refused_in_one_line() -> None:
     with pytest.raises(TypeError, match="goes through `loader` a second time"):
         nc.analyze(nn.Identity(), iter(inside), ood_loader=outside)
     assert "nc5" not in nc.measure(nc.collect(nn.Identity(), inside), quantities="all")
+
+
+class Points(Dataset[Tensor]):
+    """Samples without labels."""
+
+    def __init__(self, points: Tensor) -> None:
+        self.points = points
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.points[index]
+
+
+def as_batches(points: Tensor) -> dict[str, Any]:
+    """The same samples as loaders of many kinds, whose labels are missing or no class indices."""
+    count = len(points)
+    return {
+        "tensors": list(points.split(7)),
+        "arrays": [part.numpy() for part in points.split(7)],
+        "tuples of one": DataLoader(TensorDataset(points), 7),
+        "a dataset of tensors": DataLoader(Points(points), 7),
+        "mappings": [{"input": part} for part in points.split(7)],
+        "no labels": [(points, None)],
+        "negative labels": [(points, torch.full((count,), -1))],
+        "ignored labels": [(points, torch.full((count,), -100))],
+        "numbers": [(points, torch.rand(count))],
+        "words": [(points, ["noise"] * count)],
+        "two that could be labels": [(points, torch.zeros(count, dtype=torch.int64), torch.arange(count))],
+    }
+
+
+@pytest.mark.parametrize("kind", sorted(as_batches(torch.zeros(8, 2))))
+def test_labels_of_other_data_are_not_looked_at_and_may_be_missing(kind: str) -> None:
+    inside, outside = planted()
+    points = torch.cat([part for part, _ in outside])
+    expected = nc.analyze(nn.Identity(), inside, ood_loader=outside)
+    found = nc.analyze(nn.Identity(), inside, ood_loader=as_batches(points)[kind])
+    for name in NAMES:
+        assert found[name].item() == pytest.approx(expected[name].item(), rel=1e-9), name
+
+
+def test_what_holds_the_labels_is_not_for_the_model_in_other_data_either() -> None:
+    class Strict(nn.Module):
+        """A model that computes a loss of what it takes for labels."""
+
+        def forward(self, x: Tensor, kind: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
+            assert kind is None
+            assert labels is None
+            return x
+
+    inside, outside = planted()
+    for name, label_fn in (("labels", None), ("kind", of_samples("kind"))):
+        loader, other = ([{"x": part, name: labels} for part, labels in batches] for batches in (inside, outside))
+        assert "nc5" in nc.analyze(Strict(), loader, layers="(root)", label_fn=label_fn, ood_loader=other)
+
+
+def test_other_data_that_are_not_finite_are_refused_with_their_layer() -> None:
+    inside, outside = planted()
+    spoilt = [(one.clone(), labels) for one, labels in outside]
+    spoilt[1][0][0, 0] = torch.inf
+    with pytest.raises(nc.NonFiniteError, match=r"^`ood_loader`: layer .*: features are NaN or infinite"):
+        nc.analyze(nn.Identity(), inside, ood_loader=spoilt)
+
+
+@pytest.mark.parametrize("loader", [torch.zeros(4, 3), np.zeros((4, 3)), "cifar10", {"input": torch.zeros(4, 3)}])
+def test_a_batch_is_no_loader_of_other_data(loader: Any) -> None:
+    with pytest.raises(TypeError, match="`ood_loader` must be an iterable of batches, got"):
+        nc.analyze(nn.Identity(), planted()[0], ood_loader=loader)

@@ -151,3 +151,16 @@ def test_they_are_measured_only_with_the_covariance() -> None:
     with pytest.raises(nc.QuantityError, match=r"'lidar' needs the within-class scatter matrix"):
         nc.measure({"fc": moments}, quantities="lidar")
     assert not NAMES & set(nc.measure({"fc": moments}).data_vars)
+
+
+@pytest.mark.parametrize("scale", [1e-120, 1e120])
+def test_squares_of_eigenvalues_stay_in_range(double: Any, scale: float) -> None:
+    features, labels = double.blobs((20, 20), 9, spread=0.7)
+    one, other = (
+        nc.measure(
+            {"fc": ClassMoments.from_features(factor * features, labels, covariance=True)}, quantities="spectrum"
+        )
+        for factor in (1.0, scale)
+    )
+    for name in NAMES:
+        assert other[name].item() == pytest.approx(one[name].item(), rel=1e-9), name
