@@ -1,13 +1,15 @@
 """How alike the geometry of samples, or of class means, is at two layers: centred kernel alignment."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from neurocollapse.metrics.arguments import check_moments, matrix
 from neurocollapse.metrics.means import ClassMeans
 from neurocollapse.statistics import ClassMoments, MemoryPlanError, memory_limit
 from neurocollapse.statistics.memory import GIB
@@ -83,11 +85,12 @@ def cka(features: Tensor, others: Tensor) -> float:
     >>> round(cka(features, 3 * features.flip(1) - 7), 12)
     1.0
     """
-    if len(features) != len(others):
-        raise ValueError(f"`features` and `others` must hold the same samples, got {len(features)} and {len(others)}")
-    if len(features) < FEWEST:
+    first, second = matrix("features", features), matrix("others", others)
+    if len(first) != len(second):
+        raise ValueError(f"`features` and `others` must hold the same samples, got {len(first)} and {len(second)}")
+    if len(first) < FEWEST:
         return math.nan
-    grams = torch.stack([centred_gram(features).flatten(), centred_gram(others).flatten()])
+    grams = torch.stack([centred_gram(first).flatten(), centred_gram(second.to(first.device)).flatten()])
     return float(aligned((grams @ grams.T).cpu().numpy())[0, 1])
 
 
@@ -129,7 +132,7 @@ def aligned_error(
     return np.sqrt(np.maximum(variance, 0.0))
 
 
-def class_cka(moments: Sequence[ClassMoments]) -> NDArray[np.float64]:
+def class_cka(moments: Sequence[ClassMoments] | Mapping[str, ClassMoments]) -> NDArray[np.float64]:
     r"""Centred kernel alignment of the class means at each two layers, shape (layers, layers).
 
     .. math:: \frac{\|M_\ell M_{\ell'}^\top\|^2}{\dots} = \frac{\langle M_\ell M_\ell^\top, M_{\ell'} M_{\ell'}^\top
@@ -139,7 +142,7 @@ def class_cka(moments: Sequence[ClassMoments]) -> NDArray[np.float64]:
 
     Parameters
     ----------
-    moments : sequence of ClassMoments
+    moments : sequence of ClassMoments, or what `neurocollapse.collect` returns
         Class moments of the same samples at several layers, of one network or of several.
 
     Returns
@@ -162,20 +165,30 @@ def class_cka(moments: Sequence[ClassMoments]) -> NDArray[np.float64]:
     >>> class_cka([one, two]).round(3).tolist()
     [[1.0, 0.325], [0.325, 1.0]]
     """
-    present = [one.present.tolist() for one in moments]
+    layers = _layers(moments)
+    present = [one.present.tolist() for one in layers]
     if any(one != present[0] for one in present):
         raise ValueError("`moments` must have samples of the same classes at every layer; measure both on one loader")
     count = len(present[0])
-    needed, allowed = 8 * count**2 * (len(moments) + 1), memory_limit(torch.device("cpu"))
+    needed, allowed = 8 * count**2 * (len(layers) + 1), memory_limit(torch.device("cpu"))
     if needed > allowed:
         raise MemoryPlanError(
-            f"class_cka of {count} classes at {len(moments)} layers needs {needed / GIB:.1f} GiB, but only "
+            f"class_cka of {count} classes at {len(layers)} layers needs {needed / GIB:.1f} GiB, but only "
             f"{allowed / GIB:.1f} GiB may be used; compare fewer layers, or some of the classes"
         )
     if count < 2:
-        return np.full((len(moments),) * 2, np.nan)
-    grams = torch.stack([_mean_gram(ClassMeans(one)).flatten() for one in moments])
+        return np.full((len(layers),) * 2, np.nan)
+    grams = torch.stack([_mean_gram(ClassMeans(one)).flatten() for one in layers])
     return aligned((grams @ grams.T).numpy())
+
+
+def _layers(moments: Any) -> list[ClassMoments]:
+    """The class moments of some layers, checked."""
+    several = moments.values() if isinstance(moments, Mapping) else moments
+    layers = list(several) if isinstance(several, Iterable) else [several]
+    for one in layers or [None]:
+        check_moments(one)
+    return layers
 
 
 def _mean_gram(means: ClassMeans) -> Tensor:

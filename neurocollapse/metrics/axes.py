@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from neurocollapse.metrics.arguments import check_moments
 from neurocollapse.metrics.weighting import Weighting, between_weights, centred_blocks
 from neurocollapse.statistics import ClassMoments
 
@@ -36,6 +37,7 @@ def between_axes(moments: ClassMoments, weighting: Weighting) -> BetweenAxes:
     The between-class covariance is never formed: its condition number is the square of theirs, and a float32
     pseudo-inverse of it is 43 % off at 1,000 classes and 1,024 features.
     """
+    check_moments(moments)
     nothing = moments.offset_sum[:0].double()
     if moments.present.numel() < 2:
         return BetweenAxes(nothing, nothing[:, 0], float("nan"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from neurocollapse.metrics.arguments import one_for_each
 from neurocollapse.metrics.layer import Network
 from neurocollapse.metrics.quantity import Quantity
 
@@ -65,7 +66,7 @@ def decay_ratio(values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.flo
     >>> decay_ratio([8.0, 4.0, 1.0]).tolist()
     [nan, 0.5, 0.25]
     """
-    current = np.asarray(values, dtype=np.float64)
+    current = one_for_each("values", values, "layer")
     ratios = np.full(current.shape, np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios[1:] = current[1:] / current[:-1]
@@ -95,7 +96,7 @@ def geometric_decay(values: Sequence[float] | NDArray[np.float64]) -> GeometricD
     >>> round(geometric_decay([8.0, 4.0, 2.0]).factor, 12)
     0.5
     """
-    quantity = np.asarray(values, dtype=np.float64)
+    quantity = one_for_each("values", values, "layer")
     usable = np.isfinite(quantity) & (quantity > 0)
     layers, logs = np.flatnonzero(usable).astype(np.float64), np.log(quantity[usable])
     nan = float("nan")

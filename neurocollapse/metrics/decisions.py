@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neurocollapse.metrics.arguments import matrix, matrix_of
 from neurocollapse.metrics.layer import Finish, Layer, Rows
 from neurocollapse.metrics.quantity import Quantity
-from neurocollapse.statistics import ClassMoments
+from neurocollapse.statistics import ClassMoments, check_labels
 
 
 def nc4(moments: ClassMoments, features: Tensor, logits: Tensor) -> float:
@@ -40,8 +41,9 @@ def nc4(moments: ClassMoments, features: Tensor, logits: Tensor) -> float:
     >>> round(nc4(ClassMoments.from_features(features, [0, 0, 1]), features, logits), 4)
     0.6667
     """
-    layer, no_labels = Layer(moments), moments.present[:0]
-    return _share(layer, _agreements(layer, Rows(features, no_labels))(logits))
+    rows = Rows(matrix_of(moments, "features", features), moments.present[:0])
+    layer = Layer(moments)
+    return _share(layer, _agreements(layer, rows)(matrix("logits", logits)))
 
 
 def ncm_error(moments: ClassMoments, features: Tensor, labels: Tensor) -> float:
@@ -70,8 +72,10 @@ def ncm_error(moments: ClassMoments, features: Tensor, labels: Tensor) -> float:
     >>> ncm_error(ClassMoments.from_features(features, labels), features, labels)
     0.25
     """
+    rows = matrix_of(moments, "features", features)
+    classes = check_labels(labels, num_samples=len(rows), num_classes=moments.num_classes).to(rows.device)
     layer = Layer(moments)
-    return _share(layer, misses(layer, Rows(features, labels)))
+    return _share(layer, misses(layer, Rows(rows, classes)))
 
 
 def _agreements(layer: Layer, rows: Rows) -> Finish:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from neurocollapse.metrics.arguments import one_for_each
 from neurocollapse.metrics.decisions import misses
 from neurocollapse.metrics.layer import Network
 from neurocollapse.metrics.quantity import Quantity
@@ -40,7 +41,7 @@ def effective_depth(errors: Sequence[float] | NDArray[np.float64]) -> int | None
     >>> effective_depth([0.7, 0.31, 0.305, 0.3])
     1
     """
-    values = np.asarray(errors, dtype=np.float64)
+    values = one_for_each("errors", errors, "layer")
     known = np.flatnonzero(~np.isnan(values))
     return int(known[values[known] <= values[known[-1]] + NEAR][0]) if known.size else None
 
@@ -69,7 +70,7 @@ def probe_depth(accuracies: Sequence[float] | NDArray[np.float64]) -> int | None
     >>> probe_depth([0.5, 0.88, 0.9, 0.89])
     1
     """
-    values = np.asarray(accuracies, dtype=np.float64)
+    values = one_for_each("accuracies", accuracies, "layer")
     if np.isnan(values).all():
         return None
     return int(np.flatnonzero(values >= SHARE * np.nanmax(values))[0])

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from neurocollapse.metrics.arguments import matrix, matrix_of
 from neurocollapse.metrics.spectrum import ROUNDING
 from neurocollapse.metrics.variability import within_class_covariance
 from neurocollapse.statistics import ClassMoments
@@ -30,7 +31,7 @@ def max_softmax(logits: Tensor) -> Tensor:
     >>> max_softmax(torch.tensor([[0.0, 0.0], [0.0, 3.0]]).double().log_softmax(1)).round(decimals=3).tolist()
     [0.5, 0.953]
     """
-    return logits.double().softmax(dim=1).amax(dim=1)
+    return matrix("logits", logits).double().softmax(dim=1).amax(dim=1)
 
 
 def mahalanobis(moments: ClassMoments, features: Tensor) -> Tensor:
@@ -67,7 +68,8 @@ def mahalanobis(moments: ClassMoments, features: Tensor) -> Tensor:
     >>> mahalanobis(moments, torch.tensor([[0.0], [3.0], [8.0]])).round(decimals=9).tolist()
     [-0.0, -18.0, -0.0]
     """
-    means, rows = moments.mean[moments.present].double(), features.double()
+    rows = matrix_of(moments, "features", features).double()
+    means = moments.mean[moments.present].double()
     if not len(means):
         return torch.full((len(rows),), torch.nan, dtype=torch.float64)
     values, vectors = torch.linalg.eigh(within_class_covariance(moments))

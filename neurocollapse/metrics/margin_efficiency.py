@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from neurocollapse.metrics.arguments import check_moments
 from neurocollapse.metrics.duality import Duality
 from neurocollapse.metrics.layer import Finish, Layer, Rows
 from neurocollapse.metrics.quantity import Quantity
@@ -103,6 +104,7 @@ def margin_efficiency(
     >>> round(found.efficiency, 12), round(found.best, 12)
     (1.0, 1.0)
     """
+    check_moments(moments)
     layer = Layer(moments, reader=reader)
     if not layer.has_classifier:
         return _UNDEFINED

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from neurocollapse.metrics.arguments import check_moments
 from neurocollapse.statistics import ClassMoments
 
 HELD_ELEMENTS = 2**25
@@ -27,6 +28,7 @@ class ClassMeans:
     """
 
     def __init__(self, moments: ClassMoments) -> None:
+        check_moments(moments)
         self.moments, self.present = moments, moments.present
         self.num_classes, self.num_features = self.present.numel(), moments.num_features
         self.count = moments.count[self.present]

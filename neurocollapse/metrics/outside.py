@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from neurocollapse.metrics.arguments import matrix_of
 from neurocollapse.metrics.layer import Layer, Rows
 from neurocollapse.metrics.quantity import Quantity
 from neurocollapse.metrics.scores import Outside
@@ -44,7 +45,7 @@ def nc5(moments: ClassMoments, others: Tensor) -> float:
     >>> nc5(moments, torch.tensor([[0.0, 0.0, 2.0], [0.0, 0.0, 1.0]]))
     0.0
     """
-    return _nc5(moments, others.double().mean(dim=0))
+    return _nc5(moments, matrix_of(moments, "others", others).double().mean(dim=0))
 
 
 def neco(moments: ClassMoments, features: Tensor) -> Tensor:
@@ -76,7 +77,8 @@ def neco(moments: ClassMoments, features: Tensor) -> Tensor:
     >>> neco(moments, torch.tensor([[3.0, 0.0, 0.0], [3.0, 4.0, 0.0]])).tolist()
     [1.0, 0.6]
     """
-    return neco_scores(Layer(moments), Rows(features, moments.present[:0]))
+    rows = matrix_of(moments, "features", features)
+    return neco_scores(Layer(moments), Rows(rows, moments.present[:0]))
 
 
 def neco_scores(layer: Layer, rows: Rows) -> Tensor:

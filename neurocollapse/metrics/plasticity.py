@@ -5,9 +5,11 @@ from typing import Any
 
 from torch import Tensor
 
+from neurocollapse.metrics.arguments import check_moments, matrix
 from neurocollapse.metrics.layer import Layer, Rows
 from neurocollapse.metrics.quantity import Quantity
 from neurocollapse.statistics import ClassMoments
+from neurocollapse.support.checks import non_negative_number
 
 DORMANT = 0.025
 """Mean absolute value, relative to that of the layer's average unit, up to which a unit counts as dormant."""
@@ -31,7 +33,7 @@ def dead_share(features: Tensor) -> float:
     >>> dead_share(torch.tensor([[1.0, 0.0, 0.0, -2.0], [0.0, 0.0, 3.0, 1.0]]))
     0.25
     """
-    return _share(_size(features), 0.0) if len(features) else math.nan
+    return dormant_share(features, threshold=0)
 
 
 def dormant_share(features: Tensor, *, threshold: float = DORMANT) -> float:
@@ -60,7 +62,8 @@ def dormant_share(features: Tensor, *, threshold: float = DORMANT) -> float:
     >>> dormant_share(torch.tensor([[5.0, 0.0, 0.05, -2.0], [3.0, 0.0, 0.0, 1.0]]))
     0.5
     """
-    return _share(_size(features), threshold) if len(features) else math.nan
+    rows, share = matrix("features", features), non_negative_number("threshold", threshold)
+    return _share(_size(rows), share) if len(rows) else math.nan
 
 
 def feature_norm(moments: ClassMoments) -> float:
@@ -76,6 +79,7 @@ def feature_norm(moments: ClassMoments) -> float:
     >>> feature_norm(ClassMoments.from_features([[3.0, 4.0], [0.0, 5.0]], [0, 1]))
     5.0
     """
+    check_moments(moments)
     if moments.num_samples == 0:
         return math.nan
     count = moments.count[moments.present].double()

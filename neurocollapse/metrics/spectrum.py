@@ -1,16 +1,19 @@
 """Eigenvalues of the features' total covariance, and how many directions they say are used."""
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from neurocollapse.metrics.arguments import check_moments, one_for_each
 from neurocollapse.metrics.variability import between_class_covariance, within_class_covariance
 from neurocollapse.metrics.weighting import between_weights, centred_blocks
 from neurocollapse.probes.rank import effective_rank_of_spectrum, rank_of_spectrum
 from neurocollapse.statistics import ClassMoments
+from neurocollapse.support.checks import integer
 
 FEWEST = 4
 """Samples per feature below which sample eigenvalues are far from those of many samples, and it is said."""
@@ -59,7 +62,7 @@ def participation_ratio(values: NDArray[np.float64]) -> float:
     Parameters
     ----------
     values : array of shape (features,)
-        Eigenvalues of the covariance, in descending order.
+        Eigenvalues of the covariance, in any order.
 
     References
     ----------
@@ -70,6 +73,7 @@ def participation_ratio(values: NDArray[np.float64]) -> float:
     >>> participation_ratio(np.array([2.0, 2.0, 0.0]))
     2.0
     """
+    values = _descending(values)
     scaled = values / (values.max() or math.nan)  # whose squares are in range for features of any scale
     return _ratio(float(scaled.sum()) ** 2, float(scaled @ scaled))
 
@@ -108,7 +112,8 @@ def participation_ratio_corrected(values: NDArray[np.float64], num_samples: int)
     >>> round(participation_ratio(values), 3), round(participation_ratio_corrected(values, 20), 3)
     (2.0, 2.235)
     """
-    freedom = num_samples - 1
+    values = _descending(values)
+    freedom = integer("num_samples", num_samples, least=0) - 1
     if freedom < 2:
         return math.nan
     scaled = values / (values.max() or math.nan) * (num_samples / freedom)
@@ -127,7 +132,7 @@ def stable_rank(values: NDArray[np.float64]) -> float:
     Parameters
     ----------
     values : array of shape (features,)
-        Eigenvalues of the covariance, in descending order.
+        Eigenvalues of the covariance, in any order.
 
     References
     ----------
@@ -139,6 +144,7 @@ def stable_rank(values: NDArray[np.float64]) -> float:
     >>> stable_rank(np.array([2.0, 1.0, 1.0]))
     2.0
     """
+    values = _descending(values)
     return _ratio(float(values.sum()), float(values.max()))
 
 
@@ -151,7 +157,7 @@ def spectral_decay(values: NDArray[np.float64]) -> float:
     Parameters
     ----------
     values : array of shape (features,)
-        Eigenvalues of the covariance, in descending order.
+        Eigenvalues of the covariance, in any order.
 
     Returns
     -------
@@ -168,6 +174,7 @@ def spectral_decay(values: NDArray[np.float64]) -> float:
     >>> round(spectral_decay(1 / np.arange(1.0, 50) ** 1.5), 9)
     1.5
     """
+    values = _descending(values)
     place = np.log(np.arange(1, np.count_nonzero(values > 0) + 1))
     if len(place) < 2:
         return math.nan
@@ -181,11 +188,13 @@ def covariance_effective_rank(values: NDArray[np.float64]) -> float:
 
     In [1, features]; NaN where all are zero. RankMe is the same of features that are not centred.
     """
+    values = _descending(values)
     return effective_rank_of_spectrum(np.sqrt(values)) if np.isfinite(values).all() else math.nan
 
 
 def covariance_numerical_rank(values: NDArray[np.float64]) -> float:
     """Numerical rank of the centred features: how many σ carry 95 % of their sum; NaN without samples."""
+    values = _descending(values)
     return rank_of_spectrum(np.sqrt(values)) if np.isfinite(values).all() else math.nan
 
 
@@ -217,6 +226,7 @@ def lidar(moments: ClassMoments) -> float:
     >>> round(lidar(ClassMoments.from_features(features, [0, 0, 1, 1, 2, 2], covariance=True)), 3)
     1.712
     """
+    check_moments(moments)
     if moments.present.numel() < 2:
         return math.nan
     weights = between_weights(moments, "equal")
@@ -229,6 +239,11 @@ def lidar(moments: ClassMoments) -> float:
     found = torch.linalg.eigvalsh(scaled @ scaled.T).flip(0).clamp(min=0)
     found[found <= len(found) * torch.finfo(torch.float64).eps * found[0]] = 0.0
     return effective_rank_of_spectrum(found.numpy())
+
+
+def _descending(values: Any) -> NDArray[np.float64]:
+    """Eigenvalues in any container, the largest first."""
+    return np.sort(one_for_each("values", values, "feature"))[::-1]
 
 
 def _ratio(numerator: float, denominator: float) -> float:

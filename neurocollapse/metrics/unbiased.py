@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from neurocollapse.metrics.arguments import check_moments
 from neurocollapse.metrics.layer import Layer
 from neurocollapse.metrics.means import ClassMeans
 from neurocollapse.metrics.quantity import Quantity
@@ -26,6 +27,7 @@ def class_traces(moments: ClassMoments) -> Tensor:
     >>> class_traces(ClassMoments.from_features([[0.0], [2.0], [7.0], [7.0], [1.0]], [0, 0, 1, 1, 2])).tolist()
     [2.0, 0.0, nan]
     """
+    check_moments(moments)
     present = moments.present
     return moments.scatter[present] / (moments.count[present] - 1)
 
@@ -46,6 +48,7 @@ def within_trace_unbiased(moments: ClassMoments, *, weighting: Weighting = "equa
     >>> within_trace_unbiased(ClassMoments.from_features([[0.0], [2.0], [7.0], [7.0]], [0, 0, 1, 1]))
     1.0
     """
+    check_moments(moments)
     if moments.num_samples == 0:
         return math.nan
     return float(within_weights(moments, weighting) @ class_traces(moments))

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from neurocollapse.metrics.arguments import check_moments
 from neurocollapse.metrics.layer import Layer
 from neurocollapse.metrics.quantity import Quantity
 from neurocollapse.metrics.weighting import Weighting, between_weights, centred_blocks, check_weighting, within_weights
@@ -41,6 +42,7 @@ def within_trace(moments: ClassMoments, *, weighting: Weighting = "equal") -> fl
     >>> within_trace(ClassMoments.from_features([[0.0], [2.0], [7.0], [7.0]], [0, 0, 1, 1]))
     0.5
     """
+    check_moments(moments)
     if moments.num_samples == 0:
         return float("nan")
     if weighting == "equal":
@@ -160,6 +162,7 @@ def within_class_covariance(moments: ClassMoments) -> Tensor:
     >>> within_class_covariance(ClassMoments.from_features(features, [0, 0], covariance=True)).tolist()
     [[1.0, 1.0], [1.0, 1.0]]
     """
+    check_moments(moments)
     if moments.within_scatter is None:
         raise ValueError("these moments hold no within-class scatter matrix; collect them with covariance=True")
     return moments.within_scatter / moments.num_samples if moments.num_samples else moments.within_scatter * torch.nan

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from neurocollapse.metrics.arguments import check_moments
 from neurocollapse.statistics import ClassMoments
 from neurocollapse.support.choices import Weighting, check_choice
 
@@ -39,6 +40,7 @@ def between_weights(moments: ClassMoments, weighting: Weighting) -> Tensor:
 
 def _weights(moments: ClassMoments, *, by_samples: bool) -> Tensor:
     """n_k/N, or 1/K."""
+    check_moments(moments)
     count = moments.count[moments.present].double()
     return count / count.sum() if by_samples else torch.full_like(count, 1.0 / max(1, count.numel()))
 
