@@ -7,7 +7,8 @@ from matplotlib.lines import Line2D
 
 from neurocollapse.plots.datasets import Datasets, per_layer, variable
 from neurocollapse.plots.networks import Network
-from neurocollapse.plots.panels import Panel, Part, network_panel
+from neurocollapse.plots.panels import Panel
+from neurocollapse.plots.parts import Part, network_panel
 from neurocollapse.plots.style import BLUE, GREY, Width, colour, literal, marker, shortened
 from neurocollapse.support.dataset import class_names
 
@@ -33,7 +34,7 @@ def class_spread(dataset: Datasets, *, ax: Axes | None = None, width: Width | No
     Returns
     -------
     matplotlib.axes.Axes
-        With a logarithmic vertical axis, and one curve a class or a network.
+        With a logarithmic vertical axis, and one curve a class or a network. See `compression` for many networks.
 
     Raises
     ------
@@ -53,7 +54,7 @@ def class_spread(dataset: Datasets, *, ax: Axes | None = None, width: Width | No
 def _draw_spread(panel: Panel) -> None:
     """Every class, or the range of all; and where one collapsed."""
     spreads = [_relative_spread(one.dataset) for one in panel.drawn]
-    each = panel.alone and spreads[0].shape[1] <= _MAX_CLASS_LINES
+    each = len(panel.drawn) == 1 and spreads[0].shape[1] <= _MAX_CLASS_LINES
     for one, spread in zip(panel.drawn, spreads, strict=True):
         (_draw_each_class if each else _draw_range)(panel, one, spread)
         collapsed = np.where(((spread == 0) & _can_spread(one.dataset)).any(axis=1), 0.0, 1.0)
@@ -98,5 +99,5 @@ def _draw_range(panel: Panel, one: Network, spread: np.ndarray) -> None:
     low, middle, high = (np.ma.filled(edge, np.nan) for edge in (shown.min(1), np.ma.median(shown, 1), shown.max(1)))
     line = panel.curve(one, np.asarray(middle))
     if one in panel.summarised and not panel.crowded:
-        panel.ax.fill_between(one.where, low, high, color=one.colour, alpha=0.18, linewidth=0)
+        panel.band(one, low, high)
         panel.note(one, line, f"median and range of {spread.shape[1]} classes")

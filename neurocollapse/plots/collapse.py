@@ -10,7 +10,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from neurocollapse.plots.datasets import Datasets, common_steps, named
-from neurocollapse.plots.panels import Part, network_grid, network_panel
+from neurocollapse.plots.parts import Part, network_grid, network_panel
 from neurocollapse.plots.quantities import part_of
 from neurocollapse.plots.style import Width
 from neurocollapse.support.dataset import family, heading, last, limit, shown
@@ -46,6 +46,7 @@ def collapse(dataset: Datasets, *, ax: Any = None, width: Width | None = None) -
     Returns
     -------
     matplotlib.figure.Figure
+        In a new one more than eight networks have a row each, with the same axes in every row.
 
     Raises
     ------

@@ -19,16 +19,16 @@ from neurocollapse.plots.style import Width, axes, context, own
 
 _LEAST, _LEAST_IN_PAPERS = 2.0, 1.5
 """Height that legends and names leave to the axes, in inches."""
-_PADDING = 0.12
+PADDING = 0.12
 """Around every row of axes, in inches."""
 _HINTED = 1.05
 """How much wider a text may be at another resolution, where letters are set to other pixels."""
-_LETTER = 0.54
+LETTER = 0.54
 """Mean width of a letter, as a part of the size of its font."""
 
 
 @contextmanager
-def _measuring() -> Iterator[None]:
+def measuring() -> Iterator[None]:
     """Without complaints about shapes that the font lacks: whoever draws the figure complains, or has another font."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
@@ -51,38 +51,43 @@ def panel(ax: Axes | None, width: Width | None = None) -> Iterator[Axes]:
             raise
 
 
-@_measuring()
+@measuring()
 def give_room(figure: Figure, rows: Sequence[Sequence[Axes]], above: float = 0.0) -> None:
     """Make a figure as high as its axes need beside legends, labels, and what stands above all."""
     for one in (ax for row in rows for ax in row):
-        # Ticks that are made when the figure is drawn take their size from the caller's settings, if from nowhere else.
-        one.tick_params(axis="x", labelsize=mpl.rcParams["xtick.labelsize"])
-        one.tick_params(axis="y", labelsize=mpl.rcParams["ytick.labelsize"])
-        one.set_xlabel(_wrapped(one.get_xlabel(), letters_that_fit(one, mpl.rcParams["axes.labelsize"])))
-    around = sum(max(_around(ax) for ax in row) + _PADDING for row in rows)
+        size_ticks(one)
+        one.set_xlabel(wrapped(one.get_xlabel(), letters_that_fit(one, mpl.rcParams["axes.labelsize"])))
+    around = sum(max(height_around(ax) for ax in row) + PADDING for row in rows)
     least = _LEAST if mpl.rcParams["font.size"] > 9 else _LEAST_IN_PAPERS
     width, height = figure.get_size_inches()
     figure.set_size_inches(width, max(height + above, around + len(rows) * least + above))
     inner = (float(figure.get_size_inches()[1]) - around - above) / len(rows)
     for one in (ax for row in rows for ax in row):
-        letters = int(inner * 72 / (_LETTER * mpl.rcParams["axes.labelsize"]))
-        one.set_ylabel(_wrapped(one.get_ylabel(), letters))
-        _keep_inside(one, float(figure.bbox.width) / max(map(len, rows)))
+        letters = int(inner * 72 / (LETTER * mpl.rcParams["axes.labelsize"]))
+        one.set_ylabel(wrapped(one.get_ylabel(), letters))
+        keep_inside(one, float(figure.bbox.width) / max(map(len, rows)))
 
 
-def _keep_inside(ax: Axes, room: float) -> None:
+def size_ticks(ax: Axes) -> None:
+    """Set the sizes of ticks that are made when the figure is drawn, by the caller's settings if by none of ours."""
+    ax.tick_params(axis="x", labelsize=mpl.rcParams["xtick.labelsize"])
+    ax.tick_params(axis="y", labelsize=mpl.rcParams["ytick.labelsize"])
+
+
+def keep_inside(ax: Axes, room: float) -> None:
     """Move a legend to the left, above the labels of the axis, where it would end beyond the room of its axes."""
-    legend, box = ax.get_legend(), ax.get_tightbbox()
+    legend = ax.get_legend()
+    box = ax.get_tightbbox() if legend else None
     if legend is None or box is None:
         return
     labels = float(ax.bbox.x0 - box.x0)
-    beyond = labels + _HINTED * float(legend.get_window_extent().width) + _PADDING * ax.figure.dpi - room
+    beyond = labels + _HINTED * float(legend.get_window_extent().width) + PADDING * ax.figure.dpi - room
     if beyond > 0:
         moved = ScaledTranslation(-min(beyond, labels) / ax.figure.dpi, 0.0, ax.figure.dpi_scale_trans)
         legend.set_bbox_to_anchor((0.0, 1.01), transform=ax.transAxes + moved)
 
 
-def _wrapped(label: str, letters: int) -> str:
+def wrapped(label: str, letters: int) -> str:
     """A label in lines that are no longer than the axis; its formula stays whole."""
     if len(re.sub(r"\$[^$]*\$", "formula", label)) <= letters:
         return label
@@ -90,7 +95,7 @@ def _wrapped(label: str, letters: int) -> str:
     return "\n".join(line if "$" in line else textwrap.fill(line, max(letters, 12)) for line in lines)
 
 
-def _around(ax: Axes) -> float:
+def height_around(ax: Axes) -> float:
     """Height of everything above and below the axes, in inches."""
     box = ax.get_tightbbox()
     return 0.0 if box is None else float(box.height - ax.bbox.height) / ax.figure.dpi
@@ -119,10 +124,10 @@ def shared_legend(figure: Figure, entries: Sequence[tuple[Any, str]]) -> float:
 
 def _height(legend: Legend) -> float:
     """Height of a legend above all panels, in inches."""
-    return float(legend.get_window_extent().height) / legend.figure.dpi + _PADDING
+    return float(legend.get_window_extent().height) / legend.figure.dpi + PADDING
 
 
-@_measuring()
+@measuring()
 def fitted(make: Callable[[int], Legend], *, room: float, most: int) -> Legend:
     """A legend in as many columns as fit into some pixels, at most so many."""
     for columns in range(most, 0, -1):
@@ -144,4 +149,4 @@ def letters_that_fit(ax: Axes, size: float | None = None, *, handle: float = 0.0
     """How many letters of a size (by default of legends) fit above or below the axes, beside a handle in that unit."""
     size = size or float(mpl.rcParams["legend.fontsize"])
     points = 72 * float(ax.bbox.width) / ax.figure.dpi
-    return max(20, int((points / size - handle) / _LETTER))
+    return max(20, int((points / size - handle) / LETTER))

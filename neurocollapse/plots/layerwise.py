@@ -8,7 +8,8 @@ from matplotlib.lines import Line2D
 
 from neurocollapse.plots.datasets import Datasets
 from neurocollapse.plots.networks import Network
-from neurocollapse.plots.panels import Panel, Part, network_panel
+from neurocollapse.plots.panels import Panel
+from neurocollapse.plots.parts import Part, network_panel
 from neurocollapse.plots.scales import log_line
 from neurocollapse.plots.style import BLUE, GREEN, GREY, LINES, PURPLE, VERMILLION, Width
 from neurocollapse.support.dataset import num_classes, scalar
@@ -37,15 +38,15 @@ def compression(dataset: Datasets, *, ax: Axes | None = None, fit: bool = True, 
         Axes to draw in; a new figure by default.
     fit : bool, default True
         Whether to draw the least-squares line of ln D_l with its slope, the 95 % interval (over samples, else of the
-        line) and R² in the legend. Of more than four networks the range of slopes is told, of more than eight no line
-        is drawn.
+        line) and R² in the legend. Of more than four networks the range of slopes is told.
     width : {"column", "page"}, optional
         Width of a figure for a paper: 3.3 or 6.9 inches, with letters to read at that size.
 
     Returns
     -------
     matplotlib.axes.Axes
-        With a logarithmic vertical axis.
+        With a logarithmic vertical axis. More than eight networks have axes of their own in a new figure, with the same
+        limits and one legend: the first of them. In the caller's Axes they have the colours of a ramp and no fit.
 
     Raises
     ------
@@ -100,7 +101,7 @@ def _draw_fit(panel: Panel, one: Network) -> None:
         return
     ends, steps = one.where[[0, -1]], _fitted_against(one, slope, intercept)[[0, -1]]
     fitted = np.exp(intercept + slope * steps)
-    line = log_line(panel.ax, ends, fitted, color=one.colour, linestyle=LINES[1], linewidth=1.1)
+    line = log_line(panel.of(one), ends, fitted, color=one.colour, linestyle=LINES[1], linewidth=1.1)
     low, high, whose = _slope_ends(one)
     r_squared = scalar(one.dataset, "decay_r_squared")
     words = f"fit: slope {_signed(slope)}"
@@ -152,7 +153,7 @@ def separation(dataset: Datasets, *, ax: Axes | None = None, width: Width | None
     Returns
     -------
     matplotlib.axes.Axes
-        With both conventions in the legend.
+        With both conventions in the legend. See `compression` for many networks.
 
     Raises
     ------
@@ -228,7 +229,7 @@ def _draw_decay(panel: Panel) -> None:
     for one in panel.summarised:
         _draw_interval(panel, one, "decay_ratio_interval")
         if np.isfinite(factor := factors[one.name]) and not panel.crowded:
-            line = panel.ax.axhline(factor, color=one.colour, linestyle=LINES[1], linewidth=1.1)
+            line = panel.of(one).axhline(factor, color=one.colour, linestyle=LINES[1], linewidth=1.1)
             panel.note(one, line, f"fitted factor {short(factor, 3)} per layer")
     if not panel.told:
         _tell_range(panel, "fitted factors per layer", list(factors.values()))

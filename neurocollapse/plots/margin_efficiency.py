@@ -11,7 +11,8 @@ from matplotlib.patches import Patch
 
 from neurocollapse.plots.datasets import Datasets, common_steps, named, per_layer
 from neurocollapse.plots.frames import panel
-from neurocollapse.plots.panels import Panel, Part, network_panel
+from neurocollapse.plots.panels import Panel
+from neurocollapse.plots.parts import Part, network_panel
 from neurocollapse.plots.scales import legend_above
 from neurocollapse.plots.style import BLUE, GREEN, GREY, ORANGE, SKY, VERMILLION, Width, colour, literal, own, shortened
 from neurocollapse.support.dataset import last, last_defined
@@ -94,10 +95,10 @@ def _draw_curves(panel: Panel) -> None:
     """The factors over the steps."""
     for index, (name, words) in enumerate(FACTORS.items()):
         panel.curves(name, words, index=index, ink=colour(index))
-    if panel.alone:
-        one = panel.drawn[0]
-        area = panel.ax.fill_between(one.where, 0.0, one.values("margin_efficiency"), color=_AREA, zorder=0)
-        panel.add(area, "their product, the margin efficiency")
+    for one in panel.drawn if panel.alone else ():
+        area = panel.of(one).fill_between(one.where, 0.0, one.values("margin_efficiency"), color=_AREA, zorder=0)
+        if one is panel.drawn[0]:
+            panel.add(area, "their product, the margin efficiency")
     panel.label = "share of the margin that is left"
 
 

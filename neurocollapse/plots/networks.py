@@ -1,6 +1,6 @@
 """The networks of one axes, or the steps of one network: which are drawn, in which colour, under which name."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -70,7 +70,7 @@ def networks(dataset: Datasets, alone: str, over: str = "layer") -> list[Network
         steps = {name: last(one) for name, one in given.items()}
         given = {", ".join(filter(None, (name, words))): one for name, (one, words) in steps.items()}
     inks = [alone] if len(given) == 1 else [colour(index) for index in range(len(given))]
-    if len(given) > MOST_APART:
+    if len(given) > MOST_APART:  # in axes that are not ours; where they are, each has axes of its own
         inks = ramp(len(given))
     drawn = [
         Network(name, one, ink, marker(index) if len(given) <= MOST_APART else "", over)
@@ -78,6 +78,11 @@ def networks(dataset: Datasets, alone: str, over: str = "layer") -> list[Network
     ]
     uneven = over == "layer" and len({float(one.depths[-1]) for one in drawn}) > 1
     return [replace(one, relative=True) for one in drawn] if uneven else drawn
+
+
+def crowded(drawn: Sequence[Network]) -> bool:
+    """Whether there are more networks than colours and markers can tell apart; steps have their order."""
+    return len(drawn) > MOST_APART and drawn[0].step is None
 
 
 def _steps(dataset: xr.Dataset, dim: str) -> list[Network]:

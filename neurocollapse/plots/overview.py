@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from neurocollapse.plots.classes import CLASS_SPREAD
 from neurocollapse.plots.datasets import Datasets
 from neurocollapse.plots.layerwise import COMPRESSION, DECAY, SEPARATION
-from neurocollapse.plots.panels import network_grid
+from neurocollapse.plots.parts import network_grid
 from neurocollapse.plots.style import Width
 
 PARTS = (COMPRESSION, DECAY, SEPARATION, CLASS_SPREAD)
@@ -28,7 +28,8 @@ def layers(dataset: Datasets, *, ax: Any = None, width: Width | None = None) -> 
     Returns
     -------
     matplotlib.figure.Figure
-        With four equal panels; a new one has one legend of the networks, or of the steps.
+        With four equal panels; a new one has one legend of the networks, or of the steps. More than eight networks have
+        a row each, with the same axes in every row.
 
     Raises
     ------

@@ -1,7 +1,6 @@
 """The parts of a figure over layers or steps: a curve for each network, the legend, the panel, several panels."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from neurocollapse.plots.datasets import Datasets, axis_label
-from neurocollapse.plots.frames import columns_that_fit, give_room, panel, shared_legend
-from neurocollapse.plots.networks import MOST_APART, Network, networks
+from neurocollapse.plots.datasets import axis_label
+from neurocollapse.plots.frames import columns_that_fit, give_room, shared_legend
+from neurocollapse.plots.networks import Network, crowded
 from neurocollapse.plots.scales import (
     layer_axis,
     legend_above,
@@ -21,6 +20,7 @@ from neurocollapse.plots.scales import (
     log_line,
     log_scale,
     mark_limits,
+    ramp_handle,
     step_axis,
 )
 from neurocollapse.plots.style import (
@@ -33,34 +33,34 @@ from neurocollapse.plots.style import (
     grid_of_axes,
     literal,
     marker,
-    own,
 )
 
-_MOST_IN_RAMP = 12
 _MOST_TOLD = 4
 """Networks of which a legend says more than the name."""
+MOST_TICKS_IN_CELLS = 4
 _MOST_NAMED = 40
 """Networks that a legend names one by one."""
 
 
 class Panel:
-    """One axes in which every variable is a curve of each network.
+    """One axes in which every variable is a curve of each network, or small multiples: a cell for each network.
 
-    A network alone has a colour a variable. With several networks, colour and marker name the network, or the colour of
-    a ramp its step, and line and filling name the variable.
+    A network alone has a colour a variable, and so has each in a cell of its own. With several networks in one axes,
+    colour and marker name the network, or the colour of a ramp its step, and line and filling name the variable.
     """
 
-    def __init__(self, ax: Axes, drawn: list[Network], *, log: bool) -> None:
-        self.ax = ax
+    def __init__(self, cells: Sequence[Axes], drawn: list[Network], *, log: bool) -> None:
+        self.cells = cells
         self.drawn = drawn
         self.log = log
         self.label = ""
         self.below = ""
         self.title = ""
         self.columns = 1
-        self.alone = len(drawn) == 1
+        self.apart = len(cells) > 1
+        self.alone = len(drawn) == 1 or self.apart
         self.stepwise = drawn[0].step is not None
-        self._entries: list[tuple[Any, str]] = []
+        self.entries: list[tuple[Any, str]] = []
         self._variables: list[tuple[Artist, str]] = []
         self._notes: dict[str, tuple[Artist, str]] = {}
         self._series: list[np.ndarray] = []
@@ -75,7 +75,11 @@ class Panel:
     @property
     def crowded(self) -> bool:
         """Whether networks are too many for a line, a band or a note of each beside its curve."""
-        return not self.stepwise and len(self.drawn) > MOST_APART
+        return crowded(self.drawn) and not self.apart
+
+    def of(self, one: Network) -> Axes:
+        """The axes in which a network is drawn."""
+        return self.cells[self.drawn.index(one) if self.apart else 0]
 
     @property
     def told(self) -> bool:
@@ -107,8 +111,8 @@ class Panel:
             line = self.curve(one, values, **{**key, **look})
             if any(limits):
                 self.mark(one, values if self.log else np.where(values == 0, np.nan, values), limits, line.get_color())
-            if self.alone and words:
-                self.add(line, f"{one.title('')}: {words}" if one.name else words)
+            if self.alone and words and one is self.drawn[0]:
+                self.add(line, f"{one.title('')}: {words}" if one.name and not self.apart else words)
         if words:
             shape = "o" if hollow is None else ""
             self._variables.append((Line2D([], [], color=BLACK, marker=shape, **key), words))
@@ -124,7 +128,7 @@ class Panel:
             look["linewidth"] = 1.0
             style.pop("linewidth", None)
         self._series.append(values)
-        return (log_line if self.log else linear_line)(self.ax, one.where, values, **{**look, **style})
+        return (log_line if self.log else linear_line)(self.of(one), one.where, values, **{**look, **style})
 
     def bars(self, one: Network, lower: np.ndarray, upper: np.ndarray, words: str = "") -> None:
         """Intervals of one network as pale bars; none where an end is not finite."""
@@ -132,82 +136,97 @@ class Panel:
         if not known.any():
             return
         self._series += [lower[known], upper[known]]
-        width = 5.0 if len(self.summarised) <= _MOST_TOLD else 1.5
+        width = 5.0 if self.apart or len(self.summarised) <= _MOST_TOLD else 1.5
         ends = one.where[known], lower[known], upper[known]
-        lines = self.ax.vlines(*ends, color=one.colour, alpha=0.35, linewidth=width)
+        lines = self.of(one).vlines(*ends, color=one.colour, alpha=0.35, linewidth=width)
         if words:
             self.add(lines, words)
+
+    def band(self, one: Network, lower: np.ndarray, upper: np.ndarray) -> None:
+        """A pale band of one network, which the axis has room for."""
+        self._series += [lower, upper]
+        self.of(one).fill_between(one.where, lower, upper, color=one.colour, alpha=0.18, linewidth=0)
 
     def mark(self, one: Network, values: np.ndarray, words: tuple[str, str], ink: Any = None) -> None:
         """Exact zeros at the bottom edge and infinities at the top edge, which a scale has no place for."""
         found = bool((values == 0).any()), bool(np.isposinf(values).any())
-        row = 0 if self.stepwise else self._rows
+        row = 0 if self.stepwise or self.apart else self._rows
         low, high = ("" if word in self._told else word for word in words)
-        mark_limits(self.ax, one.where, values, colour=ink or one.colour, words=(low, high), row=row)
+        mark_limits(self.of(one), one.where, values, colour=ink or one.colour, words=(low, high), row=row)
         self._told |= {word for word, there in zip(words, found, strict=True) if there}
         self._rows += any(found)
 
-    def level(self, height: float, words: str = "", **style: Any) -> Line2D:
+    def level(self, height: float, words: str = "", **style: Any) -> None:
         """A horizontal line that belongs to no network."""
         self._series.append(np.array([height]))
-        line = self.ax.axhline(height, **style)
+        lines = [cell.axhline(height, **style) for cell in self.cells]
         if words:
-            self.add(line, words)
-        return line
+            self.add(lines[0], words)
 
     def add(self, handle: Any, words: str) -> None:
         """One more entry of the legend, behind those of the networks."""
-        self._entries.append((handle, words))
+        self.entries.append((handle, words))
 
     def note(self, one: Network, handle: Artist, words: str) -> None:
         """What the legend says of one network: beside its name where there are several, else an entry.
 
         Nothing where there are many.
         """
-        if self.alone or self.stepwise:
+        if self.stepwise or len(self.drawn) == 1:
             self.add(handle, f"{words}, {one.title('')}" if self.stepwise else words)
         elif self.told:
             self._notes[one.name] = handle, words
 
     def finish(self, *, named: bool = True) -> None:
         """Scale, axis labels and legend, once everything is drawn; without the names that stand above all panels."""
-        if self.log:
-            log_scale(self.ax, self._series)
-        self.ax.set_ylabel(self.label)
-        datasets, over = [one.dataset for one in self.drawn], self.drawn[0].over
-        if over == "layer":
-            layer_axis(self.ax, datasets, relative=self.drawn[0].relative)
-        else:
-            step_axis(self.ax, datasets, over)
-        if self.below:
-            self.ax.set_xlabel(self.below, parse_math=False)
+        self.scale()
+        (ax,) = self.cells
+        ax.set_ylabel(self.label)
         least = 1 if self.title and not named else 2
         variables = self._variables if len(self._variables) >= least and not self.alone else []
-        entries = [*(self.names(notes=True) if named else self._notes.values()), *variables, *self._entries]
-        legend = legend_above(self.ax, entries, columns=self._columns([words for _, words in entries]))
+        entries = [*(self.names(notes=True) if named else self._notes.values()), *variables, *self.entries]
+        legend = legend_above(ax, entries, columns=self._columns([words for _, words in entries]))
         if self.title and legend:
             legend.set_title(self.title)
             legend.set_alignment("left")
         elif self.title:
-            self.ax.set_title(self.title, loc="left")
+            ax.set_title(self.title, loc="left")
+
+    def scale(self) -> None:
+        """Give every cell the same axes."""
+        datasets, over = [one.dataset for one in self.drawn], self.drawn[0].over
+        most = {"most": MOST_TICKS_IN_CELLS} if self.apart else {}
+        for cell in self.cells:
+            if self.log:
+                log_scale(cell, self._series)
+            if over == "layer":
+                layer_axis(cell, datasets, relative=self.drawn[0].relative, **most)
+            else:
+                step_axis(cell, datasets, over, **most)
+            if self.below:
+                cell.set_xlabel(self.below, parse_math=False)
+        limits = [cell.get_ylim() for cell in self.cells]
+        for cell in self.cells if self.apart else ():
+            cell.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
 
     def _columns(self, texts: Sequence[str]) -> int:
         """Columns of the legend: as asked for, or as many as fit where networks are many."""
         if self.told or not texts:
             return self.columns
         names = [one.title("") for one in self.drawn]
-        return columns_that_fit(names if len(names) <= _MOST_NAMED else texts, self.ax.bbox.width / self.ax.figure.dpi)
+        room = self.cells[0].bbox.width / self.cells[0].figure.dpi
+        return columns_that_fit(names if len(names) <= _MOST_NAMED else texts, room)
 
     def names(self, *, notes: bool = False) -> list[tuple[Any, str]]:
         """Entries for the networks, with what is told of each, or one for the ramp of all steps."""
         if self.stepwise:
             words = f"{self.drawn[0].name} to {self.drawn[-1].step}, {len(self.drawn)} curves"
-            return [(self._ramp(), literal(words))]
+            return [(ramp_handle([one.colour for one in self.drawn]), literal(words))]
         if self.alone:
             return []
         if len(self.drawn) > _MOST_NAMED:
             ends = f"{self.drawn[0].title('')} to {self.drawn[-1].title('')}"
-            return [(self._ramp(), f"{ends}, {len(self.drawn)} networks")]
+            return [(ramp_handle([one.colour for one in self.drawn]), f"{ends}, {len(self.drawn)} networks")]
         told = self._notes if notes else {}
         return [
             (
@@ -216,49 +235,6 @@ class Panel:
             )
             for one in self.drawn
         ]
-
-    def _ramp(self) -> tuple[Line2D, ...]:
-        """The colours of all, beside each other."""
-        shown = self.drawn[:: -(-len(self.drawn) // _MOST_IN_RAMP)]
-        return tuple(Line2D([], [], color=one.colour, linewidth=4.0) for one in shown)
-
-
-@dataclass(frozen=True)
-class Part:
-    """What a panel shows: the function that draws it, the colour of a network alone, and its axes."""
-
-    draw: Callable[[Panel], None]
-    ink: str
-    log: bool = False
-    over: str = "layer"
-    title: str = ""
-
-    def on(self, dataset: Datasets, ax: Axes, *, named: Callable[[Panel], bool]) -> Panel:
-        """The part drawn into axes, with the networks' names in its legend or without."""
-        drawn = Panel(ax, networks(dataset, self.ink, self.over), log=self.log)
-        drawn.title = self.title
-        self.draw(drawn)
-        drawn.finish(named=named(drawn))
-        return drawn
-
-
-def network_panel(part: Part, dataset: Datasets, ax: Axes | None, width: Width | None = None) -> Axes:
-    """One part, over the layers or over the steps of the last layer, in the caller's Axes or in new ones."""
-    with panel(ax, width) as axes:
-        figure: Any = axes.get_figure(root=True)
-        is_ours = own(figure) and len(figure.axes) == 1
-        drawn = part.on(dataset, axes, named=lambda drawn: drawn.told or not is_ours)
-        if is_ours and not drawn.told:
-            shared_legend(figure, drawn.names())
-    return axes
-
-
-def network_grid(parts: Sequence[Part], dataset: Datasets, ax: Any, width: Width | None = None) -> Figure:
-    """Several parts with the same networks; a new figure has one legend of their names, above all panels."""
-    made: list[Panel] = []
-    given = ax is not None
-    draw = [lambda ax, part=part: made.append(part.on(dataset, ax, named=lambda _: given)) for part in parts]
-    return panel_grid(draw, ax, width=width, shared=lambda: made[0].names())
 
 
 def panel_grid(

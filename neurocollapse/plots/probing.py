@@ -6,7 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from neurocollapse.plots.datasets import Datasets
-from neurocollapse.plots.panels import Panel, Part, network_panel
+from neurocollapse.plots.panels import Panel
+from neurocollapse.plots.parts import Part, network_panel
 from neurocollapse.plots.style import BLACK, BLUE, GREY, LINES, ORANGE, VERMILLION, Width
 from neurocollapse.support.dataset import num_classes
 
@@ -61,7 +62,8 @@ def _draw_probes(panel: Panel) -> None:
     if not panel.alone:
         words = "held-out samples" if panel.stepwise else "filled: held out, hollow: train"
         panel.add(Line2D([], [], color=BLACK, linestyle="", marker="o"), words)
-    panel.ax.set_ylim(top=1.0 + 0.04 * (1.0 - panel.ax.get_ylim()[0]))  # a curve at 1 keeps its markers whole
+    for ax in panel.cells:
+        ax.set_ylim(top=1.0 + 0.04 * (1.0 - ax.get_ylim()[0]))  # a curve at 1 keeps its markers whole
     panel.label, panel.columns = "accuracy", 2
 
 
@@ -83,7 +85,7 @@ def ranks(dataset: Datasets, *, ax: Axes | None = None, width: Width | None = No
     Returns
     -------
     matplotlib.axes.Axes
-        With both ranks of every network.
+        With both ranks of every network. See `compression` for many networks.
 
     Raises
     ------

@@ -9,7 +9,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from neurocollapse.plots.datasets import Datasets
-from neurocollapse.plots.panels import Panel, Part, network_panel
+from neurocollapse.plots.panels import Panel
+from neurocollapse.plots.parts import Part, network_panel
 from neurocollapse.plots.style import BLUE, GREY, LINES, Width, colour, literal
 from neurocollapse.support.dataset import heading, layer_names, limit
 
@@ -47,7 +48,7 @@ def quantities(
     Returns
     -------
     matplotlib.axes.Axes
-        With the long name and symbol of a single variable at its vertical axis.
+        With the long name and symbol of a single variable at its vertical axis. See `compression` for many networks.
 
     Raises
     ------
@@ -114,5 +115,7 @@ def _draw_limits(panel: Panel, limits: set[float]) -> None:
             panel.level(height, color=GREY, linestyle=LINES[3], linewidth=1.0)
         else:
             place: dict[str, Any] = {"xycoords": "axes fraction", "color": GREY, "annotation_clip": False}
-            panel.ax.annotate("", (1.015, 0.0), (1.015, 0.14), arrowprops={"arrowstyle": "->", "color": GREY}, **place)
-            panel.ax.annotate("collapse", (1.015, 0.16), rotation=90, fontsize="small", ha="center", **place)
+            for ax in panel.cells:
+                ax.annotate("", (1.015, 0.0), (1.015, 0.14), arrowprops={"arrowstyle": "->", "color": GREY}, **place)
+                if not panel.apart:
+                    ax.annotate("collapse", (1.015, 0.16), rotation=90, fontsize="small", ha="center", **place)

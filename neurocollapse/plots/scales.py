@@ -25,7 +25,8 @@ from neurocollapse.plots.frames import fitted, letters_that_fit
 from neurocollapse.plots.style import GREY, shortened
 from neurocollapse.support.dataset import labels, layer_names
 
-_MAX_LAYER_TICKS = 12
+_MOST_TICKS = 12
+_MOST_IN_RAMP = 12
 _CROWDED = 24
 _HANDLE = 3.0
 """Room for a handle in front of a legend's text, in letters' heights."""
@@ -33,7 +34,7 @@ _MOST_ROWS = 8
 """Rows of marks at an edge, above each other."""
 
 
-def layer_axis(ax: Axes, datasets: Sequence[xr.Dataset], *, relative: bool = False) -> None:
+def layer_axis(ax: Axes, datasets: Sequence[xr.Dataset], *, relative: bool = False, most: int = _MOST_TICKS) -> None:
     """Put layer names under the axis; depths where the networks do not share their names, or relative ones."""
     names, where = layer_names(datasets[0]), positions(datasets[0])
     if relative:
@@ -44,29 +45,29 @@ def layer_axis(ax: Axes, datasets: Sequence[xr.Dataset], *, relative: bool = Fal
     shared = all(layer_names(other) == names and np.array_equal(positions(other), where) for other in datasets[1:])
     if shared:
         short, pattern = _distinct_parts(names)
-        name_ticks(ax, where, short)
+        name_ticks(ax, where, short, most=most)
         room = min(40, int(1.1 * letters_that_fit(ax, mpl.rcParams["axes.labelsize"])) - 9)
         ax.set_xlabel(f"layer  ({shortened(pattern, room)})" if pattern else "layer", parse_math=False)
         return
     where = np.unique(np.concatenate([positions(dataset) for dataset in datasets]))
-    name_ticks(ax, where, [f"{depth:g}" for depth in where])
+    name_ticks(ax, where, [f"{depth:g}" for depth in where], most=most)
     ax.set_xlabel("layer, in order of first firing")
 
 
-def step_axis(ax: Axes, datasets: Sequence[xr.Dataset], dim: str) -> None:
+def step_axis(ax: Axes, datasets: Sequence[xr.Dataset], dim: str, *, most: int = _MOST_TICKS) -> None:
     """Put the steps under the axis: numbers where they have them, else their names."""
     where, names = positions(datasets[0], dim), labels(datasets[0], dim)
     if dim in datasets[0].coords and np.issubdtype(datasets[0][dim].dtype, np.number):
         whole = datasets[0][dim].dtype.kind in "iu"
-        ax.xaxis.set_major_locator(MaxNLocator(6, integer=whole, steps=[1, 2, 5, 10]))
+        ax.xaxis.set_major_locator(MaxNLocator(min(6, most), integer=whole, steps=[1, 2, 5, 10]))
     elif all(labels(other, dim) == names for other in datasets[1:]):
-        name_ticks(ax, where, names)
+        name_ticks(ax, where, names, most=most)
     ax.set_xlabel(dim, parse_math=False)
 
 
-def name_ticks(ax: Axes, where: np.ndarray, names: Sequence[str]) -> None:
-    """Label at most twelve positions, the first and the last among them, and turn the names where they are long."""
-    kept = thinned(len(names))
+def name_ticks(ax: Axes, where: np.ndarray, names: Sequence[str], *, most: int = _MOST_TICKS) -> None:
+    """Label some positions at most, the first and the last among them, and turn the names where they are long."""
+    kept = thinned(len(names), most)
     texts = [shortened(names[index], 18) for index in kept]
     ax.set_xticks([float(where[index]) for index in kept], texts, parse_math=False)
     width = 72 * ax.bbox.width / ax.figure.dpi
@@ -91,11 +92,11 @@ def _distinct_parts(names: Sequence[str]) -> tuple[list[str], str]:
     return short, ".".join([*parts[0][:head], "*", *parts[0][len(parts[0]) - tail :]])
 
 
-def thinned(count: int) -> list[int]:
-    """Evenly spaced indices with both ends, at most twelve."""
-    if count <= _MAX_LAYER_TICKS:
+def thinned(count: int, most: int = _MOST_TICKS) -> list[int]:
+    """Evenly spaced indices with both ends, at most twelve, or so many."""
+    if count <= most:
         return list(range(count))
-    return sorted({round(index) for index in np.linspace(0, count - 1, _MAX_LAYER_TICKS)})
+    return sorted({round(index) for index in np.linspace(0, count - 1, most)})
 
 
 def log_line(ax: Axes, where: np.ndarray, values: np.ndarray, **style: object) -> Line2D:
@@ -172,6 +173,11 @@ def mark_limits(
                 fontsize="small",
                 color=GREY,
             )
+
+
+def ramp_handle(inks: Sequence[str]) -> tuple[Line2D, ...]:
+    """The colours of a ramp beside each other, at most twelve of them, as one entry of a legend."""
+    return tuple(Line2D([], [], color=ink, linewidth=4.0) for ink in inks[:: -(-len(inks) // _MOST_IN_RAMP)])
 
 
 def legend_above(

@@ -11,11 +11,10 @@ from matplotlib.ticker import MaxNLocator
 
 from neurocollapse.plots.frames import columns_that_fit, panel
 from neurocollapse.plots.networks import MOST_APART
-from neurocollapse.plots.scales import legend_above
+from neurocollapse.plots.scales import legend_above, ramp_handle
 from neurocollapse.plots.style import Width, colour, literal, marker, ramp, shortened
 from neurocollapse.support.dataset import APART
 
-_MOST_IN_RAMP = 12
 _FAR_APART = 50.0
 """Ratio of the largest to the smallest positive value above which the axis is logarithmic."""
 
@@ -73,10 +72,7 @@ def spectra(
         names = [literal(shortened(name)) for name in shown]
         entries: list[tuple[Any, str]] = list(zip(lines, names, strict=True))
         if len(entries) > MOST_APART:
-            ramp_of_all = tuple(
-                Line2D([], [], color=ink, linewidth=4.0) for ink in inks[:: -(-len(inks) // _MOST_IN_RAMP)]
-            )
-            entries = [(ramp_of_all, f"{names[0]} to {names[-1]}, {len(names)} spectra")]
+            entries = [(ramp_handle(inks), f"{names[0]} to {names[-1]}, {len(names)} spectra")]
         legend_above(
             ax, entries, columns=columns_that_fit(names, ax.bbox.width / ax.figure.dpi) if len(names) > 3 else 1
         )

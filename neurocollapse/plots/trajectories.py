@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from neurocollapse.plots.datasets import Datasets, axis_label, common_steps, named, positions, variable
 from neurocollapse.plots.frames import panel
 from neurocollapse.plots.quantities import far_apart, towards_zero
-from neurocollapse.plots.scales import legend_above, linear_line, log_line, log_scale, step_axis, thinned
+from neurocollapse.plots.scales import legend_above, linear_line, log_line, log_scale, ramp_handle, step_axis, thinned
 from neurocollapse.plots.style import GREY, Width, literal, ramp, shortened
 from neurocollapse.support.dataset import layer_names
 from neurocollapse.support.names import did_you_mean
@@ -123,11 +123,10 @@ def _positions_of(names: list[str], layers: Sequence[str] | None) -> list[int]:
 
 def _layer_entries(names: list[str], inks: list[str]) -> list[tuple[Any, str]]:
     """The layers by name, or many as one entry."""
-    lines = [Line2D([], [], color=ink, linewidth=3.0) for ink in inks]
     short = [literal(shortened(one, 18)) for one in names]
-    if len(names) <= _MOST_NAMED:
-        return list(zip(lines, short, strict=True))
-    return [(tuple(lines), f"{short[0]} to {short[-1]}, {len(names)} layers")]
+    if len(names) > _MOST_NAMED:
+        return [(ramp_handle(inks), f"{short[0]} to {short[-1]}, {len(names)} layers")]
+    return [(Line2D([], [], color=ink, linewidth=3.0), name) for ink, name in zip(inks, short, strict=True)]
 
 
 def _run_entries(count: int) -> list[tuple[Any, str]]:
