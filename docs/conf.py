@@ -25,6 +25,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
 ]
+templates_path = ["templates"]
 exclude_patterns = ["_build", "inventories"]
 highlight_language = "none"
 nitpicky = True
@@ -72,6 +73,7 @@ html_math_renderer = "mathml"
 html_static_path = ["static"]
 html_extra_path = ["llms.txt"]
 html_css_files = ["site.css"]
+html_js_files = [("site.js", {"defer": "defer"})]
 html_show_sphinx = False
 html_copy_source = False
 html_show_sourcelink = False

@@ -9,7 +9,7 @@ from sphinx.domains.python import PyObject
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
 from neurocollapse.support.indices import pieces
-from site_pages import docstrings, mathml
+from site_pages import docstrings, mathml, signatures
 from site_pages.search import check_search
 
 _RENAMED = {
@@ -57,6 +57,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("missing-reference", _resolve, priority=BEFORE_INTERSPHINX)
     app.connect("build-finished", check_search)
     app.add_post_transform(Indices)
+    signatures.setup(app)
     app.add_html_math_renderer("mathml", (mathml.inline, None), (mathml.display, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
