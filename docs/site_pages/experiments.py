@@ -26,7 +26,8 @@ The exit code is the verdict: 0 if every claim holds, 1 if one is violated, 3 if
 From Python, {{py:func}}`nc.experiment` returns an outcome with dataset, figure and verdicts. At paper scale some
 experiments read MNIST, Fashion-MNIST or CIFAR-10 from the folder that `--data-root` or `NEUROCOLLAPSE_DATA` names;
 nothing is downloaded. Times are for two cores. [What was reproduced](../reproduction.md) holds every number that the
-sources print against the measured one, with its interval and verdict, and says what was not run.
+sources print against the measured one, with its interval and verdict, and says what was not run. Each picture is what
+its small setting drew, of a tall figure the upper part, and leads to the source and the settings.
 
 {overview}
 
@@ -43,6 +44,27 @@ _SECTION = """\
 
 :::{{dropdown}} Settings
 {settings}
+:::
+"""
+
+
+_CARDS = """\
+::::{{grid}} 1 2 2 2
+:gutter: 3
+
+{cards}
+::::
+"""
+
+_CARD = """\
+:::{{grid-item-card}} {name}
+:link: {anchor}
+:link-type: ref
+:img-top: ../images/experiments/{name}.png
+:img-alt: {alt}
+:class-card: picture
+
+{shows}. *Takes* {small}.
 :::
 """
 
@@ -74,21 +96,33 @@ def section(experiment: Experiment) -> str:
 def settings_table(experiment: Experiment) -> str:
     """Every field of the setting with its values at both scales and what it means."""
     meanings = _meanings(type(experiment.small))
-    rows = ["| setting | small | paper | |", "| --- | --- | --- | --- |"]
+    rows = ["| setting | small | paper | meaning |", "| --- | --- | --- | --- |"]
     for name, small in vars(experiment.small).items():
         paper = getattr(experiment.paper, name)
         rows.append(f"| `{name}` | {_value(small)} | {_value(paper)} | {_cell(meanings.get(name, ''))} |")
     return "\n".join(rows)
 
 
+def drawn(experiment: Experiment) -> str:
+    """What the figure shows, from the first paragraph of the function that draws it."""
+    text = " ".join(inspect.cleandoc(experiment.draw.__doc__ or "").partition("\n\n")[0].split())
+    return _sentence(text.removeprefix("Draw "))
+
+
 def _overview(experiments: Mapping[str, Experiment]) -> str:
-    """The table at the top of the page."""
-    rows = ["{.names}", "| experiment | shows | takes |", "| --- | --- | --- |"]
-    for name, experiment in experiments.items():
-        rows.append(
-            f"| [{name}]({_anchor(name)}) | {_cell(_sentence(experiment.shows))} | {_cell(experiment.durations[0])} |"
-        )
-    return "\n".join(rows)
+    """The cards at the top of the page."""
+    return _CARDS.format(cards="\n".join(map(_card, experiments.values())))
+
+
+def _card(experiment: Experiment) -> str:
+    """An experiment's picture, name, lesson and duration."""
+    return _CARD.format(
+        name=experiment.name,
+        anchor=_anchor(experiment.name),
+        alt=drawn(experiment),
+        shows=_sentence(experiment.shows),
+        small=experiment.durations[0],
+    )
 
 
 def _meanings(setting: type) -> dict[str, str]:

@@ -141,15 +141,24 @@ class Wider(Setting):
 
 
 def test_an_experiment_shows_its_settings_at_both_scales() -> None:
+    def draw(dataset: xr.Dataset) -> None:
+        """Draw loss
+        against steps.
+
+        Then more.
+        """
+
     entry = Experiment(
-        "a-name", "what | it shows", "A paper", Wider(), Wider(depth=9), ("1 s", "1 h"),
-        run=lambda *_: xr.Dataset(), draw=lambda _: None, claims=lambda _: [],
+        "a-name", "what it shows", "A paper", Wider(), Wider(depth=9), ("1 s", "1 h"),
+        run=lambda *_: xr.Dataset(), draw=draw, claims=lambda _: [],
     )  # fmt: skip
     page = experiments.pages({"a-name": entry})["experiments.md"]
     assert "| `depth` | `3` | `9` | Number of weights, at least 2. |" in page
     assert "| `width` | `4` | `4` | Features. |" in page
     assert "| `scale` | `0.5,0.25` | `0.5,0.25` | Of the initial weights. |" in page
-    assert "| [a-name](experiment-a-name) | What \\| it shows | 1 s |" in page
+    card = page.partition(":::{grid-item-card} a-name\n")[2].partition("\n:::\n")[0]
+    assert ":img-top: ../images/experiments/a-name.png\n:img-alt: Loss against steps\n" in card
+    assert card.endswith("What it shows. *Takes* 1 s.")
     assert "*Source:* A paper. *Takes* 1 s; at paper scale 1 h." in page
 
 

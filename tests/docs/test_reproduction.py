@@ -2,24 +2,30 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import reproduce
 import xarray as xr
-from reproduction import outcomes
+from PIL import Image
+from reproduction import outcomes, pictures
 from reproduction.not_run import SKIPPED, Skipped
 from reproduction.outcomes import summary
 from reproduction.page import duration, page, shown
 from reproduction.printed import TAGS, Printed
 
 import neurocollapse as nc
-from neurocollapse.experiments import EXPERIMENTS, Workplace, find
+from neurocollapse.experiments import EXPERIMENTS, Outcome, Workplace, find
 
 LARGEST = 16_000
 """Bytes of an outcome's file."""
+
+
+LARGEST_PICTURE = 25_000
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +73,46 @@ def test_outcomes_are_small_files_named_for_their_run() -> None:
     for path in reproduce.OUTCOMES.glob("*.json"):
         assert path.stat().st_size < LARGEST, path.name
         assert outcomes.file_name(json.loads(path.read_text(encoding="utf-8"))) == path.name
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_has_a_small_picture_of_a_run_that_is_kept(name: str) -> None:
+    path = reproduce.PICTURES / f"{name}.png"
+    assert path.is_file(), "run the experiment with --output, then `python docs/reproduce.py draw FOLDER`"
+    assert path.stat().st_size < LARGEST_PICTURE
+    picture = Image.open(path)
+    assert picture.size == pictures.SIZE
+    assert len(picture.convert("RGB").getcolors() or ()) > 10
+    assert picture.text[pictures.COMMAND] in {run["command"] for run in reproduce.read(reproduce.OUTCOMES)}
+
+
+def test_no_picture_is_left_of_an_experiment_that_is_gone() -> None:
+    assert {path.stem for path in reproduce.PICTURES.iterdir()} == {*EXPERIMENTS}
+
+
+def test_a_run_becomes_a_picture_that_names_its_command(evolution: xr.Dataset, tmp_path: Path) -> None:
+    nc.save(evolution, tmp_path / "run.nc")
+    (path,) = reproduce.draw([tmp_path], tmp_path / "pictures")
+    picture = Image.open(path)
+    assert (path.name, picture.size) == ("svd-evolution.png", pictures.SIZE)
+    assert picture.text[pictures.COMMAND] == "neurocollapse experiment svd-evolution --scale paper"
+
+
+def test_the_small_setting_and_the_first_seed_are_drawn_rather_than_others() -> None:
+    experiment = find("collapse-depth")
+    outcome = {
+        (scale, seed): Outcome(experiment, replace(experiment.setting(scale), seed=seed), xr.Dataset(), ())
+        for scale, seed in [("paper", 0), ("small", 7), ("small", 0)]
+    }
+    assert pictures.chosen(outcome.values()) == {"collapse-depth": outcome["small", 0]}
+
+
+def test_of_a_tall_figure_the_first_rows_are_drawn() -> None:
+    figure, _ = plt.subplots(6, 2, figsize=(4, 12), layout="constrained")
+    figure.draw_without_rendering()
+    height = pictures.height(figure, dpi=100)
+    plt.close(figure)
+    assert 350 <= height <= 400  # two rows of 200 pixels, less what the third keeps free above it
 
 
 def test_a_run_becomes_a_row(evolution: xr.Dataset, tmp_path: Path) -> None:
