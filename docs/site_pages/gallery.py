@@ -117,7 +117,7 @@ _SECTION = """\
 def pages() -> dict[str, str | bytes]:
     """Name → content of the page and of its pictures."""
     sections = [
-        _SECTION.format(name=name, summary=_summary(name), alt=_summary(name).rstrip("."), code=dedent(code))
+        _SECTION.format(name=name, summary=summary(name), alt=summary(name).rstrip("."), code=dedent(code))
         for name, code in FIGURES.items()
     ]
     return {
@@ -129,6 +129,12 @@ def pages() -> dict[str, str | bytes]:
 def figures() -> list[str]:
     """The names of all functions that draw."""
     return sorted(set(nc.plot.__all__) - set(_TOOLS))
+
+
+def summary(name: str) -> str:
+    """The first paragraph of a function's docstring, on one line."""
+    text = str(getattr(nc.plot, name).__doc__).partition("\n\n")[0]
+    return " ".join(text.split())
 
 
 @cache
@@ -150,9 +156,3 @@ def _drawn(code: str, place: dict[str, Any]) -> bytes:
     figure.savefig(stream, format="png", dpi=_DPI, metadata={"Software": None})
     nc.plot.close(figure)
     return stream.getvalue()
-
-
-def _summary(name: str) -> str:
-    """The first paragraph of a function's docstring, on one line."""
-    text = str(getattr(nc.plot, name).__doc__).partition("\n\n")[0]
-    return " ".join(text.split())

@@ -10,6 +10,8 @@ from typing import Any
 
 from PIL import Image
 
+from site_pages import figures
+
 READING_ORDER = (
     "hook_a_model",
     "separate_and_compress",
@@ -57,7 +59,8 @@ _CARD = """\
 :link: {stem}
 :link-type: doc
 :img-top: {stem}.png
-:class-card: tutorial
+:img-alt: {alt}
+:class-card: picture
 
 {question}
 :::
@@ -69,14 +72,18 @@ def pages(notebooks: Sequence[Path]) -> dict[str, str | bytes]:
     read = {path.stem: json.loads(path.read_text()) for path in sorted(notebooks, key=_position)}
     written: dict[str, str | bytes] = {"tutorials/index.md": gallery(read)}
     for stem, notebook in read.items():
-        written[f"tutorials/{stem}.ipynb"] = json.dumps(with_links(with_download(notebook, stem), [*read]), indent=1)
+        page = with_links(with_download(figures.described(notebook), stem), [*read])
+        written[f"tutorials/{stem}.ipynb"] = json.dumps(page, indent=1)
         written[f"tutorials/{stem}.png"] = thumbnail(notebook)
     return written
 
 
 def gallery(notebooks: dict[str, Notebook]) -> str:
     """The page of cards."""
-    cards = [_CARD.format(stem=stem, title=title(book), question=question(book)) for stem, book in notebooks.items()]
+    cards = [
+        _CARD.format(stem=stem, title=title(book), question=question(book), alt=figures.alt(*_pictured(book)))
+        for stem, book in notebooks.items()
+    ]
     return _GALLERY.format(cards="\n".join(cards), entries="\n".join(notebooks))
 
 
@@ -116,18 +123,23 @@ def thumbnail(notebook: Notebook) -> bytes:
     ValueError
         If no cell has drawn anything.
     """
-    cells = sorted(notebook["cells"], key=lambda cell: THUMBNAIL_TAG not in cell.get("metadata", {}).get("tags", ()))
-    outputs = [output for cell in cells for output in cell.get("outputs", ())]
-    drawn = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {})]
-    if not drawn:
-        raise ValueError(f"notebook {title(notebook)!r} must contain a figure")
-    figure = Image.open(io.BytesIO(base64.b64decode("".join(drawn[0])))).convert("RGBA")
+    cell, _ = _pictured(notebook)
+    drawn = next(output["data"]["image/png"] for output in cell["outputs"] if "image/png" in output.get("data", {}))
+    figure = Image.open(io.BytesIO(base64.b64decode("".join(drawn)))).convert("RGBA")
     figure.thumbnail(THUMBNAIL_SIZE, Image.Resampling.LANCZOS)
     card = Image.new("RGBA", THUMBNAIL_SIZE, "white")
     card.alpha_composite(figure, tuple((room - side) // 2 for room, side in zip(card.size, figure.size, strict=True)))
     stream = io.BytesIO()
     card.convert("RGB").save(stream, "PNG", optimize=True)
     return stream.getvalue()
+
+
+def _pictured(notebook: Notebook) -> tuple[dict[str, Any], str]:
+    """The first cell with a figure, or that which is tagged "thumbnail", and the heading above it."""
+    drawn = [(cell, heading) for cell, heading in figures.with_headings(notebook) if figures.draws(cell)]
+    if not drawn:
+        raise ValueError(f"notebook {title(notebook)!r} must contain a figure")
+    return min(drawn, key=lambda found: THUMBNAIL_TAG not in found[0].get("metadata", {}).get("tags", ()))
 
 
 def with_download(notebook: Notebook, stem: str) -> Notebook:

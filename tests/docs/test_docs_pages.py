@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import xarray as xr
 from PIL import Image
-from site_pages import commands, experiments, quantities, reference, tutorials, write_all
+from site_pages import commands, experiments, figures, gallery, quantities, reference, tutorials, write_all
 
 import neurocollapse as nc
 from neurocollapse.cli.program import app
@@ -79,6 +79,40 @@ def test_every_thumbnail_has_the_same_shape_and_shows_something(path: Path) -> N
     picture = Image.open(io.BytesIO(tutorials.thumbnail(json.loads(path.read_text()))))
     assert picture.size == tutorials.THUMBNAIL_SIZE
     assert len(picture.getcolors(maxcolors=2**20) or ()) > 10
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_figure_of_a_notebook_has_a_text_of_its_own(path: Path) -> None:
+    pages = tutorials.pages([path])
+    cells = json.loads(pages[f"tutorials/{path.stem}.ipynb"])["cells"]
+    texts = [cell["metadata"]["mystnb"]["image"]["alt"] for cell in cells if figures.draws(cell)]
+    assert texts
+    for text in texts:
+        assert ": " in text or len(text.split()) > 4, text  # more than a heading
+        assert not set(text) & set("$\\"), text
+    card = str(pages["tutorials/index.md"]).partition(":img-alt: ")[2].partition("\n")[0]
+    assert card in texts
+
+
+def test_the_text_of_a_figure_says_what_its_code_draws() -> None:
+    def text(source: str) -> str:
+        return figures.alt({"source": source}, "Here")
+
+    assert text("nc.plot.ranks(dataset)") == f"Here: {gallery.summary('ranks').rstrip('.')}"
+    outcome = 'outcome = experiment("svd-evolution")'
+    assert text(f"{outcome}\noutcome.figure()").startswith("Here: The first weight's spectrum over the steps")
+    assert text(f'{outcome}\nax.set(xlabel="steps", ylabel=r"$\\sigma_i$ of $W$")') == "Here: σ_i of W against steps"
+    assert text('ax.set_title(f"change of $W_2$, {name}")') == "Here: change of W_2"
+    assert text("draw()") == "Here"
+
+
+def test_outputs_of_a_notebook_bring_no_headings_and_keep_texts_of_its_own() -> None:
+    book = notebook_of("# Title", figures=1)
+    book["cells"][1] |= {"metadata": {"mystnb": {"image": {"alt": "own"}}}}
+    book["cells"][1]["outputs"].append({"output_type": "display_data", "data": {"text/html": ["<h4>a", ": b</h4>"]}})
+    cell = figures.described(book)["cells"][1]
+    assert cell["metadata"]["mystnb"]["image"]["alt"] == "own"
+    assert cell["outputs"][1]["data"]["text/html"] == "<p><strong>a: b</strong></p>"
 
 
 def notebook_of(*markdown: str, figures: int = 0, tags: tuple[str, ...] = ()) -> dict[str, Any]:
