@@ -121,9 +121,9 @@ def capture(
 ) -> Iterator[Features]:
     """Capture features of chosen layers while your own code runs the model.
 
-    Inside the block every call of the model replaces the features by those of that call. The model's device, mode and
-    values are not touched: call ``model.eval()`` and ``torch.no_grad()`` yourself where you want them. When the block
-    ends, also by an error, exactly the hooks placed here are removed. Calls of the model in other threads are ignored.
+    Inside the block, every call of the model replaces the features by those of that call. The model's device, mode and
+    values are not touched: use ``model.eval()`` and ``torch.no_grad()`` yourself where you want them. When the block
+    ends, also by an error, the hooks placed here are removed, and no others. Calls in other threads are ignored.
 
     Parameters
     ----------
@@ -134,18 +134,18 @@ def capture(
         Names, globs, presets ("leaves", "blocks", "linear", "penultimate"), regular expressions, types, modules,
         predicates, a list of these or a dict from aliases; see `neurocollapse.hooks.select`.
     pool : {"auto", "mean", "max", "cls", "last", "flatten", "positions", "tokens"}, callable or dict, default "auto"
-        How maps and token sequences become one row a sample, or one row a position; a dict goes by layer name.
+        How maps and token sequences become one row per sample, or one row per position; a dict chooses by layer name.
     calls : {"all", "first", "last"}, default "all"
         Which calls of a module that is called several times in one forward pass; all are named "act#0", "act#1".
     output : str, callable or dict, optional
-        Which tensor of a structured output is meant; a dict goes by layer name.
+        Which tensor of a structured output is meant; a dict chooses by layer name.
     mask : str or False, optional
         Argument of the model that says which positions are real (1) and which padding (0): every pooling looks at real
-        ones only, and padding gets no rows. Default: `attention_mask`, where the model is given one; False for none.
+        ones only, and padding gets no rows. False ignores any mask. Default: `attention_mask`, where there is one.
     stop : bool, default False
-        End the forward pass behind the last of these layers: what comes after it is not computed, and the model returns
-        None. The first call, which shows what there is, runs to its end. Further calls of these layers are not seen
-        where they come later than in the first one; forward hooks of the modules that hold the last layer do not run.
+        End the forward pass after the last of these layers, so that the rest is not computed and the model returns
+        None; only the first call runs to its end. Calls of these layers that come later than in the first call are not
+        seen, and forward hooks of the modules that contain the last layer do not run.
 
     Yields
     ------

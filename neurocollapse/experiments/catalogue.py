@@ -98,11 +98,11 @@ def experiment(
     name
         As listed in `EXPERIMENTS`.
     scale : str, default "small"
-        "small" takes under a minute; "paper" is the printed setting.
+        "small" takes under a minute; "paper" is the published setting.
     data_root : path-like, optional
-        Folder with `mnist/`, `fashion-mnist/`, `cifar10/`, which settings at paper scale name.
+        Folder with `mnist/`, `fashion-mnist/` and `cifar10/`, which published settings need.
     folder : path-like, optional
-        Keep finished parts there, and continue from them.
+        Folder in which finished parts are kept, and from which the run continues. Default: nothing is kept.
     progress : bool, default True
         Show progress bars on a terminal.
     **changes

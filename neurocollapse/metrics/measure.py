@@ -71,11 +71,11 @@ def measure(
     moments : mapping of layer name to ClassMoments
         What `collect` returned, in order of depth.
     quantities : str, Quantity or a list of them, optional
-        Names, families, own quantities, or "all". Default: all that class moments, and the readers that come with them,
-        are enough for. From a family or "all", what needs more is left out; a quantity named itself is an error.
+        Names, families, quantities of your own, or "all". Default: all that need only class moments and the readers
+        that come with them. What needs more is left out of a family or "all", and is an error if chosen by its name.
     weighting : {"equal", "frequency", "papers"}, optional
-        How classes of different size count in Σ_W and Σ_B: each with 1/K, each with its share of the samples, or as
-        publications on balanced classes have it, by samples in Σ_W and by classes in Σ_B; see `metrics.compression`.
+        How classes of different size count in Σ_W and Σ_B: each with 1/K; each with its share of the samples; or, as in
+        papers on balanced classes, by samples in Σ_W and by classes in Σ_B; see `metrics.compression`.
         Default: "equal", and a warning where that is far from the papers' convention.
     pairs : bool, default False
         Add `class_cosine`, `class_cosine_unbiased`, `class_distance` and `class_cdnv` along `layer, class, class_`.
@@ -83,8 +83,8 @@ def measure(
     Returns
     -------
     xarray.Dataset
-        One variable a quantity, along `layer`, `layer, class`, or none. Each says in its attributes what it is called,
-        its formula's convention and source, its range and its value at collapse.
+        One variable per quantity, along `layer`, along `layer, class`, or a single number. The attributes of each give
+        its name, the convention and source of its formula, its range, and its value at collapse.
 
     Raises
     ------

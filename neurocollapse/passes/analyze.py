@@ -51,9 +51,9 @@ def analyze(
     model : torch.nn.Module
         The network to measure.
     loader : iterable of batches
-        Gone through a second time for probes and for quantities that need a second pass.
+        As for `neurocollapse.collect`; read a second time for probes and for quantities that need a second pass.
     quantities : str, Quantity or a list of them, optional
-        See `neurocollapse.measure`; those that need a second pass, or features that are kept, are measured, too.
+        See `neurocollapse.measure`; here also those that need a second pass, or features that are kept.
     weighting : {"equal", "frequency", "papers"}, optional
         How classes of different size count; see `neurocollapse.measure`. Default: "equal".
     pairs : bool, default False
@@ -68,16 +68,16 @@ def analyze(
         `ncm_accuracy_test`) and the rank of the features (`numerical_rank`, `effective_rank`).
         The linear probe is logistic regression (True), or least squares to one-hot targets ("mse").
     probe_samples : int, default 5000
-        Samples that are kept at most: the first ones of the second pass. With pool="positions" a sample's rows stay
-        together on one side of the split.
+        The most samples to keep: the first ones of the second pass. With pool="positions" the rows of a sample stay
+        on the same side of the split.
     probe_seed : int, default 0
         Seed of the split: 30 % of the kept samples of each class are held out for testing. Unused with a `test_loader`.
     test_loader : iterable of batches, optional
         Test the probes on this loader's first `probe_samples` samples, and train them on all that is kept of `loader`.
     ood_loader : iterable of batches, optional
-        Other data, as batches of `loader` or of inputs alone: labels are not looked at. Adds along `layer` how they lie
-        to the class means: `nc5`, `neco` of both kinds of samples, and how well it tells them apart (`neco_auroc`,
-        `neco_fpr95`).
+        Other data, as batches of `loader` or of inputs alone: labels are ignored. Adds along `layer` how they lie
+        relative to the class means: `nc5`, `neco` of both kinds of samples, and how well it tells the two apart
+        (`neco_auroc`, `neco_fpr95`).
     **options
         Everything that `neurocollapse.collect` takes: `layers`, `pool`, `num_classes`, `resume`, `halt`, …. Features
         that are not finite are left out of the probes, and layers that do not fire in the second pass have none. With
@@ -86,9 +86,8 @@ def analyze(
     Returns
     -------
     xarray.Dataset
-        See `neurocollapse.measure`; with `distributed` the same on every process. With probes, the number of samples
-        behind them is in the attributes, and what may mislead (no sample to test on, rows left out, …) among their
-        `warnings`.
+        See `neurocollapse.measure`; with `distributed`, the same on every process. With probes, the attributes say how
+        many samples they used, and `warnings` among them what may mislead (no sample to test on, rows left out, …).
 
     Raises
     ------
@@ -96,7 +95,8 @@ def analyze(
         See `neurocollapse.collect`. MemoryPlanError also if the features that probes need would not fit in
         `max_memory`.
     QuantityError
-        If a quantity that is named lacks what it needs, mostly before the run; with `halt`, any that needs logits.
+        If a quantity chosen by name lacks what it needs, in most cases before the run; with `halt`, any that needs
+        logits.
 
     Examples
     --------

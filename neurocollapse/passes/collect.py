@@ -56,9 +56,9 @@ def collect(
 ) -> MomentCollection:
     """Stream a loader through a model and return the class moments of every chosen layer.
 
-    The model runs without gradients. Afterwards its hooks, its train/eval mode and torch's random state are what they
-    were, also after an error or Ctrl-C; it is never moved to another device. In evaluation mode its buffers stay as
-    they are, too.
+    The model runs without gradients and is never moved to another device. Afterwards its hooks, its train/eval mode and
+    torch's random state are as before, also after an error or Ctrl-C. In evaluation mode its buffers do not change
+    either.
 
     Parameters
     ----------
@@ -68,16 +68,16 @@ def collect(
         Pairs (inputs, labels), or dicts of keyword arguments with the labels among them.
     layers : str, type, callable or a list of them, default "leaves"
         Names, globs, regular expressions, types, predicates or presets; see `neurocollapse.hooks.select`. A layer that
-        was not named is left out, with a warning, once a batch shows that it does not fit: not called, called more
-        often, or with an activation in which the samples cannot be told.
+        was not chosen by its name is left out, with a warning, once a batch shows that it does not fit: it is not
+        called, or more often than before, or its activation has no axis of samples.
     pool : str, callable or dict, default "auto"
-        How maps and tokens become one vector a sample; "auto" takes the mean. See `neurocollapse.hooks.capture`.
+        How maps and tokens become one vector per sample; "auto" takes the mean. See `neurocollapse.hooks.capture`.
     num_classes : int, optional
-        Default: what the loader's dataset says in `classes`, else the largest label that occurs plus one.
+        Number of classes. Default: the number of `classes` of the loader's dataset, else the largest label plus one.
     covariance : bool, default False
         Keep the pooled within-class scatter matrix (features × features) of every layer.
     device : torch.device or str, optional
-        Where the inputs go. Default: where the model is.
+        Where to put the inputs. Default: where the model is.
     mode : {"eval", "train", "unchanged"}, default "eval"
         Mode of the model while it is measured. In train mode batch normalisation moves its running statistics, which
         are not put back.
@@ -86,49 +86,51 @@ def collect(
     progress : bool, default True
         Show a progress bar on a terminal or in a notebook.
     resume : path-like, optional
-        File in which the finished part is kept; a run that finds it continues from there, to the last bit if the loader
-        repeats its batches. A file of other layers, options, weights or batches is refused: functions are compared by
-        name and code, batches by their labels and a sample of the numbers in their inputs.
+        File in which the finished part is kept. A run that finds it continues from there, with the same result to the
+        last bit if the loader repeats its batches. A file of other layers, options, weights or batches is refused:
+        functions are compared by name and code, batches by their labels and a sample of their inputs.
     calls : {"all", "first", "last"}, default "all"
         Which calls of a module that is called several times in one forward pass.
     output : str, callable or dict, optional
         Which tensor of a structured output is meant.
     label_fn : callable, optional
-        Labels of a batch, where they are not its second element.
+        Takes a batch and returns its labels. Default: the batch's second element, or the labels among its parts.
     include_input : bool, default False
         Count the network's input, flattened, as layer 0, named "input".
     precision : {"single", "double"}, default "single"
-        "double" keeps the whole state in float64.
+        "double" keeps the whole state in float64; "single" uses float32 where that is accurate enough.
     max_memory : float, optional
         Bytes that the running state may take. Default: 90 % of the free memory.
     state_bytes : {"auto", 16, 12, 8}, default "auto"
-        Bytes of running state for each class and feature of layers wider than 128 in single precision: "auto" takes the
-        most with which all layers fit, which is the fastest. 12 bytes are as exact as 16; 8 are to 1e-6 of D.
+        Bytes of running state for each class and feature of layers wider than 128 in single precision. "auto" takes the
+        most with which all layers fit, which is the fastest. 12 bytes are as accurate as 16; with 8, D has a relative
+        error of 1e-6.
     state_dir : path-like, optional
-        A folder on a disk where the running state, and so the moments, are kept instead of in memory; it then takes
-        at most `max_memory`, or 90 % of what is free there. Nothing is left in it, however the process ends.
+        A folder on a disk that holds the running state, and so the moments, in place of memory; the state then takes at
+        most `max_memory`, or 90 % of what is free there. Nothing is left in the folder, however the process ends.
     distributed : bool or "shard", default False
         Add up the moments of all processes of torch.distributed; samples that a sampler repeats to even out the ranks
-        count once. With "shard" each process keeps a part of the features, of the samples of all, and so needs a part
-        of the memory: the result is this part, which `nc.analyze(…, distributed="shard")` measures.
+        count once. With "shard" each process keeps some of the features, for the samples of all processes, and needs
+        only that share of the memory; the result is this share, which `nc.analyze(…, distributed="shard")` measures.
     mask : str or False, optional
         The part of a batch, or the model's argument, that says which positions are real (1) and which padding (0).
-        Every pooling looks at real ones only, and padding has no rows. Default: `attention_mask`, where the model is
-        given one (in a decoder with an input of its own, `decoder_attention_mask`); False for none.
+        Every pooling looks at real ones only, and padding has no rows. False ignores any mask. Default:
+        `attention_mask`, where the model is given one (`decoder_attention_mask` in a decoder with an input of its own).
     mask_fn : callable, optional
-        A batch → its mask, shape (samples, positions).
+        Takes a batch and returns its mask, shape (samples, positions). Default: see `mask`.
     ignore_index : int, default -100
-        The label of positions that do not count. Labels per position are what `nc.labels.next_token` and
-        `nc.labels.field` give to `label_fn`, integers of the mask's shape, and integers (samples, positions, …) with
-        pool="tokens" or "positions": every position is then a sample of its class, and other layers are left out.
+        The label of positions that do not count. Labels count per position where `label_fn` is `nc.labels.next_token`
+        or `nc.labels.field`, where they have the mask's shape, and where they have the shape (samples, positions, …)
+        with pool="tokens" or "positions". Then every position is a sample of its class, and layers without positions
+        are left out.
     classes : int or list of int, optional
-        Measure these classes only, by their labels, or so many of the most frequent, which a first pass over the
-        labels alone finds; samples of others are left out and counted. Class k of the result is the k-th of them.
+        Measure only the classes with these labels, or a number of the most frequent ones, found in a first pass over
+        the labels alone. Samples of other classes are left out and counted. Class k of the result is the k-th chosen.
     halt : bool, default False
-        End the forward pass behind the last chosen layer: what comes after it is not computed. The first batch of each
-        pass, which shows what there is, runs to its end. The numbers are the same, except that in mode="train" the
-        skipped layers draw no random numbers and move no statistics, and that later calls of a layer are not seen
-        which the first batch did not have.
+        End each forward pass after the last chosen layer, so that the rest is not computed; only the first batch of a
+        pass runs to its end. The numbers are the same, with two exceptions: in mode="train" the skipped layers draw no
+        random numbers and update no statistics, and calls of a layer that the first batch did not have are not seen if
+        they come later.
 
     Returns
     -------

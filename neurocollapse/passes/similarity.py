@@ -136,8 +136,8 @@ def similarity(
 ) -> xr.Dataset:
     """Compare every layer with every other one, or with those of a second model, on a loader's data.
 
-    Linear CKA by the unbiased minibatch estimate: sums over batches of estimates of HSIC, whose expectation does not
-    depend on the size of a batch. Batches of some hundred samples make it precise; only their Gram matrices are held.
+    Linear CKA by the unbiased minibatch estimate: estimates of HSIC, whose expectation does not depend on the batch
+    size, are summed over batches. Batches of a few hundred samples make it precise; only their Gram matrices are held.
 
     Parameters
     ----------
@@ -150,13 +150,13 @@ def similarity(
         along `layer_`. Names in `layers` begin with "first." and "second.", as in ``layers=["first.*", "second.fc"]``;
         presets and types mean both models, "penultimate" the last linear layer of each in definition order.
     **options
-        What `neurocollapse.collect` takes: `layers`, `pool` (one row a sample), `num_classes`, `resume`, …; not
+        What `neurocollapse.collect` takes: `layers`, `pool` (one row per sample), `num_classes`, `resume`, …; not
         `distributed`. With non_finite="skip", `cka` is of the samples that are finite at all layers.
 
     Returns
     -------
     xarray.Dataset
-        Along `layer, layer_`: `cka`; `cka_error`, its standard error over draws of batches (NaN of one batch); and
+        Along `layer, layer_`: `cka`; `cka_error`, its standard error over draws of batches (NaN for a single batch); and
         `class_cka`, the alignment of the class means.
 
     Raises

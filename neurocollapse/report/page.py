@@ -59,9 +59,9 @@ def report(
     ----------
     results
         A Dataset of `nc.analyze`, `nc.measure` or `nc.similarity`, a Verification of `nc.verify`, a mapping of names to
-        these, or a list of them. Several analyses are drawn in the same figures. Of datasets joined along a step or
-        epoch the last one is told in words and tables, and all are drawn; along `model`, `run` or `network`, each is a
-        network.
+        these, or a list of them. Several analyses are drawn in the same figures. Where a dataset has several steps or
+        epochs, words and tables are about the last one, and figures show all; along `model`, `run` or `network` each
+        entry is a network.
     path
         File to write; its folder must exist.
     title : str, optional
@@ -69,8 +69,8 @@ def report(
     figures : mapping, optional
         Caption to matplotlib figure, shown after the others; they stay open and unchanged.
     compare : bool, default False
-        Whether to set two networks side by side, layer by layer, and to lead with which is more collapsed. Of one
-        network with several steps, the first and the last are compared.
+        Set two networks side by side, layer by layer, and begin with which of them is more collapsed. Of one network
+        with several steps, the first and the last step are compared.
 
     Returns
     -------

@@ -29,7 +29,7 @@ _SEAL_BYTES = len(_MARK) + hashlib.sha256().digest_size
 def save(results: xr.Dataset | xr.DataTree, path: str | PathLike[str]) -> Path:
     """Write a Dataset or DataTree to a NetCDF file in one step, and return its path.
 
-    A checksum follows the file, by which `open` knows a damaged one.
+    A checksum is added to the file, so that `open` can recognise a damaged one.
 
     Parameters
     ----------
@@ -43,8 +43,8 @@ def save(results: xr.Dataset | xr.DataTree, path: str | PathLike[str]) -> Path:
     TypeError
         If `results` is something else.
     ResultFileError
-        If the folder does not exist or cannot be written to, or `results` hold what a NetCDF file cannot, or more than
-        `open` reads; a file that was there before stays as it was.
+        If the folder does not exist or cannot be written to, or if `results` hold what a NetCDF file cannot hold, or
+        more than `open` reads; an existing file then stays as it was.
     """
     if not isinstance(results, xr.Dataset | xr.DataTree):
         raise TypeError(f"`results` must be an xarray Dataset or DataTree, got {type(results).__name__}")

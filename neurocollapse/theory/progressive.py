@@ -64,22 +64,23 @@ def verify(
         mode, Dropout and linear skip connections included) are taken as a deep linear network on the features that
         enter them; for the layers before, which no theorem covers, the empirical decay is reported.
     inputs : Tensor of shape (samples, …), or a loader
-        For weights, flattened to (samples, features). A loader, for a module, is gone through once, after the tail has
-        been found on its first batch; only a covariance and the class means of what enters the tail are kept. A later
-        batch that does not pass through that tail is an error.
+        For weights, flattened to (samples, features). For a module also a loader, which is read once, after its first
+        batch has shown the tail; only a covariance and the class means of what enters the tail are kept. A later batch
+        that takes another path is an error.
     labels : Tensor of shape (samples,), optional
-        Integers below K, the number of outputs. Left out with a loader, whose batches hold them.
+        Integers below K, the number of outputs. Default: a loader's batches hold them.
     tolerance : float, default 1e-6
-        How far outside its bracket a measurement may be, as a part of it, because of rounding. Where rounding alone
-        may move a measurement further than this, the verdict is "assumptions unmet".
+        How far outside its bracket rounding may put a measurement, relative to its value. Where rounding alone may move
+        a measurement further, the verdict is "assumptions unmet".
     exactness : Exactness, default Exactness(interior_balance=0.01, fit=0.1)
-        When A2 and A3 count as met: `PRACTICAL` (interior imbalance 1 % of σ_K², fit 10 %) for trained networks,
-        `EXACT` (1e−8) for constructed ones. The a-priori theorem takes them as exact: while a residual is above 1e−8,
-        a measurement outside its bracket is "assumptions unmet". The robust theorem has the residuals in its bounds.
+        When assumptions A2 and A3 count as met: `PRACTICAL` (interior imbalance 1 % of σ_K², fit 10 %) for trained
+        networks, `EXACT` (1e−8) for constructed ones. The a-priori theorem needs them exactly: where a residual is
+        above 1e−8, a measurement outside its bracket is "assumptions unmet". The bounds of the robust theorem contain
+        the residuals.
     output_scale : float, default 1.0
         α, if the network's output is α W_{L:1} x.
     separation_means : str, default "uncentred"
-        "uncentred", which the theorem is about, or "centred", for which its bound is false (docs/theory.md).
+        "uncentred", as in the theorem, or "centred", for which its bound is false (docs/theory.md).
 
     Returns
     -------

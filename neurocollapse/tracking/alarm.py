@@ -28,10 +28,10 @@ class Alarm:
     expression : str
         ``QUANTITY@LAYER OP NUMBER``, such as ``compression@penultimate < 0.01``; see `nc.check`.
     patience : int, default 1
-        Records in a row at which it must be met.
+        Number of records in a row at which the condition must be met.
     action : {"warn", "stop"} or callable, default "warn"
-        Warn with an `AlarmWarning`, once each time it begins to be met; warn and ask training to stop (a tracker's
-        `should_stop`); or call with the `Checks` that say where it is met.
+        "warn" gives an `AlarmWarning` each time the condition begins to be met; "stop" also asks training to stop (a
+        tracker's `should_stop`); a callable is given the `Checks` that say where the condition is met.
 
     Raises
     ------

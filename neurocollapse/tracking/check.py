@@ -134,7 +134,7 @@ def check(dataset: xr.Dataset, *expressions: str, steps: str = "last") -> Checks
     Raises
     ------
     TypeError
-        If `dataset` is no Dataset, or an expression no text.
+        If `dataset` is not a Dataset, or an expression is not a string.
     ValueError
         If there is no expression, or one is not of that form, or names a quantity or layer that the dataset lacks.
 

@@ -43,7 +43,8 @@ def track_checkpoints(
     loader : iterable of batches
         Batches of inputs with their labels.
     path : path-like, optional
-        File of the run. Checkpoints that it holds are not read again: an interrupted or longer list continues.
+        File of the run. Checkpoints that it holds are not read again, so that an interrupted or longer list continues.
+        Default: nothing is written.
     progress : bool, default True
         Show a progress bar on a terminal.
     **options

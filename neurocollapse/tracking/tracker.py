@@ -192,21 +192,21 @@ def track(
 ) -> FeatureTracker:
     """Follow a network through training: measure its layers at the steps of your own loop.
 
-    Training is not disturbed: weights, gradients, buffers, modes and random states (also of Python, NumPy and the
-    loader) are to the last bit what they are without tracking.
+    Training is not disturbed: weights, gradients, buffers, modes and random states (also those of Python, NumPy and the
+    loader) are the same, to the last bit, as without tracking.
 
     Parameters
     ----------
     model : torch.nn.Module
         The network to measure.
     loader : iterable of batches
-        What the layers are measured on, gone through at each record: a probe set, or the training loader itself, but
-        not one with persistent workers that training is going through at that time.
+        The data that the layers are measured on, read at each record: a probe set, or the training loader itself, but
+        not one with persistent workers that training is reading at that time.
     every : number or str, optional
-        None and "epoch": at every call of `record`. A number: at steps at least that far apart. "log": at steps each a
-        quarter larger than the last. "5%": as often as fits into that share of wall time.
+        When to measure. "epoch": at every call of `record`. A number: at steps at least that far apart. "log": at steps
+        that grow by a quarter each time. "5%": as often as fits into that share of wall time. Default: at every call.
     path : path-like, optional
-        NetCDF file that holds all finished records at any moment, and is continued where it exists. Default: memory.
+        NetCDF file that holds all finished records at any moment; an existing one is continued. Default: in memory.
     alarms : list of Alarm or str, default none
         Conditions to watch for; wrong ones are refused now, before training.
     log : callable, optional
