@@ -156,7 +156,7 @@ def similarity(
     Returns
     -------
     xarray.Dataset
-        Along `layer, layer_`: `cka`; `cka_error`, its standard error over draws of batches (NaN for a single batch); and
+        Along `layer, layer_`: `cka`; `cka_error`, its standard error over draws of batches (NaN for one batch); and
         `class_cka`, the alignment of the class means.
 
     Raises
