@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -85,14 +86,20 @@ def command(experiment: Experiment, setting: Mapping[str, Any]) -> str:
 
 
 def file_name(found: Mapping[str, Any]) -> str:
-    """Where a run's file lies: named for scale and first seed, or for what differs from a scale."""
+    """Where a run's file lies: named for scale and first seed, or for what differs from a scale.
+
+    A name that had to be shortened ends with a digest of the whole, so that two runs never share a file.
+    """
     words = [found["experiment"], found["scale"]]
     if found["scale"] == "changed":
         changes = found["command"].partition(f"experiment {found['experiment']}")[2]
         words[1] = changes.replace("--scale", "").replace("--set", "")
     elif found["setting"]["seed"]:
         words.append(f"seed-{found['setting']['seed']}")
-    return re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower())[:LONGEST].strip("-") + ".json"
+    name = re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")
+    if len(name) > LONGEST:
+        name = f"{name[:LONGEST].strip('-')}-{zlib.crc32(name.encode()):08x}"
+    return name + ".json"
 
 
 def write(found: Mapping[str, Any], folder: Path) -> Path:

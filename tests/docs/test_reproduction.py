@@ -146,6 +146,17 @@ def test_several_networks_have_an_interval_of_their_mean(evolution: xr.Dataset) 
     assert found["high"] == pytest.approx(2 + 4.302653 / 3**0.5, rel=1e-5)  # Student's t with two degrees of freedom
 
 
+def test_runs_whose_names_are_too_long_keep_files_of_their_own() -> None:
+    changes = "--set epochs=30 --set hidden_width=128 --set num_heads=4 --set pretraining_epochs=15 --set width=64"
+    runs = [
+        {"experiment": "adapters-vision", "scale": "changed", "command": f"experiment adapters-vision {changes} {rate}"}
+        for rate in ("", "--set adapter_rate=0.01", "--set adapter_rate=0.02")
+    ]
+    names = {outcomes.file_name(run) for run in runs}
+    assert len(names) == 3
+    assert all(len(name) <= outcomes.LONGEST + len("-01234567.json") for name in names)
+
+
 def test_a_number_of_another_setting_is_not_compared(evolution: xr.Dataset) -> None:
     claim = "middle singular value at the end"
     elsewhere = Printed("svd-evolution", "ρ", "V", "0.951", claim, given={"width": 40})
