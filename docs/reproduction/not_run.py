@@ -11,7 +11,7 @@ REASONS = {
     "low-rank-mlp": "Fashion-MNIST and USPS were not at hand; a run on 8,000 images of MNIST stands in",
     "low-rank-mlp-subspace": FASHION,
     "hybrid-vs-mlp": "all of CIFAR-10 was not at hand; 5,000 of its images at a quarter of the width stand in",
-    "penultimate-svd": "all of CIFAR-10 was not at hand; 5,000 of its images and 8,000 of MNIST stand in, with fewer epochs",
+    "penultimate-svd": "all of CIFAR-10 was not at hand; 5,000 of its images and 8,000 of MNIST stand in",
     "out-of-distribution": "all of CIFAR-10 was not at hand; runs on 5,000 of its images and 8,000 of MNIST stand in",
     "adapters-vision": "all of CIFAR-10 was not at hand; 8,000 images of MNIST and a narrower network stand in",
     "movielens": "the ratings of MovieLens-100k were not at hand",
