@@ -2,7 +2,7 @@
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -74,6 +74,16 @@ def analyze(
     precision: Annotated[Precision, typer.Option(help="Precision of the running state.")] = "single",
     non_finite: Annotated[NonFinite, typer.Option(help="What to do with NaN or infinite features.")] = "raise",
     max_memory: Annotated[float | None, typer.Option(help="GiB that the running state may take.")] = None,
+    state_bytes: Annotated[
+        Literal["auto", "16", "12", "8"],
+        typer.Option(help="Bytes of running state for each class and feature; auto: the most that fit."),
+    ] = "auto",
+    state_dir: Annotated[
+        Path | None, typer.Option(help="Folder on a disk for the running state, instead of memory.")
+    ] = None,
+    shard: Annotated[
+        bool, typer.Option("--shard", help="Under torchrun: each process keeps a part of every layer's features.")
+    ] = False,
     uncertainty: Annotated[bool, typer.Option(help="Add 95 % intervals of D, its ratios and slope.")] = False,
     ood: Annotated[str | None, typer.Option(help="Other data, like --data: how they differ by NC5 and NECO.")] = None,
     probes: Annotated[bool, typer.Option(help="Add probe accuracies and ranks of every layer.")] = False,
@@ -97,6 +107,8 @@ def analyze(
     wanted_classes, tokens = chosen_classes(classes), TokenOptions(labels, ignore_index, length, lines)
     check_folders(output, report)
     with nc.statistics.process_group(timeout=timeout) as (rank, world):
+        if shard and world == 1:
+            raise ValueError("--shard divides the features among processes; start some with torchrun, or leave it out")
         place = device_of(device, rank)
         samples, tokenizer = open_samples(data_spec, model, tokens, split=split, image_size=image_size, limit=limit)
         if num_classes is not None and isinstance(samples, nc.data.Labelled):
@@ -132,9 +144,11 @@ def analyze(
                 precision=precision,
                 non_finite=non_finite,
                 max_memory=None if max_memory is None else max_memory * 2**30,
+                state_bytes="auto" if state_bytes == "auto" else int(state_bytes),
+                state_dir=state_dir,
                 device=place,
                 resume=resume,
-                distributed=world > 1,
+                distributed="shard" if shard else world > 1,
                 progress=progress and rank == 0,
             )
         if rank == 0:

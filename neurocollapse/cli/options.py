@@ -1,10 +1,12 @@
 """What the command line's options are called, may be, and say in the help."""
 
+import warnings
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
+from neurocollapse.cli.wording import options_of, spoken
 from neurocollapse.support.checks import MAX_CLASSES
 
 ModelOption = Annotated[
@@ -57,8 +59,11 @@ LimitOption = Annotated[
 ]
 
 
-class OnceCommand(typer.core.TyperCommand):
-    """A command that refuses an option given twice, of which the last one would win without a word."""
+class Command(typer.core.TyperCommand):
+    """A command that speaks of its options, also where the library speaks of its arguments.
+
+    It refuses an option given twice, of which the last one would win without a word.
+    """
 
     def parse_args(self, context: Any, arguments: list[str]) -> list[str]:
         *_, given = self.make_parser(context).parse_args(args=list(arguments))
@@ -66,3 +71,20 @@ class OnceCommand(typer.core.TyperCommand):
             if given.count(parameter) > 1 and not (parameter.multiple or parameter.param_type_name == "argument"):
                 context.fail(f"{parameter.opts[0]} is given {given.count(parameter)} times; give it once")
         return super().parse_args(context, arguments)
+
+    def invoke(self, context: Any) -> Any:
+        options, show = options_of(self.params), warnings.showwarning
+
+        def show_spoken(message: Warning | str, *others: Any) -> None:
+            show(spoken(str(message), options), *others)
+
+        with warnings.catch_warnings():
+            warnings.showwarning = cast(Any, show_spoken)
+            try:
+                return super().invoke(context)
+            except (ValueError, TypeError, MemoryError) as error:
+                if len(error.args) == 1 and isinstance(error.args[0], str):
+                    if type(error).__name__ == "ModelError" and "model_classes" in options:
+                        options["num_classes"] = options["model_classes"]
+                    error.args = (spoken(error.args[0], options),)
+                raise

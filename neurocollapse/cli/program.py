@@ -13,7 +13,7 @@ import neurocollapse as nc
 from neurocollapse.cli.analyze import analyze, list_layers
 from neurocollapse.cli.check import check
 from neurocollapse.cli.experiment import experiment
-from neurocollapse.cli.options import OnceCommand
+from neurocollapse.cli.options import Command
 from neurocollapse.cli.report import report
 from neurocollapse.cli.track import track
 from neurocollapse.cli.verify import verify
@@ -57,7 +57,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "check": check,
 }
 for _name, _command in _COMMANDS.items():
-    app.command(_name, cls=OnceCommand)(_command)
+    app.command(_name, cls=Command)(_command)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -130,7 +130,7 @@ def _from_factory(spec: str, num_classes: int | None, copied: bool) -> nn.Module
     if not callable(factory):
         raise ModelError(f"{spec} must be a function that returns a module, got a {type(factory).__name__}")
     if num_classes is not None and not _takes(factory, "num_classes"):
-        raise ModelError(f"{spec} takes no `num_classes`; add that argument or leave out num_classes={num_classes}")
+        raise ModelError(f"{spec} has no argument 'num_classes'; add it, or leave out num_classes={num_classes}")
     options = {} if num_classes is None else {"num_classes": num_classes}
     return _built(spec, lambda: factory(**options))
 

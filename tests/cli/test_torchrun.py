@@ -50,15 +50,19 @@ def launch(folder: Path, *arguments: str, ranks: int = 2) -> subprocess.Complete
     )
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("single", 1e-7), ("double", 1e-12)])
-def test_two_ranks_give_the_answer_of_one(tmp_path: Path, precision: str, tolerance: float) -> None:
+@pytest.mark.parametrize(
+    ("precision", "tolerance", "more"), [("single", 1e-7, ()), ("double", 1e-12, ()), ("double", 1e-12, ("--shard",))]
+)
+def test_two_ranks_give_the_answer_of_one(
+    tmp_path: Path, precision: str, tolerance: float, more: tuple[str, ...]
+) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 200), nn.ReLU(), nn.Linear(200, 10))
     save_file(model.state_dict(), tmp_path / "weights.safetensors")
     (tmp_path / "ranked.py").write_text(MODEL)
     shared = ("--model", "ranked:network", "--checkpoint", "weights.safetensors", "--data", "digits")
     # 1,001 samples do not divide by two ranks: one sample repeated to even them out would show in the counts
-    finished = launch(tmp_path, *shared, "--limit", "1001", "--precision", precision)
+    finished = launch(tmp_path, *shared, "--limit", "1001", "--precision", precision, *more)
     assert finished.returncode == 0, finished.stderr
     together = nc.open(tmp_path / "analysis.nc")
     assert isinstance(together, xr.Dataset)

@@ -104,7 +104,7 @@ def test_a_checkpoint_is_loaded(tmp_path: Path) -> None:
         ("own_models:nothing", None, "must return a torch.nn.Module, got a NoneType"),
         ("own_models:constant", None, "must be a function that returns a module, got a int"),
         ("own_models:biuld", None, "own_models has no 'biuld'; did you mean 'build'"),
-        ("own_models:build", 5, "own_models:build takes no `num_classes`; add that argument or leave out"),
+        ("own_models:build", 5, "own_models:build has no argument 'num_classes'; add it, or leave out"),
         ("own_models:ready", 5, "own_models:ready is a module already, which takes no `num_classes`; leave it out"),
         ("own_model:build", None, "there is no module 'own_model'"),
         ("own_failing:build", None, "own_failing cannot be imported: ZeroDivisionError: division by zero"),
