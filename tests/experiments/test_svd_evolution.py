@@ -87,6 +87,17 @@ def test_unwhitened_data_leave_the_assumptions_and_bend_the_block(nonwhitened: O
     assert float(nonwhitened.dataset["middle_angle"].isel(layer=0).max()) > 1e-3
 
 
+def test_the_legends_of_both_runs_lie_inside_the_figure_and_under_no_title(nonwhitened: Outcome) -> None:
+    figure = nonwhitened.figure()
+    figure.draw_without_rendering()
+    for panel in figure.axes:
+        legend = panel.get_legend().get_window_extent()
+        assert legend.y1 <= figure.bbox.y1
+        assert not panel.get_title() or not legend.overlaps(panel.title.get_window_extent())
+    assert figure.axes[1].get_xlabel() == "step, inputs divided by 15"
+    plt.close(figure)
+
+
 def test_whitening_the_same_data_restores_the_theorem() -> None:
     outcome = experiment("svd-nonwhitened", seed=4, white=True, num_long_steps=200)
     theorem = [verdict for verdict in outcome.verdicts if "Theorem" in verdict.reference]

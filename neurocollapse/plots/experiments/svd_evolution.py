@@ -40,7 +40,7 @@ def draw_nonwhitened(dataset: xr.Dataset) -> Figure:
             trajectory(run, ax=left)
             landscape_legend(left, run.sizes["edge"], loc="upper left", bbox_to_anchor=(0.0, 1.0))
             angles(run, ax=right)
-            right.set_title(title)
+            right.set_xlabel(f"step, {title}")  # above the panel is its legend
     return figure
 
 
@@ -67,12 +67,12 @@ def draw_optimizers(dataset: xr.Dataset) -> Figure:
 
 
 def _two_panels(rows: int = 1) -> tuple[Figure, Any]:
-    """A landscape on the left and a flat panel on the right, a row each."""
+    """A landscape on the left and a flat panel with room for its legend above on the right, a row each."""
     width, height = 2.1 * PANEL[0], 1.1 * PANEL[1]
     figure = plt.figure(figsize=(width, rows * height), layout="none")
     panels: list[Any] = []
     for row in range(rows):
         bottom = (rows - 1 - row) / rows
         panels.append(figure.add_axes((0.0, bottom + 0.04 / rows, 0.46, 0.94 / rows), projection="3d"))
-        panels.append(figure.add_axes((0.60, bottom + 0.16 / rows, 0.385, 0.72 / rows)))
+        panels.append(figure.add_axes((0.60, bottom + 0.16 / rows, 0.385, 0.68 / rows)))
     return figure, panels
