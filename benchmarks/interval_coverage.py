@@ -1,7 +1,7 @@
 """How often intervals of 95 % hold the true D, ratio and slope: `python benchmarks/interval_coverage.py --draws 500`.
 
 Three layers see the same samples of Gaussian or heavy-tailed classes whose means and variances are known. Prints, for
-each number of classes and of samples a class, the share of draws whose intervals hold the truth, and the mean of the
+each number of classes and of samples per class, the share of draws whose intervals hold the truth, and the mean of the
 raw and of the unbiased D of the first layer over its true value.
 """
 

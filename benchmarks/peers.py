@@ -55,7 +55,7 @@ def with_neurocollapse(model: nn.Module, batches: Batches, layers: list[str], nu
 
 
 def with_torchlens(model: nn.Module, batches: Batches, layers: list[str], num_classes: int) -> Any:
-    """One pass that keeps one number a layer: no classes, no features."""
+    """One pass that keeps one number per layer: no classes, no features."""
     torchlens, stats = importlib.import_module("torchlens"), importlib.import_module("torchlens.stats")
     last = list(dict(model.named_children()))[-1]
     named = {name: "output" if name == last else name for name in layers}  # what it calls the last layer's output

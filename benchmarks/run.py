@@ -174,7 +174,7 @@ def run_completion(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def run_scale(options: argparse.Namespace) -> dict[str, Any]:
-    """A language model's shape: state, time a token, time of `measure`, shards, and growth with the classes."""
+    """A language model's shape: state, time per token, time of `measure`, shards, and growth with the classes."""
     shape = scale.Shape(num_classes=5000, width=256, depth=2, trials=3) if options.quick else scale.Shape()
     print(f"\nLanguage model: {shape.depth} layers, d = {shape.width}, K = {shape.num_classes}, Zipf labels")
     results: dict[str, Any] = {"streaming": [scale.streaming(shape, state_bytes=width) for width in (16, 12, 8)]}

@@ -1,4 +1,4 @@
-"""Language models of GPT-2's shape: state, time a token over the forward pass, time of `measure`, and shards.
+"""Language models of GPT-2's shape: state, time per token over the forward pass, time of `measure`, and shards.
 
 Tokens and their frequencies are drawn from Zipf's law, and each token's class is the one that comes next. Times are CPU
 times of one thread.

@@ -250,7 +250,7 @@ def _layout(num_axes: int, channel: int) -> str:
 
 
 def _repeated(sizes: tuple[int, ...], num_samples: int | None) -> str:
-    """A note on windows: several rows a sample in the first axis."""
+    """A note on windows: several rows per sample in the first axis."""
     if sizes and num_samples and sizes[0] > num_samples and sizes[0] % num_samples == 0:
-        return f" (axis 0 holds {sizes[0] // num_samples} rows a sample, as windows do)"
+        return f" (axis 0 holds {sizes[0] // num_samples} rows per sample, as windows do)"
     return ""

@@ -30,7 +30,7 @@ class Positions(NamedTuple):
     Attributes
     ----------
     shape : tuple of int
-        Positions of one sample; () where there is one row a sample.
+        Positions of one sample; () where there is one row per sample.
     mask : Tensor of shape (samples, *shape), bool, or None
         Which of them are real: only these have rows; on the CPU. None for all.
     """
@@ -290,7 +290,7 @@ def check_labelled(own: tuple[int, ...], labelled: tuple[int, ...]) -> None:
     if own == labelled:
         return
     if torch.Size(own).numel() == 1:
-        raise LayoutError(f"labels are given for positions {labelled}, but this layer has one row a sample")
+        raise LayoutError(f"labels are given for positions {labelled}, but this layer has one row per sample")
     finer = len(own) == len(labelled) and all(a % b == 0 for a, b in zip(own, labelled, strict=True))
     coarser = len(own) == len(labelled) and all(b % a == 0 for a, b in zip(own, labelled, strict=True))
     if len(own) < 2 or not (finer or coarser):

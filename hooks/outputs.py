@@ -20,7 +20,7 @@ def pick_tensor(output: Any, *, num_samples: int | None, batch_axis: int = 0, pa
     """Return the one tensor of `output` that holds a module's features.
 
     A tensor is taken as it is. A mapping or dataclass (such as the outputs of transformers) gives its
-    `last_hidden_state`, else its only floating-point tensor with one entry a sample; a tuple gives the first such
+    `last_hidden_state`, else its only floating-point tensor with one entry per sample; a tuple gives the first such
     tensor, a list its only one. Nothing is chosen by position alone: ``output[0]`` of a tensor is sample 0.
 
     Parameters

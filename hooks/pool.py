@@ -1,4 +1,4 @@
-"""From an activation to features: one row a sample, or one row a position."""
+"""From an activation to features: one row per sample, or one row per position."""
 
 import inspect
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from neurocollapse.support.choices import PoolMode
 Pool = PoolMode | Callable[..., Tensor]
 MODES = get_args(PoolMode)
 ROWS = ("positions", "tokens")
-"""The modes that keep one row a position."""
+"""The modes that keep one row per position."""
 Reduce = Callable[[Tensor, Tensor | None], Tensor]
 """From an activation, samples first, and the mask of its positions, None for all, to features."""
 
@@ -34,7 +34,7 @@ def pool_features(tensor: Tensor, *, pool: Pool = "auto", layout: str, mask: Ten
     """Reduce an activation to features of shape (samples · positions, features).
 
     "mean" and "max" run over the positions of a map or the tokens of a sequence; "cls" and "last" take the first and
-    last token, "flatten" makes every entry a feature, "positions" (maps) and "tokens" keep one row a position,
+    last token, "flatten" makes every entry a feature, "positions" (maps) and "tokens" keep one row per position,
     sample after sample; "auto" is the mean. All of them look at real positions only where a mask is given, which
     "flatten" refuses. An activation without positions is returned as it is.
     float16 and bfloat16 are summed and returned in float32.
@@ -48,7 +48,7 @@ def pool_features(tensor: Tensor, *, pool: Pool = "auto", layout: str, mask: Ten
     layout : {"features", "channels-first", "channels-last", "tokens"}
         What the axes mean.
     mask : Tensor of shape (samples, …), bool, optional
-        Which positions are real, at least one a sample. Default: all.
+        Which positions are real, at least one per sample. Default: all.
 
     Returns
     -------
@@ -124,7 +124,7 @@ def _function(mode: str, layout: str, num_axes: int) -> Reduce:
 
 
 def _as_matrix(tensor: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Every entry a feature."""
+    """Every entry as a feature."""
     if tensor.dim() == 2 and tensor.dtype in _WIDE:
         return tensor
     return tensor.reshape(len(tensor), -1 if tensor.numel() else _entries(tensor)).to(wide_dtype(tensor.dtype))
@@ -136,7 +136,7 @@ def _entries(tensor: Tensor) -> int:
 
 
 def _flatten(tensor: Tensor, mask: Tensor | None) -> Tensor:
-    """Every entry a feature, where none of them is padding."""
+    """Every entry as a feature, where none of them is padding."""
     if mask is not None:
         raise LayoutError("`pool` = 'flatten' would make features of padding; use another pooling, or mask=False")
     return _as_matrix(tensor)

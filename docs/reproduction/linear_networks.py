@@ -47,7 +47,7 @@ def _drifts() -> Iterator[Printed]:
 
 
 def _factor(depth: int, scale: float) -> Callable[[xr.Dataset], np.ndarray]:
-    """D_{l+1}/D_l of linear networks with orthogonal weights, one a network."""
+    """D_{l+1}/D_l of linear networks with orthogonal weights, one per network."""
     slope = at("slope", activation="linear", depth=depth, init_scale=scale, init="orth")
     return lambda dataset: np.exp(slope(dataset))
 

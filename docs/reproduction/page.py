@@ -36,7 +36,7 @@ Every number that the sources print, beside what this library measures. A verdic
 
 {tags}
 
-This page is made from the files in `docs/outcomes/`, one a run, and a test compares the two. To make it from runs of
+This page is made from the files in `docs/outcomes/`, one per run, and a test compares the two. To make it from runs of
 your own:
 
 ```sh

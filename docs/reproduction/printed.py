@@ -32,7 +32,7 @@ class Printed:
     claim
         Beginning of the verdicts about it, which only they have; empty where the experiment claims nothing of it.
     values
-        Dataset → its values, one a network; None takes what the claim has measured.
+        Dataset → its values, one per network; None takes what the claim has measured.
     given
         Fields of the setting that it is printed for; elsewhere the verdict is "another setting".
     """

@@ -60,7 +60,7 @@ def analyze(
     quantities: Annotated[
         str | None, typer.Option(help="Quantities or families, separated by commas. Default: all that cost no more.")
     ] = None,
-    pool: Annotated[PoolMode, typer.Option(help="How positions become one row a sample, or one row each.")] = "auto",
+    pool: Annotated[PoolMode, typer.Option(help="How positions become one row per sample, or one row each.")] = "auto",
     calls: Annotated[Calls, typer.Option(help="Which calls of a module that is called several times.")] = "all",
     include_input: Annotated[bool, typer.Option(help="Count the network's input as layer 0.")] = False,
     halt: HaltOption = False,

@@ -67,5 +67,5 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     if len(names) != len(CLASSES):
-        raise DataError(f"{path} must name {len(CLASSES)} classes, one a line, got {len(names)}")
+        raise DataError(f"{path} must name {len(CLASSES)} classes, one per line, got {len(names)}")
     return names

@@ -84,7 +84,7 @@ def _notes_on_unequal(
             here, there = short(equal, 3), short(papers, 3)
             worst = f"D is {here} at {visible(name, most=60)}, and {there} with 1/N within and 1/K between"
     counts = next(iter(collection.values())).count
-    sizes = f"{counts[counts > 0].min()} to {counts.max()} samples a class"
+    sizes = f"{counts[counts > 0].min()} to {counts.max()} samples per class"
     return [f'{sizes}, all with weight 1/K: {worst}; choose by weighting="equal" or "papers"'] if worst else []
 
 

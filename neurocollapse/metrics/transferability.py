@@ -32,7 +32,7 @@ def h_score(moments: ClassMoments) -> float:
     float
         In [0, rank Σ_B], which is K − 1 at most; rank Σ_B at full collapse, 0 where all class means coincide. NaN with
         fewer than two classes, or where the features do not vary. Samples count alike in both covariances. With few
-        samples a feature it is too large: of N ≤ d samples it says nothing.
+        samples per feature it is too large: of N ≤ d samples it says nothing.
 
     Raises
     ------
@@ -95,8 +95,8 @@ def few_shot_bound(moments: ClassMoments, shots: int) -> float:
 
     A sample at distance a from its class's mean is taken for class k' only if 2 ‖a‖ and the errors of the two means
     together reach ‖m_k − m_{k'}‖. Minkowski's inequality bounds the second moment of that sum, Markov's the
-    probability, and the sum over k' that of any mistake. It holds where n samples a class, and the one to be told, are
-    drawn from those at hand, with replacement; and says little unless CDNV is far below 1 / (8 K).
+    probability, and the sum over k' that of any mistake. It holds where n samples per class, and the one to classify,
+    are drawn with replacement from those at hand; it says little unless CDNV is far below 1 / (8 K).
 
     Parameters
     ----------

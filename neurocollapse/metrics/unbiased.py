@@ -86,9 +86,9 @@ def between_trace_unbiased(moments: ClassMoments, *, weighting: Weighting = "equ
 def compression_unbiased(moments: ClassMoments, *, weighting: Weighting = "equal") -> float:
     r"""Compression of the population: the ratio of the unbiased traces.
 
-    With few samples a class D is far too small: at 64 features, 10 classes and a true D of 10 it reads 0.9 with 2
-    samples a class, 6.6 with 20, and 0 ("collapsed") with one. This ratio is consistent, and right on average to within
-    a few per cent from 5 samples a class on.
+    With few samples per class D is far too small: at 64 features, 10 classes and a true D of 10 it reads 0.9 with 2
+    samples per class, 6.6 with 20, and 0 ("collapsed") with one. This ratio is consistent, and from 5 samples per
+    class on it is right on average to within a few per cent.
 
     Parameters
     ----------

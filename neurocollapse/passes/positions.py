@@ -97,7 +97,7 @@ def label_map_of(parts: Batch, masks: Masks, options: PassOptions, num_classes: 
         If a label is negative and not `ignore_index`, or too large, the mask has another shape, or the labels are the
         tokens themselves, as language models take them, which shift them on their own.
     CaptureError
-        If the pooling leaves one row a sample.
+        If the pooling leaves one row per sample.
     """
     marked, pool = isinstance(parts.labels, PositionLabels), options.pool
     values = parts.labels.values if isinstance(parts.labels, PositionLabels) else parts.labels
@@ -107,7 +107,7 @@ def label_map_of(parts: Batch, masks: Masks, options: PassOptions, num_classes: 
         return None
     if isinstance(pool, str) and pool not in (*ROWS, "auto"):
         raise CaptureError(
-            f'labels are given for every position, but `pool` = {pool!r} leaves one row a sample; pass pool="tokens" '
+            f'labels are given for every position, but `pool` = {pool!r} leaves one row per sample; pass pool="tokens" '
             'for sequences, "positions" for maps, or leave it out'
         )
     labels = label_map(values)

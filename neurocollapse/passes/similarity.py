@@ -65,7 +65,7 @@ class SimilaritySink(Sink):
         needed = 8 * self._count**2 * (2 * len(self._grams) + 3)  # once more where they are stacked
         if needed > self.limit:
             raise MemoryPlanError(
-                f"Gram matrices of {self._count} samples a batch need over {needed / GIB:.1f} GiB, but only "
+                f"Gram matrices of {self._count} samples per batch need over {needed / GIB:.1f} GiB, but only "
                 f"{self.limit / GIB:.1f} GiB may be used; pass smaller batches or fewer layers"
             )
         if self._count < FEWEST:

@@ -34,7 +34,7 @@ def class_spread(dataset: Datasets, *, ax: Axes | None = None, width: Width | No
     Returns
     -------
     matplotlib.axes.Axes
-        With a logarithmic vertical axis, and one curve a class or a network. See `compression` for many networks.
+        With a logarithmic vertical axis, and one curve per class or network. See `compression` for many networks.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def _can_spread(dataset: xr.Dataset) -> np.ndarray:
 
 
 def _draw_each_class(panel: Panel, one: Network, spread: np.ndarray) -> None:
-    """One thin line a class."""
+    """One thin line per class."""
     for index, name in enumerate(class_names(one.dataset) or map(str, range(spread.shape[1]))):
         style = {"color": colour(index), "marker": marker(index), "markersize": 4.0, "linewidth": 1.0}
         panel.add(panel.curve(one, spread[:, index], **style), literal(shortened(name, 9)))

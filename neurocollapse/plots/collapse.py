@@ -39,7 +39,7 @@ def collapse(dataset: Datasets, *, ax: Any = None, width: Width | None = None) -
         With variables of the family "collapse", as of ``nc.analyze(…, quantities="collapse")``; or a mapping of names
         to such datasets, of which those variables are drawn that all have.
     ax
-        Axes to draw in, one a panel; a new figure by default.
+        Axes to draw in, one per panel; a new figure by default.
     width : {"column", "page"}, optional
         Width of a figure for a paper: 3.3 inches with the panels one below the other, or 6.9 inches.
 

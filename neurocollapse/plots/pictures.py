@@ -68,7 +68,7 @@ def features(
     columns : int, default 4
         Pictures in one row.
     ax
-        Axes to draw in, one a layer; a new figure by default.
+        Axes to draw in, one per layer; a new figure by default.
     width : {"column", "page"}, optional
         Width of a figure for a paper: 3.3 inches with at most two pictures in a row, or 6.9 inches.
 

@@ -153,7 +153,7 @@ def axes_grid(ax: Any, count: int) -> tuple[Figure, list[Axes]]:
     for panel in panels:
         axes(panel)
     if len(panels) != count:
-        raise ValueError(f"`ax` must hold {count} Axes, one a panel, got {len(panels)}")
+        raise ValueError(f"`ax` must hold {count} Axes, one per panel, got {len(panels)}")
     figure = panels[0].get_figure(root=True)
     return figure, panels
 

@@ -248,7 +248,7 @@ def _words(name: str) -> str:
 
 
 def bound_tables(dataset: Any, name: str = "") -> list[dict[str, Any]]:
-    """A table for each measured variable that has bounds: one row a layer, with each bracket and how tight it is."""
+    """A table for each measured variable that has bounds: one row per layer, with each bracket and how tight it is."""
     if not isinstance(dataset, xr.Dataset):
         return []
     tables = []

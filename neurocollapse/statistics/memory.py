@@ -69,7 +69,7 @@ class MemoryPlan:
             return
         largest = sorted(self.entries, key=lambda entry: -entry[1])[:3]
         names = ", ".join(f"{visible(name, most=40)} {size / GIB:.2f}" for name, size in largest)
-        narrow = "" if self.state_bytes == WIDEST else f" at {self.state_bytes} bytes a class and feature"
+        narrow = "" if self.state_bytes == WIDEST else f" at {self.state_bytes} bytes per class and feature"
         place = "may be used" if self.folder is None else f"may be used in {visible(self.folder)}"
         raise MemoryPlanError(
             f"the statistics of {len(self.entries)} layers and {self.num_classes} classes need "
@@ -80,7 +80,7 @@ class MemoryPlan:
 
     def __repr__(self) -> str:
         used, limit = self.total / GIB, self.limit / GIB
-        narrow = "" if self.state_bytes == WIDEST else f", {self.state_bytes} bytes a class and feature"
+        narrow = "" if self.state_bytes == WIDEST else f", {self.state_bytes} bytes per class and feature"
         layers = f"{len(self.entries)} layers, {self.num_classes} classes"
         return f"MemoryPlan({layers}: {used:.2f} GiB of {limit:.2f} GiB{narrow})"
 

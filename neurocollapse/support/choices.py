@@ -13,7 +13,7 @@ Mode = Literal["eval", "train", "unchanged"]
 NonFinite = Literal["raise", "skip"]
 """Features that are NaN or infinite end the run, or are left out of that layer and counted."""
 PoolMode = Literal["auto", "mean", "max", "cls", "last", "flatten", "positions", "tokens"]
-"""How positions become one row a sample, or one row a position."""
+"""How positions become one row per sample, or one row per position."""
 Precision = Literal["single", "double"]
 """Whether float32 features keep a part of their state in float32, or all of it in float64."""
 Probe = Literal["logistic", "mse"]

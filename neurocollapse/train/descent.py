@@ -282,7 +282,7 @@ def _engine(model: nn.Module | Sequence[Tensor], inputs: Tensor, targets: Tensor
         raise TypeError(f"`model` must be a module or a list of weight matrices, got {shown(model)}")
     weights = [tensor("model", weight).double().clone() for weight in model]
     if any(weight.ndim != 2 for weight in weights):
-        raise TrainingError("`model` must hold matrices only, one a layer")
+        raise TrainingError("`model` must hold matrices only, one per layer")
     widths = [inputs.shape[1], *(weight.shape[0] for weight in weights)]
     for layer, weight in enumerate(weights):
         if weight.ndim != 2 or weight.shape[1] != widths[layer]:

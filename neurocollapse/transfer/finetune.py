@@ -24,7 +24,7 @@ from neurocollapse.transfer.skip import POOLINGS, Skip, has_skip
 from neurocollapse.transfer.tuned import FILE_KIND, Tuned
 
 SkipPool = Literal["auto", "mean", "max", "cls", "last"]
-"""How the layer's positions become one row a sample; "auto" is the mean."""
+"""How the layer's positions become one row per sample; "auto" is the mean."""
 
 
 def layer_finetune(model: nn.Module, layer: Any, *, head: str | None = None) -> Tuned:
@@ -61,7 +61,7 @@ def skip_finetune(
 ) -> Tuned:
     """Freeze a model except for one layer and its head, and connect the two (SCL-FT).
 
-    The layer's output is pooled to one row a sample, padded with zeros to the width that the head reads, and added to
+    The layer's output is pooled to one row per sample, padded with zeros to the width that the head reads, and added to
     what the head reads. Features of the layer thereby collapse with those of the penultimate layer, at the cost of
     training one layer.
 
@@ -77,7 +77,7 @@ def skip_finetune(
     head : str, optional
         Name of the classifier. Default: the last linear layer in definition order.
     pool : {"auto", "mean", "max", "cls", "last"}, default "auto"
-        How positions become one row a sample; "auto" is the mean. Padding that an `attention_mask` tells is left out.
+        How positions become one row per sample; "auto" is the mean. Padding that an `attention_mask` tells is left out.
         Where the head reads every position, the layer's are added to them one by one.
 
     Returns

@@ -16,7 +16,7 @@ from neurocollapse.hooks.pool import resolve_pool
 from neurocollapse.transfer.errors import TransferError
 
 Pooling = Literal["none", "mean", "max", "cls", "last"]
-"""How the layer's positions become one row a sample; "none" where there are none, or the head reads each of them."""
+"""How the layer's positions become one row per sample; "none" where there are none, or the head reads each of them."""
 POOLINGS: tuple[Pooling, ...] = ("none", "mean", "max", "cls", "last")
 
 

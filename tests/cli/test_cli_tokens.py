@@ -15,7 +15,7 @@ from torch import nn
 import neurocollapse as nc
 from neurocollapse.cli import main
 
-pytestmark = pytest.mark.filterwarnings("default")  # the program prints warnings, one a line
+pytestmark = pytest.mark.filterwarnings("default")  # the program prints warnings, one per line
 transformers = pytest.importorskip("transformers", reason="transformers is an optional dependency")
 tokenizers = pytest.importorskip("tokenizers")
 

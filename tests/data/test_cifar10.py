@@ -66,7 +66,7 @@ def test_a_file_larger_than_any_batch_is_not_read(tmp_path: Path) -> None:
 def test_a_wrong_number_of_class_names_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data_batch_1.bin").write_bytes(records([1]).tobytes())
     (tmp_path / "batches.meta.txt").write_text("cat\ndog\n")
-    with pytest.raises(DataError, match=r"batches.meta.txt must name 10 classes, one a line, got 2"):
+    with pytest.raises(DataError, match=r"batches.meta.txt must name 10 classes, one per line, got 2"):
         data.open(f"cifar10:{tmp_path}")
 
 

@@ -292,7 +292,7 @@ def test_as_many_samples_as_time_steps_are_ambiguous_in_a_sequence_first_model()
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda z: z.reshape(-1, 3), r"axis 0 holds 5 rows a sample, as windows do"),
+        (lambda z: z.reshape(-1, 3), r"axis 0 holds 5 rows per sample, as windows do"),
         (lambda z: z[:1], "counts the 4 samples"),
         (lambda z: z.sum(), r"no axis of \(\)"),
     ],

@@ -74,7 +74,7 @@ def test_classes_of_different_size_say_which_weighting_was_taken() -> None:
     moments = ClassMoments.from_features(2 * torch.eye(3, 6)[labels] + deviation * noise, labels)
     equal, papers = (compression(moments, weighting=one) for one in ("equal", "papers"))
     assert notes(moments) == [
-        f"500 to 4000 samples a class, all with weight 1/K: D is {equal:.3g} at fc, and {papers:.3g} with 1/N within "
+        f"500 to 4000 samples per class, all with weight 1/K: D is {equal:.3g} at fc, and {papers:.3g} with 1/N within "
         'and 1/K between; choose by weighting="equal" or "papers"'
     ]
     for weighting in ("equal", "frequency", "papers"):

@@ -52,7 +52,7 @@ def test_unbiased_traces_equal_the_naive_ones(double: Any, sizes: tuple[int, ...
 
 @pytest.mark.parametrize("weighting", ["equal", "frequency", "papers"])
 def test_unbiased_traces_are_right_on_average(weighting: Weighting) -> None:
-    """600 draws of 2 to 6 samples a class: the raw traces are off by 30 and 40 %, the unbiased ones are not."""
+    """600 draws of 2 to 6 samples per class: the raw traces are off by 30 and 40 %, the unbiased ones are not."""
     generator = np.random.default_rng(3)
     sizes, deviations = np.array([2, 3, 4, 6]), np.array([0.5, 1.0, 1.5, 2.0])
     centres, labels = generator.normal(size=(4, 10)), np.repeat(np.arange(4), sizes)
@@ -74,7 +74,7 @@ def test_unbiased_traces_are_right_on_average(weighting: Weighting) -> None:
 
 
 def test_the_bias_of_few_samples_is_undone() -> None:
-    """64 features, 10 classes, D = 10: 20 samples a class read 64 · 19/20 / (6.4 + 0.9 · 64/20) = 6.55."""
+    """64 features, 10 classes, D = 10: 20 samples per class read 64 · 19/20 / (6.4 + 0.9 · 64/20) = 6.55."""
     generator = np.random.default_rng(0)
     centres = generator.normal(size=(10, 64))
     centres -= centres.mean(axis=0)

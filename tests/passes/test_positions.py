@@ -280,7 +280,7 @@ def test_a_finer_layer_takes_each_label_for_all_of_its_positions() -> None:
         ({"tags": torch.zeros(4, 3).long()}, {}, ValueError, r"have shape \(4, 3\), but the mask has \(4, 8\)"),
         ({"tags": torch.zeros(4, LENGTH)}, {}, DataError, r"labels per position must be integers, got torch.float32"),
         ({"tags": torch.zeros(4).long()}, {}, DataError, r"need shape \(samples, positions, …\), got \(4,\)"),
-        ({}, {"pool": "mean"}, CaptureError, r"`pool` = 'mean' leaves one row a sample; pass pool=\"tokens\""),
+        ({}, {"pool": "mean"}, CaptureError, r"`pool` = 'mean' leaves one row per sample; pass pool=\"tokens\""),
         (
             {},
             {"label_fn": nc.labels.field("tag")},

@@ -143,7 +143,7 @@ def test_the_most_bytes_that_fit_are_taken_and_said(
 
 def test_what_fits_at_no_width_is_refused_with_the_fewest_bytes(hand: Any, model: nn.Module) -> None:
     wanted = plan_of(3, per_element=8)
-    with pytest.raises(nc.MemoryPlanError, match=r"at 8 bytes a class and feature, but only"):
+    with pytest.raises(nc.MemoryPlanError, match=r"at 8 bytes per class and feature, but only"):
         nc.collect(model, [hand.clustered(10, 6)], max_memory=wanted - 1)
     with pytest.raises(nc.MemoryPlanError, match=r"3 classes need 0\.00 GiB, but only"):
         nc.collect(model, [hand.clustered(10, 6)], max_memory=wanted, precision="double")

@@ -17,7 +17,7 @@ every_panel = pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel._
 
 @pytest.fixture
 def make_run(make_analysis):
-    """A factory of joined analyses, one a label, in which D falls from step to step."""
+    """A factory of joined analyses, one per label, in which D falls from step to step."""
 
     def make(dim: object, labels: list | None = None, count: int = 3) -> xr.Dataset:
         steps = []

@@ -1,4 +1,4 @@
-"""States of 12 and 8 bytes a class and feature: as exact as promised, resumable, and taken up from a wider one."""
+"""States of 12 and 8 bytes per class and feature: as exact as promised, resumable, and taken up from a wider one."""
 
 from collections.abc import Callable
 from pathlib import Path

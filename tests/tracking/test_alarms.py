@@ -26,7 +26,7 @@ class Planted(nn.Module):
 
 
 def followed(spreads: list[float], *alarms: Any, **options: Any) -> tuple[nc.FeatureTracker, list[str]]:
-    """A run with these spreads, one a step, and what its alarms warned of."""
+    """A run with these spreads, one per step, and what its alarms warned of."""
     model = Planted()
     options = {"layers": ["leaves", "penultimate"], **options}
     tracker = nc.track(model, [(torch.eye(3)[LABELS], LABELS)], alarms=alarms, **options)

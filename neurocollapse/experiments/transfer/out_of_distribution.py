@@ -166,14 +166,14 @@ def claims(dataset: xr.Dataset) -> list[Verdict]:
 
 
 def _gain(values: xr.DataArray) -> np.ndarray:
-    """Last minus first of the epochs, one a network; NaN of a single epoch."""
+    """Last minus first of the epochs, one per network; NaN of a single epoch."""
     if values.sizes["epoch"] < 2:
         return np.full(values.sizes["repeat"], np.nan)
     return (values.isel(epoch=-1) - values.isel(epoch=0)).values
 
 
 def _correlations(first: xr.DataArray, second: xr.DataArray) -> list[float]:
-    """Rank correlation of two measures over the epochs, one a network; NaN of a single epoch."""
+    """Rank correlation of two measures over the epochs, one per network; NaN of a single epoch."""
     if first.sizes["epoch"] < 2:
         return [np.nan] * first.sizes["repeat"]
     return [rank_correlation(*pair) for pair in zip(first.values, second.values, strict=True)]

@@ -89,7 +89,7 @@ def _decay(ax: Axes, networks: xr.Dataset) -> None:
 
 
 def _loss(ax: Axes, networks: xr.Dataset) -> None:
-    """Loss against step, one line a seed."""
+    """Loss against step, one line per seed."""
     ax.set_title("training of the same networks")
     for index, (name, one) in enumerate(_swept(networks)):
         for number, loss in enumerate(one["loss"].transpose("seed", "step").values):

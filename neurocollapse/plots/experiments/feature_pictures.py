@@ -1,4 +1,4 @@
-"""Features of some layers in two dimensions, one row a method."""
+"""Features of some layers in two dimensions, one row per method."""
 
 from typing import Any
 

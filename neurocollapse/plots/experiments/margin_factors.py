@@ -1,4 +1,4 @@
-"""What is left of the margin over training, one panel a network."""
+"""What is left of the margin over training, one panel per network."""
 
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ def margin_factors_figure(dataset: xr.Dataset, *, ax: Any = None) -> Figure:
     dataset
         Result of `margin-efficiency`.
     ax
-        Axes, one a network; a new figure by default.
+        Axes, one per network; a new figure by default.
     """
     return panel_grid([partial(_draw, dataset, name) for name in dataset["network"].values], ax)
 

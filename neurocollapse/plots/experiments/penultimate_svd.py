@@ -16,7 +16,7 @@ STILL = 0.1
 
 
 def penultimate_svd_figure(dataset: xr.Dataset) -> Figure:
-    """Draw, one row a network, every singular value of W(t) over training, and the spectra of W(0), W and ΔW.
+    """Draw, one row per network, every singular value of W(t) over training, and the spectra of W(0), W and ΔW.
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ TWO = (8.8, 3.5)
 
 
 def completion(dataset: xr.Dataset) -> Figure:
-    """Error of the hidden entries against steps, and against wall time, one line a network."""
+    """Error of the hidden entries against steps, and against wall time, one line per network."""
     with context():
         figure, (by_step, by_time) = plt.subplots(1, 2, figsize=TWO, sharey=True)
         for index, name in enumerate(dataset["network"].values):

@@ -1,4 +1,4 @@
-"""D of linear tails in their certified bands, and the predicted shape, one panel a network."""
+"""D of linear tails in their certified bands, and the predicted shape, one panel per network."""
 
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ def tail_shape_figure(dataset: xr.Dataset, *, ax: Any = None) -> Figure:
     dataset
         Result of `tail-shape`.
     ax
-        Axes, one a network; a new figure by default.
+        Axes, one per network; a new figure by default.
     """
     names = dataset["network"].values
     return panel_grid([partial(_draw, dataset, name, legend=name == names[0]) for name in names], ax)

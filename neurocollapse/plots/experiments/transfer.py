@@ -48,7 +48,7 @@ def transfer_layerwise_figure(dataset: xr.Dataset, *, ax: Any = None) -> Figure:
 
 
 def transfer_fewshot_figure(dataset: xr.Dataset, *, ax: Any = None) -> Figure:
-    """Draw test accuracy and NC1 of the new classes against samples a class, a line a method.
+    """Draw test accuracy and NC1 of the new classes against samples per class, a line per method.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def _along_depth(dataset: xr.Dataset, name: str, words: str, *, ax: Axes) -> Non
 
 
 def _over_shots(dataset: xr.Dataset, name: str, *, ax: Axes) -> None:
-    """The mean over repeats of one variable, a line a method; the band holds all repeats."""
+    """The mean over repeats of one variable, a line per method; the band holds all repeats."""
     shots = dataset["shots"].values
     where = np.arange(len(shots))
     for index, method in enumerate(dataset["tuning"].values):
@@ -115,9 +115,9 @@ def _over_shots(dataset: xr.Dataset, name: str, *, ax: Axes) -> None:
         ax.plot(where, values.mean("repeat").values, **style)
         ax.fill_between(where, values.min("repeat"), values.max("repeat"), color=colour(index), alpha=0.12, linewidth=0)
     name_ticks(ax, where, [str(count) for count in shots])
-    ax.set(xlabel="samples a class", ylabel=dataset[name].attrs["long_name"])
+    ax.set(xlabel="samples per class", ylabel=dataset[name].attrs["long_name"])
     if name == "accuracy":
-        ax.set_xlabel("samples a class; in brackets: share of the parameters trained")
+        ax.set_xlabel("samples per class; in brackets: share of the parameters trained")
         ax.yaxis.set_major_formatter(PercentFormatter(1.0))
         ax.legend(loc="best", fontsize="small")
     else:
