@@ -92,7 +92,8 @@ def wrapped(label: str, letters: int) -> str:
     if len(re.sub(r"\$[^$]*\$", "formula", label)) <= letters:
         return label
     lines = [line for part in label.split("  ") for line in part.split("\n")]
-    return "\n".join(line if "$" in line else textwrap.fill(line, max(letters, 12)) for line in lines)
+    words = " ".join(line for line in lines if "$" not in line)
+    return "\n".join(filter(None, [textwrap.fill(words, max(letters, 12)), *(line for line in lines if "$" in line)]))
 
 
 def height_around(ax: Axes) -> float:

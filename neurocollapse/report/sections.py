@@ -9,11 +9,11 @@ from neurocollapse.report.compare import Comparison
 from neurocollapse.report.curves import UNCERTAIN, with_steps
 from neurocollapse.report.definitions import collapse_grid, margin_grid
 from neurocollapse.report.figures import Picture
-from neurocollapse.report.grids import Grid, grid, table_grid, total_rows
+from neurocollapse.report.grids import Cell, Grid, grid, table_grid, total_rows
 from neurocollapse.report.leads import collapse_lead, layers_lead, similarity_lead, steps_lead, uncertainty_lead
 from neurocollapse.report.provenance import provenance_rows, skipped_rows
 from neurocollapse.report.summary import margin_sentences
-from neurocollapse.report.tables import table
+from neurocollapse.report.tables import table, texts
 from neurocollapse.support.dataset import family, layer_names, tabulated
 
 _MOST_COLUMNS = 12
@@ -155,6 +155,8 @@ def _similar(name: str, dataset: xr.Dataset, kind: str) -> Grid:
     values = dataset[kind].transpose("layer", "layer_")
     others = [str(other) for other in dataset["layer_"].values] if "layer_" in dataset.coords else []
     others = others or [str(at) for at in range(dataset.sizes["layer_"])]
-    rows = [[layer, *row] for layer, row in zip(layer_names(dataset), values.values.tolist(), strict=True)]
+    shown = iter(texts(values.values.ravel().tolist(), 3))
+    cells = [[Cell(next(shown), value) for value in row] for row in values.values.tolist()]
+    rows = [[layer, *row] for layer, row in zip(layer_names(dataset), cells, strict=True)]
     words = "of the samples" if kind == "cka" else "of the class means"
     return grid(f"{name}: alignment {words}", ["layer", *others], rows)

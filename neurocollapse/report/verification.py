@@ -85,7 +85,7 @@ def section(name: str, verification: Any) -> dict[str, Any]:
 
 def mark(result: Mapping[str, str]) -> Markup:
     """An outcome as a word with its sign."""
-    signed = '<span class="mark {}"><span class="sign" aria-hidden="true">{}</span> {}</span>'
+    signed = '<span class="mark {}"><span class="sign" aria-hidden="true">{}</span>\N{NO-BREAK SPACE}{}</span>'
     return Markup(signed).format(result["style"], result["sign"], result["text"])
 
 
@@ -228,8 +228,10 @@ def _ends(values: list[Any]) -> tuple[float, float]:
 
 
 def _ranges(pairs: list[tuple[float, float]], digits: int = 4) -> list[Cell]:
-    """Ranges with the same decimals; one number where both ends are the same."""
-    texts = iter(together([end for pair in pairs for end in pair], digits))
+    """Ranges with the same decimals, where none needs a power of ten; one number where both ends are the same."""
+    alike = together([end for pair in pairs for end in pair], digits)
+    apart = any("×" in text for text in alike)
+    texts = iter([text for pair in pairs for text in together(pair, digits)] if apart else alike)
     shown = zip(pairs, zip(texts, texts, strict=True), strict=True)
     return [
         Cell(low if low == high else f"{low} … {high}", pair[0] if low == high else pair) for pair, (low, high) in shown
@@ -272,7 +274,7 @@ def _bound_table(dataset: xr.Dataset, quantity: str, bounds: list[Bound], name: 
         names = [f"{name}, {word}" for name, word in zip(names, dataset["layer_name"].values, strict=True)]
     side = "upper" if any(bound.upper for bound in bounds) else "lower"
     known = np.flatnonzero(~np.isnan(measured))
-    headings, columns = ["layer ℓ", "measured"], [[names[at] for at in known], _column(measured[known], 4)]
+    headings, columns = ["layer ℓ", "measured"], [[_layer(names[at]) for at in known], _column(measured[known], 4)]
     for bound in bounds:
         headings += [bound.label, f"{side} ÷ measured"]
         columns += _brackets(dataset, bound, side, known, measured)
@@ -284,6 +286,11 @@ def _bound_table(dataset: xr.Dataset, quantity: str, bounds: list[Bound], name: 
         "about": [f"{bound.label.capitalize()}: {bound.about}" for bound in bounds if bound.about],
         "grid": grid(f"{name}: {title.lower()}", headings, zip(*columns, strict=True), title=title),
     }
+
+
+def _layer(name: str) -> Cell:
+    """A layer's name; one that the library gave, as of a bare matrix, is a symbol."""
+    return Cell(typeset(name) if ", W_" in name else name, name)
 
 
 def _column(values: np.ndarray, digits: int = 3) -> list[Cell]:
@@ -305,7 +312,13 @@ def _brackets(
         return [_column(low), _column(tight)]
     texts = iter(together(np.column_stack([low, high]).ravel().tolist()))
     brackets = [
-        Cell("–" if np.isnan([one, other]).all() else f"{first} … {last}", (float(one), float(other)))
+        Cell(_bracket(first, last), (float(one), float(other)))
         for one, other, (first, last) in zip(low, high, zip(texts, texts, strict=True), strict=True)
     ]
     return [brackets, _column(tight)]
+
+
+def _bracket(low: str, high: str) -> str:
+    """Both ends, the one that is known, or a dash."""
+    known = [f"{mark}{end}" for mark, end in (("≥ ", low), ("≤ ", high)) if end != "–"]
+    return f"{low} … {high}" if len(known) == 2 else "".join(known) or "–"

@@ -199,7 +199,7 @@ def interior_balance(measured: Balance, top_smallest: float, tolerance: float) -
     """The largest interior imbalance, spectral, relative to the smallest leading σ_K²."""
     value = max(measured.interior_spectral, default=0.0)
     residual = value / top_smallest / top_smallest if top_smallest > 0 else math.inf
-    meaning = "max_l ‖W_{l+1}ᵀW_{l+1} − W_lW_lᵀ‖₂ / σ_K² for l ≤ L−2: hidden layers share one spectrum (A3)"
+    meaning = "max_{l} ‖W_{l+1}ᵀW_{l+1} − W_lW_lᵀ‖₂ / σ_K² for l ≤ L−2: hidden layers share one spectrum (A3)"
     return Assumption("interior_balance", value, residual, tolerance, residual <= tolerance, meaning)
 
 

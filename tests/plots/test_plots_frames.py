@@ -11,6 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 from neurocollapse import plots
+from neurocollapse.plots.frames import wrapped
 
 PANELS = [plots.compression, plots.separation, plots.decay, plots.class_spread]
 LONG = [f"encoder.layer.{index}.attention.output.dense.with_a_name_that_does_not_end" for index in range(12)]
@@ -199,6 +200,12 @@ def test_more_networks_than_a_legend_can_name_are_one_entry(make_analysis):
     one, ax = make_analysis(), plt.subplots()[1]
     legend = plots.separation({f"seed {index}": one for index in range(60)}, ax=ax).get_legend()
     assert legend.get_texts()[0].get_text() == "seed 0 to seed 59, 60 networks"
+
+
+def test_a_long_label_is_broken_once():
+    label = "NC4, decisions for the nearest class\nmean"  # as wide as a label may be, then too wide for low axes
+    assert wrapped(label, 28) == "NC4, decisions for the\nnearest class mean"
+    assert wrapped(label + "  $P$", 28) == "NC4, decisions for the\nnearest class mean\n$P$"
 
 
 @pytest.mark.parametrize(("width", "inch", "letters"), [("column", 3.3, 8.0), ("page", 6.9, 8.0), (None, 4.4, 10.0)])

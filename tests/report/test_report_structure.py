@@ -235,5 +235,6 @@ def test_similarity_alone_is_a_page(tmp_path: Path) -> None:
     pairs = xr.Dataset({"cka": (("layer", "layer_"), values)}, {"layer": layers, "layer_": layers})
     written = nc.report({"net": pairs}, tmp_path / "page.html").read_text(encoding="utf-8")
     assert "The features change most between b and c (CKA 0.400)." in written
+    assert "<td>1.000</td><td>0.900</td><td>0.200</td>" in written
     assert '<section id="similarity">' in written
     assert "<h2>Numbers" not in written

@@ -1,12 +1,14 @@
 """Verifications on the page: three outcomes that nobody can mistake for each other."""
 
 import importlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import xarray as xr
 
 from neurocollapse.report import report
+from neurocollapse.report.verification import bound_tables
 
 OUTCOMES = {"holds": ("✓", "mark holds"), "violated": ("✗", "mark violated"), "assumptions unmet": ("?", "mark unmet")}
 
@@ -30,9 +32,9 @@ def read(write, monkeypatch):
 def test_each_outcome_has_a_word_a_sign_and_a_style_of_its_own(read, make_verification, status):
     page = read({"network": make_verification(status)})
     sign, style = OUTCOMES[status]
-    assert f'class="{style}"><span class="sign" aria-hidden="true">{sign}</span> {status}</span>' in page
+    assert f'class="{style}"><span class="sign" aria-hidden="true">{sign}</span>\N{NO-BREAK SPACE}{status}</span>' in page
     for other in set(OUTCOMES) - {status}:
-        assert f"</span> {other}</span>" not in page
+        assert f"</span>\N{NO-BREAK SPACE}{other}</span>" not in page
 
 
 def test_unmet_assumptions_and_violated_claims_are_named(read, make_verification):
@@ -106,4 +108,22 @@ def test_a_verification_without_bounds_along_layers_has_its_tables_only(write, m
 def test_analyses_and_verifications_share_a_page(read, make_analysis, make_verification):
     page = read({"hybrid": make_analysis(), "hybrid tail": make_verification("violated")})
     assert page.index('id="findings"') < page.index("<h2>Verification: hybrid tail") < page.index("<h2>Numbers")
-    assert page.index("</span> violated") < page.index('id="findings"')  # said in the verdict already
+    assert page.index("</span>\N{NO-BREAK SPACE}violated") < page.index('id="findings"')  # said in the verdict already
+
+
+def test_a_bound_of_one_side_says_which_and_symbols_of_the_library_are_set():
+    bounded = {"decay_ratio": ("layer", [0.5, 0.4]), "prior_upper": ("layer", [0.6, np.nan])}
+    names = {"layer": [1, 2], "layer_name": ("layer", ["W_1", "fc_1"])}
+    (table,) = bound_tables(xr.Dataset(bounded, names))
+    first, second = table["grid"].rows
+    assert [cell.shown for cell in first] == ["1, W<sub>1</sub>", "0.5000", "≤ 0.600", "1.20"]
+    assert [cell.shown for cell in second] == ["2, fc_1", "0.4000", "–", "–"]
+    assert first[0].exact == "1, W_1"
+
+
+def test_a_huge_bound_does_not_turn_what_was_measured_into_powers_of_ten(read, make_verification):
+    (given,) = make_verification().verdicts
+    text = read({"tail": make_verification(verdicts=(replace(given, measured=0.85, lower=-1.234e6, upper=np.inf),))})
+    assert "<td>−1,234,000</td><td>0.8500</td>" in text
+    huge = replace(given, measured=0.85, lower=-1.2345678e9, upper=np.inf)
+    assert "<td>−1.235×10⁹</td><td>0.8500</td>" in read({"tail": make_verification(verdicts=(huge,))})
