@@ -16,12 +16,12 @@ from neurocollapse.metrics.layer import Gather, Layer, Network
 from neurocollapse.metrics.quantity import REMEDIES, Need, PrecisionWarning, Quantity, QuantityError
 from neurocollapse.metrics.samples import SampleWarning, sample_notes, spectrum_note
 from neurocollapse.metrics.scores import Outside
-from neurocollapse.metrics.uncertainty import BOUNDS
 from neurocollapse.metrics.variability import PRECISION_FLOOR
 from neurocollapse.metrics.weighting import BETWEEN, WITHIN, Weighting, check_weighting
 from neurocollapse.probes import PROBE_WORDS, LayerSplit, Probe
 from neurocollapse.statistics import ClassMoments, LayerRecord, MemoryPlanError, MomentCollection, memory_limit
 from neurocollapse.statistics.memory import GIB
+from neurocollapse.support.dataset import ENDS
 from neurocollapse.support.numbers import short
 from neurocollapse.support.text import listed
 
@@ -131,7 +131,7 @@ def measured(collection: MomentCollection, chosen: Chosen, asked: Weighting | No
     if "class_" in dataset.dims:
         dataset.coords["class_"] = dataset["class"].values
     if "bound" in dataset.dims:
-        dataset.coords["bound"] = list(BOUNDS)
+        dataset.coords["bound"] = list(ENDS)
     dataset.attrs = provenance_of(collection, weighting, notes + few + table.notes)
     return dataset
 

@@ -15,8 +15,6 @@ from neurocollapse.metrics.weighting import between_weights, within_weights
 
 NORMAL = 1.959963984540054
 """97.5 % quantile of the standard normal distribution: two-sided intervals of 95 %."""
-BOUNDS = ("lower", "upper")
-"""Labels along the dimension `bound`."""
 
 
 def influences(layer: Layer, rows: Rows) -> Tensor:

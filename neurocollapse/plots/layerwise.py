@@ -12,7 +12,7 @@ from neurocollapse.plots.panels import Panel
 from neurocollapse.plots.parts import Part, network_panel
 from neurocollapse.plots.scales import log_line
 from neurocollapse.plots.style import BLUE, GREEN, GREY, LINES, PURPLE, VERMILLION, Width
-from neurocollapse.support.dataset import num_classes, scalar
+from neurocollapse.support.dataset import ends_of, num_classes, scalar
 from neurocollapse.support.numbers import short
 
 _WORDS = {
@@ -115,8 +115,7 @@ def _draw_fit(panel: Panel, one: Network) -> None:
 def _slope_ends(one: Network) -> tuple[float, float, str]:
     """The interval of the slope over samples where it was measured, else that of the line, and whose it is."""
     if "decay_slope_interval" in one.dataset:
-        low, high = one.dataset["decay_slope_interval"].values
-        return float(low), float(high), "samples’"
+        return *ends_of(one.dataset, "decay_slope_interval"), "samples’"
     low, high = (scalar(one.dataset, f"decay_slope_{end}_of_line") for end in ("lower", "upper"))
     return low, high, "line’s"
 

@@ -9,7 +9,7 @@ import xarray as xr
 
 from neurocollapse.report.curves import of_collapse, of_margin
 from neurocollapse.report.grids import Cell, at_last_layer, named
-from neurocollapse.support.dataset import last_defined, layer_names, num_classes, scalar, tabulated
+from neurocollapse.support.dataset import ends_of, last_defined, layer_names, num_classes, scalar, tabulated
 from neurocollapse.support.numbers import exponential, interval, number, together
 
 WITHIN = 0.01
@@ -115,7 +115,7 @@ def _uncertainty(dataset: xr.Dataset) -> list[str]:
         return [
             "D has no interval over samples at any layer, as too few samples of a class tell nothing of its spread."
         ]
-    where, slope = known[-1], dataset["decay_slope_interval"].values
+    where, slope = known[-1], ends_of(dataset, "decay_slope_interval")
     text = f"Without the bias of few samples D is {interval(*ends[where])} at {layer_names(dataset)[where]}"
     if np.isfinite(slope).all():
         text += f", and its factor per layer {interval(exponential(slope[0]), exponential(slope[1]))}"

@@ -11,6 +11,8 @@ INNER: Final = frozenset(
     {"layer", "layer_", "class", "class_", "pair", "component", "feature", "side", "edge", "bound"}
 )
 """Dimensions of a single measurement, never in front of its layers."""
+ENDS: Final = ("lower", "upper")
+"""Labels of both ends of an interval, along `bound`."""
 LONGEST: Final = 10_000
 """Characters of a name that are kept."""
 APART: Final = ("model", "run", "network")
@@ -19,6 +21,8 @@ APART: Final = ("model", "run", "network")
 
 def layered(dataset: xr.Dataset, given: str = "`dataset`") -> xr.Dataset:
     """The dataset with its dimension `layer`, which a single layer lacks, and numbered steps in their order.
+
+    Intervals of which one end was left out are left out whole.
 
     Raises
     ------
@@ -31,6 +35,7 @@ def layered(dataset: xr.Dataset, given: str = "`dataset`") -> xr.Dataset:
     >>> layered(one)["compression"].dims
     ('layer',)
     """
+    dataset = _with_whole_intervals(dataset)
     front = _in_front(dataset)
     if "layer" not in dataset.dims:
         one = "layer" if "layer" in dataset.coords else {"layer": ["–"]}
@@ -176,6 +181,27 @@ def scalar(dataset: xr.Dataset, name: str) -> float:
     if name in dataset.data_vars and dataset[name].size == 1:
         return float(dataset[name].item())
     return float("nan")
+
+
+def ends_of(dataset: xr.Dataset, name: str) -> tuple[float, float]:
+    """The ends of an interval that is of the whole network, NaN where the dataset has none."""
+    if name in dataset.data_vars and dataset[name].dims == ("bound",):
+        lower, upper = dataset[name].values.tolist()
+        return lower, upper
+    return float("nan"), float("nan")
+
+
+def _with_whole_intervals(dataset: xr.Dataset) -> xr.Dataset:
+    """The dataset with the intervals that have both ends, the lower one first."""
+    known = dataset["bound"].values if "bound" in dataset.coords else ENDS[: dataset.sizes.get("bound", 0)]
+    whole = sorted(np.atleast_1d(known).tolist()) == list(ENDS)
+    broken = [
+        name
+        for name, one in dataset.data_vars.items()
+        if ("bound" in one.dims and not whole) or ("bound" not in one.dims and str(name).endswith("_interval"))
+    ]
+    dataset = dataset.drop_vars(broken)
+    return dataset.sel(bound=list(ENDS)) if whole and "bound" in dataset.indexes else dataset
 
 
 def _in_front(dataset: xr.Dataset) -> list[str]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from neurocollapse.support.dataset import labels, last, layered, leading, networks, shown
+from neurocollapse.support.dataset import ends_of, labels, last, layered, leading, networks, shown
 
 
 def dataset(*dims: str, **coordinates: object) -> xr.Dataset:
@@ -67,3 +67,33 @@ def test_numbers_without_a_heading_are_shown_only_where_none_has_one() -> None:
     plain = dataset("layer").assign(words=("layer", ["a", "b"]), count=("layer", [1, 2]))
     assert shown(plain) == ["D"]
     assert shown(plain.assign(S=("layer", [1.0, 2.0], {"heading": "S"}))) == ["S"]
+
+
+def with_intervals() -> xr.Dataset:
+    """Two layers with intervals of D and of the whole network's slope."""
+    names = {"layer": ["a", "b"], "bound": ["lower", "upper"]}
+    ends = {"compression_interval": (("layer", "bound"), [[1.0, 2.0], [3.0, 4.0]])}
+    return xr.Dataset({"D": ("layer", [1.5, 3.5]), "slope_interval": ("bound", [-1.0, 1.0]), **ends}, names)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        with_intervals().isel(bound=[0]),
+        with_intervals().sel(bound="upper"),
+        with_intervals().isel(bound=1, drop=True),
+        with_intervals().drop_vars("bound").isel(bound=[1]),
+    ],
+)
+def test_intervals_without_one_of_their_ends_are_left_out(part: xr.Dataset) -> None:
+    assert list(layered(part).data_vars) == ["D"]
+
+
+def test_ends_of_intervals_are_in_order_whatever_came() -> None:
+    for given in (with_intervals(), with_intervals().isel(bound=[1, 0]), with_intervals().drop_vars("bound")):
+        assert layered(given)["compression_interval"].values.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+        assert ends_of(layered(given), "slope_interval") == (-1.0, 1.0)
+
+
+def test_an_interval_of_a_single_layer_is_none_of_the_network() -> None:
+    assert np.isnan(ends_of(layered(with_intervals().isel(layer=0)), "slope_interval")).all()
