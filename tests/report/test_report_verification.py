@@ -32,7 +32,9 @@ def read(write, monkeypatch):
 def test_each_outcome_has_a_word_a_sign_and_a_style_of_its_own(read, make_verification, status):
     page = read({"network": make_verification(status)})
     sign, style = OUTCOMES[status]
-    assert f'class="{style}"><span class="sign" aria-hidden="true">{sign}</span>\N{NO-BREAK SPACE}{status}</span>' in page
+    assert (
+        f'class="{style}"><span class="sign" aria-hidden="true">{sign}</span>\N{NO-BREAK SPACE}{status}</span>' in page
+    )
     for other in set(OUTCOMES) - {status}:
         assert f"</span>\N{NO-BREAK SPACE}{other}</span>" not in page
 
