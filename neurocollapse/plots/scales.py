@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -22,7 +23,7 @@ from matplotlib.ticker import (
 
 from neurocollapse.plots.datasets import positions
 from neurocollapse.plots.frames import fitted, letters_that_fit
-from neurocollapse.plots.style import GREY, shortened
+from neurocollapse.plots.style import GREY, colour, marker, shortened
 from neurocollapse.support.dataset import labels, layer_names
 
 _MOST_TICKS = 12
@@ -111,6 +112,16 @@ def linear_line(ax: Axes, where: np.ndarray, values: np.ndarray, **style: object
     if shown.size > _CROWDED:
         style["markersize"] = 2.5
     return ax.plot(where, shown, **style)[0]  # type: ignore[arg-type]  # style is passed through unread
+
+
+def mean_line(
+    ax: Axes, where: np.ndarray, values: xr.DataArray, over: str, index: int, words: str = "", **style: Any
+) -> Line2D:
+    """The mean over one dimension as a line, in the colour of a number, and a band from the least to the greatest."""
+    look = {"color": colour(index), "marker": marker(index), "label": words or "_nolegend_", **style}
+    low, high = (values.reduce(of, over).values for of in (np.min, np.max))
+    ax.fill_between(where, low, high, color=colour(index), alpha=0.12, linewidth=0)
+    return ax.plot(where, values.mean(over).values, **look)[0]
 
 
 def log_scale(ax: Axes, series: Sequence[np.ndarray]) -> None:

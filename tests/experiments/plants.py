@@ -200,5 +200,10 @@ PLANTS: Mapping[str, tuple[Plant, ...]] = {
     "out-of-distribution": (backwards("epoch", "auroc", "nc5"),),
     "transfer-collapse": (times(-1, "nc1_target"), few(loss=[1], epochs=[0])),
     "transfer-layerwise": (times(-1, "nc1"),),
-    "transfer-fewshot": (times(2, "share"), times(0.9, "accuracy", tuning=2), times(2, "nc1", tuning=2)),
+    "transfer-fewshot": (
+        times(2, "share"),
+        times(0.9, "accuracy", tuning=2),
+        times(2, "nc1", tuning=2),
+        times(0.01, "error_bound"),
+    ),
 }

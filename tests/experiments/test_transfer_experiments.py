@@ -12,7 +12,7 @@ import xarray as xr
 import neurocollapse as nc
 from neurocollapse.data import LabelledData
 from neurocollapse.experiments import EXPERIMENTS, Workplace
-from neurocollapse.experiments.transfer import collapse, fewshot, layerwise
+from neurocollapse.experiments.transfer import class_means, collapse, fewshot, layerwise
 from neurocollapse.experiments.transfer.sources import TEMPERATURE, Halves, Recipe, contrastive_loss, train_source
 
 QUIET = Workplace(progress=False)
@@ -179,13 +179,58 @@ def test_nothing_is_claimed_without_both_ways_or_few_samples():
         assert {verdict.outcome for verdict in fewshot.claims(dataset)} == {"assumptions unmet"}
 
 
+def errors(error, bound, standard=0.001):
+    """One number of shots on both halves."""
+    names = {"error": error, "error_standard": [standard] * 2, "error_bound": bound}
+    return xr.Dataset({name: (("half", "shots"), np.transpose([values])) for name, values in names.items()})
+
+
+@pytest.mark.parametrize(
+    ("error", "bound", "expected"),
+    [
+        ([0.3, 0.02], [1.0, 0.4], "holds"),
+        ([0.3, 0.41], [1.0, 0.4], "violated"),
+        ([0.3, 0.402], [1.0, 0.4], "holds"),  # chance
+        ([0.3, 0.02], [1.0, 1.0], "assumptions unmet"),  # says nothing
+    ],
+)
+def test_an_error_above_its_bound_violates_the_claim(error, bound, expected):
+    assert class_means.bound_claim(errors(error, bound)).outcome == expected
+
+
+def test_an_older_outcome_claims_nothing_of_class_means():
+    assert becomes(fewshot.claims, tuned(), "error of nearest class means") == "assumptions unmet"
+
+
+def test_class_means_of_few_samples_err_as_often_as_by_hand_and_less_than_their_bound():
+    halves = Halves.of("digits", QUIET)
+    plain = torch.nn.Flatten()
+    found = class_means.class_mean_errors(plain, halves, (1, 20), draws=12, seed=3)
+    samples = halves.target["train"]
+    features, labels = samples.inputs.flatten(1).double().numpy(), samples.labels.numpy()
+    random, wrong = torch.Generator().manual_seed(3), []
+    for _ in range(12):
+        own = [np.flatnonzero(labels == label) for label in range(5)]
+        means = [features[rows[torch.randint(len(rows), (20,), generator=random)]].mean(0) for rows in own]
+        told = np.array([np.argmin([((one - mean) ** 2).sum() for mean in means]) for one in features])
+        wrong.append(np.mean([(told[rows] != label).mean() for label, rows in enumerate(own)]))
+    few, many = found["error"].sel(half=class_means.NEW).values
+    assert many == pytest.approx(np.mean(wrong), abs=1e-12)
+    assert many < few
+    assert float(found["error_standard"][0, 1]) == pytest.approx(np.std(wrong, ddof=1) / 12**0.5)
+    assert bool((found["error"] <= found["error_bound"]).all())
+
+
 SMALLEST = {
     "collapse": (
         collapse.EXPERIMENT,
         {"losses": ("mse", "contrastive"), "projections": (0, 1), "epochs": (1,), **TINY},
     ),
     "layerwise": (layerwise.EXPERIMENT, {"num_repeats": 2, "epochs": 1, **TINY}),
-    "fewshot": (fewshot.EXPERIMENT, {"shots": (1, 3), "num_repeats": 2, "epochs": 1, "steps": 2, "rank": 2, **TINY}),
+    "fewshot": (
+        fewshot.EXPERIMENT,
+        {"shots": (1, 3), "num_repeats": 2, "epochs": 1, "steps": 2, "rank": 2, "draws": 3, **TINY},
+    ),
 }
 
 

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from neurocollapse.data import LabelledData
 from neurocollapse.experiments.experiment import Experiment, at_least, at_most
+from neurocollapse.experiments.transfer.class_means import bound_claim, class_mean_errors, described_errors
 from neurocollapse.experiments.transfer.sources import Halves, Recipe, described, train, train_source
 from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.lowrank import DeepLoRA, LoRA, inject
@@ -59,6 +60,8 @@ class TransferFewshot:
         Sources, each with its own draw of samples.
     channels, width, epochs, batch_size, learning_rate
         Settings of the sources, see `Recipe`.
+    draws : int
+        Draws of samples for nearest class means.
     steps : int
         Steps of Adam on the new classes, full batches, the learning rate falling along a cosine.
     target_learning_rate : float
@@ -77,6 +80,7 @@ class TransferFewshot:
     epochs: int = 15
     batch_size: int = 64
     learning_rate: float = 3e-3
+    draws: int = 100
     steps: int = 60
     target_learning_rate: float = 3e-3
     seed: int = 0
@@ -86,6 +90,8 @@ class TransferFewshot:
             check_choice("methods", method, METHODS)
         if min(self.shots, default=1) < 1:
             raise ValueError(f"`shots` must be at least 1, got {min(self.shots)}")
+        if self.draws < 2:
+            raise ValueError(f"`draws` must be at least 2, to know how sure their mean is, got {self.draws}")
 
     @property
     def recipe(self) -> Recipe:
@@ -107,7 +113,8 @@ def transfer_fewshot(setting: TransferFewshot, workplace: Workplace) -> xr.Datas
     -------
     xarray.Dataset
         Along (tuning, shots, repeat): `accuracy` on test samples, `nc1` of what the head reads on all training samples
-        of the new classes; along tuning: `share` of the parameters that is trained.
+        of the new classes; along tuning: `share` of the parameters that is trained. Along (half, shots, repeat):
+        `error` of nearest class means in the features of the source, with its standard error, and `error_bound`.
     """
     halves = Halves.of(setting.data, workplace)
     repeats = progress_bar(range(setting.num_repeats), desc="sources", shown=workplace.progress)
@@ -117,13 +124,14 @@ def transfer_fewshot(setting: TransferFewshot, workplace: Workplace) -> xr.Datas
     for name, words in VARIABLES.items():
         values = dataset[name].transpose("tuning", "shots", "repeat")
         dataset[name] = values.dims, np.ascontiguousarray(values.values), described(words)
+    dataset = described_errors(dataset.transpose("tuning", "half", "shots", "repeat"))
     dataset["share"] = shares
     dataset["share"].attrs = {"long_name": "trained parameters over all parameters", "units": "1"}
     return dataset
 
 
 def claims(dataset: xr.Dataset) -> list[Verdict]:
-    """The skip costs few parameters, and buys collapse and accuracy where samples are few."""
+    """The skip costs few parameters, and buys collapse and accuracy from few samples; no error exceeds its bound."""
     missing = [method for method in (LAYER, SKIP) if method not in dataset["tuning"].values]
     few = dataset.sel(shots=dataset["shots"].values[dataset["shots"].values <= FEW])
     unmet = (
@@ -134,13 +142,14 @@ def claims(dataset: xr.Dataset) -> list[Verdict]:
     else:
         both = few["accuracy"].mean(("shots", "repeat"))
         gain = float(both.sel(tuning=SKIP).item() - both.sel(tuning=LAYER).item())
-        nc1 = few.map(np.log)["nc1"].mean(("shots", "repeat"))
+        nc1 = few[["nc1"]].map(np.log)["nc1"].mean(("shots", "repeat"))
         ratio = float(np.exp(nc1.sel(tuning=SKIP).item() - nc1.sel(tuning=LAYER).item()))
         share = float(dataset["share"].sel(tuning=SKIP))
     return [
         at_most("share of the parameters that SCL-FT trains", LI, share, SMALL_SHARE, unmet=unmet),
         at_least(f"accuracy gained by the skip, mean up to {FEW} shots", LI, gain, 0.0, unmet=unmet),
         at_most(f"NC1 with the skip over NC1 without, up to {FEW} shots", LI, ratio, 1.0, unmet=unmet),
+        bound_claim(dataset),
     ]
 
 
@@ -166,10 +175,11 @@ def _measured(setting: TransferFewshot, halves: Halves, repeat: int) -> xr.Datas
             count = sum(parameter.numel() for parameter in learner.parameters)
             share[row] = count / sum(parameter.numel() for parameter in model.parameters())
     axes = ("tuning", "shots")
-    return xr.Dataset(
+    tuned = xr.Dataset(
         {"accuracy": (axes, accuracy), "nc1": (axes, nc1), "share": ("tuning", share)},
         {"tuning": list(setting.methods), "shots": list(setting.shots)},
     )
+    return tuned.merge(class_mean_errors(source, halves, setting.shots, draws=setting.draws, seed=seed))
 
 
 def _learner(method: str, model: SmallVGG, setting: TransferFewshot, samples: LabelledData) -> _Learner:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from neurocollapse.plots.scales import legend_above, log_line, log_scale
+from neurocollapse.plots.scales import legend_above, log_line, log_scale, mean_line
 from neurocollapse.plots.style import PANEL, colour, context, marker
 
 
@@ -38,9 +38,8 @@ def _accuracy(ax: Axes, dataset: xr.Dataset) -> None:
     for index, kind in enumerate(dataset["network"].values):
         for split in dataset["split"].values:
             values = dataset["accuracy"].sel(network=kind, split=split)
-            style = _style(index, split)
-            entries.append((ax.plot(values["depth"], values.mean("seed"), **style)[0], f"{kind}, {split}"))
-            ax.fill_between(values["depth"], values.min("seed"), values.max("seed"), color=colour(index), alpha=0.15)
+            line = mean_line(ax, values["depth"].values, values, "seed", index, **_style(index, split))
+            entries.append((line, f"{kind}, {split}"))
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     _finish(ax, "depth L (weight matrices)", "accuracy")
     legend_above(ax, entries, columns=2)

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from neurocollapse.plots.panels import panel_grid
-from neurocollapse.plots.scales import log_scale, name_ticks
-from neurocollapse.plots.style import colour, literal, marker
+from neurocollapse.plots.scales import log_scale, mean_line, name_ticks
+from neurocollapse.plots.style import literal
 
 _RATES = (("auroc", "AUROC"), ("fpr95", "false positive rate at 95 %"))
 
@@ -60,10 +60,7 @@ def _rates(dataset: xr.Dataset, name: str, words: str, other: str, *, ax: Axes) 
 
 def _line(values: xr.DataArray, index: int, words: str, *, ax: Axes) -> None:
     """The mean over networks, and a band from the least to the greatest."""
-    where = np.arange(values.sizes["epoch"])
-    ax.plot(where, values.mean("repeat").values, color=colour(index), marker=marker(index), label=words)
-    low, high = (values.reduce(of, "repeat").values for of in (np.min, np.max))
-    ax.fill_between(where, low, high, color=colour(index), alpha=0.12, linewidth=0)
+    mean_line(ax, np.arange(values.sizes["epoch"]), values, "repeat", index, words)
 
 
 def _finish(dataset: xr.Dataset, words: str, *, ax: Axes) -> None:

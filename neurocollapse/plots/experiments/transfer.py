@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from neurocollapse.plots.panels import panel_grid
-from neurocollapse.plots.scales import log_line, log_scale, name_ticks
-from neurocollapse.plots.style import GREY, colour, marker
+from neurocollapse.plots.scales import legend_above, log_line, log_scale, mean_line, name_ticks
+from neurocollapse.plots.style import GREY, LINES, colour, marker
 
 _LAYERWISE = (
     ("nc1", "NC1 of the new classes"),
@@ -50,14 +50,19 @@ def transfer_layerwise_figure(dataset: xr.Dataset, *, ax: Any = None) -> Figure:
 def transfer_fewshot_figure(dataset: xr.Dataset, *, ax: Any = None) -> Figure:
     """Draw test accuracy and NC1 of the new classes against samples per class, a line per method.
 
+    Beside them the error of nearest class means of as many samples, in the source's features, and its proven bound.
+
     Parameters
     ----------
     dataset
         Result of `transfer-fewshot`.
     ax
-        Two Axes; a new figure by default.
+        Three Axes; a new figure by default. Two for a result without errors of class means.
     """
-    return panel_grid([partial(_over_shots, dataset, name) for name in ("accuracy", "nc1")], ax)
+    panels = [partial(_over_shots, dataset, name) for name in ("accuracy", "nc1")]
+    if "error" in dataset.data_vars:
+        panels.append(partial(_errors, dataset))
+    return panel_grid(panels, ax, columns=3)
 
 
 def _scatter(dataset: xr.Dataset, name: str, *, ax: Axes) -> None:
@@ -107,18 +112,29 @@ def _along_depth(dataset: xr.Dataset, name: str, words: str, *, ax: Axes) -> Non
 def _over_shots(dataset: xr.Dataset, name: str, *, ax: Axes) -> None:
     """The mean over repeats of one variable, a line per method; the band holds all repeats."""
     shots = dataset["shots"].values
-    where = np.arange(len(shots))
+    where, entries = np.arange(len(shots)), []
     for index, method in enumerate(dataset["tuning"].values):
-        values = dataset[name].sel(tuning=method)
         share = 100 * float(dataset["share"].sel(tuning=method))
-        style: dict[str, Any] = {"color": colour(index), "marker": marker(index), "label": f"{method} ({share:.3g} %)"}
-        ax.plot(where, values.mean("repeat").values, **style)
-        ax.fill_between(where, values.min("repeat"), values.max("repeat"), color=colour(index), alpha=0.12, linewidth=0)
+        line = mean_line(ax, where, dataset[name].sel(tuning=method), "repeat", index)
+        entries.append((line, f"{method} ({share:.3g} %)"))
     name_ticks(ax, where, [str(count) for count in shots])
     ax.set(xlabel="samples per class", ylabel=dataset[name].attrs["long_name"])
     if name == "accuracy":
         ax.set_xlabel("samples per class; in brackets: share of the parameters trained")
         ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-        ax.legend(loc="best", fontsize="small")
+        legend_above(ax, entries, columns=2)
     else:
         ax.set_yscale("log")
+
+
+def _errors(dataset: xr.Dataset, *, ax: Axes) -> None:
+    """Errors of nearest class means as full lines, and their bounds as broken ones."""
+    where, entries = np.arange(dataset.sizes["shots"]), []
+    for index, half in enumerate(dataset["half"].values):
+        one, look = dataset.sel(half=half), {"linestyle": LINES[1], "markerfacecolor": "white"}
+        entries.append((mean_line(ax, where, one["error"], "repeat", index), str(half)))
+        entries.append((mean_line(ax, where, one["error_bound"], "repeat", index, **look), f"{half}: bound"))
+    name_ticks(ax, where, [str(count) for count in dataset["shots"].values])
+    ax.set(xlabel="samples a class", ylabel=dataset["error"].attrs["long_name"])
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    legend_above(ax, entries)
