@@ -2,23 +2,24 @@
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from neurocollapse.plots.panels import panel_grid
 from neurocollapse.plots.scales import log_line, log_scale
-from neurocollapse.plots.style import BLACK, PANEL, axes_grid, colour, context, marker
+from neurocollapse.plots.style import BLACK, colour, marker
 
 SWEPT = {"depth": "L = {:d}", "init_scale": "ε = {:g}", "init": "{}"}
 """What may differ between networks, and how a legend says it."""
 TITLES = {"linear": "deep linear networks", "relu": "ReLU networks"}
 
-Panel = Callable[[Axes, xr.Dataset], None]
+Panel = Callable[..., None]
 
 
 def draw_decay(dataset: xr.Dataset, *, ax: Any = None) -> Figure:
@@ -49,24 +50,12 @@ def draw_tradeoff(dataset: xr.Dataset, *, ax: Any = None) -> Figure:
 
 
 def _drawn(panels: list[tuple[Panel, str]], dataset: xr.Dataset, ax: Any) -> Figure:
-    """The panels side by side, in the caller's axes or in a new figure, which is closed if drawing fails."""
-    with context():
-        if ax is None:
-            figure, grid = plt.subplots(1, len(panels), figsize=(len(panels) * PANEL[0], PANEL[1]), squeeze=False)
-            axes = list(grid.flat)
-        else:
-            figure, axes = axes_grid(ax, len(panels))
-        try:
-            for one, (panel, activation) in zip(axes, panels, strict=True):
-                panel(one, dataset.sel(activation=activation))
-        except Exception:
-            if ax is None:
-                plt.close(figure)
-            raise
-    return figure
+    """The panels side by side, in the caller's axes or in a new figure."""
+    draw = [partial(panel, networks=dataset.sel(activation=activation)) for panel, activation in panels]
+    return panel_grid(draw, ax, columns=len(draw))
 
 
-def _decay(ax: Axes, networks: xr.Dataset) -> None:
+def _decay(*, ax: Axes, networks: xr.Dataset) -> None:
     """Mean over seeds of ln D_l, every seed as a thin line, and the formula where it speaks."""
     ax.set_title(TITLES[str(networks["activation"].values)])
     shown = []
@@ -88,7 +77,7 @@ def _decay(ax: Axes, networks: xr.Dataset) -> None:
     ax.legend(loc="lower left")
 
 
-def _loss(ax: Axes, networks: xr.Dataset) -> None:
+def _loss(*, ax: Axes, networks: xr.Dataset) -> None:
     """Loss against step, one line per seed."""
     ax.set_title("training of the same networks")
     for index, (name, one) in enumerate(_swept(networks)):

@@ -1,16 +1,17 @@
 """Test accuracy and compression of linear and ReLU networks of growing depth."""
 
+from functools import partial
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from neurocollapse.plots.panels import panel_grid
 from neurocollapse.plots.scales import legend_above, log_line, log_scale, mean_line
-from neurocollapse.plots.style import PANEL, colour, context, marker
+from neurocollapse.plots.style import colour, marker
 
 
 def depth_role_figure(dataset: xr.Dataset) -> Figure:
@@ -23,16 +24,12 @@ def depth_role_figure(dataset: xr.Dataset) -> Figure:
     dataset
         `accuracy` (network, depth, seed, split) and `compression` (network, depth, seed, split, layer).
     """
-    with context():
-        figure, panels = plt.subplots(2, 2, figsize=(2 * PANEL[0], 2 * PANEL[1]))
-        _accuracy(panels[0, 0], dataset)
-        _last_compression(panels[0, 1], dataset)
-        for ax, kind in zip(panels[1], dataset["network"].values, strict=True):
-            _layers(ax, dataset["compression"].sel(split="train"), str(kind))
-    return figure
+    train = dataset["compression"].sel(split="train")
+    kinds = [partial(_layers, train, str(kind)) for kind in dataset["network"].values]
+    return panel_grid([partial(_accuracy, dataset), partial(_last_compression, dataset), *kinds], None)
 
 
-def _accuracy(ax: Axes, dataset: xr.Dataset) -> None:
+def _accuracy(dataset: xr.Dataset, *, ax: Axes) -> None:
     """Accuracy on both splits against depth."""
     entries = []
     for index, kind in enumerate(dataset["network"].values):
@@ -45,7 +42,7 @@ def _accuracy(ax: Axes, dataset: xr.Dataset) -> None:
     legend_above(ax, entries, columns=2)
 
 
-def _last_compression(ax: Axes, dataset: xr.Dataset) -> None:
+def _last_compression(dataset: xr.Dataset, *, ax: Axes) -> None:
     """Compression of the last hidden layer on both splits against depth."""
     entries, drawn = [], []
     depths = dataset["depth"].values
@@ -62,7 +59,7 @@ def _last_compression(ax: Axes, dataset: xr.Dataset) -> None:
     legend_above(ax, entries, columns=2)
 
 
-def _layers(ax: Axes, compression: xr.DataArray, kind: str) -> None:
+def _layers(compression: xr.DataArray, kind: str, *, ax: Axes) -> None:
     """Compression of every layer of one kind of network, one line a depth; the limits fit every kind."""
     entries = []
     for index, depth in enumerate(compression["depth"].values):
