@@ -60,9 +60,9 @@ def steps_lead(analyses: Mapping[str, xr.Dataset]) -> str:
             continue
         values = one["compression"].isel(layer=-1).values.astype(np.float64)
         times = labels(one, dim)
-        ends = f"{number(values[0])} at {dim} {times[0]} to {number(values[-1])} at {dim} {times[-1]}"
+        ends = f"from {number(values[0])} at {dim} {times[0]} to {number(values[-1])} at {dim} {times[-1]}"
         parts.append(f"{_of(name, stepped)}{ends}")
-    return f"D of the last layer goes from {_listed(parts)}." if parts else f"Every number of the last layer by {dim}."
+    return f"D of the last layer goes {_listed(parts)}." if parts else f"Every number of the last layer by {dim}."
 
 
 def collapse_lead(latest: Mapping[str, xr.Dataset]) -> str:
@@ -73,7 +73,8 @@ def collapse_lead(latest: Mapping[str, xr.Dataset]) -> str:
         if names:
             gaps = {measure: abs(float(one[measure].values[-1]) - limit(one, measure)) for measure in names}
             near = sum(gap <= NEAR for gap in gaps.values())
-            text = f"{_of(name, latest)}{near} of {len(names)} measures lie within {NEAR} of their limit"
+            where = f"in {name}, " if len(latest) > 1 else ""  # names often end in numbers
+            text = f"{where}{near} of {len(names)} measures lie within {NEAR} of their limit"
             far = {measure: gap for measure, gap in gaps.items() if not math.isnan(gap)}
             if far and near < len(names):
                 measure = max(far, key=far.__getitem__)

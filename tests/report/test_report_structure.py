@@ -15,6 +15,7 @@ import xarray as xr
 from PIL import Image
 
 import neurocollapse as nc
+from neurocollapse.report.leads import steps_lead
 
 OF = {"family": "collapse", "better": "lower", "at_collapse": 0.0, "heading": "NC1", "long_name": "within over between"}
 
@@ -132,6 +133,14 @@ def test_every_section_begins_with_one_sentence(written) -> None:
         lead = re.search(r'</summary>\s*<p class="lead">(.*?)</p>', section, flags=re.DOTALL)
         assert lead is not None, key
         assert re.fullmatch(r"[A-Z].*[.]", lead[1]), lead[1]
+    assert "At the last layer: in run, 0 of 1 measures lie within 0.1 of their limit, farthest NC1" in written
+
+
+def test_several_runs_go_from_one_number_to_another_each() -> None:
+    run = xr.Dataset({"compression": (("epoch", "layer"), [[4.0], [0.5]])}, {"epoch": [0, 9], "layer": ["a"]})
+    assert steps_lead({"one": run}) == "D of the last layer goes from 4 at epoch 0 to 0.500 at epoch 9."
+    both = "in one from 4 at epoch 0 to 0.500 at epoch 9; in two from 8 at epoch 0 to 1 at epoch 9"
+    assert steps_lead({"one": run, "two": 2 * run}) == f"D of the last layer goes {both}."
 
 
 def test_every_figure_is_described_and_saved_as_svg_and_png(outline) -> None:
