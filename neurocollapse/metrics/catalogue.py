@@ -57,6 +57,10 @@ Choice = str | Quantity | Sequence[str | Quantity] | None
 """Names, families, own quantities, "all", or None for all that need no second pass, covariance or kept features."""
 
 
+_GIVEN: frozenset[Need] = frozenset({"covariance", "influence", "ood"})
+"""What the arguments of a call decide on, and not the model."""
+
+
 class Chosen(NamedTuple):
     """The quantities that are to be measured, without duplicates.
 
@@ -64,7 +68,8 @@ class Chosen(NamedTuple):
     ----------
     quantities : tuple of Quantity
     named : frozenset of str
-        Those that were asked for themselves, so that what they lack is an error and no reason to leave them out.
+        Those that were asked for themselves, or with a family that as a whole needs something, so that what they lack
+        is an error and no reason to leave them out.
     """
 
     quantities: tuple[Quantity, ...]
@@ -117,15 +122,20 @@ def chosen_quantities(choice: Choice, *, pairs: bool = False) -> Chosen:
         return Chosen(tuple(quantity for quantity in QUANTITIES if quantity.default), frozenset())
     items = [choice] if isinstance(choice, str | Quantity) else list(_checked(choice))
     found: dict[str, Quantity] = {}
-    named = set()
+    named: set[str] = set()
     for item in (part for one in items for part in _parts(one)):
         own = _matches(item)
-        if isinstance(item, Quantity) or own[0].name == item:
-            named.add(own[0].name)
+        if isinstance(item, Quantity) or own[0].name == item or _have_one_need(own):
+            named.update(quantity.name for quantity in own)
         for quantity in own:
             if found.setdefault(quantity.name, quantity) is not quantity:
                 raise QuantityError(f"`quantities` holds two named {quantity.name!r}; give one of them another name")
     return Chosen(tuple(found.values()), frozenset(named))
+
+
+def _have_one_need(family: list[Quantity]) -> bool:
+    """Whether all quantities need one thing that a call has or has not, without which none of them is measured."""
+    return any(all(need in quantity.needs for quantity in family) for need in _GIVEN)
 
 
 def _checked(choice: Any) -> Sequence[Any]:

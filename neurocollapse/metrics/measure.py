@@ -72,7 +72,8 @@ def measure(
         What `collect` returned, in order of depth.
     quantities : str, Quantity or a list of them, optional
         Names, families, quantities of your own, or "all". Default: all that need only class moments and the readers
-        that come with them. What needs more is left out of a family or "all", and is an error if chosen by its name.
+        that come with them. What needs more is left out of a family or "all"; it is an error if chosen by its name, or
+        if a family has nothing else.
     weighting : {"equal", "frequency", "papers"}, optional
         How classes of different size count in Σ_W and Σ_B: each with 1/K; each with its share of the samples; or, as in
         papers on balanced classes, by samples in Σ_W and by classes in Σ_B; see `metrics.compression`.

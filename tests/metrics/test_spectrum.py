@@ -153,6 +153,15 @@ def test_they_are_measured_only_with_the_covariance() -> None:
     assert not NAMES & set(nc.measure({"fc": moments}).data_vars)
 
 
+@pytest.mark.parametrize("family", ["spectrum", "transfer", "ood", "uncertainty"])
+def test_a_family_of_which_nothing_can_be_measured_is_refused(family: str) -> None:
+    collection = {"fc": ClassMoments.from_features(np.eye(4), [0, 0, 1, 1])}
+    with pytest.raises(nc.QuantityError, match=r"^quantity '\w+' needs .*; (pass|call) "):
+        nc.measure(collection, quantities=["variability", family])
+    assert set(nc.measure(collection, quantities="plasticity").data_vars) == {"feature_norm"}
+    assert "compression" in nc.measure(collection, quantities="all")
+
+
 @pytest.mark.parametrize("scale", [1e-120, 1e120])
 def test_squares_of_eigenvalues_stay_in_range(double: Any, scale: float) -> None:
     features, labels = double.blobs((20, 20), 9, spread=0.7)
