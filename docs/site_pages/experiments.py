@@ -87,8 +87,8 @@ def section(experiment: Experiment) -> str:
         name=experiment.name,
         shows=_sentence(experiment.shows),
         source=experiment.source.rstrip("."),
-        small=small,
-        paper=paper,
+        small=_time(small),
+        paper=_time(paper),
         settings=settings_table(experiment),
     )
 
@@ -121,7 +121,7 @@ def _card(experiment: Experiment) -> str:
         anchor=_anchor(experiment.name),
         alt=drawn(experiment),
         shows=_sentence(experiment.shows),
-        small=experiment.durations[0],
+        small=_time(experiment.durations[0]),
     )
 
 
@@ -146,6 +146,11 @@ def _value(value: Any) -> str:
     """A value as it is written after --set."""
     text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
     return f"`{text}`" if text else "(empty)"
+
+
+def _time(text: str) -> str:
+    """A duration whose unit stays on the line of its number."""
+    return re.sub(r"(?<=\d) (?=\w)", "\N{NO-BREAK SPACE}", text)
 
 
 def _sentence(text: str) -> str:

@@ -192,8 +192,8 @@ def test_an_experiment_shows_its_settings_at_both_scales() -> None:
     assert "| `scale` | `0.5,0.25` | `0.5,0.25` | Of the initial weights. |" in page
     card = page.partition(":::{grid-item-card} a-name\n")[2].partition("\n:::\n")[0]
     assert ":img-top: ../images/experiments/a-name.png\n:img-alt: Loss against steps\n" in card
-    assert card.endswith("What it shows. *Takes* 1 s.")
-    assert "*Source:* A paper. *Takes* 1 s; at paper scale 1 h." in page
+    assert card.endswith("What it shows. *Takes* 1\N{NO-BREAK SPACE}s.")
+    assert "*Source:* A paper. *Takes* 1\N{NO-BREAK SPACE}s; at paper scale 1\N{NO-BREAK SPACE}h." in page
 
 
 def test_every_experiment_is_on_the_page() -> None:
