@@ -2,6 +2,7 @@
 
 import ast
 import re
+import unicodedata
 import warnings
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ TOCTREE = re.compile(r"```\{toctree\}\n(.*?)```", flags=re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 EXAMPLE = re.compile(r"^```python\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
 RESULT = re.compile(r"  # → (.+)$")
+
+CODE = re.compile(r"^```[\s\S]*?^```|`[^`\n]*`|\$\$[\s\S]*?\$\$|\$[^$\n]+\$|^ {4}[^\n]*$", flags=re.MULTILINE)
+UNDERSCORE = re.compile(r"([^\w\s\\])_(?=\S)")
 
 each_page = pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.stem)
 
@@ -73,6 +77,13 @@ def test_examples_run_and_give_what_the_page_says(page: Path, tmp_path: Path, mo
             else:
                 exec(ast.unparse(statement), namespace)
     plt.close("all")
+
+
+@each_page
+def test_no_underscore_of_a_formula_begins_an_emphasis(page: Path) -> None:
+    """After a mark such as ‖ one does, up to the next: ‖Z‖_F² loses its index, and what follows is in italics."""
+    found = UNDERSCORE.finditer(CODE.sub("", page.read_text()))
+    assert [match[0] for match in found if unicodedata.category(match[1])[0] in "PS"] == []
 
 
 @each_page
