@@ -42,5 +42,12 @@ def section(name: str, command: Any) -> str:
 
 
 def markdown(text: str | None) -> str:
-    """Help as Markdown: paragraphs kept, marks that Markdown would take for its own escaped."""
-    return re.sub(r"([*_<>\[\]])", r"\\\1", inspect.cleandoc(text or "").replace("\b\n", ""))
+    """Help as Markdown: paragraphs kept, options as code, marks that Markdown would take for its own escaped."""
+    parts = _OPTION.split(inspect.cleandoc(text or "").replace("\b\n", ""))
+    parts[::2] = [re.sub(r"([*_<>\[\]])", r"\\\1", part) for part in parts[::2]]
+    parts[1::2] = [f"`{option}`" for option in parts[1::2]]
+    return "".join(parts)
+
+
+_OPTION = re.compile(r"(?<![\w-])(--[a-z][a-z-]*(?:=[^\s,.]+)?)")
+"""Two hyphens that would become a dash."""

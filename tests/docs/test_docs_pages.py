@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -211,6 +212,14 @@ def test_every_command_and_option_is_on_the_page() -> None:
     ]
     for shown in ("--checkpoint <", "--no-include-input", "NEUROCOLLAPSE_DATA", "[default: small]"):
         assert shown in page.replace("\\", "")
+
+
+def test_options_in_a_help_text_are_code_because_two_hyphens_would_become_a_dash() -> None:
+    assert commands.markdown("Short for --set seed=1, as --num-classes (a_b).") == (
+        "Short for `--set` seed=1, as `--num-classes` (a\\_b)."
+    )
+    outside = re.sub(r"```[\s\S]*?```|`[^`\n]+`", "", commands.pages()["command_line.md"])
+    assert not re.findall(r"--[a-z]\S*", outside)
 
 
 def test_writing_removes_what_is_no_longer_there_and_leaves_the_rest_alone(tmp_path: Path) -> None:
