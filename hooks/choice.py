@@ -54,7 +54,7 @@ def choose(
     for tap in taps:
         if tap.at_input:
             raise NoMatchError(
-                f"`layers` = {tap.selectors[0]} is the input of {tap.path!r}, but a weight is meant, which has none; "
+                f"`layers` = {tap.selectors[0]} is the input of {tap.path!r}, which has no weight; "
                 f"name the {kind} itself"
             )
         if id(tap.module) not in fitting and (tap.explicit or not alive.issuperset(tap.selectors)):

@@ -71,7 +71,7 @@ class Masks(NamedTuple):
             return self.first
         shared = isinstance(module, nn.Embedding) and _DECODER not in path.split(".")
         if shared and not (self.first is None and self.decoder is None):
-            raise LayoutError("encoder and decoder share this embedding, so that its mask cannot be told")
+            raise LayoutError("encoder and decoder share this embedding, so that it is not known which mask applies")
         return self.decoder
 
 
@@ -217,8 +217,8 @@ def check_fits(mask: Tensor, shape: tuple[int, ...]) -> None:
     """
     if tuple(mask.shape[1:]) != shape:
         raise LayoutError(
-            f"the mask has shape {tuple(mask.shape)}, but this layer's positions are {shape} a sample; leave the layer "
-            "out, or pool it with a function of (activation, mask)"
+            f"the mask has shape {tuple(mask.shape)}, but this layer's positions are {shape} per sample; leave the "
+            "layer out, or pool it with a function of (activation, mask)"
         )
 
 

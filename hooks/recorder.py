@@ -106,7 +106,7 @@ class Recorder:
         )
         self._sink = sink
         if halt and calls == "last":
-            raise cannot_halt('calls="last" knows which call is the last one only behind it')
+            raise cannot_halt('calls="last" knows the last call only after the forward pass')
         self._halt = Halt(model, self.model) if halt else None
         self._mask_name = checked_name(mask)
         self._compiled = is_compiled(model)
@@ -222,7 +222,7 @@ class Recorder:
             output = call(*args, **kwargs)
             if not self._num_passes:
                 if self._halt is not None:
-                    raise cannot_halt(f"{type(self.model).__name__}.__call__ passes by torch.nn.Module.__call__")
+                    raise cannot_halt(f"{type(self.model).__name__}.__call__ bypasses torch.nn.Module.__call__")
                 self.finish()
         finally:
             self._num_passes = None

@@ -114,5 +114,5 @@ def _refuse_replicas(model: nn.Module) -> None:
     if isinstance(model, nn.DataParallel) and len(model.device_ids) > 1:
         raise ReplicaError(
             f"`model` is a DataParallel over {len(model.device_ids)} devices, whose replicas would run the hooks at "
-            "the same time on parts of a batch; pass model.module, or start one process a device with torchrun"
+            "the same time on parts of a batch; pass model.module, or start one process per device with torchrun"
         )

@@ -83,5 +83,5 @@ def _found(pattern: str) -> list[Path]:
         return [Path(pattern)]
     found = in_natural_order(map(Path, glob.glob(pattern)))
     if not found:
-        raise ValueError(f"--checkpoints {visible(pattern)!r} fits no file; check the folder and the pattern")
+        raise ValueError(f"--checkpoints {visible(pattern)!r} matches no file; check the folder and the pattern")
     return found

@@ -135,7 +135,7 @@ def _opened(path: Path) -> Iterator["Image"]:
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(f"{path} has {image.width} × {image.height} pixels, at most {MAX_PIXELS} are decoded")
             if image.mode in DEEP_MODES:
-                raise DataError(f"{path} has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
+                raise DataError(f"{path} has more than 8 bits per channel (mode {image.mode}); convert it to 8 bits")
             yield image
     except DataError:
         raise

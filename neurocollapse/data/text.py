@@ -141,7 +141,7 @@ def _opened(path: Path) -> Iterator[TextIO]:
             yield file
         except UnicodeDecodeError as error:
             raise DataError(
-                f"{path} is not UTF-8 text: it has the byte 0x{error.object[error.start]:02x} where none such can be; "
+                f"{path} is not UTF-8 text: it has the byte 0x{error.object[error.start]:02x} in a wrong place; "
                 "convert it, for example with iconv"
             ) from error
 

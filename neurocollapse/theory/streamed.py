@@ -41,7 +41,7 @@ def streamed_tail(
     if not isinstance(loader, Iterable):
         raise TypeError(f"`inputs` must be a Tensor or a loader of pairs (inputs, labels), got {shown(loader)}")
     if iter(loader) is loader:
-        raise ValueError("`inputs` is an iterator, which can be gone through only once; pass the loader itself")
+        raise ValueError("`inputs` is an iterator, which can be read only once; pass the loader itself")
     first = next(_pairs(model, loader), None)
     if first is None:
         raise ValueError("`inputs` must be a loader that gives at least one batch, got none")

@@ -74,7 +74,7 @@ class Condition:
             If it is not of that form.
         """
         if not isinstance(expression, str):
-            raise TypeError(f"an expression must be a text, got {type(expression).__name__}; {GRAMMAR}")
+            raise TypeError(f"an expression must be a string, got {type(expression).__name__}; {GRAMMAR}")
         found = _EXPRESSION.fullmatch(expression)
         if found is None:
             raise ValueError(f"{visible(expression, most=80)!r} is no expression; {GRAMMAR}")

@@ -10,10 +10,10 @@ from neurocollapse.train.settings import TrainingError
 def class_indices(labels: Any) -> Tensor:
     """Return a batch's labels as int64, or raise unless they are one integer a sample."""
     if not isinstance(labels, Tensor):
-        raise TrainingError(f"`data` must give one integer label a sample, got a {type(labels).__name__} in a batch")
+        raise TrainingError(f"`data` must give one integer label per sample, got a {type(labels).__name__} in a batch")
     if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex():
         raise TrainingError(
-            f"`data` must give one integer label a sample, got a batch of {str(labels.dtype).removeprefix('torch.')} "
+            f"`data` must give one integer label per sample, got a batch of {str(labels.dtype).removeprefix('torch.')} "
             f"of shape {tuple(labels.shape)}; turn one-hot labels into their argmax"
         )
     return labels.long()

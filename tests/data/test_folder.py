@@ -129,7 +129,7 @@ def test_truncated_images_are_refused(tmp_path: Path) -> None:
 def test_sixteen_bit_images_are_not_clipped_in_silence(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     Image.fromarray(np.full((4, 4), 40_000, dtype=np.uint16)).save(tmp_path / "a" / "1.png")
-    with pytest.raises(DataError, match="more than 8 bits a channel"):
+    with pytest.raises(DataError, match="more than 8 bits per channel"):
         data.open(f"folder:{tmp_path}")[0]
 
 

@@ -63,7 +63,7 @@ def test_a_limit_reads_no_further_than_it_needs(tmp_path: Path, monkeypatch: pyt
     for lines, expected in ((False, [list(b"abcd "), list(b"efg\na")]), (True, [list(b"\1abcd"), list(b" efg")])):
         samples, _ = read_text(path, Letters(), length=5, lines=lines, limit=2)
         assert real(samples) == expected
-    with pytest.raises(DataError, match=r"is not UTF-8 text: it has the byte 0xff where none such can be; conv"):
+    with pytest.raises(DataError, match=r"is not UTF-8 text: it has the byte 0xff in a wrong place; conv"):
         read_text(path, Letters(), length=5)
 
 

@@ -144,7 +144,7 @@ def test_calls_of_one_module_are_awaited_as_far_as_they_are_kept(which, expected
 
 
 def test_the_last_call_is_known_too_late():
-    with pytest.raises(CaptureError, match='calls="last" knows which call is the last one only behind it'):
+    with pytest.raises(CaptureError, match='calls="last" knows the last call only after the forward pass'):
         twice(network(), calls="last")
 
 

@@ -157,7 +157,7 @@ def test_a_layer_with_other_positions_is_refused_or_left_out() -> None:
 
     model = built(Strided)
     ids, mask = padded(sequences(), "right")
-    message = r"layer 'norm': the mask has shape \(4, 9\), but this layer's positions are \(5,\) a sample"
+    message = r"layer 'norm': the mask has shape \(4, 9\), but this layer's positions are \(5,\) per sample"
     with nc.capture(model, ["norm"]), pytest.raises(LayoutError, match=message):
         model(ids, mask)
     with nc.capture(model, "leaves") as features, pytest.warns(nc.CaptureWarning, match=r"norm: the mask has shape"):

@@ -198,7 +198,7 @@ class Bypass(nn.Sequential):
 
 @pytest.mark.parametrize("run", [nc.collect, nc.analyze])
 def test_what_cannot_be_ended_early_is_refused(run):
-    with pytest.raises(CaptureError, match=r"Bypass.__call__ passes by torch\.nn\.Module\.__call__; leave out `halt`"):
+    with pytest.raises(CaptureError, match=r"Bypass.__call__ bypasses torch\.nn\.Module\.__call__; leave out `halt`"):
         run(network(Bypass), batches(), layers=LAYERS, progress=False, halt=True)
     with pytest.raises(CaptureError, match='calls="last" knows'):
         run(network(), batches(), layers=LAYERS, progress=False, halt=True, calls="last")

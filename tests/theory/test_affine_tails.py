@@ -256,7 +256,7 @@ def test_a_loader_in_other_batches_gives_the_same() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((iter([(INPUTS, LABELS)]),), "can be gone through only once"),
+        ((iter([(INPUTS, LABELS)]),), "can be read only once"),
         (([],), "at least one batch, got none"),
         ((INPUTS,), "`labels` may be left out only for a module and a loader"),
         (([{"inputs": INPUTS, "labels": LABELS}],), "a dict batch needs keys that Sequential.forward takes"),

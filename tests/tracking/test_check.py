@@ -67,7 +67,7 @@ def test_anything_else_is_refused_in_one_line(text: str, measured: xr.Dataset) -
 
 
 def test_a_text_is_asked_for(measured: xr.Dataset) -> None:
-    with pytest.raises(TypeError, match="an expression must be a text, got float"):
+    with pytest.raises(TypeError, match="an expression must be a string, got float"):
         nc.check(measured, 0.5)
     with pytest.raises(ValueError, match="at least one expression"):
         nc.check(measured)

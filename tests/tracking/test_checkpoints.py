@@ -174,4 +174,4 @@ def test_the_command_orders_files_and_writes_run_and_report(run: Any, saved: lis
     assert "Over training" in (tmp_path / "run.html").read_text(encoding="utf-8")
     code, _, err = run(*arguments, "nothing*")
     assert code == 2
-    assert "'nothing*' fits no file" in err
+    assert "'nothing*' matches no file" in err

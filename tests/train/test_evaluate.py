@@ -56,7 +56,7 @@ def test_a_model_that_draws_in_eval_mode_leaves_the_random_state() -> None:
 
 def test_labels_must_be_integers() -> None:
     one_hot = TensorDataset(torch.zeros(4, 4), torch.eye(4))
-    with pytest.raises(TrainingError, match=r"one integer label a sample, got a batch of float32 of shape \(4, 4\)"):
+    with pytest.raises(TrainingError, match=r"one integer label per sample, got a batch of float32 of shape \(4, 4\)"):
         evaluate(nn.Identity(), one_hot, batch_size=4)
 
 

@@ -278,7 +278,7 @@ class Stream(IterableDataset):
         (
             {"data": TensorDataset(torch.zeros(6, 3), torch.eye(3).repeat(2, 1)), "batch_size": 3},
             TrainingError,
-            r"one integer label a sample, got a batch of float32 of shape \(3, 3\); turn one-hot labels into",
+            r"one integer label per sample, got a batch of float32 of shape \(3, 3\); turn one-hot labels into",
         ),
         ({"data": TensorDataset(torch.zeros(2, 3), torch.ones(2))}, TrainingError, r"batch of float32 of shape \(2,\)"),
         ({"data": [(torch.zeros(3), "cat"), (torch.zeros(3), "dog")]}, TrainingError, "got a tuple in a batch"),

@@ -137,7 +137,7 @@ class Adapters(Mapping[str, Chain]):
     def _check_on(self) -> None:
         """Raise unless the adapters are on the model."""
         if not self._handles:
-            raise AdapterError("these adapters are off the model: merged or removed already; inject new ones")
+            raise AdapterError("these adapters have already been merged or removed; inject new ones")
 
     def __repr__(self) -> str:
         layers = "1 layer" if len(self) == 1 else f"{len(self)} layers"
