@@ -1,4 +1,4 @@
-"""Ending a forward pass behind the last tap: what comes after it is not computed."""
+"""Ending a forward pass after the last tap: the rest is not computed."""
 
 import inspect
 import sys
@@ -146,7 +146,7 @@ _SHARDED = (
     ("torch.distributed.fsdp.fully_sharded_data_parallel", "FullyShardedDataParallel"),
     ("torch.distributed.fsdp", "FSDPModule"),
 )
-"""Where the classes of sharded modules live, and what they are called; one that was never imported wraps nothing."""
+"""Modules and names of the classes of sharded modules; a class that was never imported wraps nothing."""
 
 
 def _in_checkpoint() -> bool:

@@ -1,4 +1,4 @@
-"""The callables that are placed on modules. A copy or a saved model gets ones that do nothing."""
+"""The callables that are placed on modules. In a copied or saved model they do nothing."""
 
 from typing import Any, Protocol
 

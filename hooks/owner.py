@@ -1,4 +1,4 @@
-"""One thread at a time owns a model: hooks and modes of two would meet on its modules."""
+"""One thread at a time owns a model, because hooks and modes set by two threads would mix on its modules."""
 
 import threading
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ def claim(modules: Iterable[nn.Module], undo: Undo) -> None:
 
 
 _OWNERS: "WeakKeyDictionary[nn.Module, dict[object, threading.Thread]]" = WeakKeyDictionary()
-"""By module: who holds it, once for each claim."""
+"""Module → the threads that hold it, once for each claim."""
 
 
 def _take(modules: list[nn.Module], token: object) -> None:

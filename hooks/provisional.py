@@ -1,4 +1,4 @@
-"""Taps that a preset only proposes: which of them are meant, the first forward pass shows by what fires."""
+"""Taps that a preset only proposes; what fires in the first forward pass shows which of them are meant."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

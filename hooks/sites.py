@@ -1,4 +1,4 @@
-"""What each call of each tap gives: settled by the first forward pass, and held against every other."""
+"""What each call of each tap gives: settled by the first forward pass, and compared with in every other."""
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence

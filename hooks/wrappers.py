@@ -1,4 +1,4 @@
-"""The model inside its wrappers: DDP, FSDP, torch.compile and others add prefixes to names, this takes them off."""
+"""The model inside its wrappers: removes the prefixes that DDP, FSDP, torch.compile and others add to names."""
 
 import sys
 from collections.abc import Iterator

@@ -123,7 +123,7 @@ _PACKAGES = (
     *("data", "dynamics", "experiments", "hooks", "lowrank", "metrics", "models", "passes", "probes"),
     *("statistics", "theory", "tracking", "train", "transfer"),
 )
-"""What can be reached as an attribute, and is imported when it first is."""
+"""Packages that are imported when they are first used as an attribute."""
 _NAMED = {"callbacks": "tracking.callbacks", "labels": "data.labels", "plot": "plots"}
 """Modules that users know by a shorter name."""
 _HOMES = {
@@ -147,8 +147,8 @@ _HOMES = {
         *("check", "track", "track_checkpoints"),
     ],
 }
-"""Where the public names are from. They are imported when they are first used: `neurocollapse --help` needs no torch,
-and matplotlib alone would double the time of the import."""
+"""The modules that define the public names. They are imported when they are first used: `neurocollapse --help` needs no
+torch, and matplotlib alone would double the time of the import."""
 
 if not TYPE_CHECKING:  # a type checker would take any name for one that exists
     __getattr__ = names_when_used(__name__, _HOMES, modules={**{package: package for package in _PACKAGES}, **_NAMED})

@@ -1,4 +1,4 @@
-"""The command line: arguments in, library calls, exit codes out; one file a command."""
+"""The command line: arguments in, library calls, exit codes out; one file per command."""
 
 from neurocollapse.cli.program import app, main
 

@@ -21,7 +21,7 @@ from neurocollapse.support.progress import progress_in_lines
 from neurocollapse.support.text import first_line, visible
 
 MOST = 275
-"""Characters of a message, which with what stands around it makes a line of at most 300."""
+"""Characters of a message; with the words around it a line has at most 300."""
 EXIT_DONE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 2, 130
 _SAVED = "what has a file of its own is saved"
 

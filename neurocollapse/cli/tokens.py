@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 DEFAULT_LENGTH = 256
 """Tokens of a sequence, where the model has so many positions."""
 TOKEN_BATCH, BATCH = 8, 128
-"""Samples in a batch: a model of language has an output for each token of its vocabulary at each position."""
+"""Samples in a batch: a language model has an output for each token of its vocabulary at each position."""
 
 
 class TokenOptions(NamedTuple):

@@ -1,4 +1,4 @@
-"""CIFAR-10 in its binary format: one label byte and 3,072 pixels a record."""
+"""CIFAR-10 in its binary format: one label byte and 3,072 pixel bytes per record."""
 
 from pathlib import Path
 

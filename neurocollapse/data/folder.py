@@ -1,4 +1,4 @@
-"""Image folders: one folder a class, decoded when a sample is asked for."""
+"""Image folders, one per class; an image is decoded when its sample is asked for."""
 
 import warnings
 from collections.abc import Iterable, Iterator

@@ -16,7 +16,7 @@ from neurocollapse.support.text import first_line, visible
 MOST = 300
 """Characters of a message."""
 FEW_CLASSES = 2**16
-"""So many classes may be empty: their statistics take at most 1 GiB for 1,000 features."""
+"""Number of classes that may be empty: their statistics take at most 1 GiB for 1,000 features."""
 BYTES_PER_FEATURE = 16
 """What running statistics take for each class and feature."""
 

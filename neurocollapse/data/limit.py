@@ -10,7 +10,7 @@ from neurocollapse.data.labelled import DataError
 from neurocollapse.statistics.memory import GIB, memory_limit
 
 MAX_BYTES = 8 * GIB
-"""What the inputs of a data set may take in memory, if there is so much."""
+"""Most bytes that the inputs of a data set may take in memory, if that much is free."""
 
 
 def stratified(labels: Tensor, limit: int | None) -> Tensor:

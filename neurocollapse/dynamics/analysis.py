@@ -18,7 +18,7 @@ NUM_PROBES = 32
 """Random vectors that estimate the imbalance of large weights, to within a quarter (√(2/32)) of its square."""
 
 PADDING = -1
-"""The step of copies that only fill a tile: before every step."""
+"""The step number of copies that only fill up a tile; it lies before every real step."""
 
 Rows = dict[str, np.ndarray]
 Sides = tuple[Tensor, Tensor]

@@ -16,7 +16,7 @@ FULL_UP_TO = 256
 NUM_LEADING = 32
 """Components kept of larger matrices by default."""
 MOST_TILED, TILE_VALUES = 64, 2**15
-"""Steps that are decomposed together, and numbers in them: a large matrix gains nothing from company."""
+"""Most steps, and most numbers, that are decomposed together; large matrices gain nothing from it."""
 SIDES = ("left", "right")
 
 ROY = "Roy and Vetterli, EUSIPCO 2007"

@@ -21,7 +21,7 @@ from neurocollapse.support.atomic import replacing, write
 from neurocollapse.support.state import read_state, write_state
 
 SECONDS_BETWEEN_WRITES = 5.0
-"""How much of a run is lost when its process is killed."""
+"""Seconds of a run that are lost at most when its process is killed."""
 WRITING_SHARE = 0.05
 """Part of the time that writing may take: a long file is written less often."""
 MOST_WAITING_BYTES = 2**26
@@ -31,7 +31,7 @@ CHUNK_VALUES = 8192
 
 START_KIND = "tracker start"
 SEEN = "seen"
-"""Attribute of a file: the last step that the tracker was shown, and the most that lay between two, as JSON."""
+"""Attribute of a file: the last step that the tracker was given, and the largest gap between two steps, as JSON."""
 
 
 class Store(Protocol):

@@ -27,7 +27,7 @@ SETTING = "setting"
 WALL_SECONDS = "wall_seconds"
 """Attribute of a dataset: how long the run took, without the parts that it found finished."""
 SOFTWARE = "check of the software: "
-"""Begins a claim that follows from a theorem or from arithmetic: no network can violate it, a mistake of ours can."""
+"""Prefix of a claim that follows from a theorem or from arithmetic: only a mistake in the software can violate it."""
 PIXELS_PER_INCH = 200
 """Resolution of figures saved as PNG: sharp at column width."""
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 FEWEST = 5
-"""Repeats from which on resampling says something: where nothing is gained, that many gain alike once in 16 times."""
+"""Fewest repeats for which resampling is meaningful: without any effect, this many agree in sign once in 16 times."""
 DRAWS = 2_000
 """Resamplings of the repeats; the interval's ends scatter by about 2 % of its length."""
 

@@ -1,4 +1,4 @@
-"""Where an experiment finds its data, and keeps what is finished so that an interrupted run goes on."""
+"""Where an experiment finds its data, and keeps what is finished so that an interrupted run can continue."""
 
 import json
 from collections.abc import Callable

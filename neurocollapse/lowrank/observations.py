@@ -9,7 +9,7 @@ from neurocollapse.lowrank.factors import Factors
 from neurocollapse.lowrank.sampled import SampledProduct
 
 _ENUMERATED = 2**24
-"""Up to this many positions are shuffled as a whole; beyond, positions are drawn until enough differ."""
+"""Most positions that are shuffled as a whole; of more, positions are drawn until enough differ."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 DENSE_FROM = 1 / 16
-"""From this density on, whole blocks of rows are multiplied and the wanted entries taken: on one core a gathered entry
+"""Density from which whole blocks of rows are multiplied: on one core a gathered entry
 costs about as much as sixteen entries of a matrix product."""
 
 _BLOCK = 2**17

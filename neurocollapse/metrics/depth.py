@@ -1,4 +1,4 @@
-"""From which layer on a network has what it needs: effective depth, probe depth, and the tunnel behind it."""
+"""From which layer on a network has what it needs: effective depth, probe depth, and the tunnel after it."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from neurocollapse.metrics.layer import Network
 from neurocollapse.metrics.quantity import Quantity
 
 NEAR = 0.01
-"""Error above that of the last layer at which a layer counts as one that decides as well."""
+"""How much more often than the last layer a layer may err and still count as equally good."""
 SHARE = 0.95
 """Share of the best probe's held-out accuracy from which a layer counts as readable."""
 

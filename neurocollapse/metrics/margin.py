@@ -12,7 +12,7 @@ from neurocollapse.metrics.quantity import PrecisionWarning, Quantity
 from neurocollapse.statistics import ClassMoments
 
 MAX_CLASSES = 200
-"""Classes up to which the quadratic programmes are solved; a second for 200, and 16 times as long for twice as many."""
+"""Most classes for which quadratic programs are solved: a second for 200, and 16 times as long for twice as many."""
 
 
 def one_vs_rest_margin(moments: ClassMoments) -> float:

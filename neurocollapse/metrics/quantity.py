@@ -1,4 +1,4 @@
-"""What a measured number knows of itself: formula, name, convention, limits, and what it needs."""
+"""The description of a measured number: formula, name, convention, limits, and what it needs."""
 
 import math
 import re
@@ -25,7 +25,7 @@ REMEDIES: dict[Need, str] = {
 }
 """What to do where a need is not met."""
 _COSTLY: set[Need] = {"covariance", "second_pass", "logits", "features", "influence", "ood"}
-"""Needs that no quantity is measured with unless it is asked for."""
+"""Needs that are met only if a quantity that has them is asked for."""
 Better = Literal["lower", "higher"]
 
 

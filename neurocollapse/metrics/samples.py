@@ -14,9 +14,9 @@ from neurocollapse.support.numbers import short
 from neurocollapse.support.text import listed, visible
 
 WORTH_SAYING = 0.1
-"""Relative bias of D from which few samples are warned of, and difference from the papers' D from which it is said."""
+"""Relative bias of D, and difference from the papers' D, from which a warning says so."""
 NAMED = 6
-"""Absent classes named one by one."""
+"""Most absent classes that are named one by one."""
 
 
 class SampleWarning(UserWarning):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 MAX_COUNTS = 2048
-"""Different class counts up to which the geometry is computed: its cost grows with their cube."""
+"""Most different class counts for which the geometry is computed: its cost grows with their cube."""
 
 
 class Geometry(NamedTuple):

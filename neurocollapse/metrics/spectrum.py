@@ -16,7 +16,7 @@ from neurocollapse.statistics import ClassMoments
 from neurocollapse.support.checks import integer
 
 FEWEST = 4
-"""Samples per feature below which sample eigenvalues are far from those of many samples, and it is said."""
+"""Samples per feature below which a warning says that sample eigenvalues are far from those of many samples."""
 ROUNDING = {"float64": 1e-13, "float32": 1e-7}
 """Relative rounding of the scatter matrix in its dtype: eigenvalues below it, times the features, count as zero."""
 

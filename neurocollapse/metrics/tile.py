@@ -11,9 +11,9 @@ from neurocollapse.metrics.means import ClassMeans
 from neurocollapse.metrics.seli import seli_geometry
 
 NEAR = {torch.float64: 1e-4, torch.float32: 1 / 16}
-"""1 − cosine below which too much cancels in distances from inner products: such pairs are looked at one by one."""
+"""1 − cosine below which too much cancels in distances from inner products: such pairs are computed one by one."""
 NEAREST = 1e-8
-"""The same in a float64 tile of which more than a 64th is near: the errors of so many pairs average out."""
+"""The same for a float64 tile in which more than a 64th of the pairs are near: the errors of so many average out."""
 AMPLIFIED = 1e3
 """How much errors of inner products may grow when they move from the centre of the class means to the origin."""
 CHUNK_ELEMENTS = 2**22

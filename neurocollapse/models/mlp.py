@@ -1,4 +1,4 @@
-"""The multilayer perceptron whose last hidden layers are linear: where separation ends and compression goes on."""
+"""The multilayer perceptron whose last hidden layers are linear: where separation ends and compression continues."""
 
 from collections import OrderedDict
 
@@ -7,7 +7,7 @@ from torch import Tensor, fx, nn
 from neurocollapse.support.checks import integer, shown
 
 _MOST_LAYERS = 100_000
-"""Modules of so many layers take about a gigabyte, whatever their width."""
+"""Most layers of a network: their modules alone take about a gigabyte, whatever their width."""
 
 
 class HybridMLP(nn.Module):

@@ -1,4 +1,4 @@
-"""One pass of a model over a loader, before many sinks."""
+"""One pass of a model over a loader, which feeds many sinks."""
 
 from neurocollapse.passes.features import FeatureSink, KeptFeatures
 from neurocollapse.passes.moments import MomentSink, NonFinite, NonFiniteError

@@ -1,4 +1,4 @@
-"""Interrupted passes: the finished part on disk, taken up again to the last bit."""
+"""Interrupted passes: the finished part is kept on disk, and continued with the same result to the last bit."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Some of the classes: which are meant, and what becomes of the labels of the others."""
+"""A choice of classes: which are meant, and what becomes of the labels of the others."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Checksums by which a file knows its run again: of batches, weights and functions."""
+"""Checksums by which a file recognises its run: of batches, weights and functions."""
 
 import functools
 import zlib
@@ -15,7 +15,7 @@ from neurocollapse.hooks.shards import own_part
 from neurocollapse.support.quiet import Mode
 
 DIGEST_ELEMENTS = 2**14
-"""Numbers of each input, spread over all its samples, by which a batch is known again: reading all would take time."""
+"""Numbers of each input, spread over all its samples, by which a batch is recognised: reading all would take time."""
 
 
 def batch_digest(inputs: Iterable[Tensor], labels: Tensor, before: int) -> int:

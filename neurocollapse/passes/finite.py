@@ -1,4 +1,4 @@
-"""Whether features were finite, asked of a device in every batch and heard one batch later."""
+"""Whether features were finite, asked of a device in every batch and answered one batch later."""
 
 from collections.abc import Mapping
 from typing import NamedTuple

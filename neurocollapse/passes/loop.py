@@ -1,4 +1,4 @@
-"""The one loop: a model over a loader, every batch counted once, before any number of sinks."""
+"""The one loop: it runs a model over a loader and feeds any number of sinks, every batch counted once."""
 
 import sys
 from collections.abc import Callable, Iterable, Mapping

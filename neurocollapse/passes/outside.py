@@ -1,4 +1,4 @@
-"""How each sample lies to the span of the class means, for the loader and for other data."""
+"""How each sample lies relative to the span of the class means, for the loader and for other data."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""One pass with sinks of one's own, in one call."""
+"""One pass with sinks of your own, in one call."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike

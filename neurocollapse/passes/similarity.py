@@ -1,4 +1,4 @@
-"""Layers and models against each other: centred kernel alignment, batch by batch."""
+"""Layers and models compared with each other: centred kernel alignment, batch by batch."""
 
 import functools
 import math

@@ -20,7 +20,7 @@ OUTSIDE = 1e-9
 
 
 SHOWN = 0.1
-"""Part of the least measured D down to which curves have a say in the range of the axis."""
+"""Share of the least measured D down to which curves affect the range of the axis."""
 
 
 def certificate(dataset: xr.Dataset, *, ax: Axes | None = None, width: Width | None = None) -> Axes:

@@ -36,10 +36,10 @@ from neurocollapse.plots.style import (
 )
 
 _MOST_TOLD = 4
-"""Networks of which a legend says more than the name."""
+"""Most networks about which a legend says more than the name."""
 MOST_TICKS_IN_CELLS = 4
 _MOST_NAMED = 40
-"""Networks that a legend names one by one."""
+"""Most networks that a legend names one by one."""
 
 
 class Panel:

@@ -86,9 +86,9 @@ _PAPER: dict[Any, Any] = {
     "lines.linewidth": 1.2,
     "lines.markersize": 3.5,
 }
-"""At the width of a paper, where the figure is printed as large as it is."""
+"""Settings for the width of a paper, where a figure is printed at its own size."""
 _OWN: "WeakSet[Figure]" = WeakSet()
-"""Figures that were made here, whose size is ours to choose."""
+"""Figures that the library made, whose size it may choose."""
 
 
 @contextmanager

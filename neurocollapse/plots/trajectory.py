@@ -22,7 +22,7 @@ SIDES = {"left": "left (output)", "right": "right (input)"}
 MOST_RIBS = 13
 """Steps at which a line is drawn across the components."""
 MOST_BETWEEN = 30
-"""Curves drawn at most for the components between the leading and the trailing ones."""
+"""Most curves that are drawn for the components between the leading and the trailing ones."""
 VIEW = (24.0, -56.0)
 """Elevation and azimuth, from which neither the leading nor the trailing values hide the others."""
 

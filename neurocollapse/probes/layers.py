@@ -19,7 +19,7 @@ from neurocollapse.support.choices import Probe, check_choice
 PROBES: MappingProxyType[Probe, Callable[..., Accuracy]] = MappingProxyType(
     {"logistic": linear_probe_accuracy, "mse": mse_probe_accuracy}
 )
-"""What fits them."""
+"""Names of the probes, with the functions that fit them."""
 PROBE_WORDS: MappingProxyType[Probe, dict[str, str]] = MappingProxyType(
     {
         "logistic": {

@@ -1,4 +1,4 @@
-"""Two networks, or two steps of one, side by side: layer by layer, number by number, and who is more collapsed."""
+"""Two networks, or two steps of one, side by side: layer by layer, number by number, and which is more collapsed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

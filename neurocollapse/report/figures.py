@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _LEAST_SCALE = 0.72
 _FONTS = "'DejaVu Sans', Verdana, sans-serif"  # Verdana is as wide, so labels keep their room
 _PNG_DPI = 150
-"""Dots an inch of a figure saved as PNG: sharp on a slide, a few tens of kilobytes in 256 colours."""
+"""Dots per inch of a figure saved as PNG: sharp on a slide, a few tens of kilobytes in 256 colours."""
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_VERDICTS = 6
-"""Networks that the head of the page has a sentence of."""
+"""Most networks about which the head of the page has a sentence."""
 
 
 def report(

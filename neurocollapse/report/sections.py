@@ -17,7 +17,7 @@ from neurocollapse.report.tables import table, texts
 from neurocollapse.support.dataset import family, layer_names, tabulated
 
 _MOST_COLUMNS = 12
-"""A table with more columns is split, one table a family."""
+"""A table with more columns is split into one table per family."""
 _WIDTH = 120
 """Characters of a row that fit on the page."""
 

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 _TOKEN_BITS = 62
-"""Bits of a checksum that fits into a signed 64-bit integer, its negative too."""
+"""Bits of a checksum that fits into a signed 64-bit integer, as does its negative."""
 _runs_begun: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 """Runs that each process group has begun."""
 

@@ -126,7 +126,7 @@ def _check_range(values: Tensor, num_classes: int | None) -> None:
 
 
 MOST_ABSENT = 8
-"""Sums by class leave out the classes that a batch does not have where there are more than so many for each it has."""
+"""Absent classes for each present one of a batch, above which sums by class leave the absent ones out."""
 
 
 class Bags(NamedTuple):

@@ -1,4 +1,4 @@
-"""What the labels alone decide: counts, first samples, flushes and looks at references, once for all layers."""
+"""What the labels alone decide: counts, first samples, flushes and checks of references, once for all layers."""
 
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from neurocollapse.statistics.labels import ClassBatch
 FLUSH_COUNT = 64
 """Samples of one class that float32 sums may gather before they go to the float64 total."""
 FEW = 4
-"""Samples of a class from which its reference is first looked at: it may have turned out an outlier."""
+"""Samples of a class at which its reference is first checked: it may have turned out to be an outlier."""
 
 
 class Step(NamedTuple):

@@ -22,7 +22,7 @@ WITHOUT_PARTIAL: StateBytes = 12
 """Float32 reference and float64 total, which is all that the compiled kernel needs for few classes."""
 GIB = 2**30
 NARROW = 128
-"""Layers up to this wide keep their whole state in float64: it costs little, and few features average little out."""
+"""Widest layers with their whole state in float64: it costs little, and errors of few features do not average out."""
 HEADROOM = 0.9
 """Share of the free memory that the state may take: the forward pass needs the rest."""
 

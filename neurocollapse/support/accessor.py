@@ -1,4 +1,4 @@
-"""What the library does with a dataset, at the dataset itself: `dataset.nc.table()`, `dataset.nc.plot.layers()`."""
+"""Methods of the library at the dataset itself: `dataset.nc.table()`, `dataset.nc.plot.layers()`."""
 
 from collections.abc import Callable
 from functools import update_wrapper

@@ -8,7 +8,7 @@ from typing import Any
 from neurocollapse.support.text import visible
 
 MAX_CLASSES = 1_000_000
-"""Labels, and outputs of a model, beyond so many classes are taken for a mistake."""
+"""Most classes; labels and outputs of a model beyond that are taken for a mistake."""
 
 
 def integer(name: str, value: Any, *, least: int | None = None) -> int:

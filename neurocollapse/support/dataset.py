@@ -16,7 +16,7 @@ ENDS: Final = ("lower", "upper")
 LONGEST: Final = 10_000
 """Characters of a name that are kept."""
 APART: Final = ("model", "run", "network")
-"""Dimensions in front along which nothing progresses, so that their entries are networks of their own."""
+"""Leading dimensions that are not an order in time, so that each entry is a network of its own."""
 
 
 def layered(dataset: xr.Dataset, given: str = "`dataset`") -> xr.Dataset:

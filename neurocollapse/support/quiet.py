@@ -1,4 +1,4 @@
-"""Using a model, or torch, without a trace: what a block changes is afterwards as it was, however the block ends."""
+"""Using a model, or torch, without a trace: what a block changes is restored, however the block ends."""
 
 import warnings
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Small tensors to a device and back again, without waiting for what it is busy with."""
+"""Small tensors to a device and back, without waiting for its other work."""
 
 from collections.abc import Iterable, MutableMapping
 

@@ -1,4 +1,4 @@
-"""What of each layer's compression its linear map does, and what its activation, in one pass over a chain."""
+"""How much of each layer's compression its linear map does, and how much its activation, in one pass over a chain."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence

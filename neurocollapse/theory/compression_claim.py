@@ -11,7 +11,7 @@ from neurocollapse.theory.verdict import HOLDS, UNMET, VIOLATED, Verdict
 
 LENGTH = "explanation_length"
 SPECTRA_EXPLAIN = 0.25
-"""How far the bound of spectra alone may be above the measurement to count as an explanation worth saying."""
+"""How far above the measurement the bound of spectra alone may be to count as an explanation."""
 CLAIM = "layer l pulls the classes together: D_l/D_{l−1} < 1, certified"
 
 

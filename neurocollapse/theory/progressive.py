@@ -29,7 +29,7 @@ from neurocollapse.theory.verdict import TheoremResult, Verdict, Verification
 
 TITLE = "Progressive compression and separation"
 THEOREMS: tuple[Theorem, ...] = (PRIOR, ROBUST, POSTERIOR, SPLIT, BALANCE, PRINTED)
-"""What `verify` holds against a network."""
+"""The theorems with which `verify` compares a network."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The robust a-priori certificate: Theorem 1 with the measured sizes of what it takes as exact."""
+"""The robust a-priori certificate: Theorem 1, with measured deviations in place of what it takes as exact."""
 
 import math
 from dataclasses import dataclass
@@ -315,4 +315,4 @@ ROBUST = Theorem(
     brackets=_brackets,
     assume=_assume,
 )
-"""A theorem for trained networks as they are, as long as they are near the ones of Theorem 1."""
+"""A theorem for real trained networks that are close to those of Theorem 1."""

@@ -164,4 +164,4 @@ SPLIT = Theorem(
     assume=_assume,
     numbers=_numbers,
 )
-"""A theorem for every linear tail: its bracket is missed by a fault of the software or by rounding only."""
+"""A theorem for every linear tail: only a fault of the software, or rounding, can miss its bracket."""

@@ -1,4 +1,4 @@
-"""What is to be told while a network trains: conditions met for some records in a row, and what happens then."""
+"""Alarms while a network trains: conditions met for some records in a row, and what happens then."""
 
 import warnings
 from collections.abc import Callable

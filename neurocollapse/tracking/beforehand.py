@@ -1,4 +1,4 @@
-"""What is checked before a training begins, so that a mistake does not show when it has run for hours."""
+"""What is checked before training begins, so that a mistake does not show after hours."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

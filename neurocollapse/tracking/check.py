@@ -1,4 +1,4 @@
-"""What was measured, held against conditions: a gate for continuous integration, and what alarms stand on."""
+"""Checks of measurements against conditions: a gate for continuous integration, and the basis of alarms."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

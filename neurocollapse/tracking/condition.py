@@ -1,4 +1,4 @@
-"""Conditions in words, such as ``compression@penultimate < 0.01``: parsed, and never evaluated as code."""
+"""Conditions as text, such as ``compression@penultimate < 0.01``: parsed, and never evaluated as code."""
 
 import operator
 import re

@@ -1,4 +1,4 @@
-"""After what the callback of a trainer records: epochs, evaluations, or updates of the weights."""
+"""When the callback of a trainer records: after epochs, evaluations, or updates of the weights."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""Checksums by which a resumed run knows its data again."""
+"""Checksums by which a resumed run recognises its data."""
 
 import zlib
 from typing import Any

@@ -1,4 +1,4 @@
-"""The moments of a training run at which somebody may look, and what they get to see."""
+"""The moments of a training run at which an event is called, and what it is given."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -30,7 +30,7 @@ SPREAD = (0.02333, 0.01891, 0.01434, 0.00987, 0.00613)
 """Mean and standard deviation of 1 − S_1 … 1 − S_5 over 512 networks, seeds 1000 to 1511, in the setting as printed."""
 POPULATION = 512
 PERCENT = 0.025
-"""Share of networks that must lie on either side of a printed one, if it is to be one of them."""
+"""Per cent of networks that must lie on either side of a printed one for it to count as one of them."""
 MANY = 16
 """Networks whose mean S_l is straight but for one draw in 4000; that of eight bends in one of 80, of four in one of 15.
 """

@@ -22,9 +22,9 @@ from neurocollapse.train.descent import descend
 
 SOURCE = "Yaras et al., arXiv 2306.01154"
 FLAT = 1e-7
-"""Radians: what the source's middle block turns by at most. Rounding alone gives 1e−12."""
+"""Most radians by which the source's middle block turns. Rounding alone gives 1e−12."""
 EQUAL = 1e-8
-"""Relative: singular values this close are one value for the theorem, whose own check allows √u = 1.5e−8."""
+"""Relative difference up to which singular values count as equal; the theorem's own check allows √u = 1.5e−8."""
 PRINTED_SCALE = 0.951
 """ρ(50) for ε = 1, L = 3, d = 30, η = 1."""
 SHOWN_STEPS = 50

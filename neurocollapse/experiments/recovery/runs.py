@@ -1,4 +1,4 @@
-"""Runs of matrix recovery as datasets: one network a part, joined along `network`."""
+"""Runs of matrix recovery as datasets: one network per part, joined along `network`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -32,7 +32,7 @@ SKIP, LAYER = "layer + skip", "layer"
 SMALL_SHARE = 0.10
 """Largest share of the parameters that SCL-FT may train; the source says less than 10 %."""
 FEW = 20
-"""Samples a class up to which there are few."""
+"""Samples per class up to which there are few."""
 LI = "Li et al., arXiv 2212.12206, Section 4"
 VARIABLES = {
     "accuracy": ("test accuracy on the new classes", "", "of test samples"),

@@ -15,7 +15,7 @@ from neurocollapse.support.progress import progress_bar
 from neurocollapse.theory import Verdict
 
 LAYERS = ["blocks.*", "relu"]
-"""Where features are taken: behind every block, pooled, and what the head reads."""
+"""Where features are taken: after every block, pooled, and what the head reads."""
 POINT = 0.01
 """How much accuracy the choice by NC1 may cost."""
 LI = "Li et al., arXiv 2212.12206, Section 3"

@@ -31,7 +31,7 @@ from neurocollapse.train.events import Progress
 FITTED = 0.99
 """Training accuracy from which a network counts as trained beyond the point where collapse sets in."""
 READ = "head@in"
-"""The features that are looked at: those that the head reads."""
+"""The features that are measured: those that the head reads."""
 DETECTORS = ("NECO", "max-softmax", "Mahalanobis")
 AT_ONCE = 500
 """Samples of a forward pass."""

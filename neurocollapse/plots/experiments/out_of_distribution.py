@@ -1,4 +1,4 @@
-"""Figure of detectors of other data along training."""
+"""Figure of detectors of other data during training."""
 
 from functools import partial
 from typing import Any
