@@ -66,7 +66,7 @@ def pool_features(tensor: Tensor, *, pool: Pool = "auto", layout: str, mask: Ten
     torch.Size([50, 3])
     """
     _, function = resolve_pool(pool, layout, tensor.dim())
-    # What is made of a mask is kept for that one tensor, and the caller's may change before the next call.
+    # What is made of a mask is cached for that one tensor, and the caller's tensor may change before the next call.
     return function(tensor, None if mask is None else mask.detach())
 
 

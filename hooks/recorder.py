@@ -323,7 +323,7 @@ class Recorder:
             return
         if self._halt is None:
             self._take(index, value)
-        elif not self._halt.done:  # the root's own hooks come behind a forward pass that has ended early
+        elif not self._halt.done:  # the root's own hooks also run after a forward pass that has ended early
             self._halt.check()
             self._take(index, value)
             if self._open and self._layers.is_complete and self.taps[index].module is not self.model:

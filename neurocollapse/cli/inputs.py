@@ -39,7 +39,7 @@ def running(model: str, samples: "nc.data.Samples") -> Iterator[None]:
     """Name the model and the data where the one fails on the other, whatever it raises."""
     try:
         yield
-    except (ValueError, TypeError, OSError, MemoryError):  # say themselves what is wrong
+    except (ValueError, TypeError, OSError, MemoryError):  # these say what is wrong
         raise
     except Exception as error:
         from neurocollapse.data.tokens import TOKENS  # slow import, needed only here

@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 def _flush() -> None:
     """Print what waits; what cannot be printed is forgotten, or it would fail again when the process ends."""
     try:
-        if sys.stdout is not None:  # as it is in a process that was started without one
+        if sys.stdout is not None:  # None in a process that was started without one
             sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

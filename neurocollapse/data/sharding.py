@@ -140,7 +140,7 @@ def _in_blocks(total: int, block: int, rank: int, ranks: int) -> int:
 def _counts(sampler: Any, total: int) -> list[int] | None:
     """Unrepeated samples of every rank of a sampler like torch's; None if none of the usual orders explains it."""
     ranks, each = sampler.num_replicas, len(sampler)
-    start = getattr(sampler, "start_index", 0)  # of torchelastic's sampler, which goes on in the middle
+    start = getattr(sampler, "start_index", 0)  # of torchelastic's sampler, which can continue in the middle
     in_turn = [min(each, len(range(start + rank, total, ranks))) for rank in range(ranks)]
     if type(sampler).__iter__ is DistributedSampler.__iter__:
         return in_turn

@@ -94,7 +94,7 @@ def _parts(means: ClassMeans) -> Iterator[_Part]:
     frame, count, trace = Frame(means), means.num_classes, means.spread * means.count / (means.count - 1)
     noise = trace / means.count / frame.scale
     own = frame.square - noise * (1 - 2 / count) - noise.mean() / count
-    # The root of what is not positive is NaN, and with it whatever compares such a class.
+    # Where a length is not positive its root is NaN, and so is every number that compares this class.
     inverse = own.where(own > 0, torch.nan).rsqrt()
     raw_own = frame.raw_square - noise
     raw_inverse = raw_own.where(raw_own > 0, torch.nan).rsqrt()

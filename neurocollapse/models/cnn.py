@@ -69,7 +69,7 @@ class SmallVGG(nn.Module):
         return scores
 
 
-@fx.wrap  # called as it is where the model is traced, when there are no shapes to look at
+@fx.wrap  # tracing must not look inside: it knows no shapes
 def _check_images(images: Tensor, in_channels: int, num_blocks: int) -> None:
     """Raise unless the images have the model's channels and outlast its poolings."""
     shape, least_size = tuple(images.shape), 2**num_blocks

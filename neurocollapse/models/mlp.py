@@ -88,7 +88,7 @@ class HybridMLP(nn.Module):
         return scores
 
 
-@fx.wrap  # called as it is where the model is traced, when there are no shapes to look at
+@fx.wrap  # tracing must not look inside: it knows no shapes
 def _check_width(inputs: Tensor, flat: Tensor, in_features: int) -> None:
     """Raise unless the flattened samples have the model's width."""
     if flat.shape[1] != in_features:

@@ -126,7 +126,7 @@ class Attention(nn.Module):
         return outputs
 
 
-@fx.wrap  # called as it is where the model is traced, when there are no shapes to look at
+@fx.wrap  # tracing must not look inside: it knows no shapes
 def _check_images(images: Tensor, expected: tuple[int, ...]) -> None:
     """Raise unless the images have the model's channels and size."""
     if tuple(images.shape[1:]) != expected:

@@ -64,7 +64,7 @@ def logits_of(output: Any, num_samples: int, *, count: int, counts: Tensor | Non
     if not isinstance(found, Tensor) or found.shape[:1] != (num_samples,) or not found.is_floating_point():
         return None
     if counts is not None:
-        # Outputs stand last behind a sequence, and before a map; a sequence may have them as a map does.
+        # The axis of outputs comes last after a sequence, and first before a map; some sequences have it first, too.
         firsts = (False, True) if counts.dim() == 2 else (True, False)
         rows = (found.movedim(1, -1) if first and found.dim() > 1 else found for first in firsts)
         fitting = next((one for one in rows if one.shape[:-1] == counts.shape), None)

@@ -140,6 +140,7 @@ class SecondPass:
             notes += _notes_on_gaps(summed, layers, totals)
         outside = None
         if self.ood_loader is not None and self.scored:
+            # its labels, if there are any, are of other classes, and are not used
             withheld = None if options.label_fn is None else part_of_labels(options.label_fn)
             free = replace(options, num_classes=None, classes=None, label_fn=Unlabelled(withheld or ""))
             other: dict[str, Sink] = {"scores": ScoreSink(_by_site(first, layers), skips_non_finite=self.moments.skips)}

@@ -104,7 +104,7 @@ def _with_palette(body: str) -> str:
 
     def smaller(uri: re.Match[str]) -> str:
         pixels = Image.open(io.BytesIO(base64.b64decode(uri[2]))).convert("RGBA")
-        content = _with_colours(pixels, Image.Quantize.FASTOCTREE)  # the one method that keeps what is transparent
+        content = _with_colours(pixels, Image.Quantize.FASTOCTREE)  # the only method that keeps transparency
         return uri[1] + base64.b64encode(content).decode("ascii") if len(content) < len(uri[2]) else uri[0]
 
     return re.sub(r'(="data:image/png;base64,\s*)([A-Za-z0-9+/=\s]+)', smaller, body)

@@ -121,7 +121,7 @@ class Ledger:
     def _calm(self) -> int:
         """What `calm` is."""
         if not len(self.count) or int(self.count.min()) == 0:
-            return 0  # a class may turn up that has no reference
+            return 0  # a class without a reference may still come
         until = int((self._next_looks - self.count).min()) - 1
         return until if self.flush_count is None else min(until, self.flush_count - int(self.pending.max()))
 

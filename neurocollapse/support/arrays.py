@@ -23,7 +23,7 @@ def tensor(name: str, value: Any) -> Tensor:
     TypeError: `inputs` must be an array of numbers, got [[1.0], [2.0, 3.0]]
     """
     try:
-        # what is no tensor yet comes to the CPU, whatever torch's default device
+        # arrays go to the CPU, whatever torch's default device
         found = (value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")).detach()
         if found.is_meta or found.layout != torch.strided or found.is_nested:
             raise TypeError

@@ -113,7 +113,7 @@ def _renamed_to(target: Path, found: os.stat_result | None) -> Iterator[Path]:
     try:
         part = folder / target.name
         part.touch(exist_ok=False)
-        mode = stat.S_IMODE((found or part.stat()).st_mode)  # a writer may give its file another one
+        mode = stat.S_IMODE((found or part.stat()).st_mode)  # a writer may set another mode
         yield part
         with part.open("r+b") as file:
             os.fsync(file.fileno())

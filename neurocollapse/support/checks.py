@@ -156,7 +156,7 @@ def file_path(name: str, value: Any) -> Any:
     try:
         os.stat(value)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
-        pass  # a name as good as any, of which reading or writing says more
+        pass  # a valid name; reading or writing says what else is wrong
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"`{name}` cannot be the name of a file: {reason}, got {shown(value)}") from error

@@ -101,8 +101,8 @@ def _explained(case: Case, layer: int, least: _Bound, spectral: float, length: f
         return f"spectra alone explain it within {short(100 * max(within, 0.0), 2)} %"
     if math.isfinite(length):
         return f"{length:.0f} bands explain it within 5 %"
-    within = least.upper / measured - 1
-    return f"16 bands come within {short(100 * within, 2)} %, spectra alone do not explain it"
+    distance = short(100 * (least.upper / measured - 1), 2)
+    return f"16 bands come within {distance} %, spectra alone do not explain it"
 
 
 def _no_bound(case: Case, layer: int) -> str:

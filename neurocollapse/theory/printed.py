@@ -32,7 +32,7 @@ class PrintedBounds:
     separation_lower: Array
 
 
-@np.errstate(all="ignore")  # what is beyond the range of float64 is infinite or 0, and no error
+@np.errstate(all="ignore")  # beyond the range of float64, infinity and 0 are right
 def printed_bounds(
     *,
     samples_per_class: float,

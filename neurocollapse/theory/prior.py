@@ -54,7 +54,7 @@ class PriorCertificate:
     middle_share: Array
 
 
-@np.errstate(all="ignore")  # what is beyond the range of float64 is infinite or 0, and no error
+@np.errstate(all="ignore")  # beyond the range of float64, infinity and 0 are right
 def prior_certificate(
     *,
     num_classes: int,

@@ -218,7 +218,7 @@ class LinearProblem:
         inputs, place = unit_scaled(self.equivalent_inputs)
         if not bool(torch.isfinite(inputs).all()):
             return torch.full((self.num_classes, self.widths[0]), math.nan, dtype=torch.float64)
-        # What second moments say of directions without data is rounding, and no direction to fit in.
+        # In directions without data, second moments hold nothing but rounding: nothing is to be fitted there.
         accuracy = max(self.spread_accuracy, max(inputs.shape) * torch.finfo(torch.float64).eps)
         return shifted(self.equivalent_targets @ torch.linalg.pinv(inputs, rtol=accuracy), -place)
 

@@ -57,7 +57,7 @@ class RobustCertificate:
     means_trailing: Array
 
 
-@np.errstate(all="ignore")  # what is beyond the range of float64 is infinite or 0, and no error
+@np.errstate(all="ignore")  # beyond the range of float64, infinity and 0 are right
 def robust_certificate(
     *,
     num_classes: int,

@@ -35,7 +35,7 @@ def check_beforehand(
     for alarm in alarms:
         alarm.condition.check_quantity(names)
     known = {name: options[name] for name in _OF_LAYERS if name in options}
-    # Which layers there are is known from a batch; what is to be said of its numbers is said of all batches' later
+    # One batch shows which layers there are; warnings about numbers come later, when all batches have been measured.
     with untouched_random_states(model, loader), without_warnings(UserWarning):
         first = next(iter(loader), None)
         layers = list(collect(model, [first], progress=False, **known)) if first is not None else []

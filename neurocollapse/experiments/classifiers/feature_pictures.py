@@ -93,7 +93,7 @@ def feature_pictures(setting: FeaturePictures, workplace: Workplace) -> xr.Datas
         the `compression` and `separation` of all training samples and the accuracy of the nearest class mean on
         the pictured ones, `ncm_accuracy`; `picture_compression` (embedding, layer): D of the points themselves.
     """
-    embedders = {method: embedder(method) for method in setting.methods}  # what is missing is missed before training
+    embedders = {method: embedder(method) for method in setting.methods}  # fails before training if one is missing
     samples = workplace.samples(setting.data)
     network = Perceptron("hybrid", setting.num_nonlinear, setting.num_linear)
     model, _ = train_perceptron(network, setting, samples, workplace)
