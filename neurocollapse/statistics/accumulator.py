@@ -318,7 +318,7 @@ class MomentAccumulator:
         for chosen in classes.split(max(1, height)):
             ratio = 0.0 if self.is_compact else REBASE_RATIO
             counts = count.index_select(0, chosen).double()
-            moved = move_references(sums.reference, sums.total, sums.square, chosen, counts, ratio=ratio)
+            moved = move_references(sums, chosen, counts, ratio=ratio)
             if self.products is not None and moved is not None:
                 self.products.shift(*moved)
 

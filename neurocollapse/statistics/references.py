@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from neurocollapse.statistics.kernels import Sums
+
 REBASE_RATIO = 3.0
 """A class moves its reference when ‖mean − reference‖² exceeds this many times its variance.
 
@@ -11,16 +13,14 @@ A usual sample lies at about 1; a far outlier that came first at n − 1, after 
 
 
 def move_references(
-    reference: Tensor, total: Tensor, square: Tensor, classes: Tensor, count: Tensor, *, ratio: float = REBASE_RATIO
+    sums: Sums, classes: Tensor, count: Tensor, *, ratio: float = REBASE_RATIO
 ) -> tuple[Tensor, Tensor, Tensor] | None:
     """Move the references of those of some classes whose mean lies far from it, in place.
 
     Parameters
     ----------
-    reference, total : Tensor of shape (classes, features)
-        References, and the sums about them.
-    square : Tensor of shape (classes,), float64
-        Sums of squares about them.
+    sums : Sums
+        References and the sums about them, whose partial sums of these classes are in the totals.
     classes, count : Tensor of shape (some,), int64 and float64
         Which classes, and how many samples they have.
     ratio : float
@@ -31,20 +31,21 @@ def move_references(
     tuple of Tensor or None
         Former sums, shifts and counts of the classes that may have moved, in float64; None where none has.
     """
-    sums = total.index_select(0, classes).double()
-    sum_square = torch.linalg.vector_norm(sums, dim=1).square_()
+    reference, total, square = sums.reference, sums.total, sums.square
+    former = total.index_select(0, classes).double()
+    sum_square = torch.linalg.vector_norm(former, dim=1).square_()
     far = sum_square > ratio * (count * square.index_select(0, classes) - sum_square)
     if far.device.type == "cpu":  # other devices would have to be waited for, to know which classes these are
         chosen = far.nonzero().flatten()
         if not chosen.numel():
             return None
-        classes, sums, count, far = classes[chosen], sums[chosen], count[chosen], far[chosen]
+        classes, former, count, far = classes[chosen], former[chosen], count[chosen], far[chosen]
     before = reference.index_select(0, classes)
-    moved = (before + sums / count.clamp(min=1).unsqueeze(1)).to(before.dtype)
+    moved = (before + former / count.clamp(min=1).unsqueeze(1)).to(before.dtype)
     moved = torch.where(far.unsqueeze(1), moved, before)
     shift = moved.double() - before
-    change = count * shift.square().sum(dim=1) - 2 * (sums * shift).sum(dim=1)
+    change = count * shift.square().sum(dim=1) - 2 * (former * shift).sum(dim=1)
     square.index_add_(0, classes, change)
-    total.index_copy_(0, classes, (sums - count.unsqueeze(1) * shift).to(total.dtype))
+    total.index_copy_(0, classes, (former - count.unsqueeze(1) * shift).to(total.dtype))
     reference.index_copy_(0, classes, moved)
-    return sums, shift, count
+    return former, shift, count
