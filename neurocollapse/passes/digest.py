@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from neurocollapse.hooks.offload import loaded
 from neurocollapse.hooks.shards import own_part
 from neurocollapse.support.quiet import Mode
+from neurocollapse.support.transfer import on_cpu
 
 DIGEST_ELEMENTS = 2**14
 """Numbers of each input, spread over all its samples, by which a batch is recognised: reading all would take time."""
@@ -23,9 +24,14 @@ def batch_digest(inputs: Iterable[Tensor], labels: Tensor, before: int) -> int:
     digest = zlib.crc32(labels.numpy().tobytes(), before)
     for tensor in inputs:
         if tensor.layout == torch.strided and not tensor.is_nested:
-            step = (tensor.numel() // DIGEST_ELEMENTS) | 1  # odd, so that it visits all columns of a matrix
-            digest = _digest(tensor.flatten()[::step], digest)
+            digest = _digest(on_cpu(tensor, sample_of), digest)
     return digest
+
+
+def sample_of(tensor: Tensor) -> Tensor:
+    """The numbers of an input by which it is known again."""
+    step = (tensor.numel() // DIGEST_ELEMENTS) | 1  # odd, so that it visits all columns of a matrix
+    return tensor.flatten()[::step]
 
 
 def weight_digest(model: nn.Module, mode: Mode) -> int:

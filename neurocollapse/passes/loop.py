@@ -190,7 +190,8 @@ class Pass:
     def _count_all(self, bar: Any, finished: int) -> None:
         """Pass over the batches of an earlier run, once it is certain that they are the same, and count the others."""
         index, digest, options = 0, 0, self.options
-        for batch in bar if self.device.type == "cpu" else read_ahead(bar, self.loader):
+        on_cpu = self.device.type == "cpu"
+        for batch in bar if on_cpu else read_ahead(bar, self.loader, digests=bool(self._keeps_digests)):
             parts = split_batch(batch, self.recorder.model, label_fn=options.label_fn)
             masks = masks_of(batch, parts, self.recorder.model, options)
             found = label_map_of(parts, masks, options, self.known_classes)

@@ -1,6 +1,6 @@
 """Small tensors to a device and back, without waiting for its other work."""
 
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 
 import torch
 from torch import Tensor
@@ -71,10 +71,15 @@ class Arrivals:
         self.end_batch()
 
 
-def copy_ahead(tensors: Iterable[Tensor]) -> None:
-    """Send copies of some tensors to the CPU, for those who will ask `on_cpu` for them."""
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor."""
+    return tensor
+
+
+def copy_ahead(tensors: Iterable[Tensor], part: Callable[[Tensor], Tensor] = whole) -> None:
+    """Send copies of some tensors, or of a part of each, to the CPU, for those who will ask `on_cpu` for them."""
     for tensor in tensors:
-        _under_way[tensor] = Readback(tensor)
+        _under_way.setdefault(tensor, {})[part] = Readback(part(tensor))
 
 
 def forget_copies(tensors: Iterable[Tensor]) -> None:
@@ -83,12 +88,10 @@ def forget_copies(tensors: Iterable[Tensor]) -> None:
         _under_way.pop(tensor, None)
 
 
-def on_cpu(tensor: Tensor) -> Tensor:
+def on_cpu(tensor: Tensor, part: Callable[[Tensor], Tensor] = whole) -> Tensor:
     """The numbers of a tensor on the CPU, not to be changed: the copy that is under way, else one to be waited for."""
-    if tensor.device.type == "cpu":
-        return tensor
-    copy = _under_way.get(tensor)
-    return tensor.cpu() if copy is None else copy.numbers()
+    copy = None if tensor.device.type == "cpu" else _under_way.get(tensor, {}).get(part)
+    return part(tensor).cpu() if copy is None else copy.numbers()
 
 
-_under_way: MutableMapping[Tensor, Readback] = WeakTensorKeyDictionary()
+_under_way: MutableMapping[Tensor, dict[Callable[[Tensor], Tensor], Readback]] = WeakTensorKeyDictionary()

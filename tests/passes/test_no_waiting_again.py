@@ -17,6 +17,7 @@ from neurocollapse.metrics import Layer, Rows
 from neurocollapse.metrics.catalogue import QUANTITIES
 from neurocollapse.passes import FeatureSink, MomentSink, Sink, finite, run_pass
 from neurocollapse.passes.influence import InfluenceSink
+from neurocollapse.passes.loop import Pass
 from neurocollapse.passes.options import PassOptions
 from neurocollapse.passes.outside import ScoreSink
 from neurocollapse.passes.totals import TotalSink
@@ -164,7 +165,7 @@ class WithoutMoments(MomentSink):
 
 
 @pytest.mark.usefixtures("on_meta")
-@pytest.mark.parametrize("kind", ["pairs", "three parts", "dicts"])
+@pytest.mark.parametrize("kind", ["pairs", "three parts", "dicts", "pairs that are known again"])
 def test_labels_on_the_device_are_not_waited_for(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     twins, data = Twins(monkeypatch), batches()
     placed: list[Any] = [(inputs.to(META), twins.on_device(labels)) for inputs, labels in data]
@@ -173,7 +174,10 @@ def test_labels_on_the_device_are_not_waited_for(kind: str, monkeypatch: pytest.
         monkeypatch.setattr(nn.Sequential, "forward", _first_only)
     if kind == "dicts":
         placed = [{"input": inputs, "labels": labels} for inputs, labels in placed]
-    found = run_pass(network().to(META), placed, {"moments": WithoutMoments()}, num_classes=10)["moments"]
+    options = PassOptions(num_classes=10, progress=False)
+    known = kind == "pairs that are known again"
+    second = Pass(network().to(META), placed, {"moments": WithoutMoments()}, options, name="second", digests=known)
+    found = second.run()["moments"]
     assert torch.equal(found, torch.bincount(torch.cat([labels for _, labels in data]), minlength=10))
     assert not transfer._under_way
 
@@ -246,11 +250,11 @@ def test_batches_that_may_share_memory_are_taken_one_by_one(monkeypatch: pytest.
 
     for loader, ahead in ((data, 1), (counted(), 0), (DataLoader(TensorDataset(torch.zeros(6, 3))), 1)):
         taken.clear()
-        numbers = [len(taken) for _ in read_ahead(counted(), loader)]
+        numbers = [len(taken) for _ in read_ahead(counted(), loader, digests=False)]
         assert numbers == [min(index + ahead, 3) for index in (1, 2, 3)]
     own = DataLoader(TensorDataset(torch.zeros(6, 3)), collate_fn=lambda samples: samples)
     taken.clear()
-    assert [len(taken) for _ in read_ahead(counted(), own)] == [1, 2, 3]
+    assert [len(taken) for _ in read_ahead(counted(), own, digests=False)] == [1, 2, 3]
 
 
 def test_features_that_are_not_finite_in_the_second_pass_alone_are_refused(layers: dict[str, Layer]) -> None:
