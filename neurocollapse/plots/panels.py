@@ -37,7 +37,8 @@ from neurocollapse.plots.style import (
 
 _MOST_TOLD = 4
 """Most networks about which a legend says more than the name."""
-MOST_TICKS_IN_CELLS = 4
+_MOST_TICKS = 4
+"""Most layers or steps that are named under a cell of small multiples."""
 _MOST_NAMED = 40
 """Most networks that a legend names one by one."""
 
@@ -195,7 +196,7 @@ class Panel:
     def scale(self) -> None:
         """Give every cell the same axes."""
         datasets, over = [one.dataset for one in self.drawn], self.drawn[0].over
-        most = {"most": MOST_TICKS_IN_CELLS} if self.apart else {}
+        most = {"most": _MOST_TICKS} if self.apart else {}
         for cell in self.cells:
             if self.log:
                 log_scale(cell, self._series)
