@@ -1,12 +1,13 @@
 """Class moments: a mergeable value, its streaming accumulator, its file format and its all-reduce."""
 
 from neurocollapse.statistics.accumulator import MomentAccumulator
+from neurocollapse.statistics.class_batch import ClassBatch
 from neurocollapse.statistics.collection import LayerRecord, MomentCollection
 from neurocollapse.statistics.collectives import JointRun, ProcessError, joint_run
 from neurocollapse.statistics.distributed import all_reduce, process_group, reduce_collection, sum_over_processes
 from neurocollapse.statistics.in_memory import ClassMoments  # which gets its from_features there
 from neurocollapse.statistics.kernel_choice import kernel_on
-from neurocollapse.statistics.labels import ClassBatch, LabelError, check_labels, one_hot_columns
+from neurocollapse.statistics.labels import LabelError, check_labels, one_hot_columns
 from neurocollapse.statistics.mapped import free_disk
 from neurocollapse.statistics.memory import (
     MemoryPlan,

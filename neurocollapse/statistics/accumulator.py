@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from neurocollapse.statistics.adoption import Adoption
+from neurocollapse.statistics.class_batch import ClassBatch
 from neurocollapse.statistics.kernel_choice import kernel_on
 from neurocollapse.statistics.kernels import Sums, at_once, move_sums, some_of
-from neurocollapse.statistics.labels import ClassBatch
 from neurocollapse.statistics.ledger import FLUSH_COUNT, Ledger
 from neurocollapse.statistics.mapped import Place
 from neurocollapse.statistics.memory import WIDEST, Precision, StateBytes, working_dtype

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from neurocollapse.statistics.class_batch import ClassBatch
 from neurocollapse.statistics.kernels import Sums, at_once, medians
-from neurocollapse.statistics.labels import ClassBatch
 from neurocollapse.statistics.ledger import Ledger, Step
 from neurocollapse.statistics.sorted_rows import not_finite
 from neurocollapse.support.transfer import Readback, sent

@@ -5,8 +5,8 @@ from importlib import import_module
 import torch
 from torch import Tensor
 
+from neurocollapse.statistics.class_batch import ClassBatch
 from neurocollapse.statistics.kernels import Sums, scratch_like
-from neurocollapse.statistics.labels import ClassBatch
 
 try:
     run_kernel = import_module("neurocollapse.statistics._kernel").add_rows  # by name: it may not be there

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from neurocollapse.statistics.accumulator import MomentAccumulator
-from neurocollapse.statistics.labels import ClassBatch, check_labels, one_hot_columns
+from neurocollapse.statistics.class_batch import ClassBatch
+from neurocollapse.statistics.labels import check_labels, one_hot_columns
 from neurocollapse.statistics.memory import MemoryPlan, memory_limit, state_bytes
 from neurocollapse.statistics.moments import ClassMoments
 from neurocollapse.support.arrays import tensor

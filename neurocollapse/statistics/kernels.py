@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from neurocollapse.statistics.labels import ClassBatch
+from neurocollapse.statistics.class_batch import ClassBatch
 from neurocollapse.statistics.ledger import FLUSH_COUNT
 from neurocollapse.statistics.matmul import full_matmul_precision
 from neurocollapse.support.transfer import sent

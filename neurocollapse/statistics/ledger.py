@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from neurocollapse.statistics.labels import ClassBatch
+from neurocollapse.statistics.class_batch import ClassBatch
 
 FLUSH_COUNT = 64
 """Samples of one class that float32 sums may gather before they go to the float64 total."""

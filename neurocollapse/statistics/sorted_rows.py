@@ -14,8 +14,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from neurocollapse.statistics.class_batch import Bags, ClassBatch
 from neurocollapse.statistics.kernels import Sums, scratch_like
-from neurocollapse.statistics.labels import Bags, ClassBatch
 from neurocollapse.statistics.ledger import FLUSH_COUNT
 
 LEAST_BLOCK, MOST_BLOCK, FEW_BLOCKS = 4, 128, 16

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from neurocollapse.statistics import ClassBatch, MomentAccumulator, adoption, sorted_rows
-from neurocollapse.statistics.labels import Bags
+from neurocollapse.statistics.class_batch import Bags
 from neurocollapse.support.transfer import Readback
 
 CPU = torch.device("cpu")
