@@ -45,7 +45,7 @@ def test_no_page_is_wider_than_the_window(found: Found) -> None:
 
 
 def test_keys_reach_every_link_switch_and_box_that_scrolls(found: Found) -> None:
-    assert min(one["keys"] for one in found.values()) > 5
+    assert min(one["keys"] for one in found.values()) > 3  # menu, name, theme, previous or next page
     assert {page: one["unreached"] for page, one in found.items() if one["unreached"]} == {}
     assert {page: one["scrolls"] for page, one in found.items() if one["scrolls"]} == {}
 
