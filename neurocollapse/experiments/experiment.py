@@ -92,11 +92,13 @@ class Experiment:
             raise TypeError(
                 f"`setting` of {self.name} must be a {type(self.small).__name__}, got a {type(setting).__name__}"
             )
-        setting, workplace = checked(setting), workplace or Workplace()
-        began = time.perf_counter()
-        dataset = self.run(setting, workplace.claimed_by(self.name, setting))
-        seconds = time.perf_counter() - began
-        return self._judged(setting, dataset.assign_attrs({**describe_process(), WALL_SECONDS: seconds}))
+        setting = checked(setting)
+        workplace = (workplace or Workplace()).claimed_by(self.name, setting)
+        is_whole, began = not workplace.has_parts(), time.perf_counter()
+        dataset = self.run(setting, workplace).assign_attrs(describe_process())
+        if is_whole:  # the time of a resumed run is that of its rest
+            dataset.attrs[WALL_SECONDS] = time.perf_counter() - began
+        return self._judged(setting, dataset)
 
     def restored(self, dataset: xr.Dataset) -> "Outcome":
         """Restore the outcome of an earlier run from its saved dataset; the claims are judged again.

@@ -69,6 +69,10 @@ class Workplace:
             raise ValueError(f"cannot keep parts in {folder}: {error.strerror}; name another folder") from error
         return replace(self, folder=folder, claim=claim)
 
+    def has_parts(self) -> bool:
+        """Whether the folder holds parts of an earlier run, of which this one is the rest."""
+        return self.folder is not None and any(path.name != SETTING_FILE for path in self.folder.iterdir())
+
     def samples(self, spec: str, *, split: str = "train") -> Labelled:
         """Open labelled data: any data spec, or "mnist", "fashion-mnist" or "cifar10" from the data root.
 
