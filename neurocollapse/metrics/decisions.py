@@ -1,12 +1,13 @@
 """Which class mean samples are nearest to: NC4."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from neurocollapse.metrics.arguments import matrix, matrix_of
-from neurocollapse.metrics.layer import Finish, Layer, Rows
+from neurocollapse.metrics.layer import Later, Layer, Rows
 from neurocollapse.metrics.quantity import Quantity
 from neurocollapse.statistics import ClassMoments, check_labels
 
@@ -43,7 +44,7 @@ def nc4(moments: ClassMoments, features: Tensor, logits: Tensor) -> float:
     """
     rows = Rows(matrix_of(moments, "features", features), moments.present[:0])
     layer = Layer(moments)
-    return _share(layer, _agreements(layer, rows)(matrix("logits", logits)))
+    return _share(layer, _agreements(layer, rows)(matrix("logits", logits)).tensor())
 
 
 def ncm_error(moments: ClassMoments, features: Tensor, labels: Tensor) -> float:
@@ -75,23 +76,24 @@ def ncm_error(moments: ClassMoments, features: Tensor, labels: Tensor) -> float:
     rows = matrix_of(moments, "features", features)
     classes = check_labels(labels, num_samples=len(rows), num_classes=moments.num_classes).to(rows.device)
     layer = Layer(moments)
-    return _share(layer, misses(layer, Rows(rows, classes)))
+    return _share(layer, misses(layer, Rows(rows, classes)).tensor())
 
 
-def _agreements(layer: Layer, rows: Rows) -> Finish:
+def _agreements(layer: Layer, rows: Rows) -> Callable[[Tensor], Later]:
     """How many rows the network takes for the class whose mean is nearest, and of how many."""
-    nearest = rows.nearest(layer)
+    nearest, device = rows.nearest_later(layer), rows.features.device
 
-    def finish(logits: Tensor) -> Tensor:
-        decided = logits.argmax(dim=1) if logits.shape[1] > 1 else (logits[:, 0] > 0).long()
-        return _counted(decided.to(nearest.device) == nearest)
+    def finish(logits: Tensor) -> Later:
+        decided = (logits.argmax(dim=1) if logits.shape[1] > 1 else (logits[:, 0] > 0).long()).to(device)
+        return Later(lambda: _counted(decided == nearest()))
 
     return finish
 
 
-def misses(layer: Layer, rows: Rows) -> Tensor:
+def misses(layer: Layer, rows: Rows) -> Later:
     """How many rows are not nearest to the mean of their class, and of how many."""
-    return _counted(rows.nearest(layer) != rows.labels)
+    nearest, labels = rows.nearest_later(layer), rows.labels
+    return Later(lambda: _counted(nearest() != labels))
 
 
 def _counted(rows: Tensor) -> Tensor:

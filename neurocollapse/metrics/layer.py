@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -21,9 +21,21 @@ from neurocollapse.statistics.nearest import NearestMean
 
 Finish = Callable[[Tensor], Tensor]
 """What waits for the logits of the batch, shape (rows, outputs), and then gives the tensor to be added up."""
-Gather = Callable[["Layer", "Rows"], "Tensor | Finish"]
+Gather = Callable[["Layer", "Rows"], "Tensor | Finish | Later | Callable[[Tensor], Later]"]
 """What a second pass adds up over all rows of a layer, see `Quantity.gather`."""
 Made = TypeVar("Made")
+
+
+class Later(NamedTuple):
+    """A tensor to be added up that a device has been asked for.
+
+    Attributes
+    ----------
+    tensor : callable
+        Gives it, and waits for the device unless it is called a batch later.
+    """
+
+    tensor: Callable[[], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,6 +183,27 @@ class Rows:
             nearest, present = layer.placed(_nearest_mean, self.features)
             vars(self)["_nearest"] = present[nearest(self.features)]
         return vars(self)["_nearest"]
+
+    def nearest_later(self, layer: Layer) -> Callable[[], Tensor]:
+        """What gives `nearest` when it is called; a device that is asked now has it ready a batch later.
+
+        Parameters
+        ----------
+        layer : Layer
+            Holds the class means.
+        """
+        if "_nearest_later" not in vars(self):
+            vars(self)["_nearest_later"] = self._asked_for_nearest(layer)
+        return vars(self)["_nearest_later"]
+
+    def _asked_for_nearest(self, layer: Layer) -> Callable[[], Tensor]:
+        """The CPU, which keeps nobody waiting, answers at once, and copies no rows."""
+        if self.features.device.type == "cpu":
+            classes = self.nearest(layer)
+            return lambda: classes
+        nearest, present = layer.placed(_nearest_mean, self.features)
+        answer = nearest.later(self.features)
+        return cache(lambda: present[answer()])
 
 
 class Network(NamedTuple):

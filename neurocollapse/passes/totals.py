@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from neurocollapse.metrics import Layer, Quantity, QuantityError, Rows
-from neurocollapse.metrics.layer import Finish, Gather
+from neurocollapse.metrics.layer import Finish, Gather, Later
 from neurocollapse.metrics.quantity import REMEDIES
 from neurocollapse.passes.digest import option_text
 from neurocollapse.passes.moments import NonFiniteError
@@ -55,6 +55,7 @@ class TotalSink(Sink):
         self.totals: dict[str, Tensor] = {}
         self._all_finite: dict[str, Tensor] = {}
         self._waiting: list[_Waiting] = []
+        self._late: dict[str, list[tuple[int, Later]]] = {}
 
     def start(self, layers: Mapping[str, LayerRecord], device: torch.device) -> None:
         """Learn where the model runs; raise MemoryPlanError unless what gathers share of the layers fits there."""
@@ -73,6 +74,7 @@ class TotalSink(Sink):
         layer = self._layer(site, features.device)
         if layer is None:
             return
+        self._take_in(site)
         keep = self._kept(site, layer, features) if self.skips_non_finite else None
         labels = rows.on(features.device)
         part = Rows(features, labels) if keep is None else Rows(features[keep], labels[keep])
@@ -111,11 +113,12 @@ class TotalSink(Sink):
         """Give up one layer's sums, which hold a part of the batches only."""
         self.totals = {key: total for key, total in self.totals.items() if key.rpartition("/")[0] != site}
         self._all_finite.pop(site, None)
+        self._late.pop(site, None)
         self._waiting = [one for one in self._waiting if one.site != site]
 
     def state(self) -> dict[str, Tensor]:
         """The sums."""
-        self._check_finite()
+        self._settle()
         return dict(self.totals)
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
@@ -124,12 +127,23 @@ class TotalSink(Sink):
 
     def result(self) -> dict[str, dict[Gather, Tensor]]:
         """The sums on the CPU, by layer name and gather function."""
-        self._check_finite()
+        self._settle()
         totals: dict[str, dict[Gather, Tensor]] = {layer.record.name: {} for layer in self.sites.values()}
         for key, total in self.totals.items():
             site, _, index = key.rpartition("/")
             totals[self.sites[site].record.name][self.gathers[int(index)]] = total.cpu()
         return totals
+
+    def _settle(self) -> None:
+        """Wait for what is not added up yet, and raise where features were not finite."""
+        for site in list(self._late):
+            self._take_in(site)
+        self._check_finite()
+
+    def _take_in(self, site: str) -> None:
+        """Add up what a layer has asked for in the batch before."""
+        for index, late in self._late.pop(site, []):
+            self._add(site, index, self._called(site, index, late.tensor))
 
     def _layer(self, site: str, device: torch.device) -> Layer | None:
         """A layer of the first pass, with its tensors on the device of the features."""
@@ -167,7 +181,12 @@ class TotalSink(Sink):
             raise self._error(site, index, f"{type(error).__name__}: {error}") from error
 
     def _add(self, site: str, index: int, value: Any) -> None:
-        """Add a tensor to its sum."""
+        """Add a tensor to its sum, on a device in the next batch where it comes later."""
+        if isinstance(value, Later):
+            if self._never_waits:
+                self._late.setdefault(site, []).append((index, value))
+                return
+            value = self._called(site, index, value.tensor)
         if not isinstance(value, Tensor):
             problem = "must return a Tensor, or a function of the logits where it says needs=('logits',)"
             raise self._error(site, index, f"`gather` {problem}; got {type(value).__name__}")
@@ -209,7 +228,7 @@ class _Waiting(NamedTuple):
 
     site: str
     gather: int
-    finish: Finish
+    finish: Finish | Callable[[Tensor], Later]
     rows: ClassBatch
     keep: Tensor | None
     device: torch.device

@@ -11,6 +11,7 @@ from scipy.optimize import minimize
 
 from neurocollapse.metrics import Layer, Quantity, Rows
 from neurocollapse.metrics.catalogue import chosen_quantities
+from neurocollapse.metrics.layer import Later
 from neurocollapse.metrics.measure import Extra, measured
 from neurocollapse.statistics import ClassMoments, LayerRecord, MomentCollection, Reader
 
@@ -198,6 +199,8 @@ def _gathered(layer: Layer, quantity: Quantity, features: Any, labels: Any, logi
         found = quantity.gather(layer, Rows(features[part], labels[part]))
         if callable(found):
             found = found(torch.as_tensor(np.array(logits[part])))
+        if isinstance(found, Later):
+            found = found.tensor()
         total = total + found.double()
     return total
 

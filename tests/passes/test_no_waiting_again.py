@@ -15,19 +15,21 @@ from torch.utils.data import DataLoader, TensorDataset
 import neurocollapse as nc
 from neurocollapse.metrics import Layer, Rows
 from neurocollapse.metrics.catalogue import QUANTITIES
+from neurocollapse.metrics.layer import _nearest_mean
 from neurocollapse.passes import FeatureSink, MomentSink, Sink, finite, run_pass
 from neurocollapse.passes.influence import InfluenceSink
 from neurocollapse.passes.loop import Pass
 from neurocollapse.passes.options import PassOptions
 from neurocollapse.passes.outside import ScoreSink
 from neurocollapse.passes.totals import TotalSink
-from neurocollapse.statistics import ClassBatch, Reader, adoption
+from neurocollapse.statistics import ClassBatch, Reader, adoption, nearest
+from neurocollapse.statistics.nearest import NearestMean
 from neurocollapse.support import transfer
 from tests.readbacks import Answer
 
 NEAREST = {"nc4", "ncm_error", "effective_depth"}
-"""Quantities that look for the nearest class mean: which rows are too close to tell is asked in every layer."""
-GATHERED = {one.gather: one.name for one in QUANTITIES if one.gather is not None and one.name not in NEAREST}
+"""Quantities that look for the nearest class mean: which rows are too close to tell is known one batch late."""
+GATHERED = {one.gather: one.name for one in QUANTITIES if one.gather is not None}
 META = torch.device("meta")
 
 
@@ -59,7 +61,7 @@ def layers() -> dict[str, Layer]:
 def on_meta(layers: dict[str, Layer], monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets a pass run on the meta device."""
     monkeypatch.setattr(PassOptions, "device_of", lambda options, model: META)
-    for module in (transfer, finite, adoption):
+    for module in (transfer, finite, adoption, nearest):
         monkeypatch.setattr(module, "Readback", Answer)
 
 
@@ -83,17 +85,6 @@ def test_what_quantities_add_up_is_not_waited_for(name: str, skips: bool, layers
     assert run_pass(network().to(META), batches(), {"totals": sink}, num_classes=10)["totals"]
 
 
-@pytest.mark.usefixtures("on_meta")
-@pytest.mark.parametrize("skips", [False, True], ids=["all", "finite ones"])
-def test_influences_are_not_waited_for(skips: bool, layers: dict[str, Layer]) -> None:
-    class Influences(InfluenceSink):
-        def result(self) -> Any:
-            return self._sums
-
-    sink = Influences(layers, skips_non_finite=skips)
-    assert run_pass(network().to(META), batches(), {"sums": sink}, num_classes=10)["sums"]
-
-
 class Patient(Answer):
     """Numbers that are looked at one batch late: says which batch was sent last, whenever any is looked at."""
 
@@ -109,6 +100,79 @@ class Patient(Answer):
         return super().numbers()
 
 
+def numbered() -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches, each of which says its number."""
+    for index, batch in enumerate(batches()):
+        Patient.sent.append(index)
+        yield batch
+
+
+class Close(Answer):
+    """Says that two rows are too close to tell, with five candidates."""
+
+    def numbers(self) -> Tensor:
+        return torch.tensor([2, 5])
+
+
+@pytest.mark.usefixtures("on_meta")
+@pytest.mark.parametrize("name", sorted(NEAREST))
+def test_rows_too_close_to_tell_are_decided_one_batch_late(
+    name: str, layers: dict[str, Layer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Patient, "sent", [], raising=False)
+    monkeypatch.setattr(Patient, "looked_at", [], raising=False)
+
+    class PatientlyClose(Patient, Close):
+        pass
+
+    monkeypatch.setattr(nearest, "Readback", PatientlyClose)
+    sink = WithoutResult(layers, [one for one in QUANTITIES if one.name == name])
+    run_pass(network().to(META), numbered(), {"totals": sink}, num_classes=10)
+    assert {batch for batch, _ in Patient.looked_at} == set(range(5))
+    assert all(now == batch + 1 for batch, now in Patient.looked_at)
+    sink.state()
+    assert Patient.looked_at[-1] == (5, 5)
+
+
+def test_late_sums_are_those_on_the_cpu(layers: dict[str, Layer], monkeypatch: pytest.MonkeyPatch) -> None:
+    quantities = [one for one in QUANTITIES if one.name in NEAREST]
+
+    def sums(*, late: bool) -> dict[str, dict[Any, Tensor]]:
+        class AsIfOnDevice(TotalSink):
+            def start(self, *arguments: Any) -> None:
+                super().start(*arguments)
+                self._never_waits = late
+
+        fresh = {site: replace(layer) for site, layer in layers.items()}
+        return run_pass(network(), batches(), {"totals": AsIfOnDevice(fresh, quantities)}, num_classes=10)["totals"]
+
+    expected = sums(late=False)
+    monkeypatch.setattr(Rows, "nearest_later", _asked_as_of_a_device)
+    monkeypatch.setattr(NearestMean, "__call__", None)  # it is not what gives the result
+    found = sums(late=True)
+    assert found.keys() == expected.keys()
+    for name, row in expected.items():
+        assert len(row) == 2
+        assert all(torch.equal(found[name][gather], total) for gather, total in row.items())
+
+
+def _asked_as_of_a_device(rows: Rows, layer: Layer) -> Any:
+    find, present = layer.placed(_nearest_mean, rows.features)
+    answer = find.later(rows.features)
+    return lambda: present[answer()]
+
+
+@pytest.mark.usefixtures("on_meta")
+@pytest.mark.parametrize("skips", [False, True], ids=["all", "finite ones"])
+def test_influences_are_not_waited_for(skips: bool, layers: dict[str, Layer]) -> None:
+    class Influences(InfluenceSink):
+        def result(self) -> Any:
+            return self._sums
+
+    sink = Influences(layers, skips_non_finite=skips)
+    assert run_pass(network().to(META), batches(), {"sums": sink}, num_classes=10)["sums"]
+
+
 @pytest.mark.usefixtures("on_meta")
 @pytest.mark.parametrize(
     "make", [lambda layers: FeatureSink(180), lambda layers: ScoreSink(layers, skips_non_finite=True)]
@@ -121,13 +185,7 @@ def test_kept_features_and_scores_arrive_one_batch_late(
     monkeypatch.setattr(transfer, "Readback", Patient)
     sink: Sink = make(layers)
     monkeypatch.setattr(type(sink), "result", lambda sink: sink._arrivals.settle())
-
-    def loader() -> Iterator[tuple[Tensor, Tensor]]:
-        for index, batch in enumerate(batches()):
-            Patient.sent.append(index)
-            yield batch
-
-    run_pass(network().to(META), loader(), {"sink": sink}, num_classes=10)
+    run_pass(network().to(META), numbered(), {"sink": sink}, num_classes=10)
     assert {batch for batch, _ in Patient.looked_at} == set(range(6))
     assert all(now == min(batch + 1, 5) for batch, now in Patient.looked_at)
 

@@ -62,3 +62,29 @@ def test_blocks_of_rows_and_of_close_calls_change_nothing(monkeypatch: pytest.Mo
     monkeypatch.setattr(nearest, "PAIR_ELEMENTS", 30)
     assert NearestMean(points, like=rows)(rows).tolist() == [0] * 11
     assert NearestMean(points, like=rows)(rows[:0]).tolist() == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("height", [1, 7, 500])
+def test_what_is_asked_for_later_is_the_same(height: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(2)
+    points = torch.from_numpy(generator.normal(size=(30, 6)))
+    points = torch.cat([points, points[:3], points[:9] + 1e-7]) + 100.0
+    rows = torch.cat([points[::3], torch.from_numpy(generator.normal(size=(60, 6))) + 100.0]).to(dtype)
+    monkeypatch.setattr(nearest, "SCORE_ELEMENTS", height * len(points))
+    find = NearestMean(points, like=rows)
+    at_once, changed = find(rows), rows.clone()
+    assert 0 < find._scored(rows).unclear.sum() < len(rows)
+    with torch.inference_mode():
+        later = find.later(changed)
+    changed.zero_()
+    assert torch.equal(later(), at_once)
+    assert at_once.tolist() == expected(rows, points)
+    assert torch.equal(find.later(rows[:0])(), at_once[:0])
+
+
+def test_true_places_are_those_that_nonzero_finds() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for size in (0, 1, 1000):
+        mask = torch.rand(size, generator=generator) < 0.1
+        assert torch.equal(nearest._true_places(mask, int(mask.sum())), mask.nonzero().flatten())
