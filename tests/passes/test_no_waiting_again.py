@@ -156,6 +156,20 @@ def test_late_sums_are_those_on_the_cpu(layers: dict[str, Layer], monkeypatch: p
         assert all(torch.equal(found[name][gather], total) for gather, total in row.items())
 
 
+def test_what_a_layer_that_is_left_out_has_asked_for_is_forgotten(layers: dict[str, Layer]) -> None:
+    quantity = next(one for one in QUANTITIES if one.name == "ncm_error")
+    sink = TotalSink(layers, [quantity])
+    sink.start({}, torch.device("cpu"))
+    sink._never_waits = True
+    batch = ClassBatch(torch.arange(10), 10)
+    sink.begin(batch)
+    for site in ("0.0", "1.0"):
+        sink.add(site, torch.ones(10, 20), batch)
+    sink.drop("0.0")
+    assert list(sink.state()) == ["1.0/0"]
+    assert not sink.result()["0"]
+
+
 def _asked_as_of_a_device(rows: Rows, layer: Layer) -> Any:
     find, present = layer.placed(_nearest_mean, rows.features)
     answer = find.later(rows.features)
