@@ -152,7 +152,8 @@ def angles(
                 entries += [] if index else [(drawn, label)]
         middle = chosen["middle"]
         if not np.isnan(middle).all():
-            (drawn,) = ax.plot(steps, middle, color=GREY, linewidth=2.6)
+            # Wide and behind the others: a vector that turns with the middle lies on its curve.
+            (drawn,) = ax.plot(steps, middle, color=GREY, linewidth=5.0, alpha=0.5, zorder=1.5)
             entries.append((drawn, f"those between, together: up to {short(np.nanmax(middle), 2)}"))
         ax.set(xlabel="step", ylabel=f"angle of the {SIDES.get(side, side)}\nsingular vectors  [rad]")
         top = max((float(np.nanmax(values)) for values in chosen.values() if not np.isnan(values).all()), default=1.0)

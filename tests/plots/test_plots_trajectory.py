@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from matplotlib.colors import to_rgba_array
 from mpl_toolkits.mplot3d import Axes3D
 
 from neurocollapse import plots
@@ -81,6 +82,15 @@ def test_angles_are_one_curve_a_vector_and_one_for_the_middle(tracked: xr.Datase
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), here.isel(edge=0))
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert [label.split()[0] for label in labels] == ["leading", "trailing", "those"]
+
+
+def test_vectors_that_turn_like_the_middle_are_in_front_of_its_curve(tracked: xr.Dataset) -> None:
+    same = {name: tracked["middle_angle"].broadcast_like(tracked[name]) for name in ("top_angle", "bottom_angle")}
+    ax = plots.angles(tracked.assign(same))
+    ax.get_legend().remove()
+    ax.figure.canvas.draw()
+    seen = {tuple(pixel) for pixel in np.asarray(ax.figure.canvas.buffer_rgba()).reshape(-1, 4).tolist()}  # type: ignore[attr-defined]
+    assert {tuple(int(part) for part in to_rgba_array(ink)[0] * 255) for ink in (BLUE, ORANGE)} <= seen
 
 
 def test_a_layer_without_a_middle_has_no_curve_for_it(tracked: xr.Dataset) -> None:
