@@ -59,35 +59,40 @@ def certificate(dataset: xr.Dataset, *, ax: Axes | None = None, width: Width | N
         raise TypeError(
             f"`dataset` must be an xarray.Dataset, got {type(dataset).__name__}; pass verification.to_dataset()"
         )
+    with panel(ax, width) as ax:
+        legend_above(ax, certified_curves(dataset, ax=ax))
+    return ax
+
+
+def certified_curves(dataset: xr.Dataset, *, ax: Axes) -> list[tuple[Artist, str]]:
+    """Draw the certificate into axes, and return the entries of its legend."""
     measured = per_layer(dataset, "compression")
     low, high = (_values(dataset, f"certified_{side}", measured.size) for side in ("lower", "upper"))
     curves = {name: _values(dataset, name, measured.size) for name, *_ in CURVES}
     # A floor of 1e-30 is rounding, and would leave no room for the rest.
     least = SHOWN * np.min(measured[measured > 0], initial=np.inf)
-    with panel(ax, width) as ax:
-        log_scale(ax, [measured, low, high, *(np.where(one >= least, one, np.nan) for one in curves.values())])
-        bottom, top = ax.get_ylim()
-        place, entries = np.arange(measured.size, dtype=np.float64), _measured(ax, measured)
-        known = np.isfinite(low) & ~np.isnan(high)
-        if known.any():
-            edges = np.clip(low[known], bottom, top), np.clip(high[known], bottom, top)
-            band = ax.fill_between(place[known], *edges, color=BLUE, alpha=0.25, linewidth=0)
-            entries.append((band, "certified from input, output and weights"))
-        for name, words, ink, line in CURVES:
-            if np.isfinite(curves[name]).any():
-                (drawn,) = ax.plot(place, curves[name], color=ink, linestyle=line, linewidth=1.4)
-                entries.append((drawn, words))
-        missed = known & ((measured > high * (1 + OUTSIDE)) | (measured < low * (1 - OUTSIDE)))
-        if missed.any():
-            ring = {"linestyle": "none", "marker": "o", "markersize": 12, "markerfacecolor": "none"}
-            (rings,) = ax.plot(place[missed], measured[missed], markeredgecolor=VERMILLION, **ring)  # type: ignore[arg-type]
-            entries.append((rings, "outside the band"))
-        ax.set_ylim(bottom, top)
-        ax.set_ylabel(axis_label(dataset, "compression"))
-        name_ticks(ax, place, layer_names(dataset))
-        ax.set_xlabel(r"layer $\ell$ (0 is what enters the tail)")
-        legend_above(ax, entries, columns=1)
-    return ax
+    log_scale(ax, [measured, low, high, *(np.where(one >= least, one, np.nan) for one in curves.values())])
+    bottom, top = ax.get_ylim()
+    place, entries = np.arange(measured.size, dtype=np.float64), _measured(ax, measured)
+    known = np.isfinite(low) & ~np.isnan(high)
+    if known.any():
+        edges = np.clip(low[known], bottom, top), np.clip(high[known], bottom, top)
+        band = ax.fill_between(place[known], *edges, color=BLUE, alpha=0.25, linewidth=0)
+        entries.append((band, "certified from input, output and weights"))
+    for name, words, ink, line in CURVES:
+        if np.isfinite(curves[name]).any():
+            (drawn,) = ax.plot(place, curves[name], color=ink, linestyle=line, linewidth=1.4)
+            entries.append((drawn, words))
+    missed = known & ((measured > high * (1 + OUTSIDE)) | (measured < low * (1 - OUTSIDE)))
+    if missed.any():
+        ring = {"linestyle": "none", "marker": "o", "markersize": 12, "markerfacecolor": "none"}
+        (rings,) = ax.plot(place[missed], measured[missed], markeredgecolor=VERMILLION, **ring)  # type: ignore[arg-type]
+        entries.append((rings, "outside the band"))
+    ax.set_ylim(bottom, top)
+    ax.set_ylabel(axis_label(dataset, "compression"))
+    name_ticks(ax, place, layer_names(dataset))
+    ax.set_xlabel(r"layer $\ell$ (0 is what enters the tail)")
+    return entries
 
 
 def _values(dataset: xr.Dataset, name: str, size: int) -> np.ndarray:

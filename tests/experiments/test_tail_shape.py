@@ -157,8 +157,11 @@ def test_figure_and_claims_come_from_the_file_alone(outcome: Outcome, tmp_path) 
     again = EXPERIMENT.restored(nc.open(tmp_path / "tails.nc"))
     assert again.verdicts == outcome.verdicts
     figure = again.figure()
-    assert [axes.get_xlabel() for axes in figure.axes] == [f"layer of {PLAIN}", f"layer of {BIASED}"]
-    assert [axes.get_legend() is not None for axes in figure.axes] == [True, False]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [PLAIN, BIASED]
+    (legend,) = [*figure.legends, *filter(None, (axes.get_legend() for axes in figure.axes))]
+    words = [text.get_text() for text in legend.get_texts()]
+    assert {"measured D", "predicted: floor + transient"} <= set(words)
+    assert "\n" not in "".join(words)
     for axes, name in zip(figure.axes, (PLAIN, BIASED), strict=True):
         drawn = [np.asarray(line.get_ydata()) for line in axes.lines]
         for shown in ("compression", "compression_floor", "compression_law"):
