@@ -146,8 +146,8 @@ def columns_that_fit(texts: Sequence[str], width: float) -> int:
     return max(1, min(len(texts), int(width / longest)))
 
 
-def letters_that_fit(ax: Axes, size: float | None = None, *, handle: float = 0.0) -> int:
-    """How many letters of a size (by default of legends) fit above or below the axes, beside a handle in that unit."""
+def letters_that_fit(ax: Axes | Figure, size: float | None = None, *, handle: float = 0.0) -> int:
+    """How many letters of a size (by default of legends) fit above or below axes or figures, beside a handle."""
     size = size or float(mpl.rcParams["legend.fontsize"])
     points = 72 * float(ax.bbox.width) / ax.figure.dpi
     return max(20, int((points / size - handle) / LETTER))

@@ -201,7 +201,8 @@ class Panel:
             if self.log:
                 log_scale(cell, self._series)
             if over == "layer":
-                layer_axis(cell, datasets, relative=self.drawn[0].relative, **most)
+                under = self.cells[0].get_figure(root=True) if self.apart else None  # one label for all cells
+                layer_axis(cell, datasets, relative=self.drawn[0].relative, under=under, **most)
             else:
                 step_axis(cell, datasets, over, **most)
             if self.below:

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
@@ -35,8 +36,18 @@ _MOST_ROWS = 8
 """Rows of marks at an edge, above each other."""
 
 
-def layer_axis(ax: Axes, datasets: Sequence[xr.Dataset], *, relative: bool = False, most: int = _MOST_TICKS) -> None:
-    """Put layer names under the axis; depths where the networks do not share their names, or relative ones."""
+def layer_axis(
+    ax: Axes,
+    datasets: Sequence[xr.Dataset],
+    *,
+    relative: bool = False,
+    most: int = _MOST_TICKS,
+    under: Axes | Figure | None = None,
+) -> None:
+    """Put layer names under the axis; depths where the networks do not share their names, or relative ones.
+
+    The label is as wide as what it stands `under`, by default the axes.
+    """
     names, where = layer_names(datasets[0]), positions(datasets[0])
     if relative:
         ax.set_xlim(-0.03, 1.03)
@@ -45,10 +56,11 @@ def layer_axis(ax: Axes, datasets: Sequence[xr.Dataset], *, relative: bool = Fal
         return
     shared = all(layer_names(other) == names and np.array_equal(positions(other), where) for other in datasets[1:])
     if shared:
-        short, pattern = _distinct_parts(names)
+        short, head, tail = _distinct_parts(names)
         name_ticks(ax, where, short, most=most)
-        room = min(40, int(1.1 * letters_that_fit(ax, mpl.rcParams["axes.labelsize"])) - 9)
-        ax.set_xlabel(f"layer  ({shortened(pattern, room)})" if pattern else "layer", parse_math=False)
+        room = int(1.1 * letters_that_fit(under or ax, mpl.rcParams["axes.labelsize"])) - 9
+        pattern = f"layer  ({_cut_at_dots(head, tail, room)})" if head or tail else "layer"
+        ax.set_xlabel(pattern, parse_math=False)
         return
     where = np.unique(np.concatenate([positions(dataset) for dataset in datasets]))
     name_ticks(ax, where, [f"{depth:g}" for depth in where], most=most)
@@ -81,16 +93,29 @@ def name_ticks(ax: Axes, where: np.ndarray, names: Sequence[str], *, most: int =
         ax.set_xlim(float(where.min()) - margin, float(where.max()) + margin)
 
 
-def _distinct_parts(names: Sequence[str]) -> tuple[list[str], str]:
-    """Names without the dotted parts that all share (cutting would leave only those), and the shared pattern."""
+def _distinct_parts(names: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """Names without the dotted parts that all share (cutting would leave only those), and those before and behind."""
     parts = [name.split(".") for name in names]
     limit = min(map(len, parts), default=1) - 1
     head = next((i for i in range(limit) if len({part[i] for part in parts}) > 1), limit)
     tail = next((i for i in range(limit - head) if len({part[-1 - i] for part in parts}) > 1), limit - head)
     if len(names) < 2 or head + tail == 0:
-        return list(names), ""
+        return list(names), [], []
     short = [".".join(part[head : len(part) - tail]) for part in parts]
-    return short, ".".join([*parts[0][:head], "*", *parts[0][len(parts[0]) - tail :]])
+    return short, parts[0][:head], parts[0][len(parts[0]) - tail :]
+
+
+def _cut_at_dots(head: list[str], tail: list[str], limit: int) -> str:
+    """The pattern `head.*.tail`; where it is longer than the limit, without the parts furthest from the star."""
+    before, behind = "".join(f"{part}." for part in head), "".join(f".{part}" for part in tail)
+    while len(before) + len(behind) >= limit and (head or tail):
+        if not tail or len(before) > len(behind):
+            head = head[1:]
+            before = "…" + "".join(f"{part}." for part in head)
+        else:
+            tail = tail[:-1]
+            behind = "".join(f".{part}" for part in tail) + "…"
+    return f"{before}*{behind}"
 
 
 def thinned(count: int, most: int = _MOST_TICKS) -> list[int]:

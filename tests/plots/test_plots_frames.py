@@ -168,6 +168,21 @@ def test_the_overview_of_many_networks_has_a_row_for_each(make_networks, width):
     assert names == list(networks)
 
 
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (None, "model.encoder.layer.*.attention_with_rotation.output.dense"),
+        ("column", "model.encoder.layer.*.attention_with_rotation…"),
+    ],
+)
+def test_the_label_under_small_multiples_has_the_room_of_all_cells(make_analysis, width, shown):
+    names = [f"model.encoder.layer.{index}.attention_with_rotation.output.dense" for index in range(5)]
+    networks = {f"net {seed}": make_analysis([0.5**place for place in range(5)], names=names) for seed in range(9)}
+    figure = plots.separation(networks, width=width).figure
+    assert figure._supxlabel.get_text() == f"layer  ({shown})"
+    assert_nothing_is_cut(figure)
+
+
 def test_small_multiples_of_another_depth_stand_at_relative_depths(make_analysis):
     networks = {f"net {depth}": make_analysis([0.5**place for place in range(depth)]) for depth in range(3, 13)}
     figure = plots.compression(networks).figure

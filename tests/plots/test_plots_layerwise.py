@@ -183,6 +183,12 @@ def test_shared_parts_of_names_move_to_the_axis_label(make_analysis):
     assert "encoder.layer.*.attention.output.dense" in ax.get_xlabel()
 
 
+def test_shared_parts_that_are_too_long_are_cut_at_dots(make_analysis):
+    names = [f"model.encoder_of_the_teacher.block.{index}.attention_with_rotation.projection" for index in range(3)]
+    ax = plots.compression(make_analysis([4.0, 2.0, 1.0], names=names))
+    assert "(…block.*.attention_with_rotation…)" in ax.get_xlabel()
+
+
 @pytest.mark.parametrize("name", ["a$b$c", "_hidden", "x^2_{", r"\frac", "100 %", "", "层"])
 def test_names_of_layers_networks_and_classes_are_shown_as_they_are(make_analysis, name):
     dataset = make_analysis(names=[name, *"bcdefg"], class_names=[name, *"123456789"])
