@@ -1,8 +1,8 @@
 """Two measures of separation against the layer, with the lines through their logarithms."""
 
+from functools import partial
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.artist import Artist
@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from neurocollapse.plots.panels import panel_grid
 from neurocollapse.plots.scales import legend_above, log_line, log_scale
-from neurocollapse.plots.style import LINES, PANEL, axes_grid, colour, context, literal, marker, shortened
+from neurocollapse.plots.style import LINES, colour, literal, marker, shortened
 
 LABELS = {"fuzziness": r"fuzziness $\mathrm{tr}(\Sigma_W \Sigma_B^+)$", "compression": r"compression $D_\ell$"}
 
@@ -27,18 +28,10 @@ def data_separation_law_figure(dataset: xr.Dataset, *, ax: Any = None) -> Figure
     ax
         Two Axes; a new figure by default.
     """
-    with context():
-        if ax is None:
-            figure, grid = plt.subplots(1, 2, figsize=(2 * PANEL[0], PANEL[1]))
-            panels = list(grid.flat)
-        else:
-            figure, panels = axes_grid(ax, len(LABELS))
-        for panel, name in zip(panels, LABELS, strict=True):
-            _draw(panel, dataset, name)
-    return figure
+    return panel_grid([partial(_draw, dataset, name) for name in LABELS], ax)
 
 
-def _draw(ax: Axes, dataset: xr.Dataset, name: str) -> None:
+def _draw(dataset: xr.Dataset, name: str, *, ax: Axes) -> None:
     """One measure of all networks, and their lines."""
     layers = dataset["layer"].values.astype(np.float64)
     entries: list[tuple[Artist, str]] = []

@@ -1,15 +1,16 @@
 """Compression and separation of deep linear networks on noisy orthonormal data, beside the theorem's rate."""
 
+from functools import partial
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from neurocollapse.plots.panels import panel_grid
 from neurocollapse.plots.scales import log_line, log_scale
-from neurocollapse.plots.style import BLACK, BLUE, GREEN, PANEL, axes_grid, context
+from neurocollapse.plots.style import BLACK, BLUE, GREEN
 
 
 def draw_progressive_theorem(dataset: xr.Dataset, *, ax: Any = None) -> Figure:
@@ -22,23 +23,10 @@ def draw_progressive_theorem(dataset: xr.Dataset, *, ax: Any = None) -> Figure:
     ax
         Two Axes; a new figure by default.
     """
-    with context():
-        if ax is None:
-            figure, grid = plt.subplots(1, 2, figsize=(2 * PANEL[0], PANEL[1]))
-            axes = list(grid)
-        else:
-            figure, axes = axes_grid(ax, 2)
-        try:
-            _compression(axes[0], dataset)
-            _discrimination(axes[1], dataset)
-        except Exception:
-            if ax is None:
-                plt.close(figure)
-            raise
-    return figure
+    return panel_grid([partial(_compression, dataset), partial(_discrimination, dataset)], ax)
 
 
-def _compression(ax: Axes, dataset: xr.Dataset) -> None:
+def _compression(dataset: xr.Dataset, *, ax: Axes) -> None:
     """Every seed, and the rate from their mean at layer 0."""
     layers, values = dataset["layer"].values, dataset["compression"].transpose("seed", "layer").values
     for index, single in enumerate(values):
@@ -51,7 +39,7 @@ def _compression(ax: Axes, dataset: xr.Dataset) -> None:
     ax.legend(loc="lower left")
 
 
-def _discrimination(ax: Axes, dataset: xr.Dataset) -> None:
+def _discrimination(dataset: xr.Dataset, *, ax: Axes) -> None:
     """The mean of the seeds with its standard error, and the straight line through layers 1 …."""
     layers, values = dataset["layer"].values, dataset["discrimination"].transpose("seed", "layer").values
     mean, error = values.mean(axis=0), values.std(axis=0) / np.sqrt(len(values))
