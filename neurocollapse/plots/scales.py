@@ -142,10 +142,10 @@ def linear_line(ax: Axes, where: np.ndarray, values: np.ndarray, **style: object
 def mean_line(
     ax: Axes, where: np.ndarray, values: xr.DataArray, over: str, index: int, words: str = "", **style: Any
 ) -> Line2D:
-    """The mean over one dimension as a line, in the colour of a number, and a band from the least to the greatest."""
+    """The mean over one dimension as a line, by default in the colour of a number; a band from least to greatest."""
     look = {"color": colour(index), "marker": marker(index), "label": words or "_nolegend_", **style}
     low, high = (values.reduce(of, over).values for of in (np.min, np.max))
-    ax.fill_between(where, low, high, color=colour(index), alpha=0.12, linewidth=0)
+    ax.fill_between(where, low, high, color=look["color"], alpha=0.12, linewidth=0)
     return ax.plot(where, values.mean(over).values, **look)[0]
 
 

@@ -3,9 +3,12 @@
 from dataclasses import replace
 from types import ModuleType
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+import xarray as xr
+from matplotlib.colors import to_hex
 
 from neurocollapse.data.synthetic import low_rank_target
 from neurocollapse.experiments.recovery import (
@@ -18,6 +21,7 @@ from neurocollapse.experiments.recovery.runs import chain_rates, run_dataset, st
 from neurocollapse.experiments.workplace import Workplace
 from neurocollapse.lowrank import Completion, Diverged, Factorization, Observations, recover
 from neurocollapse.models.linear import linear_weights
+from neurocollapse.plots.experiments.recovery import depth_width as depth_width_figure
 
 QUIET = Workplace(progress=False)
 SMALL_COMPLETION = matrix_completion.MatrixCompletion(
@@ -172,6 +176,18 @@ def test_figures_show_what_the_datasets_hold_and_every_number_has_a_name() -> No
         assert all(ax.get_xlabel() and ax.lines for ax in outcome.figure().axes)
         for variable in outcome.dataset.data_vars.values():
             assert {"long_name", "units"} <= set(variable.attrs)
+
+
+def test_the_band_over_trials_has_the_colour_of_its_line() -> None:
+    values = np.random.default_rng(0).uniform(0.1, 1.0, (2, 3, 4))
+    names = ("final_test_error", "num_steps")
+    dataset = xr.Dataset(dict.fromkeys(names, (("depth", "width", "trial"), values)))
+    figure = depth_width_figure(dataset.assign_coords(depth=[2, 3], width=[5, 10, 20]))
+    for ax in figure.axes:
+        inks = [to_hex(band.get_facecolor()[0]) for band in ax.collections]
+        assert inks == [line.get_color().lower() for line in ax.lines]
+        assert len(set(inks)) == 2
+    plt.close(figure)
 
 
 def test_the_stability_of_a_step_is_the_largest_eigenvalue_of_its_linearisation() -> None:

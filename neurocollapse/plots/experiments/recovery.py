@@ -5,6 +5,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from neurocollapse.plots.scales import mean_line
 from neurocollapse.plots.style import BLACK, BLUE, GREEN, GREY, LINES, ORANGE, PURPLE, SKY, VERMILLION, context, marker
 
 NETWORK_COLOURS = {"full": BLACK, "compressed": BLUE, "narrow": VERMILLION}
@@ -58,19 +59,16 @@ def factorization(dataset: xr.Dataset) -> Figure:
 def depth_width(dataset: xr.Dataset) -> Figure:
     """Error of hidden entries and steps against width, one line a depth."""
     with context():
-        figure, panels = plt.subplots(1, 2, figsize=TWO)
-        errors, counts = panels
+        figure, (errors, counts) = plt.subplots(1, 2, figsize=TWO)
+        where = dataset["width"].values
         for index, depth in enumerate(dataset["depth"].values):
             of_depth = dataset.sel(depth=depth)
-            style = {"color": OTHERS[index % len(OTHERS)], "marker": marker(index), "label": f"{int(depth)} layers"}
-            for ax, values in ((errors, of_depth["final_test_error"]), (counts, of_depth["num_steps"] / 1000)):
-                ax.plot(dataset["width"], values.mean("trial"), **style)
-                if dataset.sizes["trial"] > 1:
-                    band = values.min("trial"), values.max("trial")
-                    ax.fill_between(dataset["width"], *band, color=style["color"], alpha=0.2, linewidth=0)
+            style = {"color": OTHERS[index % len(OTHERS)], "words": f"{int(depth)} layers"}
+            mean_line(errors, where, of_depth["final_test_error"], "trial", index, **style)
+            mean_line(counts, where, of_depth["num_steps"] / 1000, "trial", index, **style)
         errors.set(xlabel="width", ylabel="error of hidden entries / norm", yscale="log")
         counts.set(xlabel="width", ylabel="steps / 1000", ylim=(0, None))
-        panels[0].legend()
+        errors.legend()
     return figure
 
 
