@@ -63,7 +63,7 @@ class Completion:
         Parameters
         ----------
         left : Tensor of shape (rows, rank)
-            A.
+            The factor A.
         right : Tensor of shape (columns, rank)
             B, of the product A Bᵀ.
         """
@@ -75,7 +75,7 @@ class Completion:
         Parameters
         ----------
         right : Tensor of shape (columns, rank)
-            B.
+            The factor B.
         """
         product: Tensor = self._errors @ right
         return product
@@ -86,7 +86,7 @@ class Completion:
         Parameters
         ----------
         left : Tensor of shape (rows, rank)
-            A.
+            The factor A.
         """
         torch.index_select(self._values, 0, self._order, out=self._transposed_values)
         product: Tensor = self._transposed @ left

@@ -49,7 +49,7 @@ class Factorization:
         Parameters
         ----------
         left : Tensor of shape (rows, rank)
-            A.
+            The factor A.
         right : Tensor of shape (columns, rank)
             B, of the product A Bᵀ.
         """
@@ -61,7 +61,7 @@ class Factorization:
         Parameters
         ----------
         right : Tensor of shape (columns, rank)
-            B.
+            The factor B.
         """
         return self._errors @ right
 
@@ -71,7 +71,7 @@ class Factorization:
         Parameters
         ----------
         left : Tensor of shape (rows, rank)
-            A.
+            The factor A.
         """
         return self._errors.T @ left
 

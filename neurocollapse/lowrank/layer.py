@@ -41,11 +41,11 @@ class LowRankLinear(nn.Module):
     Attributes
     ----------
     left : Parameter of shape (out, r)
-        B.
+        The factor B.
     right : Parameter of shape (in, r)
         The transpose of A.
     bias : Parameter of shape (out,) or None
-        b.
+        The bias b.
 
     Raises
     ------

@@ -17,7 +17,7 @@ class Problem(Protocol):
     shape
         Outputs and inputs of the matrix.
     scale
-        c.
+        The factor c of the gradient.
     reference
         ‖·‖ of the observed values, which relative errors are parts of.
     """

@@ -55,7 +55,7 @@ class Sensing:
         Parameters
         ----------
         left : Tensor of shape (rows, rank)
-            A.
+            The factor A.
         right : Tensor of shape (columns, rank)
             B, of the product A Bᵀ.
         """
@@ -69,7 +69,7 @@ class Sensing:
         Parameters
         ----------
         right : Tensor of shape (columns, rank)
-            B.
+            The factor B.
         """
         return self._gradient @ right
 
@@ -79,7 +79,7 @@ class Sensing:
         Parameters
         ----------
         left : Tensor of shape (rows, rank)
-            A.
+            The factor A.
         """
         return self._gradient.T @ left
 

@@ -91,7 +91,7 @@ def working_dtype(num_features: int, *, precision: Precision, dtype: torch.dtype
     Parameters
     ----------
     num_features : int
-        d.
+        Features of the layer, d.
     precision : {"single", "double"}
         Precision of the running state.
     dtype : torch.dtype

@@ -123,7 +123,7 @@ class Tail:
         Parameters
         ----------
         start : Tensor of shape (d₀, columns)
-            X.
+            The columns X that enter.
         """
         assert self.bases is not None
         found = [self.bases[0].T @ start]
@@ -137,9 +137,9 @@ class Tail:
         Parameters
         ----------
         features : Tensor of shape (d_l, columns)
-            X.
+            The columns X, at that layer.
         layer : int
-            l.
+            Which layer, l.
         """
         assert self.bases is not None
         basis = self.bases[layer]

@@ -14,7 +14,7 @@ def leading_roots(low: float, high: float, depth: int, delta: float) -> tuple[fl
     low, high
         Numbers between which the squared singular values of the product lie. NaN, infinite or not positive: no root.
     depth
-        L.
+        Number of factors, L.
     delta
         δ₂ ≥ 0.
 

@@ -20,6 +20,9 @@ RARE = re.compile(r"\b(anew|lest|sooner or later|goes? on from|went on from|'s s
 HEADLESS = re.compile(r"^\s*Of [a-z`:]", re.MULTILINE)
 """A line that begins with a genitive: "Of the random start" for "Seed of the random start"."""
 
+BARE = re.compile(r"^ +[A-Za-z]\.$", re.MULTILINE)
+"""A symbol alone, which documentation takes for the number of a list's item."""
+
 
 def prose(path: Path) -> str:
     """The text of a page, or of a notebook's cells."""
@@ -50,4 +53,9 @@ def test_no_line_of_a_docstring_begins_with_a_genitive() -> None:
     found = {path.relative_to(ROOT).as_posix(): HEADLESS.findall("\n".join(docstrings(path))) for path in SOURCES}
     for path in SOURCES:  # strings below constants, too
         found[path.relative_to(ROOT).as_posix()] += re.findall(r'^\s*"""Of [a-z`:]', path.read_text(), re.MULTILINE)
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+def test_no_parameter_is_described_by_a_symbol_alone() -> None:
+    found = {path.relative_to(ROOT).as_posix(): BARE.findall("\n".join(docstrings(path))) for path in SOURCES}
     assert {name: lines for name, lines in found.items() if lines} == {}

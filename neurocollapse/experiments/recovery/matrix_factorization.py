@@ -35,7 +35,7 @@ class MatrixFactorization:
     size, rank
         d and r of the target, the r leading singular triples of a d × d standard Gaussian matrix.
     depth
-        L.
+        Number of matrices, L.
     scales
         ε of the orthogonal initial weights, one pair of networks each.
     learning_rate

@@ -16,7 +16,7 @@ class Chain(nn.Module):
     factors : sequence of Tensors
         Input side first: (k₁, inputs), (k₂, k₁), …, (outputs, k_{p−1}).
     scale
-        s.
+        The factor s of the product.
 
     Examples
     --------
