@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-import neurocollapse as nc
-
 DRIVER = Path(__file__).with_name("log_for_real.py")
 PACKAGES = ("tensorboard", "wandb", "trackio")
 SINGLE = 1e-6
@@ -23,9 +21,9 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("loggers")
     venv.create(folder / "venv", with_pip=True)
     python = folder / "venv" / "bin" / "python"
-    paths = [Path(nc.__file__).parents[1], sysconfig.get_path("purelib")]
     (site,) = (folder / "venv").glob("lib/python*/site-packages")
-    (site / "base.pth").write_text("\n".join(map(str, paths)))
+    ours = sysconfig.get_path("purelib")  # as a site, not as a path: an installation in place is found by a .pth file
+    (site / "base.pth").write_text(f"import site; site.addsitedir({ours!r})")
     installed = subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], capture_output=True, text=True)
     assert installed.returncode == 0, installed.stderr
     (folder / "logs").mkdir()
