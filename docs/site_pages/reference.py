@@ -202,8 +202,9 @@ def _documentation(entry: Entry) -> list[str]:
 
 
 def _text_after_assignment(entry: Entry) -> str:
-    """The string after the assignment of a constant, in whichever module of its package that is."""
-    modules = [module for name, module in sorted(sys.modules.items()) if name.startswith(f"{entry.home}.")]
+    """The string after the assignment of a constant, in whichever module of its package or of the support that is."""
+    below = (f"{entry.home}.", "neurocollapse.support.")
+    modules = [module for name, module in sorted(sys.modules.items()) if name.startswith(below)]
     for module in modules:
         if vars(module).get(entry.name) is not entry.value:
             continue

@@ -63,6 +63,12 @@ def test_a_constant_shows_its_value_and_the_string_after_it(api: dict[str, str])
     assert "constructed networks" in shown.partition("\n\n")[2].partition("\n")[0]
 
 
+def test_every_public_name_of_every_package_says_what_it_is() -> None:
+    homes: dict[int, reference.Entry] = {}
+    listed = {name: list(reference.entries(module, homes)) for name, module in reference.packages().items()}
+    assert [(name, entry.name) for name, found in listed.items() for entry in found if not entry.summary] == []
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_notebook_has_a_card_with_its_question_and_a_page(path: Path) -> None:
     pages = tutorials.pages(NOTEBOOKS)
