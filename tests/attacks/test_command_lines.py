@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 
 from neurocollapse import experiments
@@ -86,12 +87,13 @@ def check(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         *_, last = printed.err.splitlines()
         assert re.fullmatch(r"neurocollapse: [^\x00-\x1f\x7f]{5,300}", last), (words, last)
         others = [one for one in printed.err.splitlines()[:-1] if not one.startswith("neurocollapse: warning: ")]
-        assert others == [], words
+        assert others == [], (words, last)
 
 
 @pytest.fixture(autouse=True)
 def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work where there is one file of text."""
+    """Work where there is one file of text, with no figure of another test open: matplotlib warns above twenty."""
+    plt.close("all")
     (tmp_path / "notes.txt").write_text("no data\n")
     monkeypatch.chdir(tmp_path)
 
