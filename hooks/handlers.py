@@ -10,12 +10,47 @@ from neurocollapse.support.undo import Undo
 class Engine(Protocol):
     """What the hooks report to."""
 
-    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None: ...
-    def end(self) -> None: ...
-    def abort(self) -> None: ...
-    def enter(self) -> None: ...
-    def fire(self, tap: int, value: Any) -> None: ...
-    def observe(self, module: nn.Module, output: Any) -> None: ...
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """The model's forward pass begins.
+
+        Parameters
+        ----------
+        args : tuple
+            Positional arguments of the model.
+        kwargs : dict
+            Its named arguments.
+        """
+
+    def end(self) -> None:
+        """It has ended."""
+
+    def abort(self) -> None:
+        """It has ended, also where it raised."""
+
+    def enter(self) -> None:
+        """A container that may turn out to be a leaf is called."""
+
+    def fire(self, index: int, value: Any) -> None:
+        """A tap is called.
+
+        Parameters
+        ----------
+        index : int
+            Which tap.
+        value
+            What its module returned, or was given.
+        """
+
+    def observe(self, module: nn.Module, output: Any) -> None:
+        """A module that is not tapped has returned.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            The module.
+        output
+            What it returned.
+        """
 
 
 class InertHook:

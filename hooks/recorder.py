@@ -13,6 +13,7 @@ from neurocollapse.hooks.audit import refuse_script_modules
 from neurocollapse.hooks.eager import outside_autocast, unfuse
 from neurocollapse.hooks.errors import CaptureError, CaptureWarning
 from neurocollapse.hooks.halt import Halt, cannot_halt, refuse_halted
+from neurocollapse.hooks.handlers import Engine
 from neurocollapse.hooks.masks import Forward, Masks, Positions, as_mask, begun, checked_name
 from neurocollapse.hooks.options import readings
 from neurocollapse.hooks.outputs import Path
@@ -31,7 +32,7 @@ from neurocollapse.support.undo import Undo
 Receiver = Callable[[SiteKey, Tensor, Positions], None]
 
 
-class Recorder:
+class Recorder(Engine):
     """Hand the features of chosen layers to a function, from inside the model's own forward passes.
 
     Inside ``with recorder:`` every forward pass of the model calls ``sink(key, features, positions)`` once a site,
@@ -269,15 +270,7 @@ class Recorder:
         return self._layers.skipped
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Start a forward pass of the model.
-
-        Parameters
-        ----------
-        args : tuple
-            Positional arguments of the model.
-        kwargs : dict
-            Its named arguments.
-        """
+        """Start a forward pass of the model."""
         if get_ident() != self._thread:
             return
         if self._num_passes and not self._open:
@@ -310,15 +303,7 @@ class Recorder:
             self._forget()
 
     def fire(self, index: int, value: Any) -> None:
-        """Hand the features of one call of a tap to the sink; end the forward pass if nothing else is wanted.
-
-        Parameters
-        ----------
-        index : int
-            Which tap.
-        value
-            What its module returned, or was given.
-        """
+        """Hand the features of one call of a tap to the sink; end the forward pass if nothing else is wanted."""
         if self._ignores():
             return
         if self._halt is None:
@@ -360,15 +345,7 @@ class Recorder:
             self._layers.proposed.enter()
 
     def observe(self, module: nn.Module, output: Any) -> None:
-        """Learn the layout of a module's output in the first forward pass.
-
-        Parameters
-        ----------
-        module : torch.nn.Module
-            A module that is not tapped.
-        output
-            What it returned.
-        """
+        """Learn the layout of a module's output in the first forward pass."""
         if not self._ignores():
             self._layers.observe(module, output, self._current if self._open else self._announced)
 

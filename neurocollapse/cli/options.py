@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, cast
 
 import typer
 
+import neurocollapse as nc
 from neurocollapse.cli.wording import options_of, spoken
 from neurocollapse.support.checks import MAX_CLASSES
 
@@ -84,7 +85,7 @@ class Command(typer.core.TyperCommand):
                 return super().invoke(context)
             except (ValueError, TypeError, MemoryError) as error:
                 if len(error.args) == 1 and isinstance(error.args[0], str):
-                    if type(error).__name__ == "ModelError" and "model_classes" in options:
+                    if isinstance(error, nc.models.ModelError) and "model_classes" in options:
                         options["num_classes"] = options["model_classes"]
                     error.args = (spoken(error.args[0], options),)
                 raise

@@ -25,7 +25,7 @@ SCALES = ("small", "paper")
 SETTING = "setting"
 """Attribute of a dataset that holds its whole setting as JSON."""
 WALL_SECONDS = "wall_seconds"
-"""Attribute of a dataset: how long the run took, without the parts that it found finished."""
+"""Attribute of a dataset: how long the run took. A run that found finished parts has none."""
 SOFTWARE = "check of the software: "
 """Prefix of a claim that follows from a theorem or from arithmetic: only a mistake in the software can violate it."""
 PIXELS_PER_INCH = 200

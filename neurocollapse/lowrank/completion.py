@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 from neurocollapse.lowrank.observations import Observations
-from neurocollapse.lowrank.problem import scale_of
+from neurocollapse.lowrank.problem import Problem, scale_of
 from neurocollapse.lowrank.sampled import SampledProduct
 from neurocollapse.lowrank.sparse import csr_matrix
 
 
-class Completion:
+class Completion(Problem):
     """The loss ½ c Σ (A Bᵀ − Φ)²_ij over observed positions (i, j).
 
     One step of gradient descent on a network of inner width k costs O(|Ω| k + (m + n) k²): the entries of A Bᵀ at the
@@ -58,36 +58,16 @@ class Completion:
         self._transposed = csr_matrix(*transposed)
 
     def residual(self, left: Tensor, right: Tensor) -> Tensor:
-        """The errors at the observed positions, by row and column.
-
-        Parameters
-        ----------
-        left : Tensor of shape (rows, rank)
-            The factor A.
-        right : Tensor of shape (columns, rank)
-            B, of the product A Bᵀ.
-        """
+        """The errors at the observed positions, by row and column."""
         return self._sample(left, right, out=self._values).sub_(self.observations.values)
 
     def times(self, right: Tensor) -> Tensor:
-        """E B, with E zero where nothing is observed.
-
-        Parameters
-        ----------
-        right : Tensor of shape (columns, rank)
-            The factor B.
-        """
+        """E B, with E zero where nothing is observed."""
         product: Tensor = self._errors @ right
         return product
 
     def transposed_times(self, left: Tensor) -> Tensor:
-        """Eᵀ A.
-
-        Parameters
-        ----------
-        left : Tensor of shape (rows, rank)
-            The factor A.
-        """
+        """Eᵀ A."""
         torch.index_select(self._values, 0, self._order, out=self._transposed_values)
         product: Tensor = self._transposed @ left
         return product

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from neurocollapse.lowrank.problem import scale_of
+from neurocollapse.lowrank.problem import Problem, scale_of
 
 
-class Factorization:
+class Factorization(Problem):
     """The loss ½ c ‖A Bᵀ − Φ‖² of a fully observed target.
 
     Parameters
@@ -44,35 +44,15 @@ class Factorization:
         self._errors = torch.empty_like(self.target)
 
     def residual(self, left: Tensor, right: Tensor) -> Tensor:
-        """E = A Bᵀ − Φ.
-
-        Parameters
-        ----------
-        left : Tensor of shape (rows, rank)
-            The factor A.
-        right : Tensor of shape (columns, rank)
-            B, of the product A Bᵀ.
-        """
+        """E = A Bᵀ − Φ."""
         return torch.addmm(self.target, left, right.T, beta=-1, out=self._errors)
 
     def times(self, right: Tensor) -> Tensor:
-        """E B.
-
-        Parameters
-        ----------
-        right : Tensor of shape (columns, rank)
-            The factor B.
-        """
+        """E B."""
         return self._errors @ right
 
     def transposed_times(self, left: Tensor) -> Tensor:
-        """Eᵀ A.
-
-        Parameters
-        ----------
-        left : Tensor of shape (rows, rank)
-            The factor A.
-        """
+        """Eᵀ A."""
         return self._errors.T @ left
 
     def surrogate(self) -> Tensor:

@@ -27,15 +27,35 @@ class Problem(Protocol):
     reference: float
 
     def residual(self, left: Tensor, right: Tensor) -> Tensor:
-        """Take A and B, keep the errors for the two products below, and return them."""
+        """Take A and B, keep the errors for the two products below, and return them.
+
+        Parameters
+        ----------
+        left : Tensor of shape (rows, rank)
+            The factor A.
+        right : Tensor of shape (columns, rank)
+            B, of the product A Bᵀ.
+        """
         ...
 
     def times(self, right: Tensor) -> Tensor:
-        """E B, where c·E is the gradient of the loss with respect to the matrix."""
+        """E B, where c·E is the gradient of the loss with respect to the matrix.
+
+        Parameters
+        ----------
+        right : Tensor of shape (columns, rank)
+            The factor B.
+        """
         ...
 
     def transposed_times(self, left: Tensor) -> Tensor:
-        """Eᵀ A."""
+        """Eᵀ A.
+
+        Parameters
+        ----------
+        left : Tensor of shape (rows, rank)
+            The factor A.
+        """
         ...
 
 

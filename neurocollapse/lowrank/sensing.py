@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from neurocollapse.lowrank.problem import scale_of
+from neurocollapse.lowrank.problem import Problem, scale_of
 
 
-class Sensing:
+class Sensing(Problem):
     r"""The loss ½ c Σ_i (⟨A_i, A Bᵀ⟩ − y_i)² for measurement matrices A_i.
 
     Every step reads all measurement matrices twice, O(measurements · outputs · inputs), whatever the network's width.
@@ -50,37 +50,17 @@ class Sensing:
         self._gradient = torch.zeros(self.shape, dtype=torch.float64)
 
     def residual(self, left: Tensor, right: Tensor) -> Tensor:
-        """The errors of the measurements.
-
-        Parameters
-        ----------
-        left : Tensor of shape (rows, rank)
-            The factor A.
-        right : Tensor of shape (columns, rank)
-            B, of the product A Bᵀ.
-        """
+        """The errors of the measurements."""
         errors = self._matrices @ (left @ right.T).flatten() - self.measurements
         self._gradient = (errors @ self._matrices).view(self.shape)
         return errors
 
     def times(self, right: Tensor) -> Tensor:
-        """E B, with E = Σ e_i A_i.
-
-        Parameters
-        ----------
-        right : Tensor of shape (columns, rank)
-            The factor B.
-        """
+        """E B, with E = Σ e_i A_i."""
         return self._gradient @ right
 
     def transposed_times(self, left: Tensor) -> Tensor:
-        """Eᵀ A.
-
-        Parameters
-        ----------
-        left : Tensor of shape (rows, rank)
-            The factor A.
-        """
+        """Eᵀ A."""
         return self._gradient.T @ left
 
     def surrogate(self) -> Tensor:

@@ -78,11 +78,12 @@ def _as_tensor(labels: Any) -> Tensor:
     """`labels` as a CPU tensor, or a LabelError that says what came instead."""
     if isinstance(labels, Tensor):
         try:
-            return on_cpu(labels).detach().to_dense()
+            found = on_cpu(labels)
         except NotImplementedError:
             raise LabelError(
                 "`labels` are on the meta device, which keeps no numbers; pass labels that have some"
             ) from None
+        return found.detach().to_dense()
     try:  # through numpy: torch does not take read-only or reversed arrays
         return torch.as_tensor(np.require(labels, requirements=["C_CONTIGUOUS", "WRITEABLE"]), device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:

@@ -71,7 +71,7 @@ def _path(model: nn.Module, module: nn.Module) -> str:
 
 
 class _Pooled(nn.Module):
-    """One row a sample of what the layer gives, where that is no plain tensor, or some of its positions are padding."""
+    """One row per sample of what the layer gives, where that is no plain tensor, or has positions that are padding."""
 
     def __init__(self, skip: Skip) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class _Pooled(nn.Module):
 
 
 def _features(plain: fx.GraphModule, source: fx.Node, skip: Skip) -> fx.Node:
-    """One row a sample of what the layer gives: by torch's own functions where they are enough."""
+    """One row per sample of what the layer gives: by torch's own functions where they are enough."""
     graph = plain.graph
     mask = _mask(graph) if skip.layout == "tokens" and skip.pooling != "none" else None
     if skip.nested or mask is not None:

@@ -57,7 +57,7 @@ class Skip:
         return self.head_width - self.width
 
     def pooled(self, output: Tensor, mask: Tensor | None) -> Tensor:
-        """One row a sample of the layer's output, or every position's where the head reads each, shape (…, width).
+        """One row per sample of the layer's output, or every position's where the head reads each, shape (…, width).
 
         Parameters
         ----------

@@ -55,7 +55,7 @@ def test_every_option_is_called_so_in_every_kind_of_message(command: str, name: 
         "layers={'alias': selector}",
         "halt=model.halted()",
         "the mode of all layers",
-        "no file max_memory.npz in /tmp/max_memory/x",
+        "no file max_memory.npz in runs/max_memory/x",
         "`labels` reach 7",
         "has no argument 'num_classes'",
         "mask_fn=… or label_fn=nc.labels.next_token()",

@@ -17,7 +17,7 @@ UNDECIDED = {"empty-table-header", "identical-links-same-purpose"}
 
 SOURCES = "_modules/neurocollapse/"
 SOURCE = f"{SOURCES}hooks/capture.html"
-"""Of the pages that show a module's source, which differ in their code alone, one stands for all."""
+"""One page for all that show a module's source, which differ in their code alone."""
 
 Found = dict[str, dict[str, Any]]
 

@@ -135,6 +135,6 @@ def _errors(dataset: xr.Dataset, *, ax: Axes) -> None:
         entries.append((mean_line(ax, where, one["error"], "repeat", index), str(half)))
         entries.append((mean_line(ax, where, one["error_bound"], "repeat", index, **look), f"{half}: bound"))
     name_ticks(ax, where, [str(count) for count in dataset["shots"].values])
-    ax.set(xlabel="samples a class", ylabel=dataset["error"].attrs["long_name"])
+    ax.set(xlabel="samples per class", ylabel=dataset["error"].attrs["long_name"])
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     legend_above(ax, entries)
