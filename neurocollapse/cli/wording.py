@@ -12,6 +12,8 @@ PHRASES = {
     "`ood_loader`": "--ood",
 }
 """What is called differently, or said by another option."""
+COMMANDS = {"neurocollapse.layers(model)": "neurocollapse layers"}
+"""Functions that are commands."""
 _QUOTES = "\"'"
 OTHERS = ("labels", "output")
 """Options that share no more than the name with an argument of the library."""
@@ -39,6 +41,8 @@ def spoken(message: str, options: Mapping[str, tuple[str, str]]) -> str:
     >>> spoken('pass num_classes=13, mode="train" or `halt`', options)
     'pass --num-classes 13, --mode train or `halt`'
     """
+    for function, command in COMMANDS.items():
+        message = message.replace(function, command)
     for phrase, said in PHRASES.items():
         if said.split()[0] in (option for option, _ in options.values()):
             message = message.replace(phrase, said)

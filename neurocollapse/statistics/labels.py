@@ -77,6 +77,8 @@ def one_hot_columns(labels: Any) -> int:
 def _as_tensor(labels: Any) -> Tensor:
     """`labels` as a CPU tensor, or a LabelError that says what came instead."""
     if isinstance(labels, Tensor):
+        if labels.is_nested:
+            raise LabelError("`labels` must hold one class index per sample, got a nested tensor; join them with cat")
         try:
             found = on_cpu(labels)
         except NotImplementedError:

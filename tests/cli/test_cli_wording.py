@@ -48,6 +48,10 @@ def test_every_option_is_called_so_in_every_kind_of_message(command: str, name: 
     assert alone == (f"or raise {option}" if "_" in name else f"or raise {name}")
 
 
+def test_a_function_that_is_a_command_is_called_as_the_command() -> None:
+    assert spoken("neurocollapse.layers(model) lists all names", {}) == "neurocollapse layers lists all names"
+
+
 @pytest.mark.parametrize(
     "message",
     [

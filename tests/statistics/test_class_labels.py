@@ -93,6 +93,10 @@ LEAVE_OUT = "leave such samples out, or map them with label_fn"
         ([2**70, 0, 0, 0], INTEGERS.format("list")),
         (Ellipsis, INTEGERS.format("ellipsis")),
         (
+            torch.nested.nested_tensor([torch.tensor([0, 1]), torch.tensor([1, 0])], layout=torch.jagged),
+            "`labels` must hold one class index per sample, got a nested tensor; join them with cat",
+        ),
+        (
             torch.zeros(4, dtype=torch.int64, device="meta"),
             "`labels` are on the meta device, which keeps no numbers; pass labels that have some",
         ),
