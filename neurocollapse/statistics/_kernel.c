@@ -35,7 +35,7 @@ typedef struct {
     void *total;
     double *square, *norms;
     void *shifted;    /* takes δ, row after row, or NULL */
-    int64_t *dropped; /* counts, by class, the rows that are not finite and left out; NULL: all count */
+    double *kept;     /* counts, by class, the finite rows, where others are left out; NULL: all count */
 } Batch;
 
 /* A few rows of one class, and a few of their features. */
@@ -124,7 +124,7 @@ static void add_batch(const Batch *batch, Kernel kernel)
         const int64_t k = batch->classes[g], first = batch->starts[g], end = batch->starts[g + 1];
         for (int64_t i = first; i < end; i++) {
             const int64_t row = batch->rows[i];
-            const int counts = !batch->dropped || kernel.is_finite(batch, row, k);
+            const int counts = !batch->kept || kernel.is_finite(batch, row, k);
             batch->norms[row] = counts ? 0.0 : LEFT_OUT;
         }
         for (int64_t start = first; start < end; start += MOST_ROWS)
@@ -143,9 +143,11 @@ static void add_batch(const Batch *batch, Kernel kernel)
             double *norm = batch->norms + batch->rows[i];
             if (*norm == LEFT_OUT) {
                 *norm = 0.0;
-                batch->dropped[k]++;
-            } else
-                batch->square[k] += *norm;
+                continue;
+            }
+            batch->square[k] += *norm;
+            if (batch->kept)
+                batch->kept[k] += 1.0;
         }
     }
 }

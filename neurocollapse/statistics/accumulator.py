@@ -11,13 +11,14 @@ from torch import Tensor
 from neurocollapse.statistics.adoption import Adoption
 from neurocollapse.statistics.class_batch import ClassBatch
 from neurocollapse.statistics.kernel_choice import kernel_on
-from neurocollapse.statistics.kernels import Sums, at_once, move_sums, some_of
+from neurocollapse.statistics.kernels import at_once, move_sums, some_of
 from neurocollapse.statistics.ledger import FLUSH_COUNT, Ledger
 from neurocollapse.statistics.mapped import Place
 from neurocollapse.statistics.memory import WIDEST, Precision, StateBytes, working_dtype
 from neurocollapse.statistics.moments import ClassMoments
 from neurocollapse.statistics.products import COVARIANCE_FLUSH_ROWS, ProductSums
 from neurocollapse.statistics.references import REBASE_RATIO, move_references
+from neurocollapse.statistics.sums import Sums
 
 COMPACT_COUNT = 1024
 """Samples of one class that sums without a float64 total may gather before its reference moves to its mean.
@@ -83,11 +84,11 @@ class MomentAccumulator:
         apart = num_classes > self.kernel.most_in_total and working != double and state_bytes == WIDEST
         with torch.inference_mode(False):  # state made in inference mode could not be updated outside it
             reference = self.place.zeros(num_classes, num_features, working)
-            total = self.place.zeros(num_classes, num_features, working if self.is_compact else double)
-            partial = self.place.zeros(num_classes, num_features, working) if apart else total
-            square = torch.zeros(num_classes, dtype=double, device=device)
-            dropped = torch.zeros(num_classes, dtype=torch.int64, device=device) if skip_non_finite else None
-            self.sums = Sums(reference, partial, total, square, dropped)
+            partial = self.place.zeros(num_classes, num_features, working) if apart else None
+            widths = self.kernel.widths(num_features, 1 + skip_non_finite, in_double=not self.is_compact)
+            dtypes = [working if self.is_compact else double, double, double]
+            matrices = [self.place.zeros(num_classes, *one) for one in zip(widths, dtypes, strict=False)]
+            self.sums = Sums.over(reference, tuple(matrices), partial)
             self.products = ProductSums(num_features, working, device) if covariance else None
         self._rows_per_part = self._rows_at_once()
 
@@ -98,8 +99,8 @@ class MomentAccumulator:
 
     @property
     def dropped(self) -> Tensor:
-        """Samples of each class that have been left out, shape (classes,), int64."""
-        return self.ledger.count.new_zeros(self.num_classes) if self.sums.dropped is None else self.sums.dropped
+        """Samples of each class that have been left out, shape (classes,), int64, on the CPU."""
+        return self.ledger.count - self._num_kept()
 
     @property
     def num_batches(self) -> int:
@@ -139,8 +140,8 @@ class MomentAccumulator:
         features = features.detach() if features.requires_grad else features
         step = self.ledger.step(batch)
         sums = self.sums
-        if step.new is not None or sums.dropped is not None:
-            self._adoption.adopt(features, batch, step, self.ledger, sums)
+        if step.new is not None or sums.kept is not None:
+            self._adoption.adopt(features, batch, step, sums)
         if sums.are_apart and (step.flush or sums.partial.numel() <= self.kernel.small):
             move_sums(sums.partial, sums.total, some_of(self.ledger.pending.nonzero().flatten(), sums.partial))
         settle = batch.largest > FLUSH_COUNT
@@ -163,20 +164,18 @@ class MomentAccumulator:
         num_classes : int
             The new number of classes.
         """
-        extra = num_classes - self.num_classes
         self.ledger = self.ledger.grown(num_classes)
         self._adoption.forget()
-        apart = self.sums.are_apart
+        sums, apart = self.sums, self.sums.are_apart
         with torch.inference_mode(False):
             # One matrix after the other: there need not be room for all of them twice.
-            for name in ("reference", "total", "partial") if apart else ("reference", "total"):
-                self.sums = self.sums._replace(**{name: self.place.moved(getattr(self.sums, name), num_classes)})
-            square, dropped = self.sums.square, self.sums.dropped
-            self.sums = self.sums._replace(
-                partial=self.sums.partial if apart else self.sums.total,
-                square=torch.cat([square, square.new_zeros(extra)]),
-                dropped=None if dropped is None else torch.cat([dropped, dropped.new_zeros(extra)]),
-            )
+            sums = self.sums = sums._replace(reference=self.place.moved(sums.reference, num_classes))
+            for index in range(len(sums.matrices)):
+                matrices = list(sums.matrices)
+                matrices[index] = self.place.moved(matrices[index], num_classes)
+                sums = self.sums = Sums.over(sums.reference, tuple(matrices), sums.partial if apart else None)
+            if apart:
+                self.sums = sums._replace(partial=self.place.moved(sums.partial, num_classes))
 
     def narrow(self, state_bytes: StateBytes) -> None:
         """Continue with fewer bytes for each class and feature; a state in float64 stays as it is.
@@ -197,7 +196,8 @@ class MomentAccumulator:
             self.ledger = replace(self.ledger, most_between_looks=COMPACT_COUNT, calm=0)
             with torch.inference_mode(False):
                 total = self.place.moved(self.sums.total, self.num_classes, working)
-                self.sums = self.sums._replace(partial=total, total=total)
+                behind = self.sums.matrices[1:] or (self.sums.matrices[0][:, self.num_features :].clone(),)
+                self.sums = Sums.over(self.sums.reference, (total, *behind))
 
     def moments(self) -> ClassMoments:
         """The moments of everything seen so far, on the CPU; the state is left as it is."""
@@ -213,7 +213,7 @@ class MomentAccumulator:
     def _moments(self, reference: Tensor, total: Tensor) -> ClassMoments:
         """The moments about some references, with these sums."""
         offset_sum = total.cpu()
-        count = self.ledger.count - self.dropped.cpu()
+        count = self._num_kept()
         within = None if self.products is None else self.products.scatter(offset_sum.double(), count)
         return ClassMoments(
             count=count,
@@ -226,9 +226,7 @@ class MomentAccumulator:
     def state(self) -> dict[str, Tensor]:
         """The raw state as tensors, from which a run continues as if it had not been interrupted, to the last bit."""
         tensors: dict[str, Tensor] = {name: getattr(self.ledger, name).clone() for name in _LEDGER}  # layers share them
-        tensors |= self.sums._asdict() | {"dropped": self.dropped}
-        if not self.sums.are_apart:
-            tensors.pop("partial")
+        tensors |= self._own_sums() | {"dropped": self.dropped}
         pending_rows = 0
         if self.products is not None:
             tensors |= self.products.state()
@@ -253,15 +251,28 @@ class MomentAccumulator:
                     f"saved {name!r} has shape {tuple(saved.shape)} and {saved.dtype}, "
                     f"this run needs {tuple(own.shape)} and {own.dtype}"
                 )
-        for name, own in expected.items():
-            if name not in _LEDGER:
-                own.copy_(tensors[name])
+        for name, own in self._own_sums().items():
+            own.copy_(tensors[name])
+        if self.sums.kept is not None:
+            self.sums.kept.copy_(tensors["count"] - tensors["dropped"])
         num_batches, pending_rows = (int(value) for value in tensors["progress"])
         if self.products is not None:
+            for name, own in self.products.state().items():
+                own.copy_(tensors[name])
             self.products.pending_rows = pending_rows
         counts: dict[str, Any] = {name: tensors[name].clone() for name in _LEDGER}
         self.ledger = replace(self.ledger, num_batches=num_batches, **counts, calm=0)
         self._adoption.forget()
+
+    def _num_kept(self) -> Tensor:
+        """Samples of each class that count, shape (classes,), int64, on the CPU."""
+        return self.ledger.count if self.sums.kept is None else self.sums.kept.cpu().long()
+
+    def _own_sums(self) -> dict[str, Tensor]:
+        """The sums by name, as they are saved and taken over."""
+        sums = self.sums
+        partial = {"partial": sums.partial} if sums.are_apart else {}
+        return {"reference": sums.reference, "total": sums.total, "square": sums.square} | partial
 
     def _with_own_sums(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """A saved state as this kernel keeps it: float32 sums apart, or in the totals."""
@@ -313,7 +324,7 @@ class MomentAccumulator:
         sums = self.sums
         if sums.are_apart:
             move_sums(sums.partial, sums.total, classes)
-        count = count if sums.dropped is None else count - sums.dropped
+        count = count if sums.kept is None else sums.kept
         height = at_once(self.place.device).classes // max(1, self.num_features)
         for chosen in classes.split(max(1, height)):
             ratio = 0.0 if self.is_compact else REBASE_RATIO

@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 
 from neurocollapse.statistics.class_batch import ClassBatch
-from neurocollapse.statistics.kernels import Sums, at_once, medians
-from neurocollapse.statistics.ledger import Ledger, Step
-from neurocollapse.statistics.sorted_rows import not_finite
+from neurocollapse.statistics.kernels import at_once, medians
+from neurocollapse.statistics.ledger import Step
+from neurocollapse.statistics.sorted_rows import all_finite
+from neurocollapse.statistics.sums import Sums
 from neurocollapse.support.transfer import Readback, sent
 
 
@@ -26,9 +27,9 @@ class Adoption:
     def forget(self) -> None:
         """Start over with what is known of the classes: there are more of them, or another state."""
         self._known: Tensor | None = None  # which classes have a reference for certain, shape (classes,), on the CPU
-        self._asked: tuple[Tensor, Readback] | None = None  # counts of some batch, and the samples left out by then
+        self._asked: Readback | None = None  # how many samples of each class were kept until some batch
 
-    def adopt(self, features: Tensor, batch: ClassBatch, step: Step, ledger: Ledger, sums: Sums) -> None:
+    def adopt(self, features: Tensor, batch: ClassBatch, step: Step, sums: Sums) -> None:
         """Give references to the classes that are new in a batch: where samples are left out, until a finite one came.
 
         Parameters
@@ -36,29 +37,27 @@ class Adoption:
         features : Tensor of shape (samples, features)
         batch, step : ClassBatch, Step
             Their labels, and what these ask for.
-        ledger : Ledger
-            The one before the batch.
         sums : Sums
             Those of the layer.
         """
-        reference, dropped = sums.reference, sums.dropped
-        if dropped is None:
+        reference, kept = sums.reference, sums.kept
+        if kept is None:
             if step.new is not None:
                 self._take(features, batch.present[step.new], batch.first_rows[step.new], reference)
             return
-        unsure = self._unsure(batch, ledger, dropped)
+        unsure = self._unsure(batch, kept)
         if not len(unsure):
             return
         if self.never_waits:
-            self._take_finite(features, batch, unsure, ledger, reference, dropped)
+            self._take_finite(features, batch, unsure, reference, kept)
             return
         finite = features.isfinite().all(dim=1).nonzero().flatten().cpu()
         usable = ClassBatch(batch.labels[finite], batch.num_classes)
-        new = (ledger.count - dropped.cpu())[usable.present] == 0
+        new = kept.cpu()[usable.present] == 0
         if new.any():
             self._take(features, usable.present[new], finite[usable.first_rows[new]], reference)
 
-    def _unsure(self, batch: ClassBatch, ledger: Ledger, dropped: Tensor) -> Tensor:
+    def _unsure(self, batch: ClassBatch, kept: Tensor) -> Tensor:
         """Places in `batch.present` of the classes that may not have a reference."""
         if self._known is None:
             self._known = torch.zeros(batch.num_classes, dtype=torch.bool, device="cpu")
@@ -66,10 +65,9 @@ class Adoption:
         if not len(unsure):
             return unsure
         if self._asked is None:
-            self._asked = ledger.count, Readback(dropped)
-        count, left_out = self._asked
-        if left_out.is_there:
-            self._known, self._asked = count > left_out.numbers(), None
+            self._asked = Readback(kept)
+        if self._asked.is_there:
+            self._known, self._asked = self._asked.numbers() > 0, None
         return (~self._known[batch.present]).nonzero().flatten()
 
     @staticmethod
@@ -82,15 +80,12 @@ class Adoption:
             reference.index_copy_(0, sent(some, device), medians(samples))
 
     @staticmethod
-    def _take_finite(
-        features: Tensor, batch: ClassBatch, places: Tensor, ledger: Ledger, reference: Tensor, dropped: Tensor
-    ) -> None:
+    def _take_finite(features: Tensor, batch: ClassBatch, places: Tensor, reference: Tensor, kept: Tensor) -> None:
         """The same for the classes at some places, where the device alone knows which rows are finite."""
         device = features.device
         order = batch.sent(batch.order, device)
-        finite = 1 - not_finite(features)
-        before = torch.cat([dropped.new_zeros(1), finite[order].cumsum(0)])  # how many finite ones, in `order`
-        seen = batch.sent(ledger.count, device) - dropped
+        finite = all_finite(features).long()
+        before = torch.cat([finite.new_zeros(1), finite[order].cumsum(0)])  # how many finite ones, in `order`
         parts = torch.stack([batch.present[places], batch.starts[places], batch.starts[places + 1]])
         height = max(1, at_once(device).classes // max(1, 3 * features.shape[1]))
         for some in parts.split(height, dim=1):
@@ -100,5 +95,5 @@ class Adoption:
             behind = torch.searchsorted(before, before[starts].unsqueeze(1) + nth)
             rows = order[(behind - 1).clamp_(max=len(order) - 1)]
             samples = features[rows].to(reference.dtype)
-            is_new = ((seen[classes] == 0) & (found > 0)).unsqueeze(1)
+            is_new = ((kept[classes] == 0) & (found > 0)).unsqueeze(1)
             reference.index_copy_(0, classes, torch.where(is_new, medians(samples), reference[classes]))

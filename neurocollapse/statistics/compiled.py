@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from neurocollapse.statistics.class_batch import ClassBatch
-from neurocollapse.statistics.kernels import Sums, scratch_like
+from neurocollapse.statistics.kernels import scratch_like
+from neurocollapse.statistics.sums import Sums
 
 try:
     run_kernel = import_module("neurocollapse.statistics._kernel").add_rows  # by name: it may not be there
@@ -30,7 +31,7 @@ def add_rows(
         If a label is none of the classes.
     """
     features = _readable(features)
-    reference, target, dropped = sums.reference, sums.total if settle else sums.partial, sums.dropped
+    reference, target, kept = sums.reference, sums.total if settle else sums.partial, sums.kept
     norms = sums.square.new_empty(features.shape[0])
     num_groups, addresses = batch.groups
     shifted = scratch_like(reference, features.shape) if keep_shifted else None
@@ -44,7 +45,7 @@ def add_rows(
             sums.square.data_ptr(),
             norms.data_ptr(),
             0 if shifted is None else shifted.data_ptr(),
-            0 if dropped is None else dropped.data_ptr(),
+            0 if kept is None else kept.data_ptr(),
         ),
         (features.dtype == torch.float64, reference.dtype == torch.float64, target.dtype == torch.float64),
     )

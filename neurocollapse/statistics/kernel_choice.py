@@ -44,6 +44,25 @@ class Kernel(NamedTuple):
     shifts_in_scratch: bool
     never_waits: bool
 
+    def widths(self, num_features: int, num_behind: int, *, in_double: bool) -> tuple[int, ...]:
+        """Columns of the matrices that totals, and what is behind them, are kept in; see `Sums`.
+
+        Where each operation is a launch, totals in float64 share one matrix with what is behind them, to which one
+        operation adds.
+
+        Parameters
+        ----------
+        num_features : int
+            Columns of the totals.
+        num_behind : int
+            Columns behind them: squares, and perhaps counts.
+        in_double : bool
+            Whether totals are float64, as what is behind them is.
+        """
+        if not self.never_waits:
+            return num_features, *[1] * num_behind
+        return (num_features + num_behind,) if in_double else (num_features, num_behind)
+
 
 _KERNELS = {
     "torch": Kernel("torch", add_rows_torch, most_in_total=0, small=2**16, shifts_in_scratch=True, never_waits=False),

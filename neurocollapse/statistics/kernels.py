@@ -9,6 +9,7 @@ from torch import Tensor
 from neurocollapse.statistics.class_batch import ClassBatch
 from neurocollapse.statistics.ledger import FLUSH_COUNT
 from neurocollapse.statistics.matmul import full_matmul_precision
+from neurocollapse.statistics.sums import Sums
 from neurocollapse.support.transfer import sent
 
 NORM_BLOCK = 128
@@ -32,32 +33,6 @@ class AtOnce(NamedTuple):
 
     rows: int
     classes: int
-
-
-class Sums(NamedTuple):
-    """What the samples of a layer add up to, each shifted by the reference point of its class; added to in place.
-
-    Attributes
-    ----------
-    reference, partial, total : Tensor of shape (classes, features)
-        `partial` gathers the shifted samples of at most FLUSH_COUNT rows of a class; it may be `total` itself, in any
-        precision from that of `reference` up.
-    square : Tensor of shape (classes,), float64
-        Gathers their squared norms.
-    dropped : Tensor of shape (classes,), int64, or None
-        Counts samples that are not finite, which are left out; None where all count.
-    """
-
-    reference: Tensor
-    partial: Tensor
-    total: Tensor
-    square: Tensor
-    dropped: Tensor | None = None
-
-    @property
-    def are_apart(self) -> bool:
-        """Whether partial sums are kept beside the totals."""
-        return self.partial is not self.total
 
 
 class _Scratch(threading.local):
@@ -121,10 +96,10 @@ def add_rows(
     shifted = scratch_like(sums.reference, features.shape)
     torch.index_select(sums.reference, 0, labels, out=shifted)
     torch.sub(features, shifted, out=shifted)
-    if sums.dropped is not None:
+    if sums.kept is not None:
         finite = shifted.isfinite().all(dim=1)
         shifted.masked_fill_(~finite.unsqueeze(1), 0.0)
-        sums.dropped.index_add_(0, labels, (~finite).long())
+        sums.kept.index_add_(0, labels, finite.to(sums.kept.dtype))
     if settle and sums.are_apart:
         for run in batch.runs(FLUSH_COUNT):
             sums.partial.index_add_(0, labels[run.rows], shifted[run.rows])

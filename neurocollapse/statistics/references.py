@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from neurocollapse.statistics.kernels import Sums
+from neurocollapse.statistics.sums import Sums
 
 REBASE_RATIO = 3.0
 """A class moves its reference when ‖mean − reference‖² exceeds this many times its variance.

@@ -5,8 +5,9 @@ of the batch (`ClassBatch.bags` says which they are), to S += Σδ and q += Σ�
 `index_add_` does not promise that on a GPU: it adds in the order in which threads arrive.
 
 Float32 rows stay so where every class has one bag and the features can be parted into equal blocks. Everywhere else
-they are shifted into float64, with their squares in a column behind them, so that one sum by class is that of both:
-launches stay few, and half as many bytes again come and go.
+they are shifted into float64, with their squares in a column behind them, and with a column of ones where rows may be
+left out: one sum by class, added to one matrix, is then that of all three. Launches stay few, and half as many bytes
+again come and go.
 """
 
 from functools import cache
@@ -15,11 +16,19 @@ import torch
 from torch import Tensor
 
 from neurocollapse.statistics.class_batch import Bags, ClassBatch
-from neurocollapse.statistics.kernels import Sums, scratch_like
+from neurocollapse.statistics.kernels import scratch_like
 from neurocollapse.statistics.ledger import FLUSH_COUNT
+from neurocollapse.statistics.sums import Sums
+from neurocollapse.support.transfer import sent
 
 LEAST_BLOCK, MOST_BLOCK, FEW_BLOCKS = 4, 128, 16
 """Features of a block whose squares float32 adds up; and how many blocks are too few to average their roundings out."""
+
+MOST_IN_TURN = 1024
+"""Rows of a class that one thread adds up, where rows may be left out, before more threads are worth a ninth launch.
+
+FLUSH_COUNT is there for the accuracy of float32 sums; rows that may be left out are float64.
+"""
 
 
 def add_rows(
@@ -32,9 +41,10 @@ def add_rows(
     """
     if not len(features):
         return sums.square, None
-    reference, bags = sums.reference, batch.bags(features.device, FLUSH_COUNT)
+    most = FLUSH_COUNT if sums.kept is None else MOST_IN_TURN
+    reference, bags = sums.reference, batch.bags(features.device, most)
     block = None if reference.dtype == torch.float64 else equal_block(features.shape[1])
-    if block is None or sums.dropped is not None or bags.classes is not None or bags.numbers is not None:
+    if block is None or sums.kept is not None or bags.classes is not None or bags.numbers is not None:
         shifted = _add_in_double(features, batch, bags, sums)
     else:
         shifted = _shifted(features, batch, reference, scratch_like(reference, features.shape))
@@ -44,9 +54,9 @@ def add_rows(
     return sums.square, shifted.to(reference.dtype) if keep_shifted else None
 
 
-def not_finite(features: Tensor) -> Tensor:
-    """Which rows are not finite, shape (samples,), 0 or 1 in int64."""
-    return _beyond(torch.linalg.vector_norm(features, torch.inf, dim=1))
+def all_finite(features: Tensor) -> Tensor:
+    """Which rows are finite, shape (samples,), bool."""
+    return torch.linalg.vector_norm(features, torch.inf, dim=1) <= torch.finfo(features.dtype).max
 
 
 def equal_block(width: int) -> int | None:
@@ -56,23 +66,23 @@ def equal_block(width: int) -> int | None:
 
 
 def _add_in_double(features: Tensor, batch: ClassBatch, bags: Bags, sums: Sums) -> Tensor:
-    """Add rows and their squares as float64 rows with one more column; returns the shifted rows, in scratch memory."""
-    rows = scratch_like(sums.square, torch.Size((len(features), features.shape[1] + 1)))
-    shifted = _shifted(features, batch, sums.reference, rows[:, :-1])
+    """Add rows, their squares and perhaps ones as float64 rows; returns the shifted features, in scratch memory."""
+    width, widths = features.shape[1], [matrix.shape[1] for matrix in sums.matrices]
+    rows = scratch_like(sums.square, torch.Size((len(features), sum(widths))))
+    shifted = _shifted(features, batch, sums.reference, rows[:, :width])
     lengths = torch.linalg.vector_norm(shifted, dim=1)
-    torch.mul(lengths, lengths, out=rows[:, -1])
-    if sums.dropped is not None:
+    powers = _powers(sum(widths) - width, features.device)
+    torch.pow(lengths.unsqueeze(1), powers, out=rows[:, width:])  # anything to the power of 0 is 1, also NaN
+    if sums.kept is not None:
         # In float64 the length of float32 numbers is finite wherever they are; that of float64 ones may not be.
-        left_out = not_finite(features) if features.dtype == torch.float64 else _beyond(lengths)
-        rows.masked_fill_(left_out.bool().unsqueeze(1), 0.0)
-        sums.dropped.index_add_(0, batch.on(features.device), left_out)  # of integers, the order does not matter
-    added = _by_class(rows, bags)
-    if bags.classes is None:
-        sums.total.add_(added[:, :-1])
-        sums.square.add_(added[:, -1])
-    else:  # no class is there twice, so that no two threads add to one number
-        sums.total.index_add_(0, bags.classes, added[:, :-1].to(sums.total.dtype))
-        sums.square.index_add_(0, bags.classes, added[:, -1])
+        is_long = features.dtype == torch.float64
+        finite = all_finite(features) if is_long else lengths <= torch.finfo(lengths.dtype).max
+        torch.where(finite.unsqueeze(1), rows, _filled(0.0, 1, features.device), out=rows)
+    for matrix, added in zip(sums.matrices, _by_class(rows, bags).split(widths, dim=1), strict=True):
+        if bags.classes is None:
+            matrix.add_(added)
+        else:  # no class is there twice, so that no two threads add to one number
+            matrix.index_add_(0, bags.classes, added.to(matrix.dtype))
     return shifted
 
 
@@ -103,13 +113,15 @@ def _block_squares(rows: Tensor, block: int) -> Tensor:
     return torch.addcmul(_filled(0.0, 1, rows.device), lengths, lengths)  # squares in float64, in one launch
 
 
-def _beyond(values: Tensor) -> Tensor:
-    """Which numbers, none negative, are infinite or NaN: 0 or 1 in int64, in one launch."""
-    return torch.bucketize(values, _filled(torch.finfo(values.dtype).max, 1, values.device, values.dtype))
+@cache
+def _filled(value: float, size: int, device: torch.device) -> Tensor:
+    """A vector of one number, made once."""
+    with torch.inference_mode(False):
+        return torch.full((size,), value, dtype=torch.float64, device=device)
 
 
 @cache
-def _filled(value: float, size: int, device: torch.device, dtype: torch.dtype = torch.float64) -> Tensor:
-    """A vector of one number, made once."""
+def _powers(number: int, device: torch.device) -> Tensor:
+    """To which powers lengths are put behind rows: 2, and 0 where rows are counted too."""
     with torch.inference_mode(False):
-        return torch.full((size,), value, dtype=dtype, device=device)
+        return sent(torch.tensor([2.0, 0.0][:number], dtype=torch.float64, device="cpu"), device)

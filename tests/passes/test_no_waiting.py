@@ -17,7 +17,7 @@ import neurocollapse as nc
 from neurocollapse.passes import MomentSink, finite, run_pass
 from neurocollapse.passes.options import PassOptions
 from neurocollapse.statistics import adoption
-from tests.readbacks import Answer
+from tests.readbacks import Answer, Kept
 
 Batches = list[tuple[Tensor, Tensor]]
 
@@ -58,7 +58,7 @@ def on_meta(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets a pass run on the meta device."""
     monkeypatch.setattr(PassOptions, "device_of", lambda options, model: torch.device("meta"))
     monkeypatch.setattr(finite, "Readback", Answer)
-    monkeypatch.setattr(adoption, "Readback", Answer)
+    monkeypatch.setattr(adoption, "Readback", Kept)
 
 
 @pytest.mark.usefixtures("on_meta")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import neurocollapse as nc
 from neurocollapse.metrics import compression
 from neurocollapse.statistics import ClassBatch, MomentAccumulator, compiled, kernel_choice, kernel_on, kernels
-from neurocollapse.statistics.kernels import Sums
+from neurocollapse.statistics.sums import Sums
 
 SINGLE, DOUBLE = 1e-7, 1e-12  # float32 and float64 roundings of sums in another order
 Stream = Callable[..., MomentAccumulator]
@@ -115,7 +115,7 @@ def state(num_classes: int, num_features: int, dtype: torch.dtype, generator: to
         "partial": total,
         "total": total,
         "square": torch.rand(num_classes, generator=generator, dtype=torch.float64),
-        "dropped": None,
+        "kept": None,
     }
 
 
@@ -156,7 +156,7 @@ def compared(seed: int) -> None:
     features = strided(features, draw([0, 1, 2, 3] if dtype == torch.bfloat16 else [0, 1, 2, 3, 4]))
     before, sums_in = state(num_classes, width, working, generator), draw([torch.float64, torch.float32])
     if skips:
-        before["dropped"] = torch.zeros(num_classes, dtype=torch.int64)
+        before["kept"] = torch.zeros(num_classes, dtype=torch.float64)
     batch, found = ClassBatch(labels, num_classes), []
     for kernel in (kernels, compiled):
         own: dict[str, Any] = {name: None if part is None else part.clone() for name, part in before.items()}
@@ -167,7 +167,7 @@ def compared(seed: int) -> None:
         norms, shifted = kernel.add_rows(features, batch, Sums(**own), settle=False, keep_shifted=True)
         sums = own["total"] if own["partial"] is own["total"] else own["partial"]
         assert torch.equal(own["reference"], before["reference"])
-        found.append((norms, shifted.clone(), sums.double(), own["square"], own["dropped"]))
+        found.append((norms, shifted.clone(), sums.double(), own["square"], own["kept"]))
     tolerance = 2e-5 if working == torch.float32 else 1e-11  # float32 sums of 200 numbers about 1
     for left, right in zip(*found, strict=True):
         if left is not None:

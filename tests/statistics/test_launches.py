@@ -12,16 +12,28 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from neurocollapse.statistics import ClassBatch, MomentAccumulator, adoption
+from neurocollapse.statistics import ClassBatch, MomentAccumulator, adoption, sorted_rows
 from neurocollapse.statistics.kernels import at_once
 from neurocollapse.statistics.ledger import FLUSH_COUNT
-from tests.readbacks import Answer
+from tests.readbacks import Kept
 
 META = torch.device("meta")
 MOST = 8
 """Launches of one layer in an ordinary batch: no class is new, and no reference is looked at."""
 FREE = {
-    *("view", "as_strided", "slice", "select", "t", "transpose", "unsqueeze", "expand", "unbind", "split"),
+    *(
+        "view",
+        "as_strided",
+        "slice",
+        "select",
+        "t",
+        "transpose",
+        "unsqueeze",
+        "expand",
+        "unbind",
+        "split",
+        "split_with_sizes",
+    ),
     *("detach", "alias", "empty", "new_empty", "empty_like", "empty_strided"),
 }
 """Operations that launch nothing."""
@@ -64,13 +76,14 @@ def labels_of(num_batches: int, num_samples: int, num_classes: int) -> list[Tens
 def ordinary(num_features: int, *, num_classes: int = 10, num_samples: int = 256, **options: Any) -> list[list[str]]:
     """The launches of the second of two layers, in those of thirty batches that are ordinary."""
     layers = [MomentAccumulator(num_classes, num_features, device=META, **options) for _ in range(2)]
+    dtype = options.get("dtype", torch.float32)
     found = []
     for labels in labels_of(30, num_samples, num_classes):
         batch = ClassBatch(labels, num_classes)
         step = layers[0].ledger.step(batch)
-        layers[0].update(torch.empty(num_samples, num_features, device=META), batch)
+        layers[0].update(torch.empty(num_samples, num_features, dtype=dtype, device=META), batch)
         with Launches() as counted:
-            layers[1].update(torch.empty(num_samples, num_features, device=META), batch)
+            layers[1].update(torch.empty(num_samples, num_features, dtype=dtype, device=META), batch)
         if step.new is None and step.due is None:
             assert counted.num_sent == 0  # the first layer has sent what there is to send
             found.append(counted.names)
@@ -109,24 +122,50 @@ def test_no_precision_width_or_number_of_samples_takes_more(
 
 @pytest.mark.parametrize("num_features", [768, 1009])
 @pytest.mark.parametrize("repeats", [1, 100])
-def test_a_few_of_many_classes_take_no_more(num_features: int, repeats: int) -> None:
-    layer = MomentAccumulator(50_000, num_features, device=META)
+@pytest.mark.parametrize("skips", [False, True], ids=["all", "finite ones"])
+def test_a_few_of_many_classes_take_no_more(
+    num_features: int, repeats: int, skips: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adoption, "Readback", Kept)
+    layer = MomentAccumulator(50_000, num_features, device=META, skip_non_finite=skips)
     layer._rebase = lambda *arguments: None  # type: ignore[method-assign]
     for labels in [torch.arange(256).repeat_interleave(repeats)] * 3:  # from the second time on none is new
         batch = ClassBatch(labels, 50_000)
         batch.on(META)
-        batch.bags(META, FLUSH_COUNT)
+        batch.bags(META, sorted_rows.MOST_IN_TURN if skips else FLUSH_COUNT)
         with Launches() as counted:
             layer.update(torch.empty(256 * repeats, num_features, device=META), batch)
     assert len(counted.names) <= MOST, counted.names
 
 
-@pytest.mark.parametrize(("num_samples", "more"), [(256, 3), (4096, 4)])
-def test_leaving_out_samples_takes_few_launches_more(
-    num_samples: int, more: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("num_features", [64, 1009, 2048, 802_816])
+@pytest.mark.parametrize("num_samples", [256, 4096])
+@pytest.mark.parametrize("precision", ["single", "double"])
+def test_leaving_out_samples_takes_no_more(
+    num_features: int, num_samples: int, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adoption, "Readback", Answer)
-    assert max(map(len, ordinary(2048, num_samples=num_samples, skip_non_finite=True))) <= MOST + more
+    monkeypatch.setattr(adoption, "Readback", Kept)
+    found = ordinary(num_features, num_samples=num_samples, precision=precision, skip_non_finite=True)
+    parts = -(-num_features * num_samples // at_once(META).rows)
+    assert max(map(len, found)) <= MOST * parts
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "options", "more"),
+    [
+        (256, {"dtype": torch.float64}, 1),  # the lengths of finite rows may be infinite: it looks at their numbers
+        (256, {"state_bytes": 8}, 1),  # the totals are float32, and what is behind them is not
+        (20_000, {}, 1),  # bags of many threads
+        (20_000, {"dtype": torch.float64}, 2),
+    ],
+    ids=str,
+)
+def test_where_leaving_out_samples_takes_more(
+    num_samples: int, options: dict[str, Any], more: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adoption, "Readback", Kept)
+    found = ordinary(2048, num_samples=num_samples, skip_non_finite=True, **options)
+    assert max(map(len, found)) == MOST + more
 
 
 def test_more_classes_take_few_launches_once() -> None:

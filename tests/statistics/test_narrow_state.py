@@ -203,6 +203,23 @@ def test_samples_that_are_not_finite_are_left_out(width: int, stream: Stream, tw
     assert error_of_compression(moments, two_pass(features[~bad], labels[~bad], 5)) < PROMISE
 
 
+@pytest.mark.parametrize("width", NARROW)
+def test_samples_stay_left_out_when_a_state_becomes_narrow(width: Any, stream: Stream, two_pass: TwoPass) -> None:
+    features, labels = zipf_stream(3000, 5, ratio=1.0)
+    bad = torch.arange(3000) % 7 == 0
+    spoiled = features.clone()
+    spoiled[bad, 3] = torch.nan
+    accumulator = stream(spoiled[:1000], labels[:1000], 5, skip_non_finite=True)
+    accumulator.narrow(width)
+    for start in range(1000, 3000, 100):
+        accumulator.update(spoiled[start : start + 100], ClassBatch(labels[start : start + 100], 5))
+    assert torch.equal(accumulator.dropped, torch.bincount(labels[bad], minlength=5))
+    assert error_of_compression(accumulator.moments(), two_pass(features[~bad], labels[~bad], 5)) < PROMISE
+    matrices = accumulator.sums.matrices
+    assert len({matrix.untyped_storage().data_ptr() for matrix in matrices}) == len(matrices)
+    assert all(matrix.untyped_storage().nbytes() == matrix.nbytes for matrix in matrices)  # the wide one is let go
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("arrange", [as_they_are, in_order])
 def test_four_million_tokens_of_fifty_thousand_classes_keep_their_compression(arrange: Any) -> None:

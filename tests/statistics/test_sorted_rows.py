@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from neurocollapse.statistics import ClassBatch, MomentAccumulator, adoption, sorted_rows
+from neurocollapse.statistics import ClassBatch, ClassMoments, MomentAccumulator, adoption, compiled, sorted_rows
 from neurocollapse.statistics.class_batch import Bags
 from neurocollapse.support.transfer import Readback
 
@@ -97,7 +97,7 @@ def test_rows_that_are_not_finite_are_found_also_among_the_largest_numbers() -> 
     rows = torch.zeros(6, 5)
     rows[1, 2], rows[2, 0], rows[3, 4], rows[4] = torch.nan, torch.inf, -torch.inf, torch.finfo().max
     for some in (rows, rows.double()):
-        assert sorted_rows.not_finite(some).tolist() == [0, 1, 1, 1, 0, 0]
+        assert sorted_rows.all_finite(some).tolist() == [True, False, False, False, True, True]
 
 
 class Late(Readback):
@@ -146,6 +146,34 @@ def test_two_runs_agree_to_the_last_bit(options: dict[str, Any]) -> None:
     features, labels = torch.randn(900, 200), random_labels(900, 5)
     first, second = (accumulated(features, labels, 5, **options) for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("others", ["torch", "compiled"])
+@pytest.mark.parametrize("sorted_first", [True, False])
+def test_a_run_that_left_samples_out_goes_on_with_another_kernel(
+    others: str, sorted_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if others == "compiled" and compiled.MISSING:
+        pytest.skip(f"no compiled kernel here: {compiled.MISSING}")
+    features, labels = torch.randn(600, 200, generator=torch.Generator().manual_seed(0)), random_labels(600, 5)
+    features[::7, 3] = torch.nan
+    state, layer = None, MomentAccumulator(5, 200, skip_non_finite=True)
+    for kernel, rows in zip(
+        ("sorted", others)[:: 1 if sorted_first else -1], (slice(300), slice(300, None)), strict=True
+    ):
+        monkeypatch.setenv("NEUROCOLLAPSE_KERNEL", kernel)
+        layer = MomentAccumulator(5, 200, skip_non_finite=True)
+        if state is not None:
+            layer.load_state(state)
+        for some, own in zip(features[rows].split(50), labels[rows].split(50), strict=True):
+            layer.update(some, ClassBatch(own, 5))
+        state = layer.state()
+    kept = features.isfinite().all(dim=1)
+    expected = ClassMoments.from_features(features[kept].double(), labels[kept])
+    assert torch.equal(layer.dropped, torch.bincount(labels[~kept], minlength=5))
+    assert torch.equal(layer.moments().count, expected.count)
+    torch.testing.assert_close(layer.moments().mean, expected.mean, rtol=0, atol=1e-7)  # of float32 samples about 1
+    torch.testing.assert_close(layer.moments().scatter, expected.scatter, rtol=1e-7, atol=0)
 
 
 @pytest.mark.gpu
