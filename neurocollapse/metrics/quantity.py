@@ -63,7 +63,8 @@ class Quantity:
     gather : callable, optional
         `Layer`, `Rows` → Tensor that is added up in float64 over all batches of a second pass, in which
         ``layer.moments`` are those of the whole first pass; `of` finds the sum in ``layer.total(gather)``. Where the
-        model's logits are needed, it returns a function from them to that Tensor, called after the forward pass.
+        model's logits are needed, it returns a function from them to that Tensor, called after the forward pass. On a
+        GPU it is called once more before the first batch, with one row of zeros, and what it returns is not used.
     instead : {"covariance"}, optional
         What makes the second pass needless where a layer has it.
     at_collapse : float, optional

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from neurocollapse.metrics import Layer, Rows
 from neurocollapse.metrics.uncertainty import influences
+from neurocollapse.passes.rehearsal import rehearse
 from neurocollapse.passes.sink import Sink
 from neurocollapse.statistics import ClassBatch, LayerRecord
 
@@ -32,8 +33,9 @@ class InfluenceSink(Sink):
         self._sums: dict[str, Tensor] = {}
 
     def start(self, layers: Mapping[str, LayerRecord], device: torch.device) -> None:
-        """Learn where the model runs."""
+        """Learn where the model runs, and place there what is needed of each layer."""
         super().start(layers, device)
+        rehearse(influences, (layer for layer in self.sites.values() if layer.record.positions == 1), device)
         size = len(self.sites)
         with torch.inference_mode(False):  # sums made in inference mode could not be updated outside it
             sums = torch.zeros(size, size + 1, dtype=torch.float64, device=device)

@@ -9,8 +9,9 @@ from neurocollapse.metrics import Layer, Rows
 from neurocollapse.metrics.outside import neco_scores
 from neurocollapse.metrics.scores import Outside
 from neurocollapse.passes.moments import NonFiniteError
+from neurocollapse.passes.rehearsal import rehearse
 from neurocollapse.passes.sink import Sink
-from neurocollapse.statistics import ClassBatch
+from neurocollapse.statistics import ClassBatch, LayerRecord
 from neurocollapse.support.transfer import Arrivals
 
 _SCORES, _SUM = "scores", "sum"
@@ -34,6 +35,11 @@ class ScoreSink(Sink):
         self._scores: dict[str, list[Tensor]] = {}
         self._arrivals = Arrivals()
         self._sums: dict[str, Tensor] = {}
+
+    def start(self, layers: Mapping[str, LayerRecord], device: torch.device) -> None:
+        """Learn where the model runs, and place there what is needed of each layer."""
+        super().start(layers, device)
+        rehearse(neco_scores, self.sites.values(), device)
 
     def add(self, site: str, features: Tensor, rows: ClassBatch) -> None:
         """Score one layer's features."""

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from neurocollapse.passes.sink import Sink
 from neurocollapse.statistics import ClassBatch, LayerRecord, MemoryPlanError, MomentCollection, memory_limit
 from neurocollapse.statistics.memory import GIB
 from neurocollapse.support.checks import shown
+from neurocollapse.support.transfer import Readback, sent
 
 _MOMENT_OPTIONS = ("precision", "non_finite", "max_memory")
 """The options that class moments take, beside those of every pass."""
@@ -31,10 +32,19 @@ _NUM_SUMS = 4
 """Sums of the products, their squares, products with those of one layer with itself, and products of these."""
 
 
+class _Held(NamedTuple):
+    """Gram matrices of a batch by layer, its number of samples, and on its way to the CPU which of them are finite."""
+
+    grams: dict[str, Tensor]
+    num_samples: int
+    finite: Readback
+
+
 class SimilaritySink(Sink):
     """Sums over the batches from which the alignment of all pairs of layers, and its error, follow.
 
-    Each batch counts by its number of samples; one of fewer than four has no estimate and is left out.
+    Each batch counts by its number of samples; one of fewer than four has no estimate and is left out. Where samples
+    may be left out, a device is asked which, and the batch counts when the next one comes.
 
     Parameters
     ----------
@@ -48,11 +58,13 @@ class SimilaritySink(Sink):
         self._sums = torch.zeros(_NUM_SUMS, 0, 0, dtype=torch.float64, device="cpu")
         self._grams: dict[str, Tensor] = {}
         self._finite: Tensor | None = None
+        self._held: _Held | None = None
 
     def start(self, layers: Mapping[str, LayerRecord], device: torch.device) -> None:
         """Learn where the model runs, and how much memory is free there."""
         super().start(layers, device)
         self.limit = memory_limit(device)
+        self._never_waits = device.type != "cpu"
 
     def begin(self, batch: ClassBatch) -> None:
         """Start a batch."""
@@ -62,7 +74,8 @@ class SimilaritySink(Sink):
         """Keep the Gram matrix of the batch at one layer."""
         if rows.source is not None:
             raise ValueError("similarity compares samples, not positions; pool them, with pool='mean', say")
-        needed = 8 * self._count**2 * (2 * len(self._grams) + 3)  # once more where they are stacked
+        held = 0 if self._held is None else 8 * self._held.num_samples**2 * len(self._held.grams)
+        needed = 8 * self._count**2 * (2 * len(self._grams) + 3) + held  # once more where they are stacked
         if needed > self.limit:
             raise MemoryPlanError(
                 f"Gram matrices of {self._count} samples per batch need over {needed / GIB:.1f} GiB, but only "
@@ -78,32 +91,52 @@ class SimilaritySink(Sink):
         self._grams[site] = centred_gram(features).to(self.device)
 
     def end(self, logits: Tensor | None) -> None:
-        """Add the products of all pairs of layers."""
-        if self._finite is not None and not self._finite.all():
-            self._leave_out(self._finite)
-        if not self._grams:
+        """Add the products of all pairs of layers, or of the batch before."""
+        if self._finite is None:
+            self._add_products(self._grams, self._count)
+        else:
+            self._settle()
+            self._held = _Held(self._grams, self._count, Readback(self._finite))
+            if not self._never_waits:
+                self._settle()
+        self._grams = {}
+
+    def _settle(self) -> None:
+        """Count the batch that was held back, without the samples that are not finite somewhere."""
+        held, self._held = self._held, None
+        if held is None:
+            return
+        finite = held.finite.numbers()
+        if bool(finite.all()):
+            self._add_products(held.grams, held.num_samples)
+            return
+        count = int(finite.sum())
+        if count >= FEWEST:  # centring the others again forgets them
+            kept = sent(finite.nonzero().flatten(), self.device)
+            self._add_products({site: u_centred(gram[kept][:, kept]) for site, gram in held.grams.items()}, count)
+
+    def _add_products(self, grams: Mapping[str, Tensor], count: int) -> None:
+        """Add the products of all pairs of layers in one batch."""
+        if not grams:
             return
         if not self._sites:
-            self._sites = list(self._grams)
-            self._sums = torch.zeros(_NUM_SUMS, *(len(self._sites),) * 2, dtype=torch.float64, device=self.device)
-        grams = torch.stack([self._grams[site].flatten() for site in self._sites])
-        products = grams @ grams.T / (self._count - 3)  # n HSIC₁
+            self._sites = list(grams)
+            shape = _NUM_SUMS, len(self._sites), len(self._sites)
+            with torch.inference_mode(False):  # sums made in inference mode could not be updated outside it
+                self._sums = torch.zeros(shape, dtype=torch.float64, device=self.device)
+        rows = torch.stack([grams[site].flatten() for site in self._sites])
+        products = rows @ rows.T / (count - 3)  # n HSIC₁
         own = products.diagonal()
         self._sums += torch.stack(
             [products, products.square(), products * own.unsqueeze(1), own.unsqueeze(1) * own.unsqueeze(0)]
         )
         self.num_batches += 1
-        self._grams = {}
-
-    def _leave_out(self, finite: Tensor) -> None:
-        """Give up the samples of the batch that are not finite somewhere; centring the others again forgets them."""
-        self._count = int(finite.sum())
-        kept = {site: u_centred(gram[finite][:, finite]) for site, gram in self._grams.items()}
-        self._grams = kept if self._count >= FEWEST else {}
 
     def drop(self, site: str) -> None:
         """Forget one layer."""
         self._grams.pop(site, None)
+        if self._held is not None:
+            self._held.grams.pop(site, None)
         if site in self._sites:
             kept = [index for index, one in enumerate(self._sites) if one != site]
             self._sites.remove(site)
@@ -111,6 +144,7 @@ class SimilaritySink(Sink):
 
     def state(self) -> dict[str, Tensor]:
         """The sums, which layers they are of, and of how many batches."""
+        self._settle()
         places = {f"site {site}": torch.tensor(index) for index, site in enumerate(self._sites)}
         return {"sums": self._sums, "batches": torch.tensor(self.num_batches), **places}
 
@@ -122,6 +156,7 @@ class SimilaritySink(Sink):
 
     def result(self) -> dict[str, np.ndarray]:
         """`cka` and its standard error over draws of batches, shape (layers, layers), in the order of `layers`."""
+        self._settle()
         place = {site: index for index, site in enumerate(self._sites)}
         order = [place[site] for site in self.layers if site in place]
         sums = self._sums.cpu()[:, order][:, :, order].numpy()

@@ -7,17 +7,22 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from neurocollapse.hooks.eager import outside_autocast
 from neurocollapse.metrics import Layer, Quantity, QuantityError, Rows
 from neurocollapse.metrics.layer import Finish, Gather, Later
 from neurocollapse.metrics.quantity import REMEDIES
 from neurocollapse.passes.digest import option_text
+from neurocollapse.passes.held import HeldRows, RowLogits
 from neurocollapse.passes.moments import NonFiniteError
+from neurocollapse.passes.rehearsal import feature_dtype, rehearse
 from neurocollapse.passes.sink import Sink
 from neurocollapse.statistics import ClassBatch, ClassMoments, LayerRecord, MemoryPlan, memory_limit
 
 
 class TotalSink(Sink):
     """The float64 sum of what each gather function returns, layer by layer.
+
+    A device is not waited for: what has to be known of a batch on the CPU is looked at when the next one comes.
 
     Parameters
     ----------
@@ -55,7 +60,9 @@ class TotalSink(Sink):
         self.totals: dict[str, Tensor] = {}
         self._all_finite: dict[str, Tensor] = {}
         self._waiting: list[_Waiting] = []
+        self._held: dict[str, HeldRows] = {}
         self._late: dict[str, list[tuple[int, Later]]] = {}
+        self._copies: dict[tuple[str, str], int] = {}  # bytes that a layer keeps from one batch to the next
 
     def start(self, layers: Mapping[str, LayerRecord], device: torch.device) -> None:
         """Learn where the model runs; raise MemoryPlanError unless what gathers share of the layers fits there."""
@@ -63,6 +70,8 @@ class TotalSink(Sink):
         self.limit = memory_limit(device, self.max_memory)
         self._never_waits = device.type != "cpu"
         self._check_memory({})
+        if self._never_waits:
+            self._rehearse()
 
     def begin(self, batch: ClassBatch) -> None:
         """Start a batch."""
@@ -75,45 +84,28 @@ class TotalSink(Sink):
         if layer is None:
             return
         self._take_in(site)
-        keep = self._kept(site, layer, features) if self.skips_non_finite else None
-        labels = rows.on(features.device)
-        part = Rows(features, labels) if keep is None else Rows(features[keep], labels[keep])
-        if not len(part.labels):
+        if self.skips_non_finite and self._never_waits and layer.record.num_skipped:
+            self._keep(site, "held back", features.nbytes)
+            self._held[site] = HeldRows.of(features, rows, self._batch)
             return
-        for index, gather in enumerate(self.gathers):
-            users = [one for one in self.users[index] if sums_up(one, layer)]
-            if not users:
-                continue
-            needs_logits = any("logits" in one.needs for one in users)
-            if needs_logits:  # the model may overwrite its own features before the logits come
-                part = replace(part, features=part.features.clone())
-            value = self._called(site, index, gather, layer, part)
-            if needs_logits and callable(value):
-                self._waiting.append(_Waiting(site, index, value, rows, keep, features.device))
-            else:
-                self._add(site, index, value)
+        keep = self._kept(site, features) if self.skips_non_finite else None
+        self._waiting += self._gathered(site, layer, features, rows, keep)
 
     def end(self, logits: Tensor | None) -> None:
         """Give the logits to what waits for them, those of a sample to each of its rows."""
+        for site in [site for site, held in self._held.items() if held.batch is not self._batch]:
+            self._take_in(site)  # of layers that this batch has not met
+        found = None if logits is None else RowLogits(logits, copied=bool(self._held))
+        self._held = {site: held._replace(logits=found) for site, held in self._held.items()}
         waiting, self._waiting = self._waiting, []
-        if logits is None:
-            self._refuse_named(waiting)
-            return
-        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        spread: dict[tuple[torch.device, int], Tensor] = {}
-        for site, index, finish, rows, keep, device in waiting:
-            key = device, id(rows)
-            if key not in spread:
-                own = wide.to(device)
-                spread[key] = own if rows.source is None else own.index_select(0, rows.samples.to(device))
-            each = spread[key]
-            self._add(site, index, self._called(site, index, finish, each if keep is None else each[keep]))
+        self._finish(waiting, found)
 
     def drop(self, site: str) -> None:
         """Give up one layer's sums, which hold a part of the batches only."""
         self.totals = {key: total for key, total in self.totals.items() if key.rpartition("/")[0] != site}
-        self._all_finite.pop(site, None)
-        self._late.pop(site, None)
+        self._copies = {key: size for key, size in self._copies.items() if key[0] != site}
+        for parts in (self._all_finite, self._held, self._late):
+            parts.pop(site, None)
         self._waiting = [one for one in self._waiting if one.site != site]
 
     def state(self) -> dict[str, Tensor]:
@@ -136,14 +128,65 @@ class TotalSink(Sink):
 
     def _settle(self) -> None:
         """Wait for what is not added up yet, and raise where features were not finite."""
-        for site in list(self._late):
-            self._take_in(site)
+        while self._late or self._held:
+            self._take_in(next(iter(self._late or self._held)))
         self._check_finite()
 
+    def _rehearse(self) -> None:
+        """Let every layer place now what gather functions share of it."""
+        layers = [layer for site in self.sites if (layer := self._layer(site, self.device)) is not None]
+        for gather, users in zip(self.gathers, self.users, strict=True):
+            rehearse(gather, [layer for layer in layers if any(sums_up(one, layer) for one in users)], self.device)
+
     def _take_in(self, site: str) -> None:
-        """Add up what a layer has asked for in the batch before."""
+        """Add up what a layer has asked for in the batch before, and ask for what was held back then."""
         for index, late in self._late.pop(site, []):
             self._add(site, index, self._called(site, index, late.tensor))
+        held = self._held.pop(site, None)
+        layer = None if held is None else self._layer(site, held.features.device)
+        if held is not None and layer is not None:
+            with outside_autocast(held.features), torch.no_grad():  # behind the last batch the pass is over
+                waiting = self._gathered(site, layer, held.features, held.rows, held.kept(), is_copy=True)
+                self._finish(waiting, held.logits)
+
+    def _gathered(
+        self,
+        site: str,
+        layer: Layer,
+        features: Tensor,
+        rows: ClassBatch,
+        keep: Tensor | None,
+        *,
+        is_copy: bool = False,
+    ) -> "list[_Waiting]":
+        """Add up what every gather function makes of the rows that count; returns what waits for the logits."""
+        labels, waiting = rows.on(features.device), list[_Waiting]()
+        part = Rows(features, labels) if keep is None else Rows(features[keep], labels[keep])
+        if not len(part.labels):
+            return waiting
+        for index, gather in enumerate(self.gathers):
+            users = [one for one in self.users[index] if sums_up(one, layer)]
+            if not users:
+                continue
+            needs_logits = any("logits" in one.needs for one in users)
+            if needs_logits and not is_copy:  # the model may overwrite its own features before the logits come
+                part = replace(part, features=part.features.clone())
+            value = self._called(site, index, gather, layer, part)
+            if needs_logits and callable(value):
+                waiting.append(_Waiting(site, index, value, rows, keep, features.device))
+            else:
+                self._add(site, index, value, len(part.labels))
+        return waiting
+
+    def _finish(self, waiting: "list[_Waiting]", logits: RowLogits | None) -> None:
+        """Give the logits of a batch to what waits for them."""
+        if logits is None:
+            self._refuse_named(waiting)
+            return
+        for site, index, finish, rows, keep, device in waiting:
+            each = logits.of(rows, device)
+            each = each if keep is None else each[keep]
+            self._add(site, index, self._called(site, index, finish, each), len(each))
 
     def _layer(self, site: str, device: torch.device) -> Layer | None:
         """A layer of the first pass, with its tensors on the device of the features."""
@@ -154,10 +197,10 @@ class TotalSink(Sink):
         self.sites[site] = replace(layer, moments=layer.moments.to(device), reader=reader)
         return self.sites[site]
 
-    def _kept(self, site: str, layer: Layer, features: Tensor) -> Tensor | None:
-        """Which rows are finite; None for all, as where the first pass left none out: that is checked in the end."""
+    def _kept(self, site: str, features: Tensor) -> Tensor | None:
+        """Which rows are finite; None for all, as on a device that left none out before: that is checked in the end."""
         finite = features.isfinite().all(dim=1)
-        if layer.record.num_skipped or not self._never_waits:
+        if not self._never_waits:
             return None if bool(finite.all()) else finite
         all_finite = finite.all().to(self.device)
         self._all_finite[site] = all_finite & self._all_finite.get(site, all_finite)
@@ -180,10 +223,11 @@ class TotalSink(Sink):
         except Exception as error:
             raise self._error(site, index, f"{type(error).__name__}: {error}") from error
 
-    def _add(self, site: str, index: int, value: Any) -> None:
-        """Add a tensor to its sum, on a device in the next batch where it comes later."""
+    def _add(self, site: str, index: int, value: Any, num_rows: int = 0) -> None:
+        """Add a tensor, made of some rows, to its sum; on a device in the next batch where it comes later."""
         if isinstance(value, Later):
             if self._never_waits:
+                self._keep(site, "asked for", num_rows * later_bytes(self.sites[site]))
                 self._late.setdefault(site, []).append((index, value))
                 return
             value = self._called(site, index, value.tensor)
@@ -193,7 +237,7 @@ class TotalSink(Sink):
         key = f"{site}/{index}"
         total = self.totals.get(key)
         if total is None:
-            self._check_memory({name: 8 * one.numel() for name, one in self.totals.items()} | {key: 8 * value.numel()})
+            self._check_memory({key: 8 * value.numel()})
             with torch.inference_mode(False):  # sums made in inference mode could not be updated outside it
                 total = self.totals[key] = torch.zeros(value.shape, dtype=torch.float64, device=value.device)
         if value.shape != total.shape:
@@ -202,11 +246,19 @@ class TotalSink(Sink):
             )
         total += value.detach().to(total.device)
 
-    def _check_memory(self, sums: Mapping[str, int]) -> None:
-        """Raise unless the sums, in bytes, fit beside what each layer keeps for its gather functions."""
+    def _keep(self, site: str, what: str, num_bytes: int) -> None:
+        """Count a copy that a layer keeps from one batch to the next; raise MemoryPlanError unless it fits."""
+        if num_bytes > self._copies.get((site, what), 0):
+            self._copies[site, what] = num_bytes
+            self._check_memory({})
+
+    def _check_memory(self, more: Mapping[str, int]) -> None:
+        """Raise unless the sums, and more in bytes, fit beside what each layer keeps for its gather functions."""
         sizes = {site: shared_bytes(layer.moments) for site, layer in self.sites.items()}
-        for key, size in sums.items():
+        for key, size in ({name: total.nbytes for name, total in self.totals.items()} | dict(more)).items():
             sizes[key.rpartition("/")[0]] += size
+        for (site, _), size in self._copies.items():
+            sizes[site] += size
         entries = tuple((self.sites[site].record.name, size) for site, size in sizes.items())
         MemoryPlan(entries, max(layer.moments.num_classes for layer in self.sites.values()), self.limit).check()
 
@@ -237,6 +289,11 @@ class _Waiting(NamedTuple):
 def shared_bytes(moments: ClassMoments) -> int:
     """Bytes that gathers share of a layer at most: its class means in float64, and twice in the dtype of the rows."""
     return moments.num_classes * moments.num_features * (8 + 2 * moments.reference.element_size())
+
+
+def later_bytes(layer: Layer) -> int:
+    """Bytes for a row that waits for the next batch: its features, and a byte for each class whose mean may be near."""
+    return layer.moments.num_features * feature_dtype(layer).itemsize + layer.moments.num_classes
 
 
 def sums_up(quantity: Quantity, layer: Layer) -> bool:
