@@ -93,6 +93,23 @@ def test_squares_add_up_to_the_squared_norms_at_any_width(width: int, num_sample
     assert torch.equal(shifted, rows.to(layer.sums.reference.dtype))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("num_samples", [900, 5000], ids=["in turn", "in bags"])
+def test_rows_are_left_out_of_sums_of_any_number(num_samples: int, dtype: torch.dtype) -> None:
+    rows = torch.randn(num_samples, 150, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    kept = torch.arange(num_samples) % 7 != 3
+    rows[~kept, 4] = torch.tensor([torch.nan, torch.inf, -torch.inf], dtype=dtype)[torch.arange(int((~kept).sum())) % 3]
+    layer = MomentAccumulator(1, 150, dtype=dtype, skip_non_finite=True)
+    batch = ClassBatch(torch.zeros(num_samples, dtype=torch.int64), 1)
+    assert (batch.bags(CPU, sorted_rows.MOST_IN_TURN).numbers is None) == (num_samples == 900)
+    layer.kernel.add_rows(rows, batch, layer.sums, settle=False, keep_shifted=False)
+    total, square, count = rows[kept].double().sum(dim=0), rows[kept].double().square().sum(), float(kept.sum())
+    assert layer.sums.kept is not None
+    assert layer.sums.kept.tolist() == [count]
+    torch.testing.assert_close(layer.sums.total, total.view(1, -1), rtol=0, atol=1e-9)  # 5,000 float64 numbers about 1
+    torch.testing.assert_close(layer.sums.square, square.view(1), rtol=1e-12, atol=0)
+
+
 def test_rows_that_are_not_finite_are_found_also_among_the_largest_numbers() -> None:
     rows = torch.zeros(6, 5)
     rows[1, 2], rows[2, 0], rows[3, 4], rows[4] = torch.nan, torch.inf, -torch.inf, torch.finfo().max
