@@ -266,7 +266,8 @@ class MomentAccumulator:
 
     def _num_kept(self) -> Tensor:
         """Samples of each class that count, shape (classes,), int64, on the CPU."""
-        return self.ledger.count if self.sums.kept is None else self.sums.kept.cpu().long()
+        # A copy: the ledger's own may have been made in inference mode.
+        return self.ledger.count.clone() if self.sums.kept is None else self.sums.kept.cpu().long()
 
     def _own_sums(self) -> dict[str, Tensor]:
         """The sums by name, as they are saved and taken over."""
