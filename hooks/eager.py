@@ -29,8 +29,10 @@ def outside_autocast(tensor: Tensor) -> AbstractContextManager[object]:
 
     Transforms of torch.func that are going on are left, too: they would take part in what is computed.
     """
+    if is_outside_all():
+        return _NOTHING
     device = tensor.device.type
-    if torch._C._functorch.peek_interpreter_stack() is not None:
+    if torch._C._are_functorch_transforms_active():
         return _outside_transforms(device)
     if device != "meta" and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
@@ -39,7 +41,7 @@ def outside_autocast(tensor: Tensor) -> AbstractContextManager[object]:
 
 def is_outside_all() -> bool:
     """Whether neither autocast is on, for any device, nor a transform of torch.func going on."""
-    return not torch._C._is_any_autocast_enabled() and torch._C._functorch.peek_interpreter_stack() is None
+    return not torch._C._is_any_autocast_enabled() and not torch._C._are_functorch_transforms_active()
 
 
 @contextmanager

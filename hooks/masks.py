@@ -162,14 +162,16 @@ def find_masks(
         If a mask has numbers other than zero and one, or masks all of a sample.
     """
     alone = name is None and len(args) == 1 and not kwargs and isinstance(args[0], Tensor)  # no mask is with it
-    given = {} if alone else _by_name(model, args, kwargs)
+    has_decoder = bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+    if alone:
+        return Masks(two=has_decoder)
+    given = _by_name(model, args, kwargs)
     if name is not None:
         if given.get(name) is None:
             raise MaskError(f"`mask` names {shown(name)}, which the model is not given; it has {listed(given, most=6)}")
         return Masks(as_mask(given[name], num_samples, f"`mask` ({shown(name)})"))
-    two = any(given.get(name) is not None for name in (f"{_DECODER}_input_ids", f"{_DECODER}_{NAME}")) or bool(
-        getattr(getattr(model, "config", None), "is_encoder_decoder", False)
-    )
+    inputs = (f"{_DECODER}_input_ids", f"{_DECODER}_{NAME}")
+    two = has_decoder or any(given.get(name) is not None for name in inputs)
     names = (NAME, f"{_DECODER}_{NAME}")
     first, decoder = (_plain(given.get(name), num_samples, name, strict=strict) for name in names)
     return Masks(

@@ -22,7 +22,7 @@ from neurocollapse.hooks.layout import (
 )
 from neurocollapse.hooks.masks import Forward, Positions, check_fits, check_labelled, placed
 from neurocollapse.hooks.outputs import Path, pick_tensor
-from neurocollapse.hooks.pool import ROWS, Pool, PoolMode, Reduce, resolve_pool
+from neurocollapse.hooks.pool import ROWS, Pool, PoolMode, Reduce, resolve_pool, wide_dtype
 from neurocollapse.hooks.select import ROOT, Tap
 
 _ONE_ROW = Positions()
@@ -107,19 +107,24 @@ class Plan:
     num_features: int = -1
     positions: int = 1
     is_plain: bool = False
+    is_matrix: bool = False
 
     def quick(self, value: Any, forward: Forward) -> tuple[Tensor, Positions] | None:
         """Return the features of a value with the shape and dtype of the first; None where more is to be looked at.
 
         Nothing is left to check then: the samples come first, no position is masked, and every sample has one row.
         """
-        if not self.is_plain or self.num_features < 0 or type(value) is not Tensor or value.is_nested:
+        if not self.is_plain or self.num_features < 0 or type(value) is not Tensor or value.dtype is not self.dtype:
             return None
-        if value.dtype is not self.dtype or value.shape != (forward.num_samples, *self.shape):
+        try:
+            if value.shape != (forward.num_samples, *self.shape):
+                return None
+        except RuntimeError:  # a nested tensor has no shape
             return None
         if value.layout is not torch.strided or not forward.is_unmasked or not is_outside_all():
             return None
-        return self.reduce(value.detach() if value.requires_grad else value, None), _ONE_ROW
+        value = value.detach() if value.requires_grad else value
+        return value if self.is_matrix else self.reduce(value, None), _ONE_ROW
 
     def pick(self, value: Any, num_samples: int | None) -> Tensor:
         """Return the activation, samples first, detached; check that it is the one of the first batch."""
@@ -227,6 +232,7 @@ def make_plan(
     pooling, reduce = resolve_pool(pool, axes.layout, len(sizes))
     plan = Plan(axes, pooling, reduce, path, sizes[1:], tensor.dtype)
     plan.is_plain = not (axes.batch or path is not None or callable(pool) or pooling in ROWS)
+    plan.is_matrix = pooling == "none" and len(sizes) == 2 and wide_dtype(tensor.dtype) == tensor.dtype
     own = plan.positions_of(tensor if not axes.batch else tensor.transpose(0, axes.batch))
     if mask is not None and own and not callable(pool):
         check_fits(mask, own)

@@ -96,8 +96,8 @@ def rebuilt(value: Any, change: Callable[[Any], Any]) -> Any:
     return result
 
 
-def as_tensors(value: Any, dtype: torch.dtype | None = None) -> Any:
-    """A value with every array of numbers in it as a tensor, those of floating-point numbers in `dtype` if given."""
+def as_tensors(value: Any, dtype: Callable[[], torch.dtype | None]) -> Any:
+    """A value with every array of numbers in it as a tensor, those of floating-point numbers in what `dtype` gives."""
     if isinstance(value, Tensor | PackedSequence):
         return value
     if not isinstance(value, np.ndarray):
@@ -106,7 +106,7 @@ def as_tensors(value: Any, dtype: torch.dtype | None = None) -> Any:
         return value
     # Through a copy where need be: torch takes neither read-only nor reversed nor byte-swapped arrays.
     tensor = torch.from_numpy(np.require(value, value.dtype.newbyteorder("="), ["C", "W"]))
-    return tensor.to(dtype) if tensor.is_floating_point() and dtype is not None else tensor
+    return tensor.to(dtype() or tensor.dtype) if tensor.is_floating_point() else tensor
 
 
 def kind_of(value: Any) -> str:

@@ -51,6 +51,8 @@ class Batch:
     @property
     def lengths(self) -> list[int]:
         """The numbers of samples that the arguments may hold; none where only the labels tell, as for graphs."""
+        if len(self.args) == 1 and not self.kwargs:
+            return lengths(self.args[0])
         return lengths(dict(enumerate((*self.args, *self.kwargs.values()))))
 
 
@@ -120,7 +122,9 @@ def split_batch(batch: Any, model: nn.Module, *, label_fn: Callable[[Any], Any] 
     >>> split_batch((torch.zeros(2, 3), [0, 1]), nn.Linear(3, 1)).labels
     [0, 1]
     """
-    plain = as_tensors(batch, _float_type(model))
+    if label_fn is None and _is_pair_of_tensors(batch):
+        return Batch((batch[0],), {}, batch[1])  # as all that follows would find
+    plain = as_tensors(batch, partial(_float_type, model))
     if isinstance(label_fn, Unlabelled):
         found = label_fn(plain)
         return Batch(*arguments(found, model, len(found.values)), found.values)
@@ -139,7 +143,8 @@ def split_batch(batch: Any, model: nn.Module, *, label_fn: Callable[[Any], Any] 
 
 def part_called(name: str, batch: Any) -> Any:
     """The part of a batch that has this name: of a mapping, named tuple, dataclass or object; None where none has."""
-    for part in (batch, *(batch if isinstance(batch, tuple | list) else ())):
+    within = tuple(batch) if isinstance(batch, tuple | list) else ()
+    for part in within if type(batch) in (tuple, list) else (batch, *within):
         if not isinstance(part, Tensor):
             with suppress(KeyError, AttributeError):
                 return part_of(part, name)
@@ -160,6 +165,12 @@ def _withheld(label_fn: Callable[[Any], Any], model: nn.Module) -> str:
     """The part of a batch that is for `label_fn` alone: models with a decoder may make its input of the labels."""
     has_decoder = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
     return "" if has_decoder else part_of_labels(label_fn) or ""
+
+
+def _is_pair_of_tensors(batch: Any) -> bool:
+    """Whether a batch is what most loaders yield: inputs and labels, each one tensor."""
+    is_pair = type(batch) in (tuple, list) and len(batch) == 2
+    return is_pair and isinstance(batch[0], Tensor) and isinstance(batch[1], Tensor)
 
 
 def _float_type(model: nn.Module) -> torch.dtype | None:

@@ -58,7 +58,9 @@ def logits_of(output: Any, num_samples: int, *, count: int, counts: Tensor | Non
     *positions) says which rows of (samples, *positions, outputs) or (samples, outputs, *positions) are. None where
     there is no such tensor of floating-point numbers.
     """
-    found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
+    found = output
+    if not isinstance(output, Tensor):
+        found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
     if isinstance(found, tuple | list):
         found = next((part for part in found if isinstance(part, Tensor)), None)
     if not isinstance(found, Tensor) or found.shape[:1] != (num_samples,) or not found.is_floating_point():
@@ -72,4 +74,7 @@ def logits_of(output: Any, num_samples: int, *, count: int, counts: Tensor | Non
             return None
         places = sent(counts.flatten().nonzero().flatten(), found.device)  # looked for where the labels are
         return fitting.detach().flatten(0, counts.dim() - 1).index_select(0, places)
-    return found.detach()[:count] if found.dim() == 2 else None
+    if found.dim() != 2:
+        return None
+    found = found.detach() if found.requires_grad else found
+    return found if count == num_samples else found[:count]

@@ -218,7 +218,8 @@ class Pass:
 
     def _count(self, parts: Batch, labels: Tensor, masks: Masks, found: LabelMap | None) -> None:
         """Run the model on one batch, with every chosen layer handed over from inside its hook."""
-        args, kwargs = moved(parts.args, self.device), moved(parts.kwargs, self.device)
+        args = tuple(moved(part, self.device) for part in parts.args)
+        kwargs = {name: moved(part, self.device) for name, part in parts.kwargs.items()}
         left = len(labels) if self._num_unrepeated is None else self._num_unrepeated - self.progress.num_seen
         others = 0
         if self.chosen is not None:

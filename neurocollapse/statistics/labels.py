@@ -1,6 +1,5 @@
 """Class labels, checked once at the edge."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -110,10 +109,12 @@ def _from_one_hot(values: Tensor, num_classes: int | None) -> Tensor:
 
 def _check_range(values: Tensor, num_classes: int | None) -> None:
     """Raise for the first label outside [0, num_classes)."""
-    upper = math.inf if num_classes is None else min(num_classes, torch.iinfo(torch.int64).max)
-    outside = (values < 0) | (values >= upper)
-    if not bool(outside.any()):
+    if not values.numel():
         return
+    least, most = (int(end) for end in values.aminmax())
+    if least >= 0 and (num_classes is None or most < num_classes):
+        return
+    outside = (values < 0) | (values > (most if num_classes is None else num_classes - 1))
     position = int(outside.nonzero()[0])
     found = int(values[position])
     interval = f"integers in [0, {num_classes})" if num_classes is not None else "non-negative integers"
