@@ -1,6 +1,6 @@
 """Features of many layers into class moments, one batch at a time."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -25,6 +25,7 @@ from neurocollapse.statistics import (
     state_bytes,
     working_dtype,
 )
+from neurocollapse.statistics.kernels import ALL_FINITE
 from neurocollapse.statistics.memory import HEADROOM, WITHOUT_PARTIAL
 from neurocollapse.support.checks import file_path, flag, shown
 from neurocollapse.support.choices import NonFinite, check_choice
@@ -104,7 +105,8 @@ class MomentSink(Sink):
         self._widths = _widths_of(state_bytes, precision, on_disk=state_dir is not None)
         self.width = self._widths[0]
         self._planned: dict[str, _Size] = {}
-        self._norms: dict[str, Tensor] = {}
+        self._spoilt: dict[str, tuple[int, ClassBatch]] = {}  # a row that is not finite, among its layer's rows
+        self._squares: dict[str, Tensor] = {}
         self._watch = FiniteWatch()
 
     def start(self, layers: Mapping[str, LayerRecord], device: torch.device) -> None:
@@ -127,7 +129,7 @@ class MomentSink(Sink):
             self._plan(self._planned, batch.num_classes, width).check()
             self.num_classes = batch.num_classes
             self._narrow(width)
-        self._batch, self._norms = batch, {}
+        self._spoilt, self._squares = {}, {}
 
     def add(self, site: str, features: Tensor, rows: ClassBatch) -> None:
         """Count one layer's features."""
@@ -136,7 +138,11 @@ class MomentSink(Sink):
             return  # does not fit
         if accumulator.num_classes < rows.num_classes:
             accumulator.grow(rows.num_classes)
-        self._norms[site] = accumulator.update(features, rows)
+        spoilt = accumulator.update(features, rows)
+        if isinstance(spoilt, Tensor):
+            self._squares[site] = spoilt
+        elif spoilt != ALL_FINITE:
+            self._spoilt[site] = spoilt, rows
 
     def end(self, logits: Tensor | None) -> None:
         """Refuse what does not fit in memory, and features that are not finite."""
@@ -146,7 +152,7 @@ class MomentSink(Sink):
 
     def drop(self, site: str) -> None:
         """Give up one layer's state."""
-        for parts in (self.accumulators, self._planned, self._norms):
+        for parts in (self.accumulators, self._planned, self._spoilt, self._squares):
             parts.pop(site, None)
         self._watch.drop(site)
 
@@ -259,16 +265,13 @@ class MomentSink(Sink):
         return MemoryPlan(tuple(entries), num_classes, self.limit, width, folder)
 
     def _check_finite(self) -> None:
-        """Raise for the first layer whose features were not finite: one look for all layers, late where it must be."""
-        late = {site: norms for site, norms in self._norms.items() if self.accumulators[site].kernel.never_waits}
-        now = {site: norms for site, norms in self._norms.items() if site not in late}
-        if now and not bool(torch.cat(_on_one_device(now.values())).sum().isfinite()):
-            site, norms = next(item for item in now.items() if not item[1].isfinite().all())
-            sample = int((~norms.isfinite()).nonzero()[0]) // (len(norms) // len(self._batch.labels))
-            self._refuse(NotFinite(site, self.accumulators[site].num_batches - 1), f"sample {sample} in ")
-        if late:
-            batch = self.accumulators[next(iter(late))].num_batches - 1
-            self._refuse(self._watch.next(late, batch))
+        """Raise for the first layer whose features were not finite; where numbers come late, one batch later."""
+        for site, (row, rows) in self._spoilt.items():
+            found = NotFinite(site, self.accumulators[site].num_batches - 1)
+            self._refuse(found, f"sample {int(rows.samples[row])} in ")
+        if self._squares:
+            batch = self.accumulators[next(iter(self._squares))].num_batches - 1
+            self._refuse(self._watch.next(self._squares, batch))
 
     def _refuse(self, found: NotFinite | None, sample: str = "") -> None:
         """Raise for features that were not finite."""
@@ -281,12 +284,6 @@ class MomentSink(Sink):
     def _name(self, site: str) -> str:
         """A layer's name for a message."""
         return self.layers[site].name if site in self.layers else site
-
-
-def _on_one_device(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """Some tensors where the first of them is: the layers of a model may be on several."""
-    tensors = list(tensors)
-    return [tensor.to(tensors[0].device, non_blocking=True) for tensor in tensors]
 
 
 class _Size(NamedTuple):

@@ -185,9 +185,8 @@ class ShardedSink(MomentSink):
 
     def _check_finite(self) -> None:
         """Raise for features that are too large to square; those that are not finite have been seen before."""
-        for site, norms in self._norms.items():
-            if not bool(norms.isfinite().all()):
-                raise NonFiniteError(f"layer {self._name(site)!r}: the features of a batch are {TOO_LARGE}")
+        for site in self._spoilt:
+            raise NonFiniteError(f"layer {self._name(site)!r}: the features of a batch are {TOO_LARGE}")
 
 
 _DTYPES = {str(dtype): dtype for dtype in (torch.float32, torch.float64)}

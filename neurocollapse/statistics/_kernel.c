@@ -2,7 +2,7 @@
 
    With the reference C of each class, for the rows i of every class k:
 
-       δ_i = z_i − C_k,    total_k += Σ_i δ_i,    square_k += Σ_i ‖δ_i‖²,    norms_i = ‖δ_i‖².
+       δ_i = z_i − C_k,    total_k += Σ_i δ_i,    square_k += Σ_i ‖δ_i‖².
 
    δ is rounded to the type of C. Sums stay in that type for at most MOST_ROWS rows, and longer only where total_k is of
    that type too; squares for at most NORM_BLOCK features. From there on everything is float64. Addresses come as integers, so that nothing depends on torch's ABI, and
@@ -12,6 +12,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define MOST_ROWS 64
@@ -33,9 +34,10 @@ typedef struct {
     const int64_t *classes, *starts, *rows; /* group g: rows[starts[g]] … rows[starts[g + 1] − 1], all of classes[g] */
     const void *features, *reference;
     void *total;
-    double *square, *norms;
+    double *square;
     void *shifted;    /* takes δ, row after row, or NULL */
     double *kept;     /* counts, by class, the finite rows, where others are left out; NULL: all count */
+    double *norms;    /* ‖δ_i‖² of every row */
 } Batch;
 
 /* A few rows of one class, and a few of their features. */
@@ -168,19 +170,38 @@ static int is_sound(const Batch *batch)
     return 1;
 }
 
+/* The first row whose norm is not finite; −1 where all are. */
+static int64_t first_not_finite(const Batch *batch)
+{
+    for (int64_t i = 0; i < batch->num_rows; i++)
+        if (batch->norms[i] - batch->norms[i] != 0)
+            return i;
+    return -1;
+}
+
 static PyObject *add_rows(PyObject *self, PyObject *arguments)
 {
-    long long sizes[5];
+    long long rows, features, stride, groups, classes;
     unsigned long long at[10];
-    int double_features, double_state, double_total;
+    int double_features, double_state, double_partial, double_total, settle;
     (void)self;
-    if (!PyArg_ParseTuple(arguments, "(LLLLL)(KKKKKKKKKK)(ppp)", sizes, sizes + 1, sizes + 2, sizes + 3, sizes + 4, at,
-                          at + 1, at + 2, at + 3, at + 4, at + 5, at + 6, at + 7, at + 8, at + 9, &double_features,
-                          &double_state, &double_total))
+    if (!PyArg_ParseTuple(arguments, "(LLL)KKpp(LKKK)(LKKKKKppp)", &rows, &features, &stride, at, at + 1,
+                          &double_features, &settle, &groups, at + 2, at + 3, at + 4, &classes, at + 5, at + 6, at + 7,
+                          at + 8, at + 9, &double_state, &double_partial, &double_total))
         return NULL;
 #define ADDRESS(index) ((void *)(uintptr_t)at[index])
-    const Batch batch = {sizes[0],   sizes[1],   sizes[2],   sizes[3],   sizes[4],   ADDRESS(0), ADDRESS(1), ADDRESS(2),
-                         ADDRESS(3), ADDRESS(4), ADDRESS(5), ADDRESS(6), ADDRESS(7), ADDRESS(8), ADDRESS(9)};
+    Batch batch = {.num_rows = rows, .num_features = features, .stride = stride};
+    batch.features = ADDRESS(0);
+    batch.shifted = ADDRESS(1);
+    batch.num_groups = groups;
+    batch.classes = ADDRESS(2);
+    batch.starts = ADDRESS(3);
+    batch.rows = ADDRESS(4);
+    batch.num_classes = classes;
+    batch.reference = ADDRESS(5);
+    batch.total = settle ? ADDRESS(7) : ADDRESS(6);
+    batch.square = ADDRESS(8);
+    batch.kept = ADDRESS(9);
     if (!is_sound(&batch)) {
         PyErr_SetString(PyExc_ValueError, "labels of a batch lie outside the classes, or do not match its rows");
         return NULL;
@@ -190,14 +211,68 @@ static PyObject *add_rows(PyObject *self, PyObject *arguments)
     {KERNEL(FEATURE##_in_single, float, float), KERNEL(FEATURE##_in_mixed, float, double),                             \
      KERNEL(FEATURE##_in_double, double, double)}
     static const Kernel kernels[2][3] = {KERNELS(float), KERNELS(double)};
+    const Kernel *kernel = &kernels[double_features][double_state + (settle ? double_total : double_partial)];
+    if (!(batch.norms = malloc((size_t)rows * sizeof(double) + 1)))
+        return PyErr_NoMemory();
+    int64_t spoilt;
     Py_BEGIN_ALLOW_THREADS
-    add_batch(&batch, kernels[double_features][double_state + double_total]);
+    add_batch(&batch, *kernel);
+    spoilt = first_not_finite(&batch);
+    free(batch.norms);
     Py_END_ALLOW_THREADS
-    Py_RETURN_NONE;
+    return PyLong_FromLongLong(spoilt);
+}
+
+/* Counting sort. Writes one after the other: how many rows each class has; the rows class by class, in their own order
+   within a class; the classes that occur; where the rows of each begin, and where the last end. Returns how many classes
+   occur; −1 if a label is none of them. `next` has room for a number of each class. */
+static int64_t sort_rows(const int64_t *labels, int64_t num_rows, int64_t num_classes, int64_t *next, int64_t *counts)
+{
+    int64_t *rows = counts + num_classes, *present = rows + num_rows, num_present = 0, start = 0;
+    memset(counts, 0, (size_t)num_classes * sizeof(int64_t));
+    for (int64_t i = 0; i < num_rows; i++) {
+        if (labels[i] < 0 || labels[i] >= num_classes)
+            return -1;
+        counts[labels[i]]++;
+    }
+    for (int64_t k = 0; k < num_classes; k++) {
+        next[k] = start;
+        start += counts[k];
+        if (counts[k])
+            present[num_present++] = k;
+    }
+    for (int64_t g = 0; g < num_present; g++)
+        present[num_present + g] = next[present[g]];
+    present[2 * num_present] = num_rows;
+    for (int64_t i = 0; i < num_rows; i++)
+        rows[next[labels[i]]++] = i;
+    return num_present;
+}
+
+static PyObject *group_rows(PyObject *self, PyObject *arguments)
+{
+    long long num_rows, num_classes, largest = 0;
+    unsigned long long labels, memory;
+    (void)self;
+    if (!PyArg_ParseTuple(arguments, "LLKK", &num_rows, &num_classes, &labels, &memory))
+        return NULL;
+    int64_t *counts = (int64_t *)(uintptr_t)memory, *next = malloc((size_t)num_classes * sizeof(int64_t) + 1);
+    if (!next)
+        return PyErr_NoMemory();
+    const int64_t num_present = sort_rows((const int64_t *)(uintptr_t)labels, num_rows, num_classes, next, counts);
+    free(next);
+    for (int64_t k = 0; k < num_classes && num_present >= 0; k++)
+        largest = counts[k] > largest ? counts[k] : largest;
+    return Py_BuildValue("LL", (long long)num_present, num_present < 0 ? -1 : largest);
 }
 
 static PyMethodDef methods[] = {
-    {"add_rows", add_rows, METH_VARARGS, "Add a batch to the sums: (sizes), (addresses), (float64 features, state, sums)."},
+    {"add_rows", add_rows, METH_VARARGS, "Add a batch to the sums: (rows, features, stride), addresses of features and shifted ones, whether these are\n"
+     "float64 and go to the totals, `Groups.places`, `Sums.places`.\n"
+     "Returns the first row that is not finite, -1 where all are."},
+    {"group_rows", group_rows, METH_VARARGS,
+     "Count and sort rows by class: rows, classes, address of the labels, address of the result.\n"
+     "Returns how many classes occur, and the rows of the largest; -1 where a label is none of the classes."},
     {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef module = {

@@ -11,7 +11,7 @@ from torch import Tensor
 from neurocollapse.statistics.adoption import Adoption
 from neurocollapse.statistics.class_batch import ClassBatch
 from neurocollapse.statistics.kernel_choice import kernel_on
-from neurocollapse.statistics.kernels import at_once, move_sums, some_of
+from neurocollapse.statistics.kernels import ALL_FINITE, at_once, move_sums, some_of
 from neurocollapse.statistics.ledger import FLUSH_COUNT, Ledger
 from neurocollapse.statistics.mapped import Place
 from neurocollapse.statistics.memory import WIDEST, Precision, StateBytes, working_dtype
@@ -71,7 +71,7 @@ class MomentAccumulator:
     ) -> None:
         working = working_dtype(num_features, precision=precision, dtype=dtype)
         double = torch.float64
-        self.num_features = num_features
+        self.num_classes, self.num_features = num_classes, num_features
         self.place = Place(torch.device(device), folder)
         self.is_compact = state_bytes == 8 and working != double
         self.kernel = kernel_on(device)
@@ -93,11 +93,6 @@ class MomentAccumulator:
         self._rows_per_part = self._rows_at_once()
 
     @property
-    def num_classes(self) -> int:
-        """Number of classes that the state has room for."""
-        return self.sums.reference.shape[0]
-
-    @property
     def dropped(self) -> Tensor:
         """Samples of each class that have been left out, shape (classes,), int64, on the CPU."""
         return self.ledger.count - self._num_kept()
@@ -107,7 +102,7 @@ class MomentAccumulator:
         """Number of batches seen."""
         return self.ledger.num_batches
 
-    def update(self, features: Tensor, batch: ClassBatch) -> Tensor:
+    def update(self, features: Tensor, batch: ClassBatch) -> int | Tensor:
         """Add the features of one batch.
 
         Parameters
@@ -119,10 +114,9 @@ class MomentAccumulator:
 
         Returns
         -------
-        Tensor of shape (samples,), float64
-            Squared distance of each sample to its reference: not finite exactly where the features are not (or where
-            float32 squares overflow), so that one look at all layers finds a bad sample. On a device whose numbers
-            come late, `square`, shape (classes,): not finite if any features so far are not.
+        int or Tensor of shape (classes,), float64
+            The first sample that is not finite (or whose squares overflow), unless such are left out; ALL_FINITE where
+            there is none. On a device whose numbers come late, `square`: not finite if any features so far are not.
 
         Raises
         ------
@@ -146,15 +140,15 @@ class MomentAccumulator:
             move_sums(sums.partial, sums.total, some_of(self.ledger.pending.nonzero().flatten(), sums.partial))
         settle = batch.largest > FLUSH_COUNT
         if num_samples <= self._rows_per_part:
-            norms = self._add(features, batch, settle)
+            spoilt = self._add(features, batch, settle)
         else:
             parts = batch.parts(self._rows_per_part)
-            norms = self._joined([self._add(features[rows], part, settle) for rows, part in parts])
+            spoilt = _joined([(rows, self._add(features[rows], part, settle)) for rows, part in parts])
         self.ledger = step.ledger
         if step.due is not None:
             rows, count = (batch.sent(part, self.place.device) for part in (step.due, self.ledger.count))
             self._rebase(rows, count)
-        return norms
+        return spoilt
 
     def grow(self, num_classes: int) -> None:
         """Make room for more classes; those already there keep their state.
@@ -164,18 +158,18 @@ class MomentAccumulator:
         num_classes : int
             The new number of classes.
         """
-        self.ledger = self.ledger.grown(num_classes)
+        self.num_classes, self.ledger = num_classes, self.ledger.grown(num_classes)
         self._adoption.forget()
         sums, apart = self.sums, self.sums.are_apart
         with torch.inference_mode(False):
             # One matrix after the other: there need not be room for all of them twice.
-            sums = self.sums = sums._replace(reference=self.place.moved(sums.reference, num_classes))
+            sums = self.sums = replace(sums, reference=self.place.moved(sums.reference, num_classes))
             for index in range(len(sums.matrices)):
                 matrices = list(sums.matrices)
                 matrices[index] = self.place.moved(matrices[index], num_classes)
                 sums = self.sums = Sums.over(sums.reference, tuple(matrices), sums.partial if apart else None)
             if apart:
-                self.sums = sums._replace(partial=self.place.moved(sums.partial, num_classes))
+                self.sums = replace(sums, partial=self.place.moved(sums.partial, num_classes))
 
     def narrow(self, state_bytes: StateBytes) -> None:
         """Continue with fewer bytes for each class and feature; a state in float64 stays as it is.
@@ -291,31 +285,27 @@ class MomentAccumulator:
             return min(rows, COVARIANCE_FLUSH_ROWS)
         return rows if self.kernel.shifts_in_scratch else sys.maxsize
 
-    def _add(self, features: Tensor, batch: ClassBatch, settle: bool) -> Tensor:
-        """Add some rows to the sums and return their squared distances to the references."""
-        norms, shifted = self.kernel.add_rows(
+    def _add(self, features: Tensor, batch: ClassBatch, settle: bool) -> int | Tensor:
+        """Add some rows to the sums and return what tells whether they are finite."""
+        spoilt, shifted = self.kernel.add_rows(
             features, batch, self.sums, settle=settle, keep_shifted=self.products is not None
         )
         if self.products is not None and shifted is not None:
             self.products.add(shifted)
-        return norms
+        return spoilt
 
-    def _update_in_parts(self, features: Tensor, batch: ClassBatch) -> Tensor:
+    def _update_in_parts(self, features: Tensor, batch: ClassBatch) -> int | Tensor:
         """Add the features of a batch so large that references have to move within it."""
         before = self.num_batches
-        norms = [self.update(features[rows], part) for rows, part in batch.parts(COMPACT_COUNT)]
+        spoilt = [(rows, self.update(features[rows], part)) for rows, part in batch.parts(COMPACT_COUNT)]
         self.ledger = replace(self.ledger, num_batches=before + 1)
-        return self._joined(norms)
-
-    def _joined(self, norms: list[Tensor]) -> Tensor:
-        """What `update` returns for a batch in parts."""
-        return norms[-1] if self.kernel.never_waits else torch.cat(norms)
+        return _joined(spoilt)
 
     def _join_sums(self) -> None:
         """Do without partial sums from now on."""
         if self.sums.are_apart:
             move_sums(self.sums.partial, self.sums.total)
-            self.sums = self.sums._replace(partial=self.sums.total)
+            self.sums = replace(self.sums, partial=self.sums.total)
 
     def _rebase(self, classes: Tensor, count: Tensor) -> None:
         """Move the references of those of `classes` whose mean lies far from it, by exact algebra on the totals.
@@ -333,6 +323,14 @@ class MomentAccumulator:
             moved = move_references(sums, chosen, counts, ratio=ratio)
             if self.products is not None and moved is not None:
                 self.products.shift(*moved)
+
+
+def _joined(spoilt: list[tuple[slice, int | Tensor]]) -> int | Tensor:
+    """What `update` returns for a batch in parts: the sums behind the last, or the first row that is not finite."""
+    last = spoilt[-1][1]
+    if isinstance(last, Tensor):
+        return last
+    return next((rows.start + int(row) for rows, row in spoilt if row != ALL_FINITE), ALL_FINITE)
 
 
 _LEDGER = ("count", "pending", "looked")

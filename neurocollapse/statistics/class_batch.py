@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from neurocollapse.statistics.groups import Groups, grouped
 from neurocollapse.support.transfer import sent
 
 MOST_ABSENT = 8
@@ -60,34 +61,34 @@ class ClassBatch:
     source: Tensor | None = None
 
     @cached_property
+    def groups(self) -> Groups:
+        """The rows class by class."""
+        return grouped(self.labels, self.num_classes)
+
+    @cached_property
     def counts(self) -> Tensor:
         """Samples per class, shape (classes,), on the CPU."""
-        return torch.bincount(self.labels, minlength=self.num_classes)
+        return self.groups.counts
 
     @cached_property
     def largest(self) -> int:
         """Samples of the class that has most."""
-        return int(self.counts.max()) if self.labels.numel() else 0
+        return self.groups.largest
 
-    @cached_property
+    @property
     def present(self) -> Tensor:
         """The classes of this batch in ascending order."""
-        return self.counts.nonzero().flatten()
+        return self.groups.present
 
-    @cached_property
+    @property
     def order(self) -> Tensor:
         """The rows class by class, in their own order within a class, shape (samples,)."""
-        return self.labels.argsort(stable=True)
+        return self.groups.order
 
-    @cached_property
+    @property
     def starts(self) -> Tensor:
         """Where each class in `present` begins in `order`, and where the last ends, shape (present + 1,)."""
-        return _starts(self.counts[self.present])
-
-    @cached_property
-    def groups(self) -> tuple[int, tuple[int, int, int]]:
-        """Number of classes in `present`, and the addresses of `present`, `starts` and `order`."""
-        return self.present.shape[0], (self.present.data_ptr(), self.starts.data_ptr(), self.order.data_ptr())
+        return self.groups.starts
 
     @cached_property
     def first_rows(self) -> Tensor:

@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from neurocollapse.statistics.compiled import MISSING
 from neurocollapse.statistics.compiled import add_rows as add_rows_compiled
+from neurocollapse.statistics.extension import MISSING
 from neurocollapse.statistics.kernels import add_rows as add_rows_torch
 from neurocollapse.statistics.sorted_rows import add_rows as add_rows_sorted
 
@@ -38,7 +38,7 @@ class Kernel(NamedTuple):
     """
 
     name: KernelName
-    add_rows: Callable[..., tuple[Tensor, Tensor | None]]
+    add_rows: Callable[..., tuple[int | Tensor, Tensor | None]]
     most_in_total: int
     small: int
     shifts_in_scratch: bool

@@ -14,6 +14,8 @@ from neurocollapse.support.transfer import sent
 
 NORM_BLOCK = 128
 """Features summed in float32 before a squared norm continues in float64: relative error ≤ 3e-8 per row, no bias."""
+ALL_FINITE = -1
+"""In place of the first row that is not finite, where there is none."""
 BLOCK_ELEMENTS = 2**18
 """Elements converted to float64 at once: temporaries of 2 MiB are reused, those of 32 MiB come as fresh pages."""
 COVARIANCE_BLOCKS = 8
@@ -69,7 +71,7 @@ def medians(samples: Tensor) -> Tensor:
 
 def add_rows(
     features: Tensor, batch: ClassBatch, sums: Sums, *, settle: bool, keep_shifted: bool
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[int, Tensor | None]:
     """Add the features of some samples, shifted by their classes' references, to the running sums.
 
     Parameters
@@ -86,9 +88,9 @@ def add_rows(
 
     Returns
     -------
-    norms : Tensor of shape (samples,), float64
-        Squared norms of the shifted samples; 0 for one that is left out. Where the kernel never waits, the
-        sums of squares by class.
+    spoilt : int or Tensor of shape (classes,)
+        The first sample that is not finite, or whose squares overflow, and is not left out; ALL_FINITE where none is.
+        Where the kernel never waits, the sums of squares by class.
     shifted : Tensor of shape (samples, features), or None
         In scratch memory; zeros for one that is left out.
     """
@@ -108,7 +110,15 @@ def add_rows(
         _add_to_classes(sums.partial, labels, shifted)
     norms = squared_norms(shifted)
     sums.square.index_add_(0, labels, norms)
-    return norms, shifted if keep_shifted else None
+    return _first_not_finite(norms), shifted if keep_shifted else None
+
+
+def _first_not_finite(norms: Tensor) -> int:
+    """The first of some numbers that is not finite; ALL_FINITE where they are."""
+    if bool(norms.sum().isfinite()):
+        return ALL_FINITE
+    places = (~norms.isfinite()).nonzero()
+    return int(places[0]) if len(places) else ALL_FINITE
 
 
 def _add_to_classes(target: Tensor, labels: Tensor, rows: Tensor) -> None:

@@ -103,9 +103,17 @@ class Ledger:
         """
         count, flush = self.count + batch.counts, False
         pending = self.pending if self.flush_count is None else self.pending + batch.counts
-        ledger = replace(self, num_batches=self.num_batches + 1, count=count, pending=pending)
-        if batch.largest <= self.calm:  # which most batches are, and then all of this costs little
-            return Step(replace(ledger, calm=self.calm - batch.largest), None, False, None)
+        ledger = Ledger(
+            self.num_batches + 1,
+            count,
+            pending,
+            self.looked,
+            flush_count=self.flush_count,
+            most_between_looks=self.most_between_looks,
+            calm=self.calm - batch.largest,
+        )
+        if ledger.calm >= 0:  # which it is for most batches, and then all of this costs little
+            return Step(ledger, None, False, None)
         if self.flush_count is not None:
             flush = bool((pending > self.flush_count).any())
             if flush:  # a batch with too many of one class is flushed part by part, until nothing of it is pending

@@ -1,11 +1,15 @@
 """What the samples of a layer add up to, each shifted by the reference point of its class."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
+import torch
 from torch import Tensor
 
 
-class Sums(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Sums:
     """The running sums of a layer; added to in place.
 
     Attributes
@@ -51,3 +55,19 @@ class Sums(NamedTuple):
     def are_apart(self) -> bool:
         """Whether partial sums are kept beside the totals."""
         return self.partial is not self.total
+
+    @cached_property
+    def places(self) -> tuple[int, ...]:
+        """Where the sums lie in memory: asked for once, as that takes longer than adding a small batch.
+
+        The number of classes; the addresses of `reference`, `partial`, `total`, `square` and `kept`, 0 for none; and
+        which of the first three are float64.
+        """
+        matrices = self.reference, self.partial, self.total
+        addresses = (one.data_ptr() for one in (*matrices, self.square))
+        kept = 0 if self.kept is None else self.kept.data_ptr()
+        return (len(self.reference), *addresses, kept, *(one.dtype == torch.float64 for one in matrices))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but `places`: a copy lies elsewhere."""
+        return {name: value for name, value in self.__dict__.items() if name != "places"}

@@ -248,6 +248,15 @@ def test_bad_features_are_found_by_layer_batch_and_sample(hand: Any, bad: float,
     assert "\n" not in str(caught.value)
 
 
+def test_a_bad_token_is_told_by_its_sample_where_samples_have_different_lengths() -> None:
+    lengths, labels = torch.tensor([4, 1, 2]), torch.tensor([0, 1, 2])
+    inputs = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(0))
+    inputs[2, 1, 0] = torch.nan  # the seventh of seven tokens
+    mask = torch.arange(4) < lengths.unsqueeze(1)
+    with pytest.raises(nc.NonFiniteError, match="the features of sample 2 in batch 0"):
+        nc.analyze(nn.LayerNorm(6), [(inputs, labels)], pool="tokens", mask_fn=lambda batch: mask)
+
+
 @pytest.mark.parametrize("width", [6, 160], ids=["narrow", "wide"])
 @pytest.mark.parametrize("rows", [[13], [0, 1, 2], [5, 6, 19]], ids=["one", "first of each class", "several"])
 def test_skipped_samples_are_counted_in_the_result(hand: Any, rows: list[int], width: int) -> None:

@@ -263,10 +263,12 @@ UNDER_SANITIZERS = """
 import importlib.util, sys
 sys.path.insert(0, sys.argv[1])
 import test_compiled_kernel as tests
+from neurocollapse.statistics import extension
 spec = importlib.util.spec_from_file_location("_kernel", sys.argv[2])
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 tests.compiled.run_kernel = module.add_rows
+extension.kernel = module
 for seed in range(300):
     tests.compared(seed)
 print("no fault in 300 batches")
