@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -127,7 +128,8 @@ class SecondPass:
             settled = {"classes": first.chosen.labels}
         taps = list(first.recorder.taps)  # a model may have made layers since
         options = replace(first.options, layers=taps, **settled)
-        second = _named_pass("second", model, first.loader, sinks, options, first if self.repeats else None)
+        settings = {"weighting": self.weighting} if self.repeats else {}
+        second = _named_pass("second", model, first.loader, sinks, options, first if self.repeats else None, settings)
         results = _run_quietly(second)
         totals, notes, influence = None, [], None
         if self.repeats:
@@ -184,10 +186,11 @@ def _named_pass(
     sinks: dict[str, Sink],
     options: PassOptions,
     first: Pass | None = None,
+    settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> Pass:
     """A later pass, with a file of its own beside that of the first, whose batches it must repeat if it is given."""
     resume = None if options.resume is None else f"{options.resume}.{name}"
-    settings = {} if first is None else {"first pass": [first.progress.digest, first.progress.num_samples]}
+    bound = {} if first is None else {"first pass": [first.progress.digest, first.progress.num_samples]}
     return Pass(
         model,
         loader,
@@ -195,7 +198,7 @@ def _named_pass(
         replace(options, resume=resume),
         name=name,
         digests=first is not None,
-        settings=settings,
+        settings=bound | dict(settings),
     )
 
 

@@ -506,10 +506,12 @@ def test_a_failing_forward_in_the_second_pass_leaves_no_half_batch(
     assert found.drop_attrs().equals(nc.analyze(build(), batches(), quantities=SPREAD).drop_attrs())
 
 
-def test_other_quantities_or_another_first_pass_are_refused_and_the_first_pass_kept(tmp_path: Path) -> None:
+def test_other_quantities_weights_or_another_first_pass_are_refused_and_the_first_pass_kept(tmp_path: Path) -> None:
     nc.analyze(build(), batches(), quantities=SPREAD, resume=tmp_path / "state")
     with pytest.raises(nc.StateFileError, match=r"state\.second was written .*other settings \(quantities of totals"):
         nc.analyze(build(), batches(), quantities=[SPREAD, HITS], resume=tmp_path / "state")
+    with pytest.raises(nc.StateFileError, match=r"state\.second was written .*other settings \(weighting"):
+        nc.analyze(build(), batches(), quantities=SPREAD, weighting="frequency", resume=tmp_path / "state")
     with pytest.raises(nc.StateFileError, match=r"state\.second was written .*other settings \(first pass"):
         nc.analyze(build(), [*batches(), *batches()], quantities=SPREAD, resume=tmp_path / "state")
     (tmp_path / "state.second").unlink()
