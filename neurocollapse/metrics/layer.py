@@ -206,6 +206,51 @@ class Rows:
         return cache(lambda: present[answer()])
 
 
+class InfluenceSums(NamedTuple):
+    """What the influences of all samples add up to.
+
+    Attributes
+    ----------
+    covariance : ndarray of shape (layers, layers)
+        Covariance of log D at the layers, over draws of the samples; NaN where the second pass did not follow the
+        samples.
+    fourth : ndarray of shape (layers,)
+        Sum of the fourth powers of the influences on log D.
+    together : ndarray of shape (layers,)
+        Covariance of the traces of Σ_W and Σ_B, by their product, for the correction of D.
+    between : ndarray of shape (layers,)
+        Variance of the trace of Σ_B, by its square, for the correction of D.
+    """
+
+    covariance: NDArray[Any]
+    fourth: NDArray[Any]
+    together: NDArray[Any]
+    between: NDArray[Any]
+
+    @classmethod
+    def unknown(cls, num_layers: int) -> "InfluenceSums":
+        """NaN for all layers.
+
+        Parameters
+        ----------
+        num_layers : int
+        """
+        return cls.of(torch.full((num_layers, num_layers), torch.nan), torch.full((num_layers, 3), torch.nan))
+
+    @classmethod
+    def of(cls, products: Tensor, sums: Tensor) -> "InfluenceSums":
+        """The sums of all samples.
+
+        Parameters
+        ----------
+        products : Tensor of shape (layers, layers)
+            Sum of the products of influences on log D.
+        sums : Tensor of shape (layers, 3)
+            Sum of `Influences.sums`.
+        """
+        return cls(products.double().numpy(), *sums.double().T.numpy())
+
+
 class Network(NamedTuple):
     """All layers in order of depth, as quantities of the whole network see them.
 
@@ -214,14 +259,18 @@ class Network(NamedTuple):
     layers : tuple of Layer
     values : callable
         Name of a quantity → its values along `layer`.
-    covariance : ndarray of shape (layers, layers)
-        Covariance of log D at the layers, over draws of the samples; NaN where the second pass did not follow the
-        samples.
+    influence : InfluenceSums
+        What the influences of all samples on log D add up to; NaN where no second pass followed the samples.
     """
 
     layers: tuple[Layer, ...]
     values: Callable[[str], NDArray[Any]]
-    covariance: NDArray[Any]
+    influence: InfluenceSums
+
+    @property
+    def covariance(self) -> NDArray[Any]:
+        """Covariance of log D at the layers, over draws of the samples, shape (layers, layers)."""
+        return self.influence.covariance
 
 
 def _class_means(layer: Layer, like: Tensor) -> tuple[Tensor, Tensor]:

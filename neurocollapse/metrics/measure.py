@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from neurocollapse.metrics.catalogue import QUANTITIES, Choice, Chosen, chosen_quantities
-from neurocollapse.metrics.layer import Gather, Layer, Network
+from neurocollapse.metrics.layer import Gather, InfluenceSums, Layer, Network
 from neurocollapse.metrics.quantity import REMEDIES, Need, PrecisionWarning, Quantity, QuantityError
 from neurocollapse.metrics.samples import SampleWarning, sample_notes, spectrum_note
 from neurocollapse.metrics.scores import Outside
@@ -41,8 +41,8 @@ class Extra:
     splits : mapping of layer name to a function that gives the kept features, or None where none were kept
     probe : {"logistic", "mse"}
         Which linear probe is meant.
-    influence : ndarray of shape (layers, layers), or None
-        Covariance of log D at the layers, from the influence of every sample.
+    influence : InfluenceSums or None
+        What the influences of all samples on log D add up to.
     outside : mapping of layer name to Outside, or None
         How samples of the loader and of other data lie to the class means.
     fetch : callable, optional
@@ -52,7 +52,7 @@ class Extra:
     totals: Mapping[str, Mapping[Gather, Any]] | None = None
     splits: Mapping[str, Callable[[], LayerSplit]] | None = None
     probe: Probe = "logistic"
-    influence: NDArray[np.float64] | None = None
+    influence: InfluenceSums | None = None
     outside: Mapping[str, Outside] | None = None
     fetch: Callable[[str], ClassMoments] | None = None
 
@@ -171,8 +171,7 @@ class _Table:
         self.quantities = {quantity.name: quantity for quantity in (*QUANTITIES, *chosen.quantities)}
         self.notes: list[str] = []
         self._extra = extra
-        size = len(self.layers)
-        self._covariance = np.full((size, size), np.nan) if extra.influence is None else extra.influence
+        self._influence = extra.influence or InfluenceSums.unknown(len(self.layers))
         self._columns: dict[str, NDArray[Any]] = {}
         lacking = [(one, need) for one in chosen.quantities if one.name in chosen.named for need in self._lacks(one)]
         if lacking:
@@ -192,9 +191,8 @@ class _Table:
             if quantity is None:
                 raise QuantityError(f"there is no quantity {name!r} among those that are measured")
             if quantity.over_layers:
-                self._columns[name] = _array(
-                    quantity, "the network", Network(self.layers, self.values, self._covariance)
-                )
+                network = Network(self.layers, self.values, self._influence)
+                self._columns[name] = _array(quantity, "the network", network)
             else:
                 self._fill([quantity])
         return self._columns[name]

@@ -87,8 +87,9 @@ def compression_unbiased(moments: ClassMoments, *, weighting: Weighting = "equal
     r"""Compression of the population: the ratio of the unbiased traces.
 
     With few samples per class D is far too small: at 64 features, 10 classes and a true D of 10 it reads 0.9 with 2
-    samples per class, 6.6 with 20, and 0 ("collapsed") with one. This ratio is consistent, and from 5 samples per
-    class on it is right on average to within a few per cent.
+    samples per class, 6.6 with 20, and 0 ("collapsed") with one. This ratio is consistent, and from 10 samples per
+    class on it is right on average to within a few per cent. Where classes are as few as samples it is too large, as
+    any ratio with a noisy divisor: the quantity `compression_corrected` undoes that, with `uncertainty=True`.
 
     Parameters
     ----------

@@ -1,81 +1,18 @@
-"""How sure D, its decay ratios and its slope are, given these samples: intervals by the infinitesimal jackknife."""
+"""How sure D, its decay ratios and its slope are, given these samples: intervals by the jackknife, and D corrected."""
 
 import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from neurocollapse.metrics.layer import Layer, Network, Rows
+from neurocollapse.metrics.layer import Network
 from neurocollapse.metrics.quantity import Quantity
-from neurocollapse.metrics.unbiased import between_trace_unbiased, within_trace_unbiased
-from neurocollapse.metrics.weighting import between_weights, within_weights
 
 NORMAL = 1.959963984540054
 """97.5 % quantile of the standard normal distribution: two-sided intervals of 95 %."""
-
-
-def influences(layer: Layer, rows: Rows) -> Tensor:
-    r"""Influence of each sample on log D, scaled so that the sum of the squares is the variance of log D.
-
-    .. math:: \psi_i = \sqrt{\tfrac{n_k}{n_k - 1}} \Bigl( \frac{\psi^A_i}{A} - \frac{\psi^B_i}{B} \Bigr), \quad
-        \psi^A_i = \frac{w_k}{n_k} \bigl( \|z_i - m_k\|^2 - v_k \bigr) \frac{n_k}{n_k - 1}, \quad
-        \psi^B_i = \frac{2 p_k}{n_k} \langle m_k - m_G, z_i - m_k \rangle \sqrt{\tfrac{n_k}{n_k - 1}}
-
-    with the unbiased traces A and B of :math:`\Sigma_W` and :math:`\Sigma_B`, and the weights :math:`w_k` and
-    :math:`p_k` of the classes in them. A class mean's own effect on A is of second order, that of the centre on B is
-    zero; the factors undo the shrinking of residuals.
-
-    Parameters
-    ----------
-    layer : Layer
-        With the moments of all samples.
-    rows : Rows
-        Some of those samples.
-
-    Returns
-    -------
-    Tensor of shape (rows,), float64
-        NaN where the unbiased D is undefined.
-
-    References
-    ----------
-    Jaeckel, The infinitesimal jackknife, Bell Laboratories, 1972; Efron, The jackknife, the bootstrap and other
-    resampling plans, SIAM, 1982, chapter 6.
-    """
-    means, within_factor, between_factor, spread = layer.placed(_factors, rows.features)
-    centred = rows.centred(layer)
-    square = centred.square().sum(dim=1, dtype=torch.float64)
-    along = (centred * means.index_select(0, rows.labels)).sum(dim=1, dtype=torch.float64)
-    within = within_factor[rows.labels] * (square - spread[rows.labels])
-    return within - between_factor[rows.labels] * along
-
-
-def _factors(layer: Layer, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Centred class means, factors of both parts of the influence, and spread, for all classes, where the rows are."""
-    moments = layer.moments
-    present, count = moments.present, moments.count[moments.present].double()
-    weights = between_weights(moments, layer.weighting)
-    means = moments.mean[present]
-    shrunk = count / (count - 1)
-    within = within_trace_unbiased(moments, weighting=layer.weighting)
-    between = between_trace_unbiased(moments, weighting=layer.weighting)
-    between = between if between > 0 else math.nan
-    parts = (
-        means - weights @ means,
-        shrunk * shrunk.sqrt() * within_weights(moments, layer.weighting) / count / (within or math.nan),
-        2 * weights / count * shrunk / between,
-        moments.scatter[present] / count,
-    )
-    full = [part.new_zeros(moments.num_classes, *part.shape[1:]).index_copy_(0, present, part) for part in parts]
-    return (
-        full[0].to(like.device, like.dtype),
-        full[1].to(like.device),
-        full[2].to(like.device),
-        full[3].to(like.device),
-    )
+LEAST_SURE = 1 / 4
+"""Relative variance of the unbiased trace of Σ_B above which D has no corrected value: two standard errors from 0."""
 
 
 def log_deviation(covariance: NDArray[np.float64], combination: Sequence[float] | NDArray[np.float64]) -> float:
@@ -86,9 +23,46 @@ def log_deviation(covariance: NDArray[np.float64], combination: Sequence[float] 
     return math.sqrt(max(0.0, variance)) if not math.isnan(variance) else math.nan
 
 
+def compression_corrected(network: Network) -> NDArray[np.float64]:
+    r"""Unbiased compression without the bias of a ratio, shape (layers,).
+
+    .. math:: \hat D_\ell \, \frac{1 + c / (A B)}{1 + v / B^2}
+
+    The mean of a ratio :math:`\hat D_\ell = A/B` is not the ratio of the means: a noisy divisor makes it too large by
+    the share :math:`v/B^2 - c/(AB)`, with v the variance of B and c its covariance with A. Both are sums over the
+    influences of the samples, see `neurocollapse.metrics.influence.influences`, each with the weight
+    :math:`(n_k - 2)/(n_k - 1)`: the jackknife makes them too large.
+
+    Parameters
+    ----------
+    network : Network
+        With the influence of every sample.
+
+    Returns
+    -------
+    ndarray of shape (layers,)
+        In [0, ∞); exactly 0 at full collapse; close to `compression_unbiased` with many samples. NaN where that is
+        NaN, where a class has fewer than three samples, and where B is within two of its standard errors of 0.
+
+    References
+    ----------
+    Beale, Some use of computers in operational research, Industrielle Organisation 31, 1962; Tin, Comparison of some
+    ratio estimators, Journal of the American Statistical Association 60, 1965.
+    """
+    plain, sums = network.values("compression_unbiased"), network.influence
+    sure = sums.between <= LEAST_SURE
+    corrected = plain * (1 + sums.together) / (1 + sums.between)
+    return np.where(plain == 0, 0.0, np.where(sure, corrected, np.nan))
+
+
 def _compression_interval(network: Network) -> NDArray[np.float64]:
-    """Interval of every D, shape (layers, 2)."""
-    return np.stack([_interval(network, {index: 1.0}) for index in range(len(network.layers))])
+    """Interval of every D, shape (layers, 2), from Student's t with as many degrees of freedom as effective samples."""
+    from scipy.special import stdtrit  # slow import, needed only here
+
+    variance, fourth = network.covariance.diagonal(), network.influence.fourth
+    freedom = np.divide(variance**2, fourth, where=fourth > 0, out=np.full(len(fourth), np.inf))
+    quantiles = np.where(np.isinf(freedom), NORMAL, stdtrit(freedom, 0.975))
+    return np.stack([_interval(network, {index: 1.0}, one) for index, one in enumerate(quantiles.tolist())])
 
 
 def _ratio_interval(network: Network) -> NDArray[np.float64]:
@@ -107,19 +81,23 @@ def _slope_interval(network: Network) -> NDArray[np.float64]:
     return np.log(_interval(network, dict(zip(usable.tolist(), (offset / (offset @ offset)).tolist(), strict=True))))
 
 
-def _interval(network: Network, combination: dict[int, float]) -> NDArray[np.float64]:
+def _interval(network: Network, combination: dict[int, float], quantile: float = NORMAL) -> NDArray[np.float64]:
     """Lower and upper end of exp(Σ c_l log D_l), D unbiased; NaN where one of these D is, or 0."""
     chosen = network.values("compression_unbiased")[list(combination)]
     factors = np.zeros(len(network.layers))
     factors[list(combination)] = list(combination.values())
     logs = np.log(chosen, where=chosen > 0, out=np.full(len(chosen), np.nan))
     centre = float(logs @ np.fromiter(combination.values(), dtype=np.float64))
-    half = NORMAL * log_deviation(network.covariance, factors)
+    half = quantile * log_deviation(network.covariance, factors)
     return np.exp([centre - half, centre + half])
 
 
-_CONVENTION = "95 %, about the unbiased value: infinitesimal jackknife over the samples, normal in log D"
-_JACKKNIFE = "Jaeckel, Bell Laboratories, 1972; Efron, SIAM, 1982"
+_FEWEST = "NaN where a class has fewer than three samples"
+_JACKKNIFE = "95 %, about the unbiased value: jackknife over the samples"
+_LIKE_NORMAL = f"{_JACKKNIFE}, normal in log D; {_FEWEST}"
+_LIKE_STUDENT = f"{_JACKKNIFE}, Student's t in log D with (Σψ²)²/Σψ⁴ degrees of freedom for the influences ψ; {_FEWEST}"
+_OF_JACKKNIFE = "Tukey, Ann. Math. Statist. 29, 1958; Efron and Stein, Ann. Statist. 9, 1981"
+_OF_EFFECTIVE_SAMPLES = f"{_OF_JACKKNIFE}; effective number of samples: Kish, Survey Sampling, 1965"
 
 
 def _interval_of(
@@ -130,6 +108,8 @@ def _interval_of(
     dims: tuple[str, ...],
     low: float,
     heading: str,
+    convention: str = _LIKE_NORMAL,
+    reference: str = _OF_JACKKNIFE,
 ) -> Quantity:
     """An interval that needs every sample's influence at all layers together."""
     return Quantity(
@@ -137,8 +117,8 @@ def _interval_of(
         of=of,
         long_name=long_name,
         symbol=symbol,
-        convention=_CONVENTION,
-        reference=_JACKKNIFE,
+        convention=convention,
+        reference=reference,
         heading=heading,
         needs=("influence",),
         bounds=(low, math.inf),
@@ -149,6 +129,21 @@ def _interval_of(
 
 
 QUANTITIES = (
+    Quantity(
+        name="compression_corrected",
+        of=compression_corrected,
+        long_name="compression, corrected",
+        symbol=r"\hat D_\ell^{\mathrm{c}}",
+        convention="ratio of the unbiased traces A/B, times (1 + cov(A, B)/AB)/(1 + var B/B²) by the jackknife; "
+        f"{_FEWEST}, or B is within two standard errors of 0",
+        reference="Beale, Industrielle Organisation 31, 1962; Tin, J. Am. Stat. Assoc. 60, 1965",
+        heading="D, corrected",
+        needs=("influence",),
+        at_collapse=0.0,
+        better="lower",
+        bounds=(0.0, math.inf),
+        family="uncertainty",
+    ),
     _interval_of(
         "compression_interval",
         _compression_interval,
@@ -157,6 +152,8 @@ QUANTITIES = (
         ("layer", "bound"),
         0.0,
         "D, 95 %",
+        _LIKE_STUDENT,
+        _OF_EFFECTIVE_SAMPLES,
     ),
     _interval_of(
         "decay_ratio_interval",

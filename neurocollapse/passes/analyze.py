@@ -61,7 +61,8 @@ def analyze(
     uncertainty : bool, default False
         Follow every sample through all layers in the second pass, and add 95 % intervals over draws of the samples:
         `compression_interval` and `decay_ratio_interval` along `layer, bound`, `decay_slope_interval` along `bound`.
-        They are about `compression_unbiased`, and NaN for pool="positions" and where a class has one sample.
+        They are about `compression_unbiased`, and NaN for pool="positions" and where a class has fewer than three
+        samples. `compression_corrected` along `layer` undoes what the noisy divisor of a ratio adds to it.
     probes : bool or {"logistic", "mse"}, default False
         Keep the features of some samples in the second pass, and add along `layer` the accuracy of a linear probe and
         of the nearest class mean (`probe_accuracy_train`, `probe_accuracy_test`, `ncm_accuracy_train`,

@@ -6,16 +6,17 @@ import torch
 from torch import Tensor
 
 from neurocollapse.metrics import Layer, Rows
-from neurocollapse.metrics.uncertainty import influences
+from neurocollapse.metrics.influence import Influences, influences
+from neurocollapse.metrics.layer import InfluenceSums
 from neurocollapse.passes.rehearsal import rehearse
 from neurocollapse.passes.sink import Sink
 from neurocollapse.statistics import ClassBatch, LayerRecord
 
-_SUM, _COUNT = "products", "samples"
+_PRODUCTS, _SUMS, _COUNT = "products", "sums", "samples"
 
 
 class InfluenceSink(Sink):
-    """Sum over the samples of ψψᵀ, with ψ the influence of a sample on log D at each layer.
+    """Sum over the samples of ψψᵀ, with ψ the influence of a sample on log D at each layer, and `Influences.sums`.
 
     The layers see the same samples, so their errors go together; a ratio of two D is surer than either.
 
@@ -37,13 +38,15 @@ class InfluenceSink(Sink):
         super().start(layers, device)
         rehearse(influences, (layer for layer in self.sites.values() if layer.record.positions == 1), device)
         size = len(self.sites)
+        shapes = {_PRODUCTS: (size, size), _SUMS: (size, 3), _COUNT: (size,)}
         with torch.inference_mode(False):  # sums made in inference mode could not be updated outside it
-            sums = torch.zeros(size, size + 1, dtype=torch.float64, device=device)
-        self._sums = {_SUM: sums[:, :size].clone(), _COUNT: sums[:, size].clone()}
+            zeros = {name: torch.zeros(*shape, dtype=torch.float64, device=device) for name, shape in shapes.items()}
+        self._sums = zeros
 
     def begin(self, batch: ClassBatch) -> None:
         """Start a batch."""
         self._columns: dict[str, Tensor] = {}
+        self._added: dict[str, Tensor] = {}
         self._counted: dict[str, Tensor] = {}
 
     def add(self, site: str, features: Tensor, rows: ClassBatch) -> None:
@@ -52,9 +55,11 @@ class InfluenceSink(Sink):
         if layer is None or layer.record.positions > 1:
             return
         labels = rows.on(features.device)
-        influence = influences(layer, Rows(features, labels))
+        found = influences(layer, Rows(features, labels))
         finite = features.isfinite().all(dim=1) if self.skips_non_finite else torch.ones_like(labels, dtype=torch.bool)
-        self._columns[site] = torch.where(finite, influence, 0.0).to(self.device)
+        influence = Influences(*(torch.where(finite, one, 0.0) for one in found))
+        self._columns[site] = influence.compression.to(self.device)
+        self._added[site] = influence.sums().to(self.device)
         self._counted[site] = finite.sum().to(self.device)
 
     def end(self, logits: Tensor | None) -> None:
@@ -63,9 +68,10 @@ class InfluenceSink(Sink):
             return
         nothing = torch.zeros_like(next(iter(self._columns.values())))
         table = torch.stack([self._columns.get(site, nothing) for site in self.sites])
-        self._sums[_SUM].addmm_(table, table.T)
-        none = self._sums[_COUNT].new_zeros(())
-        self._sums[_COUNT] += torch.stack([self._counted.get(site, none) for site in self.sites])
+        self._sums[_PRODUCTS].addmm_(table, table.T)
+        none = self._sums[_COUNT].new_zeros(3)
+        self._sums[_SUMS] += torch.stack([self._added.get(site, none) for site in self.sites])
+        self._sums[_COUNT] += torch.stack([self._counted.get(site, none[0]) for site in self.sites])
 
     def state(self) -> dict[str, Tensor]:
         """The sums, and how many samples each layer has seen."""
@@ -81,8 +87,9 @@ class InfluenceSink(Sink):
         return {name: tensor.cpu() for name, tensor in self._sums.items()}
 
 
-def log_covariance(sums: Mapping[str, Tensor], layers: Mapping[str, Layer]) -> Tensor:
-    """Covariance of log D, shape (layers, layers); NaN for layers that did not see every sample of the first pass."""
+def influence_sums(sums: Mapping[str, Tensor], layers: Mapping[str, Layer]) -> InfluenceSums:
+    """What the influences of all samples add up to; NaN for layers that did not see every sample of the first pass."""
     expected = torch.tensor([layer.moments.num_samples for layer in layers.values()], dtype=torch.float64)
-    whole = sums[_COUNT] == expected
-    return torch.where(whole & whole.unsqueeze(1), sums[_SUM], torch.nan)
+    whole = (sums[_COUNT] == expected).unsqueeze(1)
+    products = torch.where(whole & whole.T, sums[_PRODUCTS], torch.nan)
+    return InfluenceSums.of(products, torch.where(whole, sums[_SUMS], torch.nan))

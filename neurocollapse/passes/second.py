@@ -16,7 +16,7 @@ from neurocollapse.metrics.layer import Gather
 from neurocollapse.metrics.measure import Extra
 from neurocollapse.metrics.quantity import Need
 from neurocollapse.passes.features import FeatureSink, KeptFeatures
-from neurocollapse.passes.influence import InfluenceSink, log_covariance
+from neurocollapse.passes.influence import InfluenceSink, influence_sums
 from neurocollapse.passes.loop import Pass
 from neurocollapse.passes.moments import MomentSink
 from neurocollapse.passes.options import PassOptions
@@ -136,7 +136,7 @@ class SecondPass:
             notes = _notes_on_batches(first, second)
         if "influence" in sinks:
             sums = results["influence"]
-            influence = log_covariance(sums if joint is None else sum_over_processes(sums, joint), layers).numpy()
+            influence = influence_sums(sums if joint is None else sum_over_processes(sums, joint), layers)
         if summed:
             totals = results["totals"] if joint is None else _over_processes(results["totals"], summed, joint)
             notes += _notes_on_gaps(summed, layers, totals)

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from scipy.special import stdtrit
 from torch import Tensor, nn
 
 import neurocollapse as nc
-from neurocollapse.metrics import Layer, Quantity, QuantityError, Rows, catalogue
-from neurocollapse.metrics.uncertainty import influences
+from neurocollapse.metrics import Layer, Quantity, QuantityError, Rows, Weighting, catalogue
+from neurocollapse.metrics.influence import influences
 from neurocollapse.passes import checkpoint as saving
 from neurocollapse.passes.totals import shared_bytes
 from neurocollapse.statistics.nearest import NearestMean
@@ -378,10 +379,18 @@ def test_the_pass_adds_up_the_products_of_every_samples_influences() -> None:
     for name in ("1#0", "3"):
         layer = Layer(nc.ClassMoments.from_features(features[name].double(), labels))
         rows.append(influences(layer, Rows(features[name].double(), labels)))
-    table = torch.stack(rows)
-    deviation = (table @ table.T).diagonal().sqrt()
-    low, high = np.log(dataset["compression_interval"].sel(layer=["1#0", "3"]).values).T
-    np.testing.assert_allclose((high - low) / (2 * 1.959964), deviation, rtol=1e-5)  # float32 features
+    table = torch.stack([one.compression for one in rows]).numpy()
+    variance = (table**2).sum(axis=1)
+    quantile = stdtrit(variance**2 / (table**4).sum(axis=1), 0.975)
+    found = dataset.sel(layer=["1#0", "3"])
+    low, high = np.log(found["compression_interval"].values).T
+    np.testing.assert_allclose((high - low) / 2, quantile * np.sqrt(variance), rtol=1e-5)  # float32 features
+    _, together, between = torch.stack([one.sums() for one in rows]).T.numpy()
+    expected = found["compression_unbiased"] * (1 + together) / (1 + between)
+    np.testing.assert_allclose(found["compression_corrected"], expected, rtol=1e-5)
+    step = np.linalg.norm(table[1] - table[0])
+    low, high = np.log(dataset["decay_ratio_interval"].sel(layer="3").values)
+    assert (high - low) / 2 == pytest.approx(1.959964 * step, rel=1e-5)
     assert dataset["bound"].values.tolist() == ["lower", "upper"]
 
 
@@ -426,13 +435,45 @@ def test_rows_that_were_skipped_have_no_influence() -> None:
     ]
     found = nc.analyze(build(), loader, uncertainty=True, non_finite="skip", num_classes=3)
     expected = nc.analyze(build(), kept, uncertainty=True)
-    name = "compression_interval"
-    np.testing.assert_allclose(found[name], expected[name], rtol=1e-5)  # other chunks of float32
+    for name in ("compression_corrected", "compression_interval"):
+        assert np.isfinite(expected[name]).all()
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5)  # other chunks of float32
 
 
 def test_positions_have_no_interval() -> None:
     dataset = nc.analyze(build(), batches(), uncertainty=True, layers="0", pool="positions")
     assert dataset["compression_interval"].isnull().all()
+    assert dataset["compression_corrected"].isnull().all()
+
+
+@pytest.mark.parametrize("weighting", ["equal", "frequency", "papers"])
+def test_the_corrected_number_is_that_of_one_batch(weighting: Weighting) -> None:
+    """Classes of different size in batches of any size, in double precision."""
+    parts = [(inputs.double(), labels) for inputs, labels in batches(size=7)]
+    whole = [tuple(torch.cat(part) for part in zip(*parts, strict=True))]
+    model = build().double().eval()
+    options: dict[str, Any] = {"uncertainty": True, "weighting": weighting, "precision": "double"}
+    expected, found = (nc.analyze(model, loader, **options) for loader in (whole, parts))
+    for name in ("compression_corrected", "compression_interval", "decay_ratio_interval", "decay_slope_interval"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-10)  # sums in another order
+    assert (expected["compression_corrected"] < expected["compression_unbiased"]).all()
+
+
+def test_masked_positions_and_left_out_classes_have_no_influence() -> None:
+    """Means over the real positions, of three of four classes: as if there were nothing else."""
+    generator = torch.Generator().manual_seed(4)
+    labels = torch.arange(40) % 4
+    tokens = torch.randn(40, 5, 6, generator=generator) + 2 * torch.eye(4, 6)[labels].unsqueeze(1)
+    mask = torch.ones(40, 5, dtype=torch.bool)
+    mask[:, 3:] = False
+    spoilt = torch.where(mask.unsqueeze(2), tokens, 1e3)
+    model, options = nn.Linear(6, 6), {"uncertainty": True, "pool": "mean"}
+    found = nc.analyze(model, [(spoilt, labels)], mask_fn=lambda batch: mask, classes=[0, 1, 2], **options)
+    kept = labels != 3
+    expected = nc.analyze(model, [(tokens[kept][:, :3], labels[kept])], **options)
+    for name in ("compression_corrected", "compression_interval"):
+        assert np.isfinite(expected[name]).all()
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-4)  # float32 features
 
 
 # Resuming -----------------------------------------------------------------------------------------------------------

@@ -58,6 +58,7 @@ def quantities() -> list[Any]:
     return [
         Quantity(name="distances", of=lambda layer: layer.total(distances), gather=distances),
         Quantity(name="hits", of=lambda layer: layer.total(hits), gather=hits, needs="logits", dims=("layer", "class")),
+        "compression_corrected",
         "compression_interval",
         "decay_slope_interval",
     ]
@@ -73,7 +74,7 @@ def build() -> nn.Module:
 def samples(num_samples: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The last classes are rare, so that a rank may not see them."""
     generator = torch.Generator().manual_seed(2)
-    labels = torch.tensor([0, 1, 1, 2, 0, 0, 1, 1, 0, 3, 3, 2])[:num_samples]
+    labels = torch.tensor([0, 1, 1, 2, 0, 0, 1, 2, 2, 3, 3, 3])[:num_samples]
     return torch.randn(12, 6, generator=generator)[:num_samples] + labels.unsqueeze(1), labels
 
 
