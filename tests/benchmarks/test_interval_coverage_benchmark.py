@@ -11,4 +11,6 @@ def test_every_case_has_a_row(capsys: pytest.CaptureFixture[str]) -> None:
     assert [row[:3] for row in rows] == [["3", "5", "Gaussian"], ["10", "5", "Gaussian"]]
     for row in rows:
         assert all(0 <= float(cell.removesuffix(" %")) <= 100 for cell in row[3:6])
-        assert float(row[6]) < float(row[7])
+        raw, unbiased, corrected = map(float, row[6:9])
+        assert raw < corrected < unbiased
+        assert row[9] == "0.0 %"
