@@ -169,7 +169,7 @@ def one_rank(tmp_path: Path) -> Any:
     [
         ({"covariance": True}, r"covariance=True needs all features in one process"),
         ({"quantities": "nc1"}, r"quantity 'nc1' goes through `loader` a second time, with all features of a sample"),
-        ({"uncertainty": True}, r"'compression_interval' goes through `loader` a second time"),
+        ({"uncertainty": True}, r"'compression_corrected' goes through `loader` a second time"),
         ({"probes": True}, r"`probes` work in one process"),
         ({"distributed": "shards"}, r"`distributed` must be True, False or \"shard\", got 'shards'"),
     ],
