@@ -10,7 +10,7 @@ from torch import nn
 from neurocollapse.hooks.errors import CaptureError, NoMatchError
 from neurocollapse.hooks.linear import inside_linear
 from neurocollapse.hooks.presets import PRESETS, can_be_called, is_leaf
-from neurocollapse.hooks.wrappers import children, named_modules, unwrap
+from neurocollapse.hooks.wrappers import all_names, children, named_modules, unwrap
 from neurocollapse.support.checks import shown
 from neurocollapse.support.names import did_you_mean, glob, is_glob
 from neurocollapse.support.text import visible
@@ -83,7 +83,8 @@ def select(model: nn.Module, layers: Any, *, proposals: bool = False) -> tuple[T
 
         A string ending in "@in" taps the input of what it names. A string starting with "!" takes away what it
         names from all the others; alone, it takes from "leaves". Only an exact name or the module itself selects
-        the whole model, or containers that are never called, such as a ModuleList.
+        the whole model, or containers that are never called, such as a ModuleList. A shared module is found under
+        each of its names; unless you name it yourself, it is shown under the first.
     proposals : bool, default False
         What fires is known only when the model runs. Without it, "leaves" are the modules with nothing inside that can
         be called, and "penultimate" is the last linear layer in definition order. With it, every tap is returned that
@@ -247,8 +248,10 @@ def _match_module(modules: dict[str, nn.Module], module: nn.Module) -> Tap:
 
 
 def _sweep(modules: dict[str, nn.Module], wanted: Callable[[str, nn.Module], Any], selector: str) -> list[Tap]:
-    """The taps of all callable modules below the root that satisfy a predicate."""
-    paths = [path for path, module in modules.items() if path and can_be_called(module) and wanted(path, module)]
+    """The taps of all callable modules below the root that satisfy a predicate under any of their names."""
+    first = {id(module): path for path, module in modules.items()}
+    names = [(name, module) for name, module in all_names(modules[""]) if name and can_be_called(module)]
+    paths = list(dict.fromkeys(first[id(module)] for name, module in names if wanted(name, module)))
     if not paths:
         hint = did_you_mean(selector.strip("'"), modules)
         raise NoMatchError(

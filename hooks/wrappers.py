@@ -62,6 +62,18 @@ def named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     yield from _walk("", unwrap(model), set())
 
 
+def all_names(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Walk over (name, module) as `named_modules` does, with a shared module under each of its names.
+
+    Examples
+    --------
+    >>> layer = nn.Linear(2, 2)
+    >>> [name for name, _ in all_names(nn.Sequential(layer, layer))]
+    ['', '0', '1']
+    """
+    yield from _walk("", unwrap(model), set(), again=True)
+
+
 def children(module: nn.Module) -> list[tuple[str, nn.Module]]:
     """Return the (name, module) pairs directly below `module`, unwrapped, without parametrizations.
 
@@ -99,14 +111,16 @@ def _imported_wrappers() -> list[tuple[type, str]]:
     return [(kind, attribute) for kind, attribute in found if isinstance(kind, type)]
 
 
-def _walk(name: str, module: nn.Module, seen: set[int]) -> Iterator[tuple[str, nn.Module]]:
-    """Depth-first walk in definition order that lists every module once."""
+def _walk(name: str, module: nn.Module, seen: set[int], *, again: bool = False) -> Iterator[tuple[str, nn.Module]]:
+    """Depth-first walk in definition order that lists every module once, or `again` in each place."""
     if id(module) in seen:
         return
     seen.add(id(module))
     yield name, module
     for key, child in children(module):
-        yield from _walk(f"{name}.{key}" if name else key, child, seen)
+        yield from _walk(f"{name}.{key}" if name else key, child, seen, again=again)
+    if again:
+        seen.remove(id(module))  # what is left are the modules around, so that a cycle ends
 
 
 def _refuse_replicas(model: nn.Module) -> None:

@@ -106,6 +106,36 @@ def test_a_shared_module_is_found_under_both_names():
             select(net, layers)
 
 
+class Tied(nn.Module):
+    """A decoder that has the encoder's embedding, and a block of the encoder's as its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.decoder = nn.Module(), nn.Module()
+        self.encoder.embed, self.encoder.block = nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+        self.decoder.embed, self.decoder.block = self.encoder.embed, self.encoder.block
+        self.decoder.norm = nn.LayerNorm(4)
+        self.decoder.above = self  # a cycle ends
+
+
+@pytest.mark.parametrize(
+    ("layers", "found"),
+    [
+        ("decoder.embed", ["decoder.embed"]),
+        ("decoder.*", ["encoder.embed", "encoder.block", "decoder.norm"]),
+        ("decoder.**.0", ["encoder.block.0"]),
+        (["decoder.*@in", "!encoder.block@in"], ["encoder.embed@in", "decoder.norm@in"]),
+        (re.compile(r"decoder\.block\.\d"), ["encoder.block.0", "encoder.block.1"]),
+        (lambda name, module: name.startswith("decoder.e"), ["encoder.embed"]),
+        (["leaves", "!decoder.block.*"], ["encoder.embed", "decoder.norm"]),
+        ({"shared": "decoder.embed*"}, ["shared"]),
+        ("**.embed", ["encoder.embed"]),
+    ],
+)
+def test_patterns_find_a_shared_module_under_each_of_its_names(layers, found):
+    assert names(layers, Tied()) == found
+
+
 def test_a_parametrized_layer_stays_one_leaf():
     class Symmetric(nn.Module):
         def forward(self, weight):
