@@ -115,7 +115,7 @@ def capture(
     *,
     pool: Pool | Mapping[str, Pool] = "auto",
     calls: Calls = "all",
-    output: Path | Mapping[str, Path] | None = None,
+    output: Path | int | Mapping[str, Path | int] | None = None,
     mask: str | Literal[False] | None = None,
     stop: bool = False,
 ) -> Iterator[Features]:
@@ -137,8 +137,9 @@ def capture(
         How maps and token sequences become one row per sample, or one row per position; a dict chooses by layer name.
     calls : {"all", "first", "last"}, default "all"
         Which calls of a module that is called several times in one forward pass; all are named "act#0", "act#1".
-    output : str, callable or dict, optional
-        Which tensor of a structured output is meant; a dict chooses by layer name.
+    output : str, int, callable or dict, optional
+        Which tensor of a structured output is meant: a path ("mean", "hidden_states.3"), an index or a function; a
+        dict chooses by layer name.
     mask : str or False, optional
         Argument of the model that says which positions are real (1) and which padding (0): every pooling looks at real
         ones only, and padding gets no rows. False ignores any mask. Default: `attention_mask`, where there is one.

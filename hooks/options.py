@@ -30,7 +30,7 @@ class Reading:
 
 
 def readings(
-    taps: tuple[Tap, ...], pool: Pool | Mapping[str, Pool], output: Path | Mapping[str, Path] | None
+    taps: tuple[Tap, ...], pool: Pool | Mapping[str, Pool], output: Path | int | Mapping[str, Path | int] | None
 ) -> list[Reading]:
     """Return how each tap is read.
 
@@ -46,9 +46,10 @@ def readings(
         if not callable(choice) and choice not in MODES:
             known = ", ".join(MODES)
             raise ValueError(f"`pool` must be one of {known}, a function or a dict of these, got {shown(choice)}")
+    paths = [str(path) if isinstance(path, int) and not isinstance(path, bool) else path for path in paths]
     for path in paths:
         if path is not None and not callable(path) and not isinstance(path, str):
-            raise TypeError(f"`output` must be a dotted path, a function or a dict of these, got {shown(path)}")
+            raise TypeError(f"`output` must be a dotted path, an index, a function or a dict, got {shown(path)}")
     common = not isinstance(output, Mapping)
     return [Reading(choice, path, common) for choice, path in zip(pools, paths, strict=True)]
 

@@ -56,7 +56,7 @@ class Recorder(Engine):
         What to tap; see `neurocollapse.hooks.select`.
     pool : str, callable or dict, default "auto"
         How activations with positions become features, for all taps or by tap name; see `pool_features`.
-    output : str, callable or dict, optional
+    output : str, int, callable or dict, optional
         Which tensor of a structured output is meant, for all outputs or by tap name; see `pick_tensor`.
     calls : {"all", "first", "last"}, default "all"
         Which calls of a module within one forward pass are kept.
@@ -88,7 +88,7 @@ class Recorder(Engine):
         layers: Any,
         *,
         pool: Pool | Mapping[str, Pool] = "auto",
-        output: Path | Mapping[str, Path] | None = None,
+        output: Path | int | Mapping[str, Path | int] | None = None,
         calls: Calls = "all",
         mask: str | Literal[False] | None = None,
         halt: bool = False,

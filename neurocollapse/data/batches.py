@@ -1,6 +1,7 @@
 """What is in a batch: the model's arguments and the labels, whatever the loader yields."""
 
 import copy
+import numbers
 from collections.abc import Callable, Sized
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from neurocollapse.data.batch_parts import (
 )
 from neurocollapse.data.labelled import DataError
 from neurocollapse.data.labels import part_of_labels
+from neurocollapse.support.checks import shown
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Unlabelled:
             sizes = [len(found.values)]
         if not sizes:
             raise DataError(f"a {kind_of(batch)} does not tell how many samples it holds; pass pairs (inputs, labels)")
-        return found._replace(values=torch.zeros(sizes[0], dtype=torch.int64))
+        return found._replace(values=torch.zeros(sizes[0], dtype=torch.int64, device="cpu"))
 
     def _found(self, batch: Any) -> Labels:
         """The labels of a batch, None where there are none, and what else is in it."""
@@ -115,7 +117,8 @@ def split_batch(batch: Any, model: nn.Module, *, label_fn: Callable[[Any], Any] 
     Raises
     ------
     DataError
-        If it is not clear which part holds the labels, or a dict batch holds nothing that the model takes.
+        If it is not clear which part holds the labels, they are a single number, or a dict batch holds nothing that the
+        model takes.
 
     Examples
     --------
@@ -137,7 +140,12 @@ def split_batch(batch: Any, model: nn.Module, *, label_fn: Callable[[Any], Any] 
         found = Labels(given, plain[0] if plain else plain, others=tuple(plain[1:]) if len(plain) > 2 else ())
     else:
         found = Labels(given, plain, name=_withheld(label_fn, model))
-    num_samples = len(found.values) if isinstance(found.values, Sized) and _has_axis(found.values) else None
+    if not _has_axis(found.values):
+        raise DataError(
+            f"the labels of a batch are the single number {shown(found.values)}, not one for each sample; where a "
+            "dataset is read sample by sample, wrap it in a torch.utils.data.DataLoader"
+        )
+    num_samples = len(found.values) if isinstance(found.values, Sized) else None
     return Batch(*arguments(found, model, num_samples), found.values)
 
 
@@ -180,4 +188,4 @@ def _float_type(model: nn.Module) -> torch.dtype | None:
 
 def _has_axis(values: Any) -> bool:
     """Whether values are no single number."""
-    return getattr(values, "ndim", 1) > 0
+    return getattr(values, "ndim", 1) > 0 and not isinstance(values, numbers.Number)

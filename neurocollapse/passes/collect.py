@@ -91,8 +91,9 @@ def collect(
         functions are compared by name and code, batches by their labels and a sample of their inputs.
     calls : {"all", "first", "last"}, default "all"
         Which calls of a module that is called several times in one forward pass.
-    output : str, callable or dict, optional
-        Which tensor of a structured output is meant.
+    output : str, int, callable or dict, optional
+        Which tensor of a structured output is meant: a path ("mean", "hidden_states.3"), an index or a function; a
+        dict chooses by layer name.
     label_fn : callable, optional
         Takes a batch and returns its labels. Default: the batch's second element, or the labels among its parts.
     include_input : bool, default False

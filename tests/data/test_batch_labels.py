@@ -168,3 +168,30 @@ def test_an_index_is_never_measured_as_the_label() -> None:
     assert nc.analyze(model, [(X, INDEX, Y)], label_fn=lambda batch: batch[2]).compression.item() == right
     with pytest.raises(DataError, match="label_fn=lambda batch"):
         nc.analyze(model, [(X, INDEX, Y)])
+
+
+@pytest.mark.parametrize(
+    "one", [torch.tensor(1), np.array(1), np.int64(1), 1, 1.0, True], ids=lambda one: type(one).__name__
+)
+@pytest.mark.parametrize(
+    "inputs", [X[:1], X[0], X[:1].numpy(), {"input": X[:1]}], ids=["row", "sample", "array", "dict"]
+)
+def test_a_single_label_is_refused_with_the_way_out(inputs: Any, one: Any) -> None:
+    message = r"labels of a batch are the single number .*(1|True).*, not one for each sample; .*DataLoader"
+    for batch, options in (
+        ((inputs, one), {}),
+        ({"input": X[:1], "labels": one}, {}),
+        (X[:1], {"label_fn": lambda batch: one}),
+    ):
+        with pytest.raises(DataError, match=message):
+            nc.collect(nn.Linear(6, 5), [batch], **options)
+
+
+def test_a_dataset_read_sample_by_sample_is_refused() -> None:
+    class Stream(torch.utils.data.IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            return iter(zip(X, Y, strict=True))
+
+    for loader in (Stream(), torch.utils.data.DataLoader(Stream(), batch_size=None)):
+        with pytest.raises(DataError, match="single number"):
+            nc.analyze(nn.Linear(6, 5), loader)

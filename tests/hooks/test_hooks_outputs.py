@@ -138,6 +138,7 @@ class States(nn.Module):
         ("rnn", "1.0", (8, 10)),
         ("gru", lambda out: out[1][0], (8, 4)),
         ("gru", "1", (8, 4)),
+        ("gru", 1, (8, 4)),
         ("attention", lambda out: out[0].sum(out[0].shape.index(7)), (8, 4)),
         ("attention", "1", (8, 49)),
     ],
@@ -150,6 +151,20 @@ def test_what_output_returns_is_judged_by_its_own_shape(batch_first, layer, outp
             features.expect(8)
             model(x)
     assert features[layer].shape == shape
+
+
+@pytest.mark.parametrize("output", [1, "1", lambda out: out[1]], ids=["int", "path", "function"])
+def test_an_index_means_what_its_path_does(output):
+    class Two(nn.Linear):
+        def forward(self, x):
+            return [super().forward(x), x]
+
+    model, x = nn.Sequential(Two(3, 5)), torch.arange(12.0).reshape(4, 3)
+    for options in (output, {"0": output}):
+        with capture(model, "0", output=options) as features:
+            features.expect(4)
+            model(x)
+        assert torch.equal(features["0"], x)
 
 
 def test_the_state_that_output_returns_is_the_state():

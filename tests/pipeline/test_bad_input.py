@@ -163,7 +163,7 @@ BAD: dict[str, tuple[Callable[[SimpleNamespace], Any], type[BaseException], str]
     "labels are missing": (labelled(lambda y: None), nc.LabelError, r"got NoneType"),
     "labels too few": (labelled(lambda y: y[:7]), nc.LabelError, r"got 7 labels for 12 samples"),
     "labels too many": (labelled(lambda y: torch.cat([y, y])), nc.LabelError, r"got 24 labels for 12 samples"),
-    "labels of one sample": (labelled(lambda y: 2), nc.LabelError, r"must have shape \(samples,\)"),
+    "labels of one sample": (labelled(lambda y: 2), nc.data.DataError, r"single number 2, not one for each sample"),
     "labels in columns": (labelled(lambda y: y.unsqueeze(1)), nc.LabelError, r"not one-hot"),
     "labels in three axes": (labelled(lambda y: y.reshape(3, 2, 2)), nc.LabelError, r"got \(3, 2, 2\)"),
     "labels with two ones": (labelled(lambda y: torch.ones(12, 3)), nc.LabelError, r"not one-hot"),
@@ -195,7 +195,7 @@ BAD: dict[str, tuple[Callable[[SimpleNamespace], Any], type[BaseException], str]
     "pool of no layer": (analyze(pool={"hed": "mean"}), nc.NoMatchError, r"`pool` names 'hed'.*did you mean 'head'\?"),
     "pool that does not fit": (analyze(pool={"conv": "cls"}), nc.LayoutError, r"layer 'conv': .*does not fit"),
     "pool with a bad answer": (analyze(pool=lambda z: z.sum()), nc.LayoutError, r"must return a floating-point tensor"),
-    "output is a number": (analyze(output=3), TypeError, r"`output` must be a dotted path"),
+    "output is a fraction": (analyze(output=0.5), TypeError, r"`output` must be a dotted path"),
     "output without such a part": (
         analyze(layers=["pair"], output="three"),
         nc.AmbiguousOutputError,
