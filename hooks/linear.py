@@ -151,7 +151,7 @@ def _of_lora(module: Any) -> tuple[Tensor, Tensor | None] | None:
 
 def _as_run(module: Any) -> tuple[Tensor, Tensor | None]:
     """What a layer gives for zero and for every unit vector; its own hooks are passed by."""
-    given = [*module.parameters(), *module.buffers(), torch.empty(0)]
+    given = [*module.parameters(), *module.buffers(), torch.empty(0, device="cpu")]
     dtype = next(tensor.dtype for tensor in given if tensor.is_floating_point())
     options = {"device": given[0].device, "dtype": dtype}
     with in_mode(module), torch.autocast(given[0].device.type, enabled=False):

@@ -191,7 +191,7 @@ def as_mask(value: Any, num_samples: int | None, name: str) -> Tensor | None:
     """
     if not isinstance(value, Tensor):
         try:
-            value = torch.as_tensor(value)
+            value = torch.as_tensor(value, device="cpu")
         except (TypeError, ValueError, RuntimeError):
             raise MaskError(f"{name} must be a tensor (samples, positions), got {type(value).__name__}") from None
     if value.dim() < 2 or (num_samples is not None and len(value) != num_samples):

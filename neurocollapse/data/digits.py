@@ -28,7 +28,7 @@ def read_digits(split: str) -> LabelledData:
     images, targets = load_digits(return_X_y=True)
     labels = torch.from_numpy(targets).to(torch.int64)
     by_class = labels.argsort(stable=True)
-    is_test = torch.zeros(len(labels), dtype=torch.bool)
+    is_test = torch.zeros(len(labels), dtype=torch.bool, device="cpu")
     is_test[by_class[::TEST_EVERY]] = True
     chosen = is_test if split == "test" else ~is_test
     inputs = torch.from_numpy(images).to(torch.float32).reshape(-1, 1, 8, 8) / 16

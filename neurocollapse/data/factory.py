@@ -100,13 +100,15 @@ def _labels_of(dataset: Any) -> Tensor:
         labels = _as_tensor(getattr(dataset, attribute, None))
         if labels is not None and labels.shape == (len(dataset),) and not labels.is_floating_point():
             return labels
-    return torch.tensor([_label_of(dataset[index], index) for index in range(len(dataset))], dtype=torch.int64)
+    return torch.tensor(
+        [_label_of(dataset[index], index) for index in range(len(dataset))], dtype=torch.int64, device="cpu"
+    )
 
 
 def _as_tensor(values: Any) -> Tensor | None:
     """Return an array or a list of numbers as a tensor, and None for what is neither, such as strings."""
     try:
-        return torch.as_tensor(values)
+        return values if isinstance(values, Tensor) else torch.as_tensor(values, device="cpu")
     except (TypeError, ValueError, RuntimeError):
         return None
 

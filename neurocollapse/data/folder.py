@@ -108,7 +108,7 @@ def read_folder(root: Path, split: str, image_size: int | None = None) -> Labell
         paths += images
         labels += [label] * len(images)
     classes = tuple(folder.name for folder in folders)
-    return LabelledImages(tuple(paths), torch.tensor(labels), classes, f"{root.name}/{split}", image_size)
+    return LabelledImages(tuple(paths), torch.tensor(labels, device="cpu"), classes, f"{root.name}/{split}", image_size)
 
 
 def read_image(path: Path, image_size: int | None) -> Tensor:

@@ -66,7 +66,7 @@ def read_idx(path: Path, num_axes: int, wanted: Tensor | None = None) -> Tensor:
     with _opened(path) as stream:
         shape = _read_shape(stream, path, num_axes)
         _check_promise(math.prod(shape), stream, path)
-        rows = torch.arange(shape[0]) if wanted is None else wanted
+        rows = torch.arange(shape[0], device="cpu") if wanted is None else wanted
         contents = read_rows(stream, shape, np.uint8, rows, dtype=np.uint8, path=path)
         if len(rows) == shape[0] and stream.read(1):
             raise DataError(

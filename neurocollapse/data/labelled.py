@@ -255,7 +255,8 @@ def shard(data: Any, rank: int, world_size: int) -> Any:
 def _collated(samples: list[Any]) -> Any:
     """The samples of a batch put together, or say that they differ."""
     try:
-        return default_collate(samples)
+        with torch.device("cpu"):  # whatever torch's default device
+            return default_collate(samples)
     except (RuntimeError, TypeError, KeyError) as error:
         raise DataError(
             f"the samples of a batch cannot be put together: {first_line(error, most=150)}; make all of one shape and "
@@ -305,7 +306,8 @@ def index_tensor(indices: Iterable[int] | Tensor, num_samples: int) -> Tensor:
         if indices.shape != (num_samples,):
             raise IndexError(f"`indices` as a mask must be of shape ({num_samples},), got {tuple(indices.shape)}")
         return indices.nonzero().flatten()
-    chosen = indices.to(torch.int64) if isinstance(indices, Tensor) else torch.tensor(list(indices), dtype=torch.int64)
+    given = indices if isinstance(indices, Tensor) else torch.tensor(list(indices), dtype=torch.int64, device="cpu")
+    chosen = given.to(torch.int64)
     outside = ((chosen < -num_samples) | (chosen >= num_samples)).nonzero()
     if len(outside):
         raise IndexError(f"`indices` must lie in [0, {num_samples}), got {int(chosen[outside[0]])}")

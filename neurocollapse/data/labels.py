@@ -64,13 +64,13 @@ def next_token(field: str = "input_ids", *, mask: str | None = "attention_mask")
     """
 
     def labels(batch: Any) -> PositionLabels:
-        tokens = on_cpu(torch.as_tensor(_part(batch, field)))
+        tokens = _on_cpu(_part(batch, field))
         if tokens.dim() != 2:
             raise DataError(f"{field!r} must have shape (samples, positions), got {tuple(tokens.shape)}")
         following = torch.full_like(tokens, IGNORED, dtype=torch.int64)
         following[:, :-1] = tokens[:, 1:]
         if mask is not None and mask in _names(batch):
-            real = on_cpu(torch.as_tensor(_part(batch, mask))).bool()
+            real = _on_cpu(_part(batch, mask)).bool()
             if real.shape != tokens.shape:
                 raise DataError(f"{mask!r} has shape {tuple(real.shape)}, but {field!r} {tuple(tokens.shape)}")
             following[:, :-1][~(real[:, 1:] & real[:, :-1])] = IGNORED
@@ -117,7 +117,7 @@ def label_map(values: Tensor | Any) -> Tensor:
         If they are no integers, or have no axis of positions.
     """
     try:
-        labels = on_cpu(torch.as_tensor(values)).detach()
+        labels = _on_cpu(values).detach()
     except (TypeError, ValueError, RuntimeError):
         raise DataError("labels per position must be integers, all samples with as many positions") from None
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
@@ -127,6 +127,11 @@ def label_map(values: Tensor | Any) -> Tensor:
     if labels.dim() < 2:
         raise DataError(f"labels per position need shape (samples, positions, …), got {tuple(labels.shape)}")
     return labels.long()
+
+
+def _on_cpu(values: Any) -> Tensor:
+    """Numbers in any container as a tensor on the CPU, whatever torch's default device."""
+    return on_cpu(values) if isinstance(values, Tensor) else torch.as_tensor(values, device="cpu")
 
 
 def _positions_of(batch: Any, part: str) -> PositionLabels:

@@ -35,7 +35,7 @@ def stratified(labels: Tensor, limit: int | None) -> Tensor:
     tensor([0, 1, 4, 6])
     """
     if limit is None or limit >= len(labels):
-        return torch.arange(len(labels))
+        return torch.arange(len(labels), device="cpu")
     counts = labels.bincount()
     bounds = (counts.cumsum(0) * limit * 2 + len(labels)) // (2 * len(labels))  # rounded, so that the parts add up
     quotas = bounds.diff(prepend=bounds.new_zeros(1))
@@ -46,7 +46,7 @@ def stratified(labels: Tensor, limit: int | None) -> Tensor:
         absent = (counts > 0) & (quotas == 0)
     by_class = labels.argsort(stable=True)
     rank = torch.empty_like(by_class)
-    rank[by_class] = torch.arange(len(labels)) - (counts.cumsum(0) - counts)[labels[by_class]]
+    rank[by_class] = torch.arange(len(labels), device="cpu") - (counts.cumsum(0) - counts)[labels[by_class]]
     return (rank < quotas[labels]).nonzero().flatten()
 
 

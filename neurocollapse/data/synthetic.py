@@ -45,7 +45,7 @@ def near_orthonormal(num_samples: int, num_features: int, *, theta: float = 0.0,
     frame = _orthonormal_columns(num_features, num_samples, generator)
     if theta == 0:
         return frame.T.contiguous()
-    noise = 2 * torch.rand(num_samples, num_samples, dtype=torch.float64, generator=generator) - 1
+    noise = 2 * torch.rand(num_samples, num_samples, dtype=torch.float64, generator=generator, device="cpu") - 1
     noise = noise.triu() + noise.triu(1).T
     values, vectors = torch.linalg.eigh(theta / num_samples * noise / noise.abs().max())
     if values[0] <= -1:
@@ -73,7 +73,7 @@ def noisy_orthonormal(num_samples: int, num_features: int, *, noise: float = 1.0
     noise = non_negative_number("noise", noise)
     generator = torch.Generator().manual_seed(checked_seed(seed))
     frame = _orthonormal_columns(num_features, num_samples, generator).T
-    perturbation = torch.randn(num_samples, num_features, dtype=torch.float64, generator=generator)
+    perturbation = torch.randn(num_samples, num_features, dtype=torch.float64, generator=generator, device="cpu")
     return frame + noise * perturbation / torch.linalg.matrix_norm(perturbation)
 
 
@@ -147,7 +147,7 @@ def low_rank_target(num_rows: int, num_columns: int, rank: int, *, seed: int = 0
     if not 0 <= rank <= min(num_rows, num_columns):
         raise ValueError(f"`rank` must lie in [0, {min(num_rows, num_columns)}], got {rank}")
     generator = torch.Generator().manual_seed(checked_seed(seed))
-    gaussian = torch.randn(num_rows, num_columns, dtype=torch.float64, generator=generator)
+    gaussian = torch.randn(num_rows, num_columns, dtype=torch.float64, generator=generator, device="cpu")
     left, values, right = torch.linalg.svd(gaussian, full_matrices=False)
     return (left[:, :rank] * values[:rank]) @ right[:rank]
 
@@ -162,7 +162,7 @@ def balanced_labels(num_classes: int, samples_per_class: int) -> Tensor:
     """
     if num_classes < 1 or samples_per_class < 1:
         raise ValueError(f"need at least one class and one sample, got {num_classes} and {samples_per_class}")
-    return torch.arange(num_classes).repeat_interleave(samples_per_class)
+    return torch.arange(num_classes, device="cpu").repeat_interleave(samples_per_class)
 
 
 def one_hot(labels: Tensor, num_classes: int | None = None) -> Tensor:
@@ -187,5 +187,5 @@ def one_hot(labels: Tensor, num_classes: int | None = None) -> Tensor:
 
 def _orthonormal_columns(num_rows: int, num_columns: int, generator: torch.Generator) -> Tensor:
     """Draw a matrix with orthonormal columns uniformly; the signs of R's diagonal make QR's factor Haar."""
-    q, r = torch.linalg.qr(torch.randn(num_rows, num_columns, dtype=torch.float64, generator=generator))
+    q, r = torch.linalg.qr(torch.randn(num_rows, num_columns, dtype=torch.float64, generator=generator, device="cpu"))
     return q * r.diagonal().sign()

@@ -89,11 +89,11 @@ def _blocks(path: Path, tokenizer: Tokenizer, length: int, limit: int | None) ->
     pieces: list[Tensor] = []
     count = 0
     for piece in _pieces(path):
-        pieces.append(torch.tensor(tokenizer.encode(piece, special=False), dtype=torch.int64))
+        pieces.append(torch.tensor(tokenizer.encode(piece, special=False), dtype=torch.int64, device="cpu"))
         count = _counted(count + len(pieces[-1]), path)
         if limit is not None and count >= limit * length:
             break
-    tokens = torch.cat(pieces) if pieces else torch.empty(0, dtype=torch.int64)
+    tokens = torch.cat(pieces) if pieces else torch.empty(0, dtype=torch.int64, device="cpu")
     return list(tokens[: None if limit is None else limit * length].split(length)) if len(tokens) else []
 
 
@@ -105,7 +105,7 @@ def _lines(path: Path, tokenizer: Tokenizer, length: int, limit: int | None) -> 
         for line in file:
             tokens = tokenizer.encode(line.rstrip("\n"), special=True) if line.strip() else []
             if tokens:
-                sequences += torch.tensor(tokens, dtype=torch.int64).split(length)
+                sequences += torch.tensor(tokens, dtype=torch.int64, device="cpu").split(length)
                 count = _counted(count + length, path)
             if limit is not None and len(sequences) >= limit:
                 break
@@ -148,6 +148,6 @@ def _opened(path: Path) -> Iterator[TextIO]:
 
 def _padded(sequences: list[Tensor], pad: int | None) -> dict[str, Tensor]:
     """Sequences in one matrix, filled up on the right, and which tokens are real."""
-    lengths = torch.tensor([len(one) for one in sequences])
+    lengths = torch.tensor([len(one) for one in sequences], device="cpu")
     tokens = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=0 if pad is None else pad)
-    return {TOKENS: tokens, MASK: (torch.arange(tokens.shape[1]) < lengths[:, None]).long()}
+    return {TOKENS: tokens, MASK: (torch.arange(tokens.shape[1], device="cpu") < lengths[:, None]).long()}

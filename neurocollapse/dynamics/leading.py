@@ -103,4 +103,4 @@ def _range(matrix: Tensor, num_components: int, power: int, seed: int) -> Tensor
 
 def gaussian(rows: int, columns: int, like: Tensor, generator: torch.Generator) -> Tensor:
     """Standard Gaussian numbers in the dtype and on the device of another tensor."""
-    return torch.randn(rows, columns, dtype=like.dtype, generator=generator).to(like.device)
+    return torch.randn(rows, columns, dtype=like.dtype, generator=generator, device="cpu").to(like.device)

@@ -64,7 +64,7 @@ def alternate(
     by_column = _Side(columns[order], rows[order], values[order], (shape[1], shape[0]), ridge)
     sample = SampledProduct(rows, columns, shape)
     generator = torch.Generator().manual_seed(seed)
-    right = torch.randn(shape[1], rank, dtype=torch.float64, generator=generator) / math.sqrt(rank)
+    right = torch.randn(shape[1], rank, dtype=torch.float64, generator=generator, device="cpu") / math.sqrt(rank)
     before = math.inf
     for _ in range(num_rounds):
         left = by_row.solve(right)

@@ -66,8 +66,11 @@ class LowRankLinear(nn.Module):
         _check_rank(rank, (out_features, in_features), "a layer")
         generator = torch.Generator().manual_seed(seed)
         scale = (3 * in_features * rank) ** -0.25
-        self.left = nn.Parameter(scale * torch.randn(out_features, rank, generator=generator))
-        self.right = nn.Parameter(scale * torch.randn(in_features, rank, generator=generator))
+        left, right = (
+            torch.randn(count, rank, generator=generator, device="cpu") for count in (out_features, in_features)
+        )
+        self.left = nn.Parameter((scale * left).to(torch.get_default_device()))
+        self.right = nn.Parameter((scale * right).to(torch.get_default_device()))
         self.register_parameter("bias", nn.Parameter(torch.zeros(out_features)) if bias else None)
 
     @classmethod
@@ -97,7 +100,8 @@ class LowRankLinear(nn.Module):
         weight, bias = _plain(linear)
         outputs, inputs = weight.shape
         _check_rank(rank, (outputs, inputs), "the layer")
-        layer = cls(inputs, outputs, rank, bias=bias is not None, seed=seed)
+        with torch.device("cpu"):  # whatever torch's default device
+            layer = cls(inputs, outputs, rank, bias=bias is not None, seed=seed)
         if start != "random":
             gradient = _gradient(linear) if start == "gradient" else None
             with torch.no_grad():

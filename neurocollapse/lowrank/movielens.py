@@ -59,7 +59,7 @@ class Ratings:
         count = round(train_fraction * len(self)) if 0 < train_fraction < 1 else 0
         if not 0 < count < len(self):
             raise ValueError(f"`train_fraction` must leave ratings in both parts, got {train_fraction} of {len(self)}")
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed), device="cpu")
         train, test = (self._entries(part) for part in (order[:count], order[count:]))
         return train, test
 
@@ -106,7 +106,7 @@ def read_ratings(path: str | Path) -> Ratings:
     rows = [_parsed(file, number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
     if not rows:
         raise RatingsError(f"{file} holds no ratings")
-    users, items, values = (torch.tensor(column) for column in zip(*rows, strict=True))
+    users, items, values = (torch.tensor(column, device="cpu") for column in zip(*rows, strict=True))
     known_users, users = torch.unique(users, return_inverse=True)
     known_items, items = torch.unique(items, return_inverse=True)
     pairs, counts = torch.unique(users * len(known_items) + items, return_counts=True)

@@ -122,7 +122,7 @@ def compress_spectral(surrogate: Tensor, rank: int, *, depth: int, scale: float)
     """
     depth, scale = integer("depth", depth, least=2), positive_number("scale", scale)
     left, right = spectral_factors(surrogate, rank)
-    cores = tuple(scale * torch.eye(rank, dtype=torch.float64) for _ in range(depth - 2))
+    cores = tuple(scale * torch.eye(rank, dtype=torch.float64, device="cpu") for _ in range(depth - 2))
     return Compressed(scale * right, cores, scale * left)
 
 

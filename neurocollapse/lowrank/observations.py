@@ -203,12 +203,12 @@ def observe(
 def _distinct(total: int, count: int, generator: torch.Generator) -> Tensor:
     """`count` different positions below `total`, in random order."""
     if total <= _ENUMERATED:
-        return torch.randperm(total, generator=generator)[:count]
-    found = torch.empty(0, dtype=torch.int64)
+        return torch.randperm(total, generator=generator, device="cpu")[:count]
+    found = torch.empty(0, dtype=torch.int64, device="cpu")
     while len(found) < count:
-        more = torch.randint(total, (count - len(found) + count // 10 + 10,), generator=generator)
+        more = torch.randint(total, (count - len(found) + count // 10 + 10,), generator=generator, device="cpu")
         found = torch.unique(torch.cat([found, more]))
-    return found[torch.randperm(len(found), generator=generator)[:count]]
+    return found[torch.randperm(len(found), generator=generator, device="cpu")[:count]]
 
 
 def _entries(target: Tensor | Factors, positions: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:

@@ -249,9 +249,9 @@ class _Record:
         steps, losses, errors = zip(*self.rows, strict=True)
         return Recovery(
             weights=tuple(weight.clone(memory_format=torch.contiguous_format) for weight in self.chain.weights),
-            steps=torch.tensor(steps),
-            losses=torch.tensor(losses, dtype=torch.float64),
-            test_errors=torch.tensor(errors, dtype=torch.float64),
+            steps=torch.tensor(steps, device="cpu"),
+            losses=torch.tensor(losses, dtype=torch.float64, device="cpu"),
+            test_errors=torch.tensor(errors, dtype=torch.float64, device="cpu"),
             num_steps=steps[-1],
             converged=losses[-1] <= tolerance,
             seconds=self.seconds,

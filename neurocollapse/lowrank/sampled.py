@@ -35,7 +35,7 @@ class SampledProduct:
         self.shape = shape
         self.num_entries = len(rows)
         self._blocks: list[tuple[int, int, int, int, Tensor]] = []
-        self._rows = self._columns = torch.empty(0, dtype=torch.int32)
+        self._rows = self._columns = torch.empty(0, dtype=torch.int32, device="cpu")
         if len(rows) >= DENSE_FROM * shape[0] * shape[1]:
             self._blocks = _row_blocks(rows, columns, shape)
         else:
@@ -80,7 +80,7 @@ class SampledProduct:
 def _row_blocks(rows: Tensor, columns: Tensor, shape: tuple[int, int]) -> list[tuple[int, int, int, int, Tensor]]:
     """(first row, last row, first entry, last entry, places in the block) of every block, without empty ones."""
     height = max(1, min(_BLOCK // shape[1], -(-shape[0] // 4)))
-    starts = torch.zeros(shape[0] + 1, dtype=torch.int64)
+    starts = torch.zeros(shape[0] + 1, dtype=torch.int64, device="cpu")
     starts[1:] = torch.bincount(rows, minlength=shape[0]).cumsum(0)
     blocks = []
     for start in range(0, shape[0], height):

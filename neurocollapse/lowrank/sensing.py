@@ -47,7 +47,7 @@ class Sensing(Problem):
         self._matrices = matrices.detach().double().flatten(1)
         self.measurements = measurements.detach().double().clone()
         self.reference = float(torch.linalg.vector_norm(self.measurements))
-        self._gradient = torch.zeros(self.shape, dtype=torch.float64)
+        self._gradient = torch.zeros(self.shape, dtype=torch.float64, device="cpu")
 
     def residual(self, left: Tensor, right: Tensor) -> Tensor:
         """The errors of the measurements."""

@@ -71,7 +71,7 @@ def mahalanobis(moments: ClassMoments, features: Tensor) -> Tensor:
     rows = matrix_of(moments, "features", features).double()
     means = moments.mean[moments.present].double()
     if not len(means):
-        return torch.full((len(rows),), torch.nan, dtype=torch.float64)
+        return rows.new_full((len(rows),), torch.nan)
     values, vectors = torch.linalg.eigh(within_class_covariance(moments))
     rounding = ROUNDING[str(moments.reference.dtype).removeprefix("torch.")]
     used = values > rounding * len(values) * values[-1]

@@ -132,11 +132,11 @@ def few_shot_bound(moments: ClassMoments, shots: int) -> float:
     if means.num_classes < 2:
         return math.nan
     points, spread, missed = means.centred, means.spread.sqrt(), 0.0
-    for rows in torch.arange(len(points)).split(ROWS):
+    for rows in torch.arange(len(points), device="cpu").split(ROWS):
         distance = torch.cdist(points[rows], points, compute_mode="donot_use_mm_for_euclid_dist")
         reach = (2 + share) * spread[rows].unsqueeze(1) + share * spread
         ratio = torch.where(reach > 0, (reach / distance).square(), torch.where(distance > 0, 0.0, math.inf))
-        ratio[torch.arange(len(rows)), rows] = 0.0
+        ratio[torch.arange(len(rows), device="cpu"), rows] = 0.0
         missed += float(ratio.sum(dim=1).clamp(max=1.0).sum())
     return missed / len(points)
 

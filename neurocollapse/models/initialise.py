@@ -99,11 +99,11 @@ def initial_weight(
     spread = scale * math.sqrt(min(num_rows, num_columns) / (num_rows * num_columns))
     shape = (num_rows, num_columns)
     if kind == "norm":
-        return spread * torch.randn(shape, dtype=torch.float64, generator=generator)
-    return math.sqrt(3) * spread * (2 * torch.rand(shape, dtype=torch.float64, generator=generator) - 1)
+        return spread * torch.randn(shape, dtype=torch.float64, generator=generator, device="cpu")
+    return math.sqrt(3) * spread * (2 * torch.rand(shape, dtype=torch.float64, generator=generator, device="cpu") - 1)
 
 
 def _haar_orthogonal(size: int, generator: torch.Generator | None) -> Tensor:
     """Draw an orthogonal matrix uniformly: QR of a Gaussian is Haar only once the signs of R's diagonal are undone."""
-    q, r = torch.linalg.qr(torch.randn(size, size, dtype=torch.float64, generator=generator))
+    q, r = torch.linalg.qr(torch.randn(size, size, dtype=torch.float64, generator=generator, device="cpu"))
     return q * r.diagonal().sign()

@@ -171,7 +171,7 @@ def linear_weights(widths: Sequence[int], init: str = "orth", scale: float = 1.0
     if init == "balanced":
         return _balanced(widths, scale, generator)
     if init == "identity":
-        return [scale * torch.eye(*shape, dtype=torch.float64) for shape in shapes]
+        return [scale * torch.eye(*shape, dtype=torch.float64, device="cpu") for shape in shapes]
     return [initial_weight(*shape, init, scale, generator=generator) for shape in shapes]
 
 

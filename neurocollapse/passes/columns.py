@@ -22,7 +22,7 @@ def measured_together(
     gathering = _Gathering(collection, joint)
     if joint.rank:
         gathering.serve()
-        text = joint.gathered(torch.empty(0, dtype=torch.uint8))[0]
+        text = joint.gathered(torch.empty(0, dtype=torch.uint8, device="cpu"))[0]
         return xr.Dataset.from_dict(json.loads(text.numpy().tobytes()))
     attributes = {name: value for name, value in collection.attributes.items() if name != "shard"}
     whole = replace(collection, moments=gathering.outlines(), attributes=attributes | {"shards": joint.world})

@@ -89,7 +89,7 @@ class InfluenceSink(Sink):
 
 def influence_sums(sums: Mapping[str, Tensor], layers: Mapping[str, Layer]) -> InfluenceSums:
     """What the influences of all samples add up to; NaN for layers that did not see every sample of the first pass."""
-    expected = torch.tensor([layer.moments.num_samples for layer in layers.values()], dtype=torch.float64)
+    expected = torch.tensor([layer.moments.num_samples for layer in layers.values()], dtype=torch.float64, device="cpu")
     whole = (sums[_COUNT] == expected).unsqueeze(1)
     products = torch.where(whole & whole.T, sums[_PRODUCTS], torch.nan)
     return InfluenceSums.of(products, torch.where(whole, sums[_SUMS], torch.nan))

@@ -87,7 +87,7 @@ class ShardedSink(MomentSink):
 
     def state(self) -> dict[str, Tensor]:
         """The raw state of this process's features, and how many samples it has left out."""
-        left_out = {f"{_LEFT_OUT}{site}": torch.tensor(number) for site, number in self._left_out.items()}
+        left_out = {f"{_LEFT_OUT}{site}": torch.tensor(number, device="cpu") for site, number in self._left_out.items()}
         return super().state() | left_out
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
@@ -156,7 +156,7 @@ class ShardedSink(MomentSink):
                 labels.setdefault(id(part.labels), part.labels)
                 groups.append(list(labels).index(id(part.labels)))
         sizes = [len(one) for one in labels.values()]
-        head = torch.tensor([int(finished), self._num_classes, len(sizes), *sizes, *groups])
+        head = torch.tensor([int(finished), self._num_classes, len(sizes), *sizes, *groups], device="cpu")
         return torch.cat([head, *labels.values()])
 
     def _exchanged(self, said: "list[_Batch]") -> dict[str, Tensor]:
@@ -165,7 +165,7 @@ class ShardedSink(MomentSink):
         received: dict[str, list[Tensor]] = {layer.site: [] for layer in self._layout}
         for dtype in dict.fromkeys(layer.dtype for layer in self._layout):
             layers = [(index, layer) for index, layer in enumerate(self._layout) if layer.dtype == dtype]
-            nothing = torch.empty(0, dtype=_DTYPES[dtype])
+            nothing = torch.empty(0, dtype=_DTYPES[dtype], device="cpu")
             sent = []
             for other in range(world):
                 parts = [

@@ -145,8 +145,8 @@ class SimilaritySink(Sink):
     def state(self) -> dict[str, Tensor]:
         """The sums, which layers they are of, and of how many batches."""
         self._settle()
-        places = {f"site {site}": torch.tensor(index) for index, site in enumerate(self._sites)}
-        return {"sums": self._sums, "batches": torch.tensor(self.num_batches), **places}
+        places = {f"site {site}": torch.tensor(index, device="cpu") for index, site in enumerate(self._sites)}
+        return {"sums": self._sums, "batches": torch.tensor(self.num_batches, device="cpu"), **places}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Take up the sums of some batches."""

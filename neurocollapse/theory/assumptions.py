@@ -142,7 +142,7 @@ def balance(weights: Sequence[Tensor], grams: Sequence[Tensor] | None = None) ->
 def _eigenvalues(matrix: Tensor) -> Tensor:
     """Eigenvalues of a symmetric matrix; infinite where an entry is beyond the range of float64."""
     finite = bool(torch.isfinite(matrix).all())
-    return torch.linalg.eigvalsh(matrix) if finite else torch.tensor([-math.inf, math.inf])
+    return torch.linalg.eigvalsh(matrix) if finite else torch.tensor([-math.inf, math.inf], device="cpu")
 
 
 def symmetric_norm(matrix: Tensor) -> float:

@@ -35,7 +35,7 @@ def balanced_compression(tail: Tail, excess: float) -> float:
     problem, basis = tail.problem.normalised, tail.bases[-1]
     # Features are normalised, so the imbalance is brought to the same powers of two.
     shift = unit_scaled(problem.weights[-2]).exponent - unit_scaled(tail.problem.weights[-2]).exponent
-    scaled = float(shifted(torch.tensor(excess, dtype=torch.float64), 2 * shift))
+    scaled = float(shifted(torch.tensor(excess, dtype=torch.float64, device="cpu"), 2 * shift))
     fixed = float((basis.T @ problem.spreads[-1]).square().sum())
     within = fixed + scaled * float(problem.spreads[-2].square().sum())
     between = float((basis.T @ tail.centred_means[-1]).square().sum())

@@ -56,7 +56,7 @@ def band_bounds(gains: Gains, energies: Tensor, bands: int) -> tuple[Tensor, Ten
     """
     total = energies.sum(0)
     shares = (energies.cumsum(0) / total.clamp(min=torch.finfo(energies.dtype).tiny)).T.contiguous()
-    inner = torch.arange(1, bands, dtype=energies.dtype) / bands
+    inner = torch.arange(1, bands, dtype=energies.dtype, device="cpu") / bands
     grid = inner.expand(len(shares), -1).contiguous()
     last = len(gains.low) - 1
     above = torch.searchsorted(shares, grid - QUANTILE_ROOM, right=True).clamp(max=last)

@@ -85,7 +85,7 @@ class Tail:
         """κ(B_l), largest over smallest singular value of W_{L:l+1}, l = 0 … L−1; infinite if its rank is below K."""
         if self.bases is None:
             return (math.inf,) * self.problem.depth
-        found, output, reader = [], torch.eye(self.problem.num_classes).double(), None
+        found, output, reader = [], torch.eye(self.problem.num_classes, device="cpu").double(), None
         for weight, basis in zip(reversed(self.problem.normalised.weights), reversed(self.bases), strict=True):
             rows = weight if reader is None else reader.T @ weight
             output, reader = unit_scaled(output @ (rows @ basis)).values, basis

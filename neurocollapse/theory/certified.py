@@ -118,7 +118,7 @@ def _bounds(tail: Tail, start: float) -> tuple[Array, Array]:
 def _runs(tail: Tail) -> Iterator[Run]:
     """From the input to l = 1 … L−1."""
     assert tail.bases is not None
-    carried, leaked = torch.eye(tail.bases[0].shape[1]).double(), torch.zeros_like(tail.bases[0])
+    carried, leaked = torch.eye(tail.bases[0].shape[1], device="cpu").double(), torch.zeros_like(tail.bases[0])
     for layer, step in enumerate(tail.blocks, start=1):
         weight = tail.problem.normalised.weights[layer - 1]
         leaked = tail.unseen(weight @ leaked, layer) + step.leaked @ carried

@@ -72,12 +72,12 @@ class Folding:
     def _probes(self, num_features: int) -> Iterator[Tensor]:
         """First 0, two random points and their sum; then the basis, chunk by chunk."""
         generator = torch.Generator().manual_seed(0)
-        one, other = torch.randn(2, num_features, generator=generator).to(self.sample)
+        one, other = torch.randn(2, num_features, generator=generator, device="cpu").to(self.sample)
         yield torch.stack([torch.zeros_like(one), one, other, one + other])
         for begin in range(0, num_features, PROBES):
             rows = range(begin, min(begin + PROBES, num_features))
             basis = self.sample.new_zeros(len(rows), num_features)
-            basis[torch.arange(len(rows)), torch.tensor(rows)] = 1
+            basis[torch.arange(len(rows), device="cpu"), torch.tensor(rows, device="cpu")] = 1
             yield basis
 
     def _images(self, start: Place, end: Place, probes: Tensor) -> Tensor | None:

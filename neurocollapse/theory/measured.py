@@ -79,4 +79,4 @@ def measured_compression(problem: LinearProblem) -> Array:
 
 def _as_moments(means: Tensor) -> ClassMoments:
     """Class means as moments of one sample each, which is how the metrics take them."""
-    return ClassMoments.from_features(means.T, torch.arange(means.shape[1]), means.shape[1])
+    return ClassMoments.from_features(means.T, torch.arange(means.shape[1], device="cpu"), means.shape[1])

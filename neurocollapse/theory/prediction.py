@@ -41,5 +41,5 @@ def predicted_compression(problem: LinearProblem) -> Tensor:
     # Only the shape of the spectrum enters: relative to its largest value, no power of it overflows.
     top = float(first.squares[0])
     relative = first.squares / top if top > 0 else torch.full_like(first.squares, math.nan)
-    powers = relative[None, :] ** torch.arange(problem.depth)[:, None]
+    powers = relative[None, :] ** torch.arange(problem.depth, device="cpu")[:, None]
     return (powers @ within) / (powers @ between)

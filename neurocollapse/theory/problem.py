@@ -133,11 +133,11 @@ class LinearProblem:
         """
         if moments.within_scatter is None:
             raise ValueError("`moments` must hold the within-class scatter; collect them with covariance=True")
-        weights = [torch.as_tensor(weight).detach() for weight in weights]
+        weights = [torch.as_tensor(weight, device="cpu").detach() for weight in weights]
         chain = _chain(weights, biases, moments.num_features, output_scale)
         if moments.num_classes > len(chain[0][-1]):
             raise ValueError(f"the data have {moments.num_classes} classes, the network {len(chain[0][-1])} outputs")
-        counts = torch.zeros(len(chain[0][-1]), dtype=torch.int64)
+        counts = torch.zeros(len(chain[0][-1]), dtype=torch.int64, device="cpu")
         counts[: moments.num_classes] = moments.count.cpu()
         means = moments.mean.cpu()[moments.present.cpu()].T
         values, basis = torch.linalg.eigh(moments.within_scatter.cpu())
@@ -199,9 +199,11 @@ class LinearProblem:
     @cached_property
     def equivalent_targets(self) -> Tensor:
         """Y/α after the same isometry: what W_{L:1} has to make of `equivalent_inputs`, shape (K, columns)."""
-        targets = torch.zeros(self.num_classes, self.equivalent_inputs.shape[1], dtype=torch.float64)
+        targets = torch.zeros(self.num_classes, self.equivalent_inputs.shape[1], dtype=torch.float64, device="cpu")
         present = self.counts.nonzero().flatten()
-        targets[present, self.spread.shape[1] + torch.arange(len(present))] = self.counts[present].double().sqrt()
+        targets[present, self.spread.shape[1] + torch.arange(len(present), device="cpu")] = (
+            self.counts[present].double().sqrt()
+        )
         return targets / self.output_scale
 
     @cached_property
@@ -217,7 +219,7 @@ class LinearProblem:
         """Y X⁺ / α, shape (K, d₀); NaN where X is beyond the range of float64."""
         inputs, place = unit_scaled(self.equivalent_inputs)
         if not bool(torch.isfinite(inputs).all()):
-            return torch.full((self.num_classes, self.widths[0]), math.nan, dtype=torch.float64)
+            return torch.full((self.num_classes, self.widths[0]), math.nan, dtype=torch.float64, device="cpu")
         # In directions without data, second moments hold nothing but rounding: nothing is to be fitted there.
         accuracy = max(self.spread_accuracy, max(inputs.shape) * torch.finfo(torch.float64).eps)
         return shifted(self.equivalent_targets @ torch.linalg.pinv(inputs, rtol=accuracy), -place)
@@ -287,7 +289,9 @@ class LinearProblem:
         weights = (*reachable, last if basis is None else last @ basis)
         if all(one is other for one, other in zip(weights, self.weights, strict=True)):
             return self
-        return replace(self, weights=weights, biases=tuple(torch.zeros(len(one)).double() for one in weights))
+        return replace(
+            self, weights=weights, biases=tuple(torch.zeros(len(one), device="cpu").double() for one in weights)
+        )
 
     @cached_property
     def resolution(self) -> Tensor:
@@ -305,7 +309,7 @@ class LinearProblem:
             before, size = float(spreads[layer - 1].norm()), float(spreads[layer].norm())
             grown *= top * before / size if size > 0 else math.inf
             parts.append((layer * unit + self.spread_accuracy) * grown)
-        return torch.tensor(parts, dtype=torch.float64)
+        return torch.tensor(parts, dtype=torch.float64, device="cpu")
 
 
 def _chain(
@@ -315,7 +319,7 @@ def _chain(
     if not weights:
         raise ValueError("`model` must hold at least one weight matrix, got none")
     check_weights(weights, num_features)
-    offsets = [torch.zeros(len(weight)) for weight in weights] if biases is None else list(biases)
+    offsets = [torch.zeros(len(weight), device="cpu") for weight in weights] if biases is None else list(biases)
     check_biases(offsets, weights)
     if not (math.isfinite(output_scale) and output_scale > 0):
         raise ValueError(f"`output_scale` must be a positive number, got {output_scale!r}")

@@ -68,7 +68,7 @@ def separation_floor(fixed: Tensor, hidden: Tensor) -> float:
     lengths = fixed.norm(dim=0)
     angles = torch.atan2(hidden.double(), lengths)
     unit = fixed / lengths.clamp(min=torch.finfo(torch.float64).tiny)
-    first, second = torch.triu_indices(len(lengths), len(lengths), 1)
+    first, second = torch.triu_indices(len(lengths), len(lengths), 1, device="cpu")
     cosine = (unit.T @ unit)[first, second].abs().clamp(max=1)
     alpha, beta = angles[first], angles[second]
 

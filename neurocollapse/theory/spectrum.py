@@ -43,8 +43,9 @@ class Spectrum:
         unit, self.exponent = unit_scaled(weight)
         count = weight.shape[1]
         if not bool(torch.isfinite(unit).all()):
-            self.squares, self.right = torch.full((count,), math.nan).double(), torch.eye(count).double()
-            self._unit_gram = torch.full((count, count), math.nan).double()
+            self.squares = torch.full((count,), math.nan, device="cpu").double()
+            self.right = torch.eye(count, device="cpu").double()
+            self._unit_gram = torch.full((count, count), math.nan, device="cpu").double()
         else:
             self._unit_gram = unit.T @ unit
             squares, right = torch.linalg.eigh(self._unit_gram)
@@ -106,7 +107,7 @@ def gain_bounds(matrix: Tensor, dropped: int = 0) -> SingularValues:
     """
     unit, exponent = unit_scaled(matrix)
     if not bool(torch.isfinite(unit).all()):
-        nothing = torch.zeros(matrix.shape[1] - dropped, dtype=torch.float64)
+        nothing = torch.zeros(matrix.shape[1] - dropped, dtype=torch.float64, device="cpu")
         return SingularValues(nothing, nothing + math.inf)
     squares = torch.linalg.eigvalsh(unit.T @ unit)[dropped:].flip(0)
     margin = matrix.shape[1] * torch.finfo(torch.float64).eps * squares[:1].clamp(min=0)

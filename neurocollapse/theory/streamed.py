@@ -72,7 +72,9 @@ def _pairs(model: nn.Module, loader: Iterable[Any]) -> Iterator[tuple[Tensor, Te
             raise ValueError(
                 "`inputs` must be a loader of pairs (inputs, labels); pass inputs and labels of other batches"
             )
-        inputs, labels = parts.args[0], torch.as_tensor(parts.labels)
+        inputs, labels = parts.args[0], parts.labels
+        if not isinstance(labels, Tensor):
+            labels = torch.as_tensor(labels, device="cpu")
         check_inputs(inputs)
         check_batch_labels(labels, len(inputs))
         yield inputs, labels

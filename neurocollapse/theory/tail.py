@@ -112,7 +112,7 @@ def _map(call: Call, folding: Folding, end: Place, images: Tensor, *, adjacent: 
     assert call.pair is not None
     weight, bias = call.pair
     if adjacent and call.joined:
-        return Affine(weight, torch.zeros(len(weight)) if bias is None else bias)
+        return Affine(weight, weight.new_zeros(len(weight)) if bias is None else bias)
     features = torch.cat(call.features)
     found = folding.between(call.place, end, features.shape[1])
     return found if found is not None and fits(found, features, images, call.unit) else None

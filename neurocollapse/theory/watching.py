@@ -58,10 +58,12 @@ class Watch:
         entries = [replace(tap, name=f"{tap.name}@in", at_input=True) for tap in weighted]
         self.recorder = Recorder(model, [*entries, *exits], sink=self._take)
         self.network = self.recorder.model
-        self._reference = next((one for one in model.parameters() if one.is_floating_point()), torch.empty(0))
+        self._reference = next(
+            (one for one in model.parameters() if one.is_floating_point()), torch.empty(0, device="cpu")
+        )
         self.calls: dict[tuple[str, int], Call] = {}
         self.outputs: list[Tensor] = []
-        self._labels = torch.empty(0)
+        self._labels = torch.empty(0, device="cpu")
         self._last: tuple[Call, Tensor | None] | None = None
 
     @contextmanager

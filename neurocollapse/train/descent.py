@@ -223,7 +223,9 @@ class _Run:
             self._save(self.file, course, progress, known)
         self._tell("on_end", progress)
         weights = tuple(weight.detach().contiguous() for weight in self.engine.parameters)  # as safetensors needs
-        return Descent(weights, torch.tensor([*course.losses, loss], dtype=torch.float64), step, converged)
+        return Descent(
+            weights, torch.tensor([*course.losses, loss], dtype=torch.float64, device="cpu"), step, converged
+        )
 
     def _save(self, file: DescentFile, course: Course, progress: DescentProgress, known: Sequence[Journal]) -> None:
         """Write the files of the events, then the one that says how far the run has come."""

@@ -33,8 +33,8 @@ class DescentFile:
     def save(self, weights: Sequence[Tensor], course: Course) -> None:
         """Write everything in one step, so that no reader finds half a file."""
         tensors = {f"weight/{layer:04d}": weight for layer, weight in enumerate(weights)}
-        tensors["losses"] = torch.tensor(course.losses, dtype=torch.float64)
-        tensors["rates"] = torch.tensor(course.rates, dtype=torch.float64)
+        tensors["losses"] = torch.tensor(course.losses, dtype=torch.float64, device="cpu")
+        tensors["rates"] = torch.tensor(course.rates, dtype=torch.float64, device="cpu")
         write_state(self.path, KIND, {"settings": dict(self.settings)}, tensors, error=TrainingError)
 
     def restore(

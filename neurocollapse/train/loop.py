@@ -150,7 +150,7 @@ class _Run:
 
     @property
     def batches_per_epoch(self) -> int:
-        return len(_batches(torch.arange(len(self.data)), self.settings.batch_size))
+        return len(_batches(torch.arange(len(self.data), device="cpu"), self.settings.batch_size))
 
     @property
     def journals(self) -> list[Journal]:
@@ -209,7 +209,7 @@ def _train_epoch(run: _Run, epoch: int) -> tuple[float, float]:
     """Train on every sample once, in an order and with random numbers that follow from seed and epoch alone."""
     order = torch.Generator().manual_seed(_epoch_seed(run.settings.seed, 2 * epoch))
     seed_random_state(_epoch_seed(run.settings.seed, 2 * epoch + 1), run.device)
-    batches = _batches(torch.randperm(len(run.data), generator=order), run.settings.batch_size)
+    batches = _batches(torch.randperm(len(run.data), generator=order, device="cpu"), run.settings.batch_size)
     total_loss, num_correct = 0.0, 0
     run.model.train()
     for inputs, labels in DataLoader(run.data, batch_sampler=batches, generator=order, collate_fn=collated):

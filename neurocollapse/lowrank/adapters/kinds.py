@@ -63,8 +63,8 @@ class LoRA:
         generator : torch.Generator
             Source of the random numbers.
         """
-        first = torch.randn(self.rank, num_inputs, dtype=torch.float64, generator=generator)
-        return [self.init_scale * first, torch.zeros(num_outputs, self.rank, dtype=torch.float64)]
+        first = torch.randn(self.rank, num_inputs, dtype=torch.float64, generator=generator, device="cpu")
+        return [self.init_scale * first, torch.zeros(num_outputs, self.rank, dtype=torch.float64, device="cpu")]
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class CompressedDeepLoRA:
         """
         wide = _orthogonal((len(gradient), gradient.shape[1]), 1.0, generator)
         left, right = gradient_subspace(gradient.double(), wide, self.rank // 2)
-        core = self.init_scale * torch.eye(self.rank, dtype=torch.float64)
+        core = self.init_scale * torch.eye(self.rank, dtype=torch.float64, device="cpu")
         return [right.T.contiguous(), core, core.clone(), core.clone(), left]
 
 
@@ -171,5 +171,5 @@ Kind = LoRA | DeepLoRA | CompressedDeepLoRA
 
 def _orthogonal(shape: tuple[int, int], scale: float, generator: torch.Generator) -> Tensor:
     """Draw ε times a matrix with orthonormal rows or columns, whichever are fewer."""
-    matrix = torch.empty(shape, dtype=torch.float64)
+    matrix = torch.empty(shape, dtype=torch.float64, device="cpu")
     return nn.init.orthogonal_(matrix, gain=scale, generator=generator)
