@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,8 +17,10 @@ from neurocollapse.hooks.plan import Plan, Site, SiteKey, Skip, make_plan
 from neurocollapse.hooks.provisional import Provisional
 from neurocollapse.hooks.select import LAST, Tap
 from neurocollapse.support.choices import Calls
-from neurocollapse.support.text import visible
+from neurocollapse.support.text import listed, visible
 
+_LONGEST = 200
+"""Characters of reasons in a warning, which has 300 with what stands around them."""
 Entry = tuple[SiteKey, Plan]
 """One call of a tap, and how it is read."""
 
@@ -288,5 +291,11 @@ class Sites:
 
 
 def _reasons(skipped: Mapping[str, str]) -> str:
-    """Names with reasons, on one line."""
-    return "; ".join(f"{visible(name, most=60)}: {reason}" for name, reason in skipped.items())
+    """Names with reasons, each reason once, on one line of at most `_LONGEST` characters."""
+    names: dict[str, list[str]] = {}
+    for name, reason in skipped.items():
+        names.setdefault(reason, []).append(name)
+    entries = [visible(f"{listed(group)}: {reason}", most=_LONGEST) for reason, group in names.items()]
+    count = max(1, sum(length <= _LONGEST for length in accumulate(len(entry) + 2 for entry in entries)))
+    left = sum(len(group) for group in list(names.values())[count:])
+    return "; ".join(entries[:count]) + (f"; and {left} more" if left else "")

@@ -357,7 +357,7 @@ def test_a_pooling_for_each_layer():
 
 def test_a_sweep_leaves_out_layers_that_a_pooling_does_not_fit():
     model = nn.Sequential(nn.Conv2d(3, 6, 5), nn.Flatten(2), Call(lambda z: z.mT), nn.Linear(6, 6))
-    with pytest.warns(CaptureWarning, match="2 of the layers: 0: `pool` = 'cls'"):
+    with pytest.warns(CaptureWarning, match="2 of the layers: 0, 1: `pool` = 'cls'"):
         found = cls_layers(model, randn(4, 3, 6, 8))
     assert found == ["2", "3"]
 

@@ -255,6 +255,30 @@ def test_a_layer_that_the_forward_pass_leaves_out_is_never_fired():
         features["unused"]
 
 
+class RowByRow(nn.Module):
+    """Calls a layer once for every sample, and another that repeats its samples; some layers never."""
+
+    def __init__(self, num_unused=0):
+        super().__init__()
+        self.inner, self.twice, self.head = nn.Linear(4, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+        self.unused = nn.ModuleList(nn.Linear(2, 2) for _ in range(num_unused))
+
+    def forward(self, x):
+        rows = torch.stack([self.inner(row) for row in x])
+        return self.head(self.twice(torch.cat([rows, rows]))[: len(x)])
+
+
+@pytest.mark.parametrize("num_unused", [0, 1, 40])
+def test_a_warning_of_many_layers_is_one_short_line_with_each_reason_once(num_unused):
+    with pytest.warns(CaptureWarning, match=rf"no features of {17 + num_unused} of the layers: ") as caught:
+        run_captured(RowByRow(num_unused), "leaves", [randn(16, 4)])
+    (message,) = [str(one.message) for one in caught]
+    assert len(message) <= 300
+    assert "inner#0, inner#1, inner#2 and 13 more: no axis of (5,)" in message
+    assert message.count("no axis of (5,)") == 1
+    assert message.endswith(f"; and {1 + num_unused} more")
+
+
 def test_a_selector_of_which_nothing_fires_is_an_error():
     model = Twice()
     model.unused = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
@@ -529,7 +553,7 @@ def test_options_for_layers_that_are_not_captured_name_the_nearest():
         ({"pool": "average"}, ValueError),
         ({"pool": 3}, ValueError),
         ({"calls": "some"}, ValueError),
-        ({"output": 3}, TypeError),
+        ({"output": 0.5}, TypeError),
         ({"pool": {"act": "median"}}, ValueError),
     ],
 )
