@@ -29,6 +29,8 @@ UNDERFLOW = 4 * float(np.finfo(np.float32).tiny)
 """Variance of one feature within its class (5e-38) below which squares of single deviations leave float32."""
 HIDDEN = UNDERFLOW / float(np.finfo(np.float32).eps) ** 2
 """Square of one feature (3e-24) below which even a class of differing float32 features may seem collapsed."""
+UNDERFLOW_DOUBLE = 1e-3 * float(np.finfo(np.float64).tiny)
+"""Variance of one feature within its class (2e-311) below which squares in float64 have fewer than 12 digits."""
 
 
 @dataclass(frozen=True)
@@ -312,19 +314,18 @@ def _precision_notes(records: list[LayerRecord], values: np.ndarray) -> list[str
 def _underflow_notes(
     collection: MomentCollection, within: np.ndarray, between: np.ndarray, precision: str
 ) -> list[str]:
-    """A line for layers whose features are so small that their squares leave float32."""
-    if precision == "double":
-        return []
-    low = []
+    """A line for layers whose features are so small that their squares leave float32, and one for float64."""
+    low: list[str] = []
+    lowest: list[str] = []
     for (name, moments), inside, outside in zip(collection.items(), within, between, strict=True):
-        if collection.record(name).feature_dtype == "float64":
-            continue
-        small = 0 < inside < UNDERFLOW * moments.num_features
-        if small or (inside == 0 < outside < HIDDEN * moments.num_features):
+        if precision == "double" or collection.record(name).feature_dtype == "float64":
+            if 0 < inside < UNDERFLOW_DOUBLE * moments.num_features:
+                lowest.append(name)
+        elif 0 < inside < UNDERFLOW * moments.num_features or (inside == 0 < outside < HIDDEN * moments.num_features):
             low.append(name)
-    if not low:
-        return []
-    return [f'features are tiny at {listed(low)}: float32 squares underflow; pass precision="double"']
+    single = f'features are tiny at {listed(low)}: float32 squares underflow; pass precision="double"'
+    double = f"features are tiny at {listed(lowest)}: float64 squares underflow; multiply the features by a constant"
+    return [note for note, layers in ((single, low), (double, lowest)) if layers]
 
 
 def provenance_of(collection: MomentCollection, weighting: str, notes: list[str]) -> dict[str, Any]:

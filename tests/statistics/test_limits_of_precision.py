@@ -62,6 +62,19 @@ def test_tiny_features_keep_the_promise_or_are_warned_of(exponent: int, ratio: f
     assert not warned(double)
 
 
+@pytest.mark.parametrize("exponent", [-140, -154, -156, -158, -160])
+def test_doubles_whose_squares_underflow_are_warned_of(exponent: int) -> None:
+    features, labels = clustered(1.0)
+    wide = features.double()
+    found = streamed(10.0**exponent * wide, labels, precision="double")
+    error = abs(compression(found["(root)"]) / naive(wide, labels) - 1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        nc.measure(found)
+    assert any("float64 squares underflow" in str(one.message) for one in caught) == (exponent < -155)
+    assert error < 1e-12 or exponent < -155
+
+
 def test_features_that_underflow_to_collapse_are_warned_of() -> None:
     features, labels = clustered(1e-6, scale=1e-18)
     moments = streamed(features, labels)
