@@ -60,9 +60,15 @@ def variable(dataset: xr.Dataset, name: str, *dims: str) -> xr.DataArray:
 
     Raises
     ------
+    TypeError
+        If ``dataset`` is no Dataset.
     ValueError
         If the variable is missing or runs along other dimensions.
     """
+    if not isinstance(dataset, xr.Dataset):
+        raise TypeError(
+            f"`dataset` must be an xarray.Dataset, got {type(dataset).__name__}; pass the result of a tracker"
+        )
     if name not in dataset.data_vars:
         present = [str(variable) for variable in dataset.data_vars]
         shown = listed(present, most=5) or "none"

@@ -27,7 +27,8 @@ def layered(dataset: xr.Dataset, given: str = "`dataset`") -> xr.Dataset:
     Raises
     ------
     ValueError
-        If there is no layer or no step, or more than one dimension in front of the layers, beside one of networks.
+        If there is no layer or no step, layers are stacked with steps, or there is more than one dimension in front of
+        the layers, beside one of networks.
 
     Examples
     --------
@@ -38,6 +39,9 @@ def layered(dataset: xr.Dataset, given: str = "`dataset`") -> xr.Dataset:
     dataset = _with_whole_intervals(dataset)
     front = _in_front(dataset)
     if "layer" not in dataset.dims:
+        if "layer" in dataset.coords and dataset["layer"].ndim:
+            over = dataset["layer"].dims[0]
+            raise ValueError(f"{given} has its layers along {over!r}; undo .stack() by .unstack({over!r})")
         one = "layer" if "layer" in dataset.coords else {"layer": ["–"]}
         dataset = dataset.expand_dims(one).transpose(*front, "layer", ...)
     apart = [dim for dim in front if dim in APART]

@@ -1,6 +1,7 @@
 """Landscapes of spectra over training, and angles."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -116,3 +117,10 @@ def test_settings_stay_as_they_were(tracked: xr.Dataset) -> None:
     plots.trajectory(tracked)
     plots.angles(tracked)
     assert dict(plt.rcParams) == before
+
+
+@pytest.mark.parametrize("given", [None, "run.nc", [], {}, xr.DataArray([1.0])], ids=lambda given: type(given).__name__)
+@pytest.mark.parametrize("figure", [plots.trajectory, plots.angles], ids=["trajectory", "angles"])
+def test_what_is_no_dataset_is_refused_by_name(figure: Any, given: Any) -> None:
+    with pytest.raises(TypeError, match=rf"`dataset` must be an xarray.Dataset, got {type(given).__name__}"):
+        figure(given)

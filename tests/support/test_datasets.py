@@ -97,3 +97,11 @@ def test_ends_of_intervals_are_in_order_whatever_came() -> None:
 
 def test_an_interval_of_a_single_layer_is_none_of_the_network() -> None:
     assert np.isnan(ends_of(layered(with_intervals().isel(layer=0)), "slope_interval")).all()
+
+
+@pytest.mark.parametrize("dims", [("step", "layer"), ("layer", "class")])
+def test_stacked_layers_are_refused_with_the_way_back(dims: tuple[str, str]) -> None:
+    stacked = dataset(*dims, layer=["a", "b"]).stack(z=dims)
+    with pytest.raises(ValueError, match=r"has its layers along 'z'; undo \.stack\(\) by \.unstack\('z'\)"):
+        layered(stacked)
+    assert layered(stacked.unstack("z")).sizes["layer"] == 2
