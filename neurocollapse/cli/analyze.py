@@ -103,6 +103,8 @@ def analyze(
 
     if layers and not all(layers):
         raise ValueError("--layers names nothing; give a layer, glob or preset, or leave it out")
+    if max_memory is not None and not 0 < max_memory < float("inf"):
+        raise ValueError(f"--max-memory must be a positive number of GiB, got {max_memory:g}")
     chosen_probe, chosen_quantities = _chosen_probe(probes, probe), _chosen_quantities(quantities)
     wanted_classes, tokens = chosen_classes(classes), TokenOptions(labels, ignore_index, length, lines)
     check_folders(output, report)

@@ -1,6 +1,7 @@
 """The program: its commands, and how mistakes, warnings and interruptions end."""
 
 import errno
+import io
 import os
 import sys
 import warnings
@@ -17,6 +18,7 @@ from neurocollapse.cli.options import Command
 from neurocollapse.cli.report import report
 from neurocollapse.cli.track import track
 from neurocollapse.cli.verify import verify
+from neurocollapse.support.checks import shown
 from neurocollapse.support.progress import progress_in_lines
 from neurocollapse.support.text import first_line, visible
 
@@ -62,6 +64,8 @@ for _name, _command in _COMMANDS.items():
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command; a mistake of the user's becomes one line on standard error and exit code 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a console that has no Σ shows \u03a3, as it does in warnings
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with warnings.catch_warnings(), progress_in_lines():
             warnings.showwarning = _show_warning
@@ -73,8 +77,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         code = _fail(error.format_message())
     except (KeyboardInterrupt, typer.Abort):
         code = EXIT_INTERRUPTED
-    except SystemExit:  # how typer answers when the reader of the output has gone
-        code = _fail(f"cannot print: {os.strerror(errno.EPIPE)}; {_SAVED}")
+    except SystemExit as end:
+        cause = end.__context__
+        if isinstance(cause, OSError) and cause.errno == errno.EPIPE:  # so typer ends when its reader has gone
+            code = _fail(f"cannot print: {cause.strerror}; {_SAVED}")
+        else:
+            code = _fail(f"the model or the data ended the program: sys.exit({shown(end.code)}); remove that call")
     except Exception as error:
         if os.environ.get("NEUROCOLLAPSE_TRACEBACK"):
             raise
@@ -96,8 +104,8 @@ def _flush() -> None:
 
 def _fail(message: str) -> int:
     """Say what is wrong in one line."""
-    shown = visible(message.replace("Value error, ", ""), most=MOST)  # typer's mark in front of its own words
-    print(f"neurocollapse: {shown}", file=sys.stderr)
+    words = visible(message.replace("Value error, ", ""), most=MOST)  # typer's mark in front of its own words
+    print(f"neurocollapse: {words}", file=sys.stderr)
     return EXIT_BAD_INPUT
 
 

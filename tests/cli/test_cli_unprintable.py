@@ -18,6 +18,10 @@ from torch import nn
 
 def network():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 10, bias=False))
+
+class Ending(nn.Module):
+    def forward(self, x):
+        raise SystemExit(5)
 """
 COMMANDS = {
     "analyze": ["--model", "linear_models:network", "--data", "digits", "--output", "a.nc", "--report", "a.html"],
@@ -129,3 +133,32 @@ def test_a_progress_bar_leaves_a_full_standard_output_alone(full: bool, monkeypa
     shown = terminal.getvalue()
     assert "2/2" in shown
     assert "training" in shown
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_console_without_greek_letters_shows_them_as_numbers(
+    command: str, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding=encoding))
+    assert code_of(command) == (3 if command == "verify" else 0)
+    sys.stdout.flush()
+    text = printed.getvalue().decode(encoding)
+    assert ("\\u03a3" in text) == (command == "analyze")
+    assert_complete(command)
+
+
+def test_a_model_that_ends_the_program_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["analyze", "--model", "linear_models:Ending", "--data", "digits", "--output", "a.nc"])
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err.endswith("ended the program: sys.exit(5); remove that call\n")
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "nan", "inf"])
+def test_memory_is_asked_for_in_the_units_of_the_option(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["analyze", "--model", "linear_models:network", "--data", "digits", f"--max-memory={given}"])
+    assert exit_.value.code == 2
+    assert f"--max-memory must be a positive number of GiB, got {given}" in capsys.readouterr().err
