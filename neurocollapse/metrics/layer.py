@@ -235,7 +235,7 @@ class InfluenceSums(NamedTuple):
         ----------
         num_layers : int
         """
-        return cls.of(torch.full((num_layers, num_layers), torch.nan), torch.full((num_layers, 3), torch.nan))
+        return cls.of(*(torch.full((num_layers, size), torch.nan, device="cpu") for size in (num_layers, 3)))
 
     @classmethod
     def of(cls, products: Tensor, sums: Tensor) -> "InfluenceSums":
