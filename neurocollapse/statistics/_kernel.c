@@ -27,6 +27,11 @@
 #elif !defined(MULTIVERSIONED)
 #define MULTIVERSIONED
 #endif
+#if defined(__GNUC__)
+#define INLINE static inline __attribute__((always_inline)) /* into each of the two builds */
+#else
+#define INLINE static inline
+#endif
 
 typedef struct {
     int64_t num_rows, num_features, stride; /* of z: rows, columns, and elements from one row to the next */
@@ -47,35 +52,71 @@ typedef struct {
 } Tile;
 
 #define DEFINE_KERNEL(NAME, FEATURE, STATE, TOTAL)                                                                     \
+    /* Add a part of one row, and of two: each reference and sum is fetched and stored once for both of them. */       \
+    INLINE double add_one_##NAME(const FEATURE *z, const STATE *reference, STATE *sums, int64_t width, double norm)    \
+    {                                                                                                                  \
+        for (int64_t start = 0; start < width; start += NORM_BLOCK) {                                                  \
+            const int64_t stop = start + NORM_BLOCK < width ? start + NORM_BLOCK : width;                              \
+            STATE square = 0;                                                                                          \
+            _Pragma("omp simd reduction(+ : square)")                                                                  \
+            for (int64_t j = start; j < stop; j++) {                                                                   \
+                const STATE delta = (STATE)(z[j] - reference[j]);                                                      \
+                sums[j] += delta;                                                                                      \
+                square += delta * delta;                                                                               \
+            }                                                                                                          \
+            norm += square;                                                                                            \
+        }                                                                                                              \
+        return norm;                                                                                                   \
+    }                                                                                                                  \
+                                                                                                                       \
+    INLINE void add_two_##NAME(const FEATURE *z, const FEATURE *y, const STATE *reference, STATE *sums, int64_t width, \
+                               double *norm_z, double *norm_y)                                                         \
+    {                                                                                                                  \
+        for (int64_t start = 0; start < width; start += NORM_BLOCK) {                                                  \
+            const int64_t stop = start + NORM_BLOCK < width ? start + NORM_BLOCK : width;                              \
+            STATE square_z = 0, square_y = 0;                                                                          \
+            _Pragma("omp simd reduction(+ : square_z, square_y)")                                                      \
+            for (int64_t j = start; j < stop; j++) {                                                                   \
+                const STATE delta_z = (STATE)(z[j] - reference[j]), delta_y = (STATE)(y[j] - reference[j]);            \
+                sums[j] = (sums[j] + delta_z) + delta_y;                                                               \
+                square_z += delta_z * delta_z;                                                                         \
+                square_y += delta_y * delta_y;                                                                         \
+            }                                                                                                          \
+            *norm_z += square_z;                                                                                       \
+            *norm_y += square_y;                                                                                       \
+        }                                                                                                              \
+    }                                                                                                                  \
+                                                                                                                       \
+    INLINE void keep_shifted_##NAME(const Batch *batch, const Tile *tile, int64_t row, const FEATURE *z)               \
+    {                                                                                                                  \
+        const STATE *reference = (const STATE *)batch->reference + tile->k * batch->num_features + tile->left;         \
+        STATE *shifted = (STATE *)batch->shifted + row * batch->num_features + tile->left;                             \
+        for (int64_t j = 0; j < tile->width; j++)                                                                      \
+            shifted[j] = (STATE)(z[j] - reference[j]);                                                                 \
+    }                                                                                                                  \
+                                                                                                                       \
     MULTIVERSIONED static void add_##NAME(const Batch *batch, const Tile *tile)                                        \
     {                                                                                                                  \
         const int64_t width = tile->width, corner = tile->k * batch->num_features + tile->left;                        \
         const STATE *reference = (const STATE *)batch->reference + corner;                                             \
+        const FEATURE *features = (const FEATURE *)batch->features + tile->left;                                       \
         TOTAL *total = (TOTAL *)batch->total + corner;                                                                 \
         STATE sums[COLUMNS] = {0};                                                                                     \
         for (int64_t i = 0; i < tile->num_rows; i++) {                                                                 \
-            const int64_t row = tile->rows[i];                                                                         \
-            const FEATURE *z = (const FEATURE *)batch->features + row * batch->stride + tile->left;                    \
-            double norm = batch->norms[row];                                                                           \
-            if (norm == LEFT_OUT)                                                                                      \
+            const int64_t row = tile->rows[i], next = i + 1 < tile->num_rows ? tile->rows[i + 1] : row;                \
+            const FEATURE *z = features + row * batch->stride, *y = features + next * batch->stride;                   \
+            if (batch->norms[row] == LEFT_OUT)                                                                         \
                 continue;                                                                                              \
-            for (int64_t start = 0; start < width; start += NORM_BLOCK) {                                              \
-                const int64_t stop = start + NORM_BLOCK < width ? start + NORM_BLOCK : width;                          \
-                STATE square = 0;                                                                                      \
-                _Pragma("omp simd reduction(+ : square)")                                                              \
-                for (int64_t j = start; j < stop; j++) {                                                               \
-                    const STATE delta = (STATE)(z[j] - reference[j]);                                                  \
-                    sums[j] += delta;                                                                                  \
-                    square += delta * delta;                                                                           \
-                }                                                                                                      \
-                norm += square;                                                                                        \
+            if (next == row || batch->norms[next] == LEFT_OUT)                                                         \
+                batch->norms[row] = add_one_##NAME(z, reference, sums, width, batch->norms[row]);                      \
+            else {                                                                                                     \
+                add_two_##NAME(z, y, reference, sums, width, batch->norms + row, batch->norms + next);                 \
+                if (batch->shifted)                                                                                    \
+                    keep_shifted_##NAME(batch, tile, next, y);                                                         \
+                i++;                                                                                                   \
             }                                                                                                          \
-            batch->norms[row] = norm;                                                                                  \
-            if (batch->shifted) {                                                                                      \
-                STATE *shifted = (STATE *)batch->shifted + row * batch->num_features + tile->left;                     \
-                for (int64_t j = 0; j < width; j++)                                                                    \
-                    shifted[j] = (STATE)(z[j] - reference[j]);                                                         \
-            }                                                                                                          \
+            if (batch->shifted)                                                                                        \
+                keep_shifted_##NAME(batch, tile, row, z);                                                              \
         }                                                                                                              \
         for (int64_t j = 0; j < width; j++)                                                                            \
             total[j] += sums[j];                                                                                       \
