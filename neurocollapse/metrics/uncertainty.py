@@ -11,8 +11,8 @@ from neurocollapse.metrics.quantity import Quantity
 
 NORMAL = 1.959963984540054
 """97.5 % quantile of the standard normal distribution: two-sided intervals of 95 %."""
-LEAST_SURE = 1 / 4
-"""Relative variance of the unbiased trace of Σ_B above which D has no corrected value: two standard errors from 0."""
+LEAST_SURE = 1.0
+"""Relative variance of the unbiased trace of Σ_B above which D has no corrected value: one standard error from 0."""
 
 
 def log_deviation(covariance: NDArray[np.float64], combination: Sequence[float] | NDArray[np.float64]) -> float:
@@ -42,7 +42,7 @@ def compression_corrected(network: Network) -> NDArray[np.float64]:
     -------
     ndarray of shape (layers,)
         In [0, ∞); exactly 0 at full collapse; close to `compression_unbiased` with many samples. NaN where that is
-        NaN, where a class has fewer than three samples, and where B is within two of its standard errors of 0.
+        NaN, where a class has fewer than three samples, and where B is within one of its standard errors of 0.
 
     References
     ----------
@@ -135,7 +135,7 @@ QUANTITIES = (
         long_name="compression, corrected",
         symbol=r"\hat D_\ell^{\mathrm{c}}",
         convention="ratio of the unbiased traces A/B, times (1 + cov(A, B)/AB)/(1 + var B/B²) by the jackknife; "
-        f"{_FEWEST}, or B is within two standard errors of 0",
+        f"{_FEWEST}, or B is within one standard error of 0",
         reference="Beale, Industrielle Organisation 31, 1962; Tin, J. Am. Stat. Assoc. 60, 1965",
         heading="D, corrected",
         needs=("influence",),
