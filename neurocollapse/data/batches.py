@@ -176,9 +176,9 @@ def _withheld(label_fn: Callable[[Any], Any], model: nn.Module) -> str:
 
 
 def _is_pair_of_tensors(batch: Any) -> bool:
-    """Whether a batch is what most loaders yield: inputs and labels, each one tensor."""
+    """Whether a batch is what most loaders yield: inputs and labels, each one tensor, that of the labels no number."""
     is_pair = type(batch) in (tuple, list) and len(batch) == 2
-    return is_pair and isinstance(batch[0], Tensor) and isinstance(batch[1], Tensor)
+    return is_pair and isinstance(batch[0], Tensor) and isinstance(batch[1], Tensor) and batch[1].dim() > 0
 
 
 def _float_type(model: nn.Module) -> torch.dtype | None:
