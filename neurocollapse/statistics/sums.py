@@ -68,6 +68,6 @@ class Sums:
         kept = 0 if self.kept is None else self.kept.data_ptr()
         return (len(self.reference), *addresses, kept, *(one.dtype == torch.float64 for one in matrices))
 
-    def __getstate__(self) -> dict[str, Any]:
-        """All but `places`: a copy lies elsewhere."""
-        return {name: value for name, value in self.__dict__.items() if name != "places"}
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy is made of the matrices: pickled with them, their columns would come back as tensors of their own."""
+        return Sums.over, (self.reference, self.matrices, self.partial if self.are_apart else None)

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -64,15 +65,27 @@ def test_a_copied_batch_points_to_its_own_memory(copied: object) -> None:
     assert not set(other.groups.places[1:]) & set(batch.groups.places[1:])
 
 
+@pytest.mark.parametrize("kernel", ["torch", "sorted", pytest.param("compiled", marks=needs_kernel)])
 @pytest.mark.parametrize("num_classes", [3, 50])
-def test_a_copied_accumulator_adds_to_its_own_sums(num_classes: int) -> None:
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))], ids=["copy", "pickle"])
+def test_a_copied_accumulator_adds_to_its_own_sums(
+    copied: Callable[[MomentAccumulator], MomentAccumulator],
+    num_classes: int,
+    kernel: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NEUROCOLLAPSE_KERNEL", kernel)
     generator = torch.Generator().manual_seed(0)
     features, batch = torch.randn(30, 200, generator=generator), ClassBatch(torch.arange(30) % 3, num_classes)
-    first = MomentAccumulator(num_classes, 200)
+    features[4] = torch.nan
+    first = MomentAccumulator(num_classes, 200, skip_non_finite=True)
     first.update(features, batch)
     before = {name: value.clone() for name, value in first.state().items()}
-    second = copy.deepcopy(first)
+    second = copied(first)
     second.update(features, batch)
     assert all(torch.equal(value, before[name]) for name, value in first.state().items())
     first.update(features, batch)
+    assert all(torch.equal(value, second.state()[name]) for name, value in first.state().items())
+    for one in (first, second):
+        one.grow(num_classes + 1)  # made of the matrices, of which the sums are the columns
     assert all(torch.equal(value, second.state()[name]) for name, value in first.state().items())
