@@ -38,6 +38,7 @@ class Follower:
         self._loader, self._occasions, self._send = loader, occasions, log
         self._options = {"path": path, "alarms": alarms, **options}
         self._beside: dict[str, float] = {}
+        self._path: Any = None
 
     @property
     def every(self) -> str | int:
@@ -59,12 +60,16 @@ class Follower:
     def _begin(self, model: nn.Module, loader: Iterable[Any], step: int, own: Log, **changes: Any) -> None:
         """Check alarms and file before the first update, and drop what an earlier training recorded after this step.
 
-        A training that goes on with the same network in memory keeps its records.
+        A training that goes on with the same network in memory, and into the same file, keeps its records; it has a
+        loader of its own, and does not end because an alarm has ended an earlier one.
         """
-        if self.tracker is None or self.tracker.model is not model:
-            options = {"every": self._occasions.rhythm, **self._options, **changes}
+        options = {"every": self._occasions.rhythm, **self._options, **changes}
+        path = options["path"]
+        if self.tracker is None or self.tracker.model is not model or path != self._path:
             self.tracker = FeatureTracker(model, loader, progress=False, **options)
             self.tracker.clashing = "logged_"
+        self._path = path
+        self.tracker.loader, self.tracker.should_stop = loader, False
         self.tracker.log = self._log_into(own)
         self.tracker.resume(step)
 

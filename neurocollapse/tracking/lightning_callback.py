@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from neurocollapse.passes.loaders import check_loader
+from neurocollapse.support.checks import shown
 from neurocollapse.support.names import did_you_mean
 from neurocollapse.tracking.alarm import Alarm
 from neurocollapse.tracking.callbacks import is_installed
@@ -70,6 +72,8 @@ class Lightning(Follower, _FIRST, *_OTHERS):  # type: ignore[misc, valid-type]  
         alarms: Sequence[Alarm | str] = (),
         **options: Any,
     ) -> None:
+        if not isinstance(part, str):
+            raise TypeError(f"`part` must be the name of a part of the module, got {shown(part)}")
         super().__init__(loader, Occasions(every), path=path, log=log, alarms=alarms, options=options)
         self._part = part
         self._logged: set[str] = set()
@@ -84,6 +88,7 @@ class Lightning(Follower, _FIRST, *_OTHERS):  # type: ignore[misc, valid-type]  
             self._log_all(trainer, pl_module, numbers)
 
         loader = self._loader(trainer) if callable(self._loader) else self._loader
+        check_loader(loader)
         if trainer.precision.endswith("true"):
             loader = _Cast(loader, trainer.precision_plugin.convert_input)
         changes = {"path": None} if trainer.fast_dev_run else {}

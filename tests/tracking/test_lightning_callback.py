@@ -244,6 +244,38 @@ def test_a_trial_of_one_batch_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "run.nc").exists()
 
 
+def test_a_training_after_a_trial_writes_its_file(tmp_path: Path) -> None:
+    callback = nc.callbacks.Lightning(PROBE, path=tmp_path / "run.nc", **OPTIONS)
+    trial = trained(tmp_path, callback, fast_dev_run=True)
+    settings = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    real = lightning.Trainer(max_epochs=2, callbacks=callback, **settings)
+    real.fit(trial.lightning_module, DataLoader(samples(), 20))
+    assert nc.open(tmp_path / "run.nc")["step"].values.tolist() == [3, 6]
+
+
+def test_a_second_fit_measures_the_loader_that_is_its_own() -> None:
+    callback = nc.callbacks.Lightning(lambda trainer: trainer.train_dataloader, **OPTIONS)
+    settings = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    module, inputs = module_of(lightning), samples().tensors
+    for count in (60, 30):
+        trainer = lightning.Trainer(max_epochs=1, callbacks=callback, **settings)
+        trainer.fit(module, DataLoader(TensorDataset(inputs[0][:count], inputs[1][:count]), 10))
+        assert callback.to_dataset().attrs["num_samples"] == count
+
+
+def test_a_second_fit_does_not_end_by_the_alarm_of_the_first() -> None:
+    alarms = [nc.Alarm("compression@net.4 > 0", action="stop")]
+    callback = nc.callbacks.Lightning(PROBE, every=1, alarms=alarms, **OPTIONS)
+    settings = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    trainer = lightning.Trainer(max_epochs=1, callbacks=callback, **settings)
+    trainer.fit(module_of(lightning), DataLoader(samples(), 20))
+    assert trainer.global_step == 1
+    trainer.should_stop = False
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(trainer.lightning_module, DataLoader(samples(), 20))
+    assert callback.to_dataset()["step"].values.tolist() == [1, 2, 3, 4]  # the condition is met all the time
+
+
 def test_an_alarm_ends_the_training_and_a_wrong_one_is_refused_before_it(tmp_path: Path) -> None:
     alarm = nc.Alarm("compression@net.4 > 0", action="stop")
     callback = nc.callbacks.Lightning(PROBE, every=2, alarms=[alarm], **OPTIONS)
@@ -311,6 +343,12 @@ def test_mistakes_are_one_line() -> None:
         fitted(nc.callbacks.Lightning(PROBE))
     with pytest.raises(ValueError, match="`part`: Wrapped has no 'encode'; did you mean 'encoder'"):
         fitted(nc.callbacks.Lightning(PROBE, part="encode"))
+    with pytest.raises(TypeError, match="`part` must be the name of a part of the module, got 3"):
+        nc.callbacks.Lightning(PROBE, part=3)
+    with pytest.raises(TypeError, match=r"got the dataset TensorDataset; wrap it in a torch\.utils\.data\.DataLoader"):
+        fitted(nc.callbacks.Lightning(samples(), part="encoder"))
+    with pytest.raises(TypeError, match="`loader` must be an iterable of batches, got NoneType"):
+        fitted(nc.callbacks.Lightning(lambda trainer: None, part="encoder"))
 
 
 def test_without_the_library_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
