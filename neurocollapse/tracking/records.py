@@ -1,6 +1,6 @@
 """What was measured at each step of a run, as one dataset."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -45,28 +45,23 @@ class Records:
     ) -> None:
         """Add what was measured at a step, behind all others, with numbers and texts that stand beside.
 
-        A number that is measured, too, has `clashing` in front of its name.
+        A number under a name that is taken has `clashing` in front of its name.
 
         Raises
         ------
         TrackingError
             If it is of other layers, quantities or classes than the records before, or a scalar is named like a
-            quantity.
+            quantity, or like what is kept of every step, and `clashing` is empty.
         """
-        scalars = {
-            f"{clashing}{name}" if name in dataset.variables else name: one for name, one in _stored(scalars).items()
-        }
-        clash = next((name for name in scalars if name in dataset.variables), None)
-        if clash is not None:
-            raise TrackingError(f"record(…, {clash}=…): {clash!r} is measured already; give the scalar another name")
+        texts = {name: dataset.attrs[name] for name in PER_STEP if name in dataset.attrs} | dict(about)
+        scalars = _stored(scalars, {*map(str, dataset.variables), *PER_STEP, *about}, clashing)
         if self._first is None:
             self._first = dataset
         else:
             _check_alike(self._first, dataset, step)
         self.steps.append(step)
         values = {str(name): one.values for name, one in dataset.data_vars.items()}
-        texts = {name: dataset.attrs[name] for name in PER_STEP if name in dataset.attrs} | dict(about)
-        self._rows.append({"values": values, "about": texts, "scalars": dict(scalars)})
+        self._rows.append({"values": values, "about": texts, "scalars": scalars})
 
     def cut(self, step: float) -> None:
         """Drop the records at this step and later."""
@@ -124,14 +119,21 @@ class Records:
         return found
 
 
-def _stored(scalars: Mapping[str, float]) -> dict[str, float]:
-    """Scalars under names that a file takes: a slash would be a folder in it."""
+def _stored(scalars: Mapping[str, float], taken: Set[str], clashing: str) -> dict[str, float]:
+    """Scalars under names that a file takes, where a slash would be a folder, and that nothing else has.
+
+    Names that can stay as they are come first, so that they stay whatever the order.
+    """
     found: dict[str, float] = {}
-    for name, value in scalars.items():
+    for name in sorted(scalars, key=lambda name: "/" in name or name in taken):
         stored = name.replace("/", "_")
+        while clashing and (stored in taken or stored in found):
+            stored = f"{clashing}{stored}"
+        if stored in taken:
+            raise TrackingError(f"record(…, {name}=…): {stored!r} is recorded already; give the scalar another name")
         if stored in found:
             raise TrackingError(f"record(…, {name}=…): there is a {stored!r} already; give one of them another name")
-        found[stored] = value
+        found[stored] = scalars[name]
     return found
 
 

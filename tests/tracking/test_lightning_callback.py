@@ -167,16 +167,22 @@ def test_the_modules_log_gets_the_numbers(tmp_path: Path, every: Any) -> None:
         assert f"{prefix}/compression/net.0" in trainer.callback_metrics
 
 
-def test_what_is_logged_under_the_name_of_a_quantity_gets_another_one(tmp_path: Path) -> None:
+def test_what_is_logged_under_a_name_that_is_taken_gets_another_one(tmp_path: Path) -> None:
+    logged = {"logged_layer": 3.0, "compression": 0.5, "layer": 1.0, "elapsed_seconds": 2.0, "a/b": 4.0, "a_b": 5.0}
+
     class Logging(lightning.Callback):
         def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
-            module.log_dict({"compression": 0.5, "layer": 1.0})
+            module.log_dict(logged)
 
     callback = nc.callbacks.Lightning(PROBE, path=tmp_path / "run.nc", **OPTIONS)
     trained(tmp_path, Logging(), callback)
     run = nc.open(tmp_path / "run.nc")
-    assert run["logged_compression"].values.tolist() == [0.5, 0.5]
-    assert run["logged_layer"].values.tolist() == [1.0, 1.0]
+    expected = {
+        "logged_compression": 0.5, "logged_layer": 3.0, "logged_logged_layer": 1.0, "logged_elapsed_seconds": 2.0,
+        "a_b": 5.0, "logged_a_b": 4.0,
+    }  # fmt: skip
+    assert {name: run[name].values.tolist() for name in expected} == {name: [one] * 2 for name, one in expected.items()}
+    assert run["elapsed_seconds"].values.tolist() != [2.0, 2.0]
     assert run["compression"].dims == ("step", "layer")
 
 

@@ -282,7 +282,9 @@ def test_a_file_of_something_else_is_refused_before_training(tmp_path: Path) -> 
         (lambda tracker: tracker.record("1"), TypeError, "`step` must be a finite number, got '1'"),
         (lambda tracker: tracker.record(float("nan")), TypeError, "`step` must be a finite number, got nan"),
         (lambda tracker: tracker.record(0, loss="low"), TypeError, r"record\(…, loss=…\) must be a number, got str"),
-        (lambda tracker: tracker.record(0, compression=1), nc.TrackingError, "'compression' is measured already"),
+        (lambda tracker: tracker.record(0, compression=1), nc.TrackingError, "'compression' is recorded already"),
+        (lambda tracker: tracker.record(0, elapsed_seconds=1), nc.TrackingError, "'elapsed_seconds' is recorded"),
+        (lambda tracker: tracker.record(0, warnings=1), nc.TrackingError, "'warnings' is recorded already"),
         (lambda tracker: tracker.to_dataset(), ValueError, "nothing has been recorded yet"),
     ],
 )
