@@ -129,7 +129,7 @@ class MomentSink(Sink):
             self._plan(self._planned, batch.num_classes, width).check()
             self.num_classes = batch.num_classes
             self._narrow(width)
-        self._spoilt, self._squares = {}, {}
+        self._batch, self._spoilt, self._squares = batch, {}, {}
 
     def add(self, site: str, features: Tensor, rows: ClassBatch) -> None:
         """Count one layer's features."""
@@ -267,11 +267,10 @@ class MomentSink(Sink):
     def _check_finite(self) -> None:
         """Raise for the first layer whose features were not finite; where numbers come late, one batch later."""
         for site, (row, rows) in self._spoilt.items():
-            found = NotFinite(site, self.accumulators[site].num_batches - 1)
-            self._refuse(found, f"sample {int(rows.samples[row])} in ")
+            sample = self._batch.sample(int(rows.samples[row]))
+            self._refuse(NotFinite(site, self._batch.number), f"sample {sample} in ")
         if self._squares:
-            batch = self.accumulators[next(iter(self._squares))].num_batches - 1
-            self._refuse(self._watch.next(self._squares, batch))
+            self._refuse(self._watch.next(self._squares, self._batch.number))
 
     def _refuse(self, found: NotFinite | None, sample: str = "") -> None:
         """Raise for features that were not finite."""

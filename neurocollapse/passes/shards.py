@@ -50,7 +50,7 @@ class ShardedSink(MomentSink):
 
     def begin(self, batch: ClassBatch) -> None:
         """Start a batch."""
-        self._num_classes, self._waiting, self._not_finite = batch.num_classes, {}, {}
+        self._batch, self._num_classes, self._waiting, self._not_finite = batch, batch.num_classes, {}, {}
 
     def add(self, site: str, features: Tensor, rows: ClassBatch) -> None:
         """Keep one layer's features until the batch ends."""
@@ -58,7 +58,8 @@ class ShardedSink(MomentSink):
         finite = features.isfinite().all(dim=1)
         if not bool(finite.all()):
             if not self.skips:
-                self._not_finite.setdefault(site, int(rows.samples[int((~finite).nonzero()[0])]))
+                label = int(rows.samples[int((~finite).nonzero()[0])])
+                self._not_finite.setdefault(site, self._batch.sample(label))
             self._left_out[site] = self._left_out.get(site, 0) + int((~finite).sum())
             features, labels = features[finite], labels[finite]
         self._waiting[site] = _Part(features, labels)

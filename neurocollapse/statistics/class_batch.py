@@ -54,11 +54,17 @@ class ClassBatch:
     num_classes : int
     source : Tensor of shape (rows,), int64, or None
         Which sample of the batch each row belongs to, where that is not its own.
+    origin : Tensor of shape (samples,), int64, or None
+        Which sample of the loader's batch each label is of, where some have none that count, or several.
+    number : int
+        Batches of the loader before this one.
     """
 
     labels: Tensor
     num_classes: int
     source: Tensor | None = None
+    origin: Tensor | None = None
+    number: int = 0
 
     @cached_property
     def groups(self) -> Groups:
@@ -248,6 +254,16 @@ class ClassBatch:
     def samples(self) -> Tensor:
         """Which sample of the batch each row belongs to, shape (rows,), int64."""
         return torch.arange(len(self.labels), device="cpu") if self.source is None else self.source
+
+    def sample(self, label: int) -> int:
+        """Which sample of the loader's batch a label is of.
+
+        Parameters
+        ----------
+        label : int
+            Its place in `labels`.
+        """
+        return label if self.origin is None else int(self.origin[label])
 
     def _spread(self, counts: Tensor) -> "ClassBatch":
         """The labels of so many consecutive rows of each sample."""

@@ -257,6 +257,28 @@ def test_a_bad_token_is_told_by_its_sample_where_samples_have_different_lengths(
         nc.analyze(nn.LayerNorm(6), [(inputs, labels)], pool="tokens", mask_fn=lambda batch: mask)
 
 
+def test_a_bad_token_is_told_by_its_sample_where_every_token_has_a_label() -> None:
+    inputs = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(0))
+    inputs[2, 1, 0] = torch.nan
+    labels = torch.arange(12).reshape(3, 4) % 3
+    labels[0, 1] = -100
+    with pytest.raises(nc.NonFiniteError, match="the features of sample 2 in batch 0"):
+        nc.analyze(nn.LayerNorm(6), [(inputs, labels)], pool="tokens")
+
+
+@pytest.mark.parametrize("kernel", ["torch", "sorted"])
+def test_a_bad_sample_is_told_by_its_place_in_the_loader_where_classes_are_chosen(
+    kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEUROCOLLAPSE_KERNEL", kernel)
+    inputs = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(0))
+    inputs[2, 3, 0] = torch.nan
+    labels = torch.tensor([[0, 1, 2, 0], [2, 2, 2, 2], [2, 1, 2, 0]])  # one batch has none of the chosen classes
+    place = "batch 2" if kernel == "sorted" else "sample 3 in batch 2"  # sorted rows do not tell samples apart
+    with pytest.raises(nc.NonFiniteError, match=f"the features of {place}"):
+        nc.analyze(nn.Identity(), list(zip(inputs, labels, strict=True)), classes=[0, 1])
+
+
 @pytest.mark.parametrize("width", [6, 160], ids=["narrow", "wide"])
 @pytest.mark.parametrize("rows", [[13], [0, 1, 2], [5, 6, 19]], ids=["one", "first of each class", "several"])
 def test_skipped_samples_are_counted_in_the_result(hand: Any, rows: list[int], width: int) -> None:
