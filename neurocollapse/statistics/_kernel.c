@@ -5,8 +5,9 @@
        δ_i = z_i − C_k,    total_k += Σ_i δ_i,    square_k += Σ_i ‖δ_i‖².
 
    δ is rounded to the type of C. Sums stay in that type for at most MOST_ROWS rows, and longer only where total_k is of
-   that type too; squares for at most NORM_BLOCK features. From there on everything is float64. Addresses come as integers, so that nothing depends on torch's ABI, and
-   the module keeps to Python's limited API: one build serves all later versions. */
+   that type too; squares for at most NORM_BLOCK features. From there on everything is float64. Addresses come as
+   integers, so that nothing depends on torch's ABI, and the module keeps to Python's limited API: one build serves all
+   later versions. */
 
 #define Py_LIMITED_API 0x030B0000
 #define PY_SSIZE_T_CLEAN
@@ -308,9 +309,10 @@ static PyObject *group_rows(PyObject *self, PyObject *arguments)
 }
 
 static PyMethodDef methods[] = {
-    {"add_rows", add_rows, METH_VARARGS, "Add a batch to the sums: (rows, features, stride), addresses of features and shifted ones, whether these are\n"
-     "float64 and go to the totals, `Groups.places`, `Sums.places`.\n"
-     "Returns the first row that is not finite, -1 where all are."},
+    {"add_rows", add_rows, METH_VARARGS,
+     "Add a batch to the sums: (rows, features, stride), addresses of features and shifted ones, whether the features\n"
+     "are float64 and go to the totals, `Groups.places`, `Sums.places`.\n"
+     "Returns the first row that is not finite, or whose squares overflow, and is not left out; -1 where none is."},
     {"group_rows", group_rows, METH_VARARGS,
      "Count and sort rows by class: rows, classes, address of the labels, address of the result.\n"
      "Returns how many classes occur, and the rows of the largest; -1 where a label is none of the classes."},

@@ -36,8 +36,8 @@ def add_rows(
 ) -> tuple[Tensor, Tensor | None]:
     """Add features to the running sums; see `neurocollapse.statistics.kernels.add_rows`.
 
-    Nothing goes to the partial sums. In place of the samples' norms it returns the sums of squares, which are not
-    finite from the first batch on whose features are not.
+    Nothing goes to the partial sums. In place of the first bad row it returns the sums of squares, which are not finite
+    from the first batch on whose features are not.
     """
     if not len(features):
         return sums.square, None
