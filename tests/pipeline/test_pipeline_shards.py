@@ -192,3 +192,11 @@ def test_shards_need_a_process_group() -> None:
     model, loader, options = driver.case_of("uneven")
     with pytest.raises(RuntimeError, match=r"`distributed` needs torch\.distributed"):
         nc.analyze(model, loader, distributed="shard", **options)
+
+
+@pytest.mark.usefixtures("one_rank")
+def test_a_bad_sample_is_told_by_its_place_in_the_batch_where_classes_are_chosen() -> None:
+    inputs = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    inputs[3, 0] = torch.nan
+    with pytest.raises(nc.NonFiniteError, match="the features of sample 3 of a batch are NaN"):
+        nc.analyze(torch.nn.Identity(), [(inputs, torch.tensor([2, 1, 2, 0]))], classes=[0, 1], distributed="shard")
