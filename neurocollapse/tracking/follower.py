@@ -81,6 +81,12 @@ class Follower:
         self.tracker.record(step, **beside)
         return self.tracker.should_stop
 
+    def _supplement(self, beside: dict[str, float]) -> None:
+        """Put more numbers of the training beside the last record, where this process records."""
+        self._beside = beside
+        if self.tracker is not None:
+            self.tracker.supplement(**beside)
+
     def _log_into(self, own: Log) -> Log | None:
         """What the numbers go to: nothing, a function, or under names with a prefix the log that has those beside."""
         if self._send is False:
@@ -90,6 +96,8 @@ class Follower:
         prefix = self._send if isinstance(self._send, str) else ""
 
         def measured(numbers: dict[str, float], step: float) -> None:
-            own({f"{prefix}{name}": value for name, value in numbers.items() if name not in self._beside}, step)
+            found = {f"{prefix}{name}": value for name, value in numbers.items() if name not in self._beside}
+            if found:
+                own(found, step)
 
         return measured

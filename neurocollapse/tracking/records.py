@@ -63,6 +63,19 @@ class Records:
         values = {str(name): one.values for name, one in dataset.data_vars.items()}
         self._rows.append({"values": values, "about": texts, "scalars": scalars})
 
+    def supplement(self, scalars: Mapping[str, float], *, clashing: str = "") -> None:
+        """Put more numbers beside the last record.
+
+        Raises
+        ------
+        TrackingError
+            As `add`.
+        """
+        assert self._first is not None  # there is a record
+        row = self._rows[-1]
+        taken = {*map(str, self._first.variables), *PER_STEP, *row["about"]}
+        row["scalars"] |= _stored(scalars, taken, clashing)
+
     def cut(self, step: float) -> None:
         """Drop the records at this step and later."""
         kept = int(np.searchsorted(self.steps, step))

@@ -123,6 +123,28 @@ class FeatureTracker:
         self._sound_alarms()
         return True
 
+    def supplement(self, **scalars: float) -> None:
+        """Put more scalars beside the last record, without measuring again; the log gets them, too.
+
+        Parameters
+        ----------
+        **scalars
+            As for `record`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a scalar is no number, or nothing has been recorded.
+        """
+        numbers = _checked_scalars(scalars)
+        if self._records.last is None:
+            raise ValueError("nothing has been recorded yet; call record(step)")
+        self._records.supplement(numbers, clashing=self.clashing)
+        if self._file is not None:
+            self._file.write(self._records)
+        if self.log is not None:
+            self.log(numbers, self._records.last)
+
     def resume(self, step: float) -> None:
         """Drop the records after the step from which training continues; they belong to a run that was given up.
 

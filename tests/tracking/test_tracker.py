@@ -185,6 +185,23 @@ def test_scalars_and_provenance_stand_along_the_steps() -> None:
     assert run.attrs["model"] == "Sequential"
 
 
+def test_scalars_that_come_later_stand_beside_the_last_record(tmp_path: Path) -> None:
+    logged: list[tuple[float, dict[str, float]]] = []
+    tracker = nc.track(
+        linear(), BATCHES, path=tmp_path / "run.nc", log=lambda numbers, step: logged.append((step, numbers))
+    )
+    with pytest.raises(ValueError, match="nothing has been recorded yet"):
+        tracker.supplement(loss=1.0)
+    for step in range(2):
+        tracker.record(step, accuracy=0.5)
+        tracker.supplement(**{"test/loss": step + 2.0})
+    assert nc.open(tmp_path / "run.nc")["test_loss"].values.tolist() == [2.0, 3.0]
+    assert tracker.to_dataset()["accuracy"].values.tolist() == [0.5, 0.5]
+    assert logged[-1] == (1, {"test/loss": 3.0})
+    with pytest.raises(nc.TrackingError, match="'compression' is recorded already"):
+        tracker.supplement(compression=1.0)
+
+
 def test_a_run_in_a_file_is_the_run_in_memory_and_opens_while_it_is_written(tmp_path: Path) -> None:
     path = tmp_path / "run.nc"
     model = linear()

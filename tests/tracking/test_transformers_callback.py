@@ -1,5 +1,8 @@
 """A tracker inside the Trainer of transformers: the same numbers, and the same training to the last bit."""
 
+import os
+import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,7 +39,18 @@ PROBE = DataLoader(Sentences(), 8, shuffle=True)
 OPTIONS: dict[str, Any] = {"layers": ["penultimate"], "quantities": ["compression", "margin"]}
 
 
-def trained(folder: Path, *callbacks: Any, **changes: Any) -> Any:
+class Counted:
+    """A loader that counts how often it is read."""
+
+    def __init__(self, loader: Any, read: list[int]) -> None:
+        self.loader, self.read = loader, read
+
+    def __iter__(self) -> Any:
+        self.read.append(1)
+        return iter(self.loader)
+
+
+def trained(folder: Path, *callbacks: Any, evaluate: Any = None, **changes: Any) -> Any:
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     model = transformers.BertForSequenceClassification(transformers.BertConfig(vocab_size=30, num_labels=3, **sizes))
@@ -46,7 +60,7 @@ def trained(folder: Path, *callbacks: Any, **changes: Any) -> Any:
     }  # fmt: skip
     arguments = transformers.TrainingArguments(str(folder), **settings)
     trainer = transformers.Trainer(
-        model, arguments, train_dataset=Sentences(), eval_dataset=Sentences(), callbacks=list(callbacks)
+        model, arguments, train_dataset=Sentences(), eval_dataset=evaluate or Sentences(), callbacks=list(callbacks)
     )
     trainer.train()
     return trainer
@@ -97,6 +111,60 @@ def test_it_records_as_often_as_asked(tmp_path: Path, every: Any, steps: list[in
     callback = nc.callbacks.Transformers(PROBE, every=every, **OPTIONS)
     trained(tmp_path, callback, eval_strategy="no")
     assert callback.to_dataset()["step"].values.tolist() == steps
+
+
+def test_several_evaluation_sets_stand_beside_one_record(tmp_path: Path) -> None:
+    read: list[int] = []
+    lines: list[dict[str, float]] = []
+    probe, compression = Counted(PROBE, read), {**OPTIONS, "quantities": "compression"}
+    path = tmp_path / "run.nc"
+    callbacks = [
+        nc.callbacks.Transformers(probe, path=path, log=True, **compression),
+        nc.callbacks.Transformers(PROBE, log=lambda numbers, step: lines.append({"step": step, **numbers}), **OPTIONS),
+    ]
+    found = trained(tmp_path, *callbacks, evaluate={"near": Sentences(), "far": Sentences()})
+    run = nc.open(path)
+    assert run["step"].values.tolist() == [3, 6]
+    assert run["eval_near_loss"].notnull().all()
+    assert run["eval_far_loss"].notnull().all()
+    assert len(read) == 2
+    logged = [line for line in found.state.log_history if any(one.startswith("compression/") for one in line)]
+    assert [line["step"] for line in logged] == [3, 6]
+    assert [line["step"] for line in lines if "eval_near_loss" in line] == [3, 6]
+    assert [line["step"] for line in lines if "eval_far_loss" in line] == [3, 6]
+
+
+def test_an_evaluation_after_the_training_leaves_the_last_record_as_it_is(tmp_path: Path) -> None:
+    callback = nc.callbacks.Transformers(PROBE, **OPTIONS)
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "loss", "greater_is_better": True}
+    trainer = trained(tmp_path, callback, save_strategy="epoch", **best)
+    assert trainer.state.best_global_step == 3  # the weights are now those of the first epoch
+    run = callback.to_dataset()
+    trainer.evaluate()
+    trainer.evaluate(metric_key_prefix="test")
+    assert callback.to_dataset().identical(run)
+    trainer.train()
+    assert callback.to_dataset()["step"].values.tolist() == [3, 6]
+
+
+def test_a_training_without_evaluations_says_that_nothing_will_be_recorded(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="nothing will be recorded.*pass every="):
+        trained(tmp_path, nc.callbacks.Transformers(PROBE, **OPTIONS), eval_strategy="no")
+
+
+@pytest.mark.slow
+def test_an_alarm_of_the_first_process_ends_both(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    command = [sys.executable, str(Path(__file__).with_name("transformers_ranks.py")), str(tmp_path)]
+    ranks = [
+        subprocess.Popen(command, env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(2)
+    ]
+    assert [rank.wait() for rank in ranks] == [0, 0]
+    assert [(tmp_path / f"rank{rank}").read_text() for rank in range(2)] == ["2", "2"]
 
 
 def test_an_alarm_ends_the_training_and_a_wrong_one_is_refused_before_it(tmp_path: Path) -> None:
