@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from neurocollapse.passes.loaders import check_loader
 from neurocollapse.support.checks import shown
 from neurocollapse.support.names import did_you_mean
 from neurocollapse.tracking.alarm import Alarm
+from neurocollapse.tracking.beforehand import check_repeatable
 from neurocollapse.tracking.callbacks import is_installed
 from neurocollapse.tracking.follower import Follower
 from neurocollapse.tracking.occasions import Occasions
@@ -88,7 +88,7 @@ class Lightning(Follower, _FIRST, *_OTHERS):  # type: ignore[misc, valid-type]  
             self._log_all(trainer, pl_module, numbers)
 
         loader = self._loader(trainer) if callable(self._loader) else self._loader
-        check_loader(loader)
+        check_repeatable(loader)
         if trainer.precision.endswith("true"):
             loader = _Cast(loader, trainer.precision_plugin.convert_input)
         changes = {"path": None} if trainer.fast_dev_run else {}

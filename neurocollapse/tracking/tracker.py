@@ -223,7 +223,7 @@ def track(
         The network to measure.
     loader : iterable of batches
         The data that the layers are measured on, read at each record: a probe set, or the training loader itself, but
-        not one with persistent workers that training is reading at that time.
+        not one with persistent workers that training is reading at that time, and no generator, which is read once.
     every : number or str, optional
         When to measure. "epoch": at every call of `record`. A number: at steps at least that far apart. "log": at steps
         that grow by a quarter each time. "5%": as often as fits into that share of wall time. Default: at every call.
@@ -248,7 +248,8 @@ def track(
     Raises
     ------
     ValueError, TypeError
-        If an option, quantity or layer does not exist, an alarm cannot be used, or `path` holds something else.
+        If an option, quantity or layer does not exist, an alarm cannot be used, `loader` can be read only once, or
+        `path` holds something else.
 
     Examples
     --------

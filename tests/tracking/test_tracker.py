@@ -44,6 +44,17 @@ class Noisy(TensorDataset):
         return inputs + 0.01 * float(noise), label
 
 
+class Restarting:
+    """An iterator that begins again whenever it is asked for one, as some loaders do."""
+
+    def __iter__(self) -> "Restarting":
+        self.batches = iter(BATCHES)
+        return self
+
+    def __next__(self) -> tuple[Tensor, Tensor]:
+        return next(self.batches)
+
+
 def trained(loader: Any, *, epochs: int = 3, look: Any = None) -> tuple[nn.Module, torch.optim.Optimizer]:
     """Train, and look after each epoch and in the middle of it."""
     torch.manual_seed(1)
@@ -364,6 +375,30 @@ def test_a_share_of_wall_time_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
             now += 0.05
             rhythm.add(0.05)
     assert 0.04 < rhythm.spent / now <= 0.05
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [
+        (batch for batch in BATCHES),
+        map(tuple, BATCHES),
+        iter(BATCHES),
+        itertools.chain(BATCHES),
+        iter(DataLoader(BATCHES, None)),
+    ],
+    ids=["generator", "map", "list", "chain", "loader"],
+)
+def test_what_can_be_read_only_once_is_refused_before_training(loader: Any) -> None:
+    with pytest.raises(TypeError, match=r"`loader` is read at each record, but a .* can be read only once; pass"):
+        nc.track(linear(), loader, alarms=["compression@last > 1e9"])
+    for name in ("test_loader", "ood_loader"):
+        with pytest.raises(TypeError, match=f"`{name}` is read at each record"):
+            nc.track(linear(), BATCHES, **{name: loader})
+
+
+def test_an_iterator_that_begins_again_is_read_at_each_record() -> None:
+    tracker = nc.track(linear(), Restarting(), quantities="compression")
+    assert all(tracker.record(step) for step in range(2))
 
 
 def test_what_is_not_due_costs_no_forward_pass() -> None:
