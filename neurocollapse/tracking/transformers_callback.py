@@ -94,7 +94,7 @@ class Transformers(Follower, TrainerCallback):
     def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Record after an evaluation in training, with what it has measured.
 
-        Of several data sets evaluated one after the other, the later ones only add what they have measured.
+        Where several data sets are evaluated in turn, the later ones only add what they have measured.
         """
         if not (self._training and self._occasions.after(_EVALUATE)):
             return
