@@ -290,12 +290,14 @@ def test_a_sweep_warns_after_the_first_forward_pass_only():
     model = net().eval()
     model.unused = nn.Linear(2, 2)
     model.forward = lambda x: model[0](x)
-    with pytest.warns(CaptureWarning, match="unused") as caught:
-        run_twice(model)
+    with pytest.warns(CaptureWarning, match="of 5 of the layers: 1, 2, 3 and 2 more: never called") as caught:
+        recorder = run_twice(model)
     assert len(caught) == 1
+    assert recorder.skipped["unused"].startswith("never called")
 
 
 def run_twice(model):
-    with Recorder(model, "leaves", sink=ignore), torch.no_grad():
+    with Recorder(model, "leaves", sink=ignore) as recorder, torch.no_grad():
         for _ in range(2):
             model(randn(5, 3, 5, 5))
+    return recorder

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from neurocollapse.hooks import CaptureWarning, capture
+from neurocollapse.hooks import CaptureWarning, Recorder, capture
 
 torchvision = pytest.importorskip("torchvision")
 timm = pytest.importorskip("timm")
@@ -257,11 +257,8 @@ def test_a_hidden_state_of_a_model_output_is_reached_by_its_path():
 def test_attention_weights_are_left_out_not_guessed():
     model, inputs = build(vit_tiny)
     model.blocks[0].attn.fused_attn = False
-    with pytest.warns(CaptureWarning, match=r"0\.attn\.attn_drop: the channel axis of \(3, 3, 17, 17\)"):
-        capture_leaves(model, inputs)
-    model.blocks[0].attn.fused_attn = True
-
-
-def capture_leaves(model, inputs):
-    with capture(model, "leaves"), torch.no_grad():
+    recorder = Recorder(model, "leaves", sink=lambda key, features, positions: None)
+    with pytest.warns(CaptureWarning, match="no features of 9 of the layers"), recorder, torch.no_grad():
         model(**inputs)
+    assert recorder.skipped["blocks.0.attn.attn_drop"].startswith("the channel axis of (3, 3, 17, 17)")
+    model.blocks[0].attn.fused_attn = True
