@@ -111,6 +111,8 @@ def as_tensors(value: Any, dtype: Callable[[], torch.dtype | None]) -> Any:
 
 def kind_of(value: Any) -> str:
     """A few words on what a value is: its type, and of arrays and lists what and how much they hold."""
+    if isinstance(value, Tensor) and value.is_nested:
+        return f"nested {str(value.dtype).removeprefix('torch.')}"
     if isinstance(value, Tensor | np.ndarray):
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
     named = named_parts(value)

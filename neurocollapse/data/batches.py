@@ -117,8 +117,8 @@ def split_batch(batch: Any, model: nn.Module, *, label_fn: Callable[[Any], Any] 
     Raises
     ------
     DataError
-        If it is not clear which part holds the labels, they are a single number, or a dict batch holds nothing that the
-        model takes.
+        If it is not clear which part holds the labels, they are a single number or nested, or a dict batch holds nothing
+        that the model takes.
 
     Examples
     --------
@@ -145,6 +145,8 @@ def split_batch(batch: Any, model: nn.Module, *, label_fn: Callable[[Any], Any] 
             f"the labels of a batch are the single number {shown(found.values)}, not one for each sample; where a "
             "dataset is read sample by sample, wrap it in a torch.utils.data.DataLoader"
         )
+    if isinstance(found.values, Tensor) and found.values.is_nested:
+        raise DataError("the labels of a batch are a nested tensor, not one for each sample; join them with torch.cat")
     num_samples = len(found.values) if isinstance(found.values, Sized) else None
     return Batch(*arguments(found, model, num_samples), found.values)
 
@@ -177,8 +179,10 @@ def _withheld(label_fn: Callable[[Any], Any], model: nn.Module) -> str:
 
 def _is_pair_of_tensors(batch: Any) -> bool:
     """Whether a batch is what most loaders yield: inputs and labels, each one tensor, that of the labels no number."""
-    is_pair = type(batch) in (tuple, list) and len(batch) == 2
-    return is_pair and isinstance(batch[0], Tensor) and isinstance(batch[1], Tensor) and batch[1].dim() > 0
+    if type(batch) not in (tuple, list) or len(batch) != 2:
+        return False
+    inputs, labels = batch
+    return isinstance(inputs, Tensor) and isinstance(labels, Tensor) and labels.dim() > 0 and not labels.is_nested
 
 
 def _float_type(model: nn.Module) -> torch.dtype | None:

@@ -187,6 +187,17 @@ def test_a_single_label_is_refused_with_the_way_out(inputs: Any, one: Any) -> No
             nc.collect(nn.Linear(6, 5), [batch], **options)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged], ids=str)
+def test_nested_labels_are_refused_in_any_place(layout: torch.layout) -> None:
+    nested = torch.nested.nested_tensor([torch.tensor([0, 1]), torch.tensor([1])], layout=layout)
+    for batch in ((X[:2], nested), {"input": X[:2], "labels": nested}):
+        with pytest.raises(DataError, match="the labels of a batch are a nested tensor"):
+            nc.collect(nn.Linear(6, 5), [batch])
+    with pytest.raises(DataError, match=r"no element of a batch of 3 can be labels, .* nested int64; pass label_fn"):
+        nc.collect(nn.Linear(6, 5), [(X[:2], torch.rand(2, 3), nested)])
+
+
 def test_a_dataset_read_sample_by_sample_is_refused() -> None:
     class Stream(torch.utils.data.IterableDataset[Any]):
         def __iter__(self) -> Any:
