@@ -117,8 +117,8 @@ def split_batch(batch: Any, model: nn.Module, *, label_fn: Callable[[Any], Any] 
     Raises
     ------
     DataError
-        If it is not clear which part holds the labels, they are a single number or nested, or a dict batch holds nothing
-        that the model takes.
+        If it is not clear which part holds the labels, they are a single number or nested, or a dict batch holds
+        nothing that the model takes.
 
     Examples
     --------
