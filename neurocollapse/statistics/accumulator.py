@@ -73,6 +73,7 @@ class MomentAccumulator:
         double = torch.float64
         self.num_classes, self.num_features = num_classes, num_features
         self.place = Place(torch.device(device), folder)
+        self._beside = Place(self.place.device)  # for columns behind the totals, if they have a matrix of their own
         self.is_compact = state_bytes == 8 and working != double
         self.kernel = kernel_on(device)
         self.ledger = Ledger.empty(
@@ -85,10 +86,10 @@ class MomentAccumulator:
         with torch.inference_mode(False):  # state made in inference mode could not be updated outside it
             reference = self.place.zeros(num_classes, num_features, working)
             partial = self.place.zeros(num_classes, num_features, working) if apart else None
-            widths = self.kernel.widths(num_features, 1 + skip_non_finite, in_double=not self.is_compact)
-            dtypes = [working if self.is_compact else double, double, double]
-            matrices = [self.place.zeros(num_classes, *one) for one in zip(widths, dtypes, strict=False)]
-            self.sums = Sums.over(reference, tuple(matrices), partial)
+            width, *others = self.kernel.widths(num_features, 1 + skip_non_finite, in_double=not self.is_compact)
+            total = self.place.zeros(num_classes, width, working if self.is_compact else double)
+            behind = (self._beside.zeros(num_classes, width, double) for width in others)
+            self.sums = Sums.over(reference, (total, *behind), partial)
             self.products = ProductSums(num_features, working, device) if covariance else None
         self._rows_per_part = self._rows_at_once()
 
@@ -166,7 +167,8 @@ class MomentAccumulator:
             sums = self.sums = replace(sums, reference=self.place.moved(sums.reference, num_classes))
             for index in range(len(sums.matrices)):
                 matrices = list(sums.matrices)
-                matrices[index] = self.place.moved(matrices[index], num_classes)
+                place = self._beside if index else self.place
+                matrices[index] = place.moved(matrices[index], num_classes)
                 sums = self.sums = Sums.over(sums.reference, tuple(matrices), sums.partial if apart else None)
             if apart:
                 self.sums = replace(sums, partial=self.place.moved(sums.partial, num_classes))
