@@ -104,6 +104,12 @@ class Patient(Answer):
         return super().numbers()
 
 
+def asked_patiently(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was sent or looked at yet."""
+    for name in ("sent", "looked_at"):
+        monkeypatch.setattr(Patient, name, [], raising=False)
+
+
 def numbered() -> Iterator[tuple[Tensor, Tensor]]:
     """Batches, each of which says its number."""
     for index, batch in enumerate(batches()):
@@ -123,8 +129,7 @@ class Close(Answer):
 def test_rows_too_close_to_tell_are_decided_one_batch_late(
     name: str, layers: dict[str, Layer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Patient, "sent", [], raising=False)
-    monkeypatch.setattr(Patient, "looked_at", [], raising=False)
+    asked_patiently(monkeypatch)
 
     class PatientlyClose(Patient, Close):
         pass
@@ -138,22 +143,25 @@ def test_rows_too_close_to_tell_are_decided_one_batch_late(
     assert Patient.looked_at[-1] == (5, 5)
 
 
+class AsIfOnDevice(TotalSink):
+    """Never waits, on the CPU."""
+
+    def start(self, *arguments: Any) -> None:
+        super().start(*arguments)
+        self._never_waits = True
+
+
 def test_late_sums_are_those_on_the_cpu(layers: dict[str, Layer], monkeypatch: pytest.MonkeyPatch) -> None:
     quantities = [one for one in QUANTITIES if one.name in NEAREST]
 
-    def sums(*, late: bool) -> dict[str, dict[Any, Tensor]]:
-        class AsIfOnDevice(TotalSink):
-            def start(self, *arguments: Any) -> None:
-                super().start(*arguments)
-                self._never_waits = late
-
+    def sums(kind: type[TotalSink]) -> dict[str, dict[Any, Tensor]]:
         fresh = {site: replace(layer) for site, layer in layers.items()}
-        return run_pass(network(), batches(), {"totals": AsIfOnDevice(fresh, quantities)}, num_classes=10)["totals"]
+        return run_pass(network(), batches(), {"totals": kind(fresh, quantities)}, num_classes=10)["totals"]
 
-    expected = sums(late=False)
+    expected = sums(TotalSink)
     monkeypatch.setattr(Rows, "nearest_later", _asked_as_of_a_device)
     monkeypatch.setattr(NearestMean, "__call__", None)  # it is not what gives the result
-    found = sums(late=True)
+    found = sums(AsIfOnDevice)
     assert found.keys() == expected.keys()
     for name, row in expected.items():
         assert len(row) == 2
@@ -177,8 +185,7 @@ def leaving_out(layers: dict[str, Layer]) -> dict[str, Layer]:
 def test_rows_that_may_be_left_out_count_one_batch_late(
     name: str, layers: dict[str, Layer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Patient, "sent", [], raising=False)
-    monkeypatch.setattr(Patient, "looked_at", [], raising=False)
+    asked_patiently(monkeypatch)
     monkeypatch.setattr(held, "Readback", ThirdNot)
     sink = WithoutResult(leaving_out(layers), [one for one in QUANTITIES if one.name == name], skips_non_finite=True)
     run_pass(network().to(META), numbered(), {"totals": sink}, num_classes=10)
@@ -187,14 +194,6 @@ def test_rows_that_may_be_left_out_count_one_batch_late(
     sink.state()
     assert Patient.looked_at[-1] == (5, 5)
     assert sink.totals
-
-
-class AsIfOnDevice(TotalSink):
-    """Never waits, on the CPU."""
-
-    def start(self, *arguments: Any) -> None:
-        super().start(*arguments)
-        self._never_waits = True
 
 
 class Interrupted(AsIfOnDevice):
@@ -329,8 +328,7 @@ class PatientlyFinite(Patient):
 
 @pytest.mark.usefixtures("on_meta")
 def test_batches_of_which_samples_may_be_left_out_are_compared_one_batch_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Patient, "sent", [], raising=False)
-    monkeypatch.setattr(Patient, "looked_at", [], raising=False)
+    asked_patiently(monkeypatch)
     monkeypatch.setattr(similarity, "Readback", PatientlyFinite)
     monkeypatch.setattr(SimilaritySink, "result", lambda sink: sink._settle())
     sink = SimilaritySink(skips_non_finite=True)
@@ -395,8 +393,7 @@ def test_influences_are_not_waited_for(skips: bool, layers: dict[str, Layer]) ->
 def test_kept_features_and_scores_arrive_one_batch_late(
     make: Any, layers: dict[str, Layer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Patient, "sent", [], raising=False)
-    monkeypatch.setattr(Patient, "looked_at", [], raising=False)
+    asked_patiently(monkeypatch)
     monkeypatch.setattr(transfer, "Readback", Patient)
     sink: Sink = make(layers)
     monkeypatch.setattr(type(sink), "result", lambda sink: sink._arrivals.settle())

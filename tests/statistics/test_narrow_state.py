@@ -39,6 +39,15 @@ def zipf_stream(num_samples: int, num_classes: int, *, ratio: float, drift: floa
     return means[labels] + ratio * (noise + torch.linspace(0, drift, num_samples).unsqueeze(1)), labels
 
 
+def spoiled_stream() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Features and labels, the features with NaN in every seventh row, and which rows these are."""
+    features, labels = zipf_stream(3000, 5, ratio=1.0)
+    bad = torch.arange(3000) % 7 == 0
+    spoiled = features.clone()
+    spoiled[bad, 3] = torch.nan
+    return features, labels, spoiled, bad
+
+
 def in_order(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     order = labels.argsort(stable=True)
     return features[order], labels[order]
@@ -195,20 +204,14 @@ def test_moments_with_float32_sums_come_back_from_a_file(stream: Stream, tmp_pat
 
 @pytest.mark.parametrize("width", NARROW)
 def test_samples_that_are_not_finite_are_left_out(width: int, stream: Stream, two_pass: TwoPass) -> None:
-    features, labels = zipf_stream(3000, 5, ratio=1.0)
-    bad = torch.arange(3000) % 7 == 0
-    spoiled = features.clone()
-    spoiled[bad, 3] = torch.nan
+    features, labels, spoiled, bad = spoiled_stream()
     moments = stream(spoiled, labels, 5, state_bytes=width, skip_non_finite=True).moments()
     assert error_of_compression(moments, two_pass(features[~bad], labels[~bad], 5)) < PROMISE
 
 
 @pytest.mark.parametrize("width", NARROW)
 def test_samples_stay_left_out_when_a_state_becomes_narrow(width: Any, stream: Stream, two_pass: TwoPass) -> None:
-    features, labels = zipf_stream(3000, 5, ratio=1.0)
-    bad = torch.arange(3000) % 7 == 0
-    spoiled = features.clone()
-    spoiled[bad, 3] = torch.nan
+    features, labels, spoiled, bad = spoiled_stream()
     accumulator = stream(spoiled[:1000], labels[:1000], 5, skip_non_finite=True)
     accumulator.narrow(width)
     for start in range(1000, 3000, 100):
