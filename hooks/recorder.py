@@ -304,7 +304,7 @@ class Recorder(Engine):
 
     def fire(self, index: int, value: Any) -> None:
         """Hand the features of one call of a tap to the sink; end the forward pass if nothing else is wanted."""
-        if get_ident() != self._thread or (not self._open and self._is_outside()):
+        if self._ignores():
             return
         if self._halt is None:
             self._take(index, value)
@@ -362,9 +362,7 @@ class Recorder(Engine):
         self._layers.begin()
 
     def _ignores(self) -> bool:
-        """Whether a hook fired outside a forward pass, or in another thread."""
-        return get_ident() != self._thread or (not self._open and self._is_outside())
-
-    def _is_outside(self) -> bool:
-        """Whether a hook that fires while no forward pass is going on belongs to none: recomputation, or a part."""
-        return self._root_seen or torch._C._current_graph_task_id() != -1
+        """Whether a hook fired outside a forward pass (recomputation, a part called alone) or in another thread."""
+        if get_ident() != self._thread:
+            return True
+        return not self._open and (self._root_seen or torch._C._current_graph_task_id() != -1)

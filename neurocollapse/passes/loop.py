@@ -228,7 +228,7 @@ class Pass:
             batch = self._begun(labels[:left], one_hot_columns(parts.labels))
         else:
             found.counts[max(0, left) :] = False
-            batch = self._begun(found.labels[found.counts], 0, found.counts.nonzero()[:, 0])
+            batch = self._begun(found.labels[found.counts], 0, found.counts)
             if batch is not None:
                 found.base = batch
         self._batch, self._map = batch, found
@@ -260,17 +260,17 @@ class Pass:
         self.progress.num_seen += len(labels[:left])
         self._batch = None
 
-    def _begun(self, labels: Tensor, num_classes: int, origin: Tensor | None = None) -> ClassBatch | None:
+    def _begun(self, labels: Tensor, num_classes: int, counted: Tensor | None = None) -> ClassBatch | None:
         """The labels that count, once every sink has agreed to them; None where there are none.
 
-        `num_classes` is what the batch says of their number beside the labels that occur, and `origin` which samples
-        they are of.
+        `num_classes` is what the batch says of their number beside the labels that occur, and `counted` which of its
+        labels these are.
         """
         if not len(labels):
             return None
         if self.fixed_classes is None:
             num_classes = max(self.progress.num_classes, num_classes, int(labels.max()) + 1)
-        batch = ClassBatch(labels, self.fixed_classes or num_classes, origin=origin, number=self.progress.num_batches)
+        batch = ClassBatch(labels, self.fixed_classes or num_classes, counted=counted, number=self.progress.num_batches)
         for sink in self.sinks.values():
             sink.begin(batch)
         return batch

@@ -54,8 +54,9 @@ class ClassBatch:
     num_classes : int
     source : Tensor of shape (rows,), int64, or None
         Which sample of the batch each row belongs to, where that is not its own.
-    origin : Tensor of shape (samples,), int64, or None
-        Which sample of the loader's batch each label is of, where some have none that count, or several.
+    counted : Tensor of shape (samples, *positions), bool, or None
+        Which labels of the loader's batch these are, one after the other, where some do not count or a sample has
+        several.
     number : int
         Batches of the loader before this one.
     """
@@ -63,7 +64,7 @@ class ClassBatch:
     labels: Tensor
     num_classes: int
     source: Tensor | None = None
-    origin: Tensor | None = None
+    counted: Tensor | None = None
     number: int = 0
 
     @cached_property
@@ -263,7 +264,7 @@ class ClassBatch:
         label : int
             Its place in `labels`.
         """
-        return label if self.origin is None else int(self.origin[label])
+        return label if self.counted is None else int(self.counted.nonzero()[label, 0])
 
     def _spread(self, counts: Tensor) -> "ClassBatch":
         """The labels of so many consecutive rows of each sample."""

@@ -8,9 +8,6 @@ from torch import Tensor
 
 from neurocollapse.statistics import extension
 
-BYTES = 8
-"""Those of a number in `Groups.memory`."""
-
 
 class Groups:
     """The rows of a batch class by class, in one piece of memory: each part of it is cut out when it is asked for.
@@ -52,8 +49,8 @@ class Groups:
     @cached_property
     def places(self) -> tuple[int, int, int, int]:
         """The number of classes that occur, and the addresses of `present`, `starts` and `order`."""
-        first = self._memory.data_ptr()
-        order, present, starts = (first + BYTES * sum(self._sizes[:part]) for part in (1, 2, 3))
+        first, size = self._memory.data_ptr(), self._memory.element_size()
+        order, present, starts = (first + size * sum(self._sizes[:part]) for part in (1, 2, 3))
         return self._sizes[2], present, starts, order
 
     def __getstate__(self) -> dict[str, Any]:

@@ -103,16 +103,9 @@ class Ledger:
         """
         count, flush = self.count + batch.counts, False
         pending = self.pending if self.flush_count is None else self.pending + batch.counts
-        ledger = Ledger(
-            self.num_batches + 1,
-            count,
-            pending,
-            self.looked,
-            flush_count=self.flush_count,
-            most_between_looks=self.most_between_looks,
-            calm=self.calm - batch.largest,
-        )
-        if ledger.calm >= 0:  # which it is for most batches, and then all of this costs little
+        calm = self.calm - batch.largest
+        ledger = replace(self, num_batches=self.num_batches + 1, count=count, pending=pending, calm=calm)
+        if calm >= 0:  # which it is for most batches, and then all of this costs little
             return Step(ledger, None, False, None)
         if self.flush_count is not None:
             flush = bool((pending > self.flush_count).any())

@@ -239,9 +239,7 @@ def first_gradients(layers: Mapping[str, nn.Module], loss: Callable[[], Tensor])
     Taken with respect to a change of this layer alone, also where several layers share one weight.
     """
     weights = {name: weight_of(layer) for name, layer in layers.items()}
-    probes = {
-        name: Chain(_placed([torch.zeros(weight.shape, device="cpu")], weight)) for name, weight in weights.items()
-    }
+    probes = {name: Chain(_placed([torch.zeros_like(weight)], weight)) for name, weight in weights.items()}
     handles = [_attach(layer, probes[name]) for name, layer in layers.items()]
     try:
         value = loss()
