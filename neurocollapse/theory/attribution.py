@@ -1,6 +1,7 @@
 """How much of each layer's compression its linear map does, and how much its activation, in one pass over a chain."""
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -21,6 +22,7 @@ from neurocollapse.passes.sink import Sink
 from neurocollapse.statistics import ClassBatch, ClassMoments, LayerRecord, MomentCollection
 from neurocollapse.support.numbers import short
 from neurocollapse.support.provenance import describe_process
+from neurocollapse.support.transfer import Readback
 from neurocollapse.theory.verdict import Verdict, Verification
 
 PROVED = "A 1-Lipschitz activation never increases tr Σ_W"
@@ -75,6 +77,8 @@ _FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
 """Activations without parameters, which a model may call without a module, and their largest slopes."""
 _ULPS = 4
 """Rounding units by which one evaluation of such a function may differ from another."""
+_Link = tuple[str, str]
+"""Two places of the chain, one behind the other, by site."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,26 +200,35 @@ def attribution(
 
 
 class _LinkSink(Sink):
-    """The functions that lead from one place to the next, in all batches."""
+    """The functions that lead from one place to the next, in all batches; a device answers a batch late which do."""
 
     def __init__(self) -> None:
-        self.links: dict[tuple[str, str], list[str]] = {}
+        self.links: dict[_Link, tuple[str, ...]] = {}
         self._last: tuple[str, Tensor] | None = None
+        self._asked: deque[tuple[int, _Link, tuple[str, ...], Readback]] = deque()
+        self._batch = 0
 
     def begin(self, batch: ClassBatch) -> None:
         """Start a batch."""
+        self._batch = batch.number
 
     def add(self, site: str, features: Tensor, rows: ClassBatch) -> None:
         """Compare some features with those before them."""
         if self._last is not None:
             before, given = self._last
-            known = self.links.get((before, site), ["", *_FUNCTIONS])
-            self.links[before, site] = [name for name in known if _leads_to(name, given, features)]
+            link = before, site
+            names = self.links.get(link, ("", *_FUNCTIONS)) if given.shape == features.shape else ()
+            self.links[link] = names
+            if names:
+                fits = torch.stack([_leads_to(name, given, features) for name in names])
+                self._asked.append((self._batch, link, names, Readback(fits)))
         self._last = (site, features.clone())  # the next operation may work in place
 
     def end(self, logits: Tensor | None) -> None:
         """Let the last features go: the next batch starts at the input."""
         self._last = None
+        while self._asked and (self._asked[0][0] < self._batch or self._asked[0][3].is_there):
+            self._hear()
 
     def state(self) -> Mapping[str, Tensor]:
         """Nothing: this pass is not continued from a file."""
@@ -224,22 +237,28 @@ class _LinkSink(Sink):
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Nothing."""
 
-    def result(self) -> dict[tuple[str, str], list[str]]:
+    def result(self) -> dict[_Link, tuple[str, ...]]:
         """Two sites → names of functions, the identity being empty."""
+        while self._asked:
+            self._hear()
         return self.links
 
+    def _hear(self) -> None:
+        """Leave out the functions that the earliest answer rules out."""
+        _, link, names, fits = self._asked.popleft()
+        ruled_out = {name for name, fit in zip(names, fits.numbers().tolist(), strict=True) if not fit}
+        self.links[link] = tuple(name for name in self.links[link] if name not in ruled_out)
 
-def _leads_to(name: str, given: Tensor, features: Tensor) -> bool:
-    """Whether a function, or the identity, makes one of the other."""
-    if given.shape != features.shape:
-        return False
+
+def _leads_to(name: str, given: Tensor, features: Tensor) -> Tensor:
+    """Whether a function, or the identity, makes one of the other: a bool, where they are."""
     if not name:
-        return torch.equal(given, features)
+        return (given == features).all()
     room = _ULPS * torch.finfo(features.dtype).eps
-    return torch.allclose(_FUNCTIONS[name][0](given), features, rtol=room, atol=room)
+    return torch.isclose(_FUNCTIONS[name][0](given), features, rtol=room, atol=room).all()
 
 
-def _steps(run: Pass, moments: MomentCollection, links: Mapping[tuple[str, str], Sequence[str]]) -> list[_Step]:
+def _steps(run: Pass, moments: MomentCollection, links: Mapping[_Link, Sequence[str]]) -> list[_Step]:
     """All steps in the order in which they ran, without those that change nothing."""
     records, steps = run.progress.layers, []
     for first, second in pairwise(records):

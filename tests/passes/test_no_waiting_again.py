@@ -26,7 +26,7 @@ from neurocollapse.passes.totals import TotalSink, shared_bytes
 from neurocollapse.statistics import ClassBatch, MemoryPlanError, Reader, adoption, nearest
 from neurocollapse.statistics.nearest import NearestMean
 from neurocollapse.support import transfer
-from tests.readbacks import Answer, Kept
+from tests.readbacks import Answer, Kept, Patient, asked_patiently, numbered
 
 NEAREST = {"nc4", "ncm_error", "effective_depth"}
 """Quantities that look for the nearest class mean: which rows are too close to tell is known one batch late."""
@@ -89,34 +89,6 @@ def test_what_quantities_add_up_is_not_waited_for(name: str, skips: bool, layers
     assert run_pass(network().to(META), batches(), {"totals": sink}, num_classes=10)["totals"]
 
 
-class Patient(Answer):
-    """Numbers that are looked at one batch late: says which batch was sent last, whenever any is looked at."""
-
-    sent: list[int]
-    looked_at: list[tuple[int, int]]
-
-    def __init__(self, values: Tensor) -> None:
-        super().__init__(values)
-        self.batch = self.sent[-1]
-
-    def numbers(self) -> Tensor:
-        self.looked_at.append((self.batch, self.sent[-1]))
-        return super().numbers()
-
-
-def asked_patiently(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing was sent or looked at yet."""
-    for name in ("sent", "looked_at"):
-        monkeypatch.setattr(Patient, name, [], raising=False)
-
-
-def numbered() -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches, each of which says its number."""
-    for index, batch in enumerate(batches()):
-        Patient.sent.append(index)
-        yield batch
-
-
 class Close(Answer):
     """Says that two rows are too close to tell, with five candidates."""
 
@@ -136,7 +108,7 @@ def test_rows_too_close_to_tell_are_decided_one_batch_late(
 
     monkeypatch.setattr(nearest, "Readback", PatientlyClose)
     sink = WithoutResult(layers, [one for one in QUANTITIES if one.name == name])
-    run_pass(network().to(META), numbered(), {"totals": sink}, num_classes=10)
+    run_pass(network().to(META), numbered(batches()), {"totals": sink}, num_classes=10)
     assert {batch for batch, _ in Patient.looked_at} == set(range(5))
     assert all(now == batch + 1 for batch, now in Patient.looked_at)
     sink.state()
@@ -188,7 +160,7 @@ def test_rows_that_may_be_left_out_count_one_batch_late(
     asked_patiently(monkeypatch)
     monkeypatch.setattr(held, "Readback", ThirdNot)
     sink = WithoutResult(leaving_out(layers), [one for one in QUANTITIES if one.name == name], skips_non_finite=True)
-    run_pass(network().to(META), numbered(), {"totals": sink}, num_classes=10)
+    run_pass(network().to(META), numbered(batches()), {"totals": sink}, num_classes=10)
     assert {batch for batch, _ in Patient.looked_at} == set(range(5))
     assert all(now == batch + 1 for batch, now in Patient.looked_at)
     sink.state()
@@ -332,7 +304,7 @@ def test_batches_of_which_samples_may_be_left_out_are_compared_one_batch_late(mo
     monkeypatch.setattr(similarity, "Readback", PatientlyFinite)
     monkeypatch.setattr(SimilaritySink, "result", lambda sink: sink._settle())
     sink = SimilaritySink(skips_non_finite=True)
-    run_pass(network().to(META), numbered(), {"sink": sink}, num_classes=10)
+    run_pass(network().to(META), numbered(batches()), {"sink": sink}, num_classes=10)
     assert Patient.looked_at == [*((batch, batch + 1) for batch in range(5)), (5, 5)]
     assert sink.num_batches == 6
 
@@ -397,7 +369,7 @@ def test_kept_features_and_scores_arrive_one_batch_late(
     monkeypatch.setattr(transfer, "Readback", Patient)
     sink: Sink = make(layers)
     monkeypatch.setattr(type(sink), "result", lambda sink: sink._arrivals.settle())
-    run_pass(network().to(META), numbered(), {"sink": sink}, num_classes=10)
+    run_pass(network().to(META), numbered(batches()), {"sink": sink}, num_classes=10)
     assert {batch for batch, _ in Patient.looked_at} == set(range(6))
     assert all(now == min(batch + 1, 5) for batch, now in Patient.looked_at)
 

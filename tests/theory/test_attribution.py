@@ -1,16 +1,22 @@
 """What maps and activations do to the classes: four factors a layer, and a claim that is proved or can fail."""
 
 import math
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from torch import Tensor, nn
 from torch.nn import functional
 
+from neurocollapse.passes.loop import Pass
+from neurocollapse.passes.options import PassOptions
+from neurocollapse.support.transfer import Readback
 from neurocollapse.theory import attribution, verify
-from neurocollapse.theory.attribution import _FUNCTIONS, _LIPSCHITZ
+from neurocollapse.theory.attribution import _FUNCTIONS, _LIPSCHITZ, _LinkSink
+from tests.readbacks import Patient, asked_patiently, numbered
 
 Batches = list[tuple[Tensor, Tensor]]
 
@@ -116,6 +122,32 @@ def test_functions_are_recognised_by_what_they_compute(name: str, dtype: torch.d
         np.testing.assert_array_equal(found.dataset[factor], expected.dataset[factor])
     outcomes = [[verdict.outcome for verdict in one.verdicts] for one in (expected, found)]
     assert outcomes[0] == outcomes[1]
+
+
+class Fitting(Patient):
+    """Says that all functions fit."""
+
+    def numbers(self) -> Tensor:
+        return super().numbers() + 1
+
+
+def test_what_leads_to_what_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_patiently(monkeypatch)
+    monkeypatch.setattr(import_module("neurocollapse.theory.attribution"), "Readback", Fitting)
+    monkeypatch.setattr(PassOptions, "device_of", lambda options, model: torch.device("meta"))
+    model, loader = mlp(nn.ReLU()).to("meta"), batches(dtype=torch.float32)  # a number of this device cannot be read
+    options = PassOptions(layers="leaves", pool="flatten", num_classes=3, progress=False)
+    links = Pass(model, numbered(loader), {"links": _LinkSink()}, options, name="links").run()["links"]
+    assert [len(names) for names in links.values()] == [11, 0, 11, 0]  # layers of unequal width are led nowhere
+    assert Fitting.looked_at == [(0, 1)] * 2 + [(1, 2)] * 2 + [(2, 3)] * 2 + [(3, 3)] * 2
+
+
+def test_late_answers_rule_out_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Functional(mlp(nn.Tanh()), torch.tanh)
+    expected = attributed(model, batches()).dataset
+    assert expected["activation"].values.tolist() == ["tanh", "tanh", ""]
+    monkeypatch.setattr(Readback, "is_there", False)
+    xr.testing.assert_equal(attributed(model, batches()).dataset, expected)
 
 
 def test_an_activation_in_place_is_no_identity() -> None:
