@@ -17,9 +17,16 @@ import neurocollapse as nc
 from neurocollapse.passes import MomentSink, finite, run_pass
 from neurocollapse.passes.options import PassOptions
 from neurocollapse.statistics import adoption
+from neurocollapse.statistics.kernel_choice import VARIABLE
 from tests.readbacks import Answer, Kept
 
 Batches = list[tuple[Tensor, Tensor]]
+
+
+@pytest.fixture(autouse=True)
+def kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the device, whatever the environment says."""
+    monkeypatch.delenv(VARIABLE, raising=False)
 
 
 def network(num_layers: int = 4) -> nn.Sequential:

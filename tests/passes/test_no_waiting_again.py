@@ -24,6 +24,7 @@ from neurocollapse.passes.outside import ScoreSink
 from neurocollapse.passes.similarity import SimilaritySink
 from neurocollapse.passes.totals import TotalSink, shared_bytes
 from neurocollapse.statistics import ClassBatch, MemoryPlanError, Reader, adoption, nearest
+from neurocollapse.statistics.kernel_choice import VARIABLE
 from neurocollapse.statistics.nearest import NearestMean
 from neurocollapse.support import transfer
 from tests.readbacks import Answer, Kept, Patient, asked_patiently, numbered
@@ -32,6 +33,12 @@ NEAREST = {"nc4", "ncm_error", "effective_depth"}
 """Quantities that look for the nearest class mean: which rows are too close to tell is known one batch late."""
 GATHERED = {one.gather: one.name for one in QUANTITIES if one.gather is not None}
 META = torch.device("meta")
+
+
+@pytest.fixture(autouse=True)
+def kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the device, whatever the environment says."""
+    monkeypatch.delenv(VARIABLE, raising=False)
 
 
 def network() -> nn.Sequential:

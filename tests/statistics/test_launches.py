@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from neurocollapse.statistics import ClassBatch, MomentAccumulator, adoption, sorted_rows
+from neurocollapse.statistics.kernel_choice import VARIABLE
 from neurocollapse.statistics.kernels import at_once
 from neurocollapse.statistics.ledger import FLUSH_COUNT
 from tests.readbacks import Kept
@@ -40,8 +41,9 @@ FREE = {
 
 
 @pytest.fixture(autouse=True)
-def kernel() -> None:
-    """That of the device, whatever the CPU's is."""
+def kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the device, whatever the CPU's is and the environment says."""
+    monkeypatch.delenv(VARIABLE, raising=False)
 
 
 class Launches(TorchDispatchMode):
