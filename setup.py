@@ -7,7 +7,7 @@ from setuptools import Extension, setup
 KERNEL = Extension(
     "neurocollapse.statistics._kernel",
     ["neurocollapse/statistics/_kernel.c"],
-    extra_compile_args=[] if sys.platform == "win32" else ["-O3", "-fopenmp-simd"],
+    extra_compile_args=[] if sys.platform == "win32" else ["-O3", "-fopenmp-simd", "-fno-wrapv"],
     py_limited_api=True,
     optional=True,
 )

@@ -18,8 +18,9 @@
 
 #define MOST_ROWS 64
 #define NORM_BLOCK 128
-#define COLUMNS 512    /* features of one tile: their references and sums stay in the first-level cache */
-#define CACHE_LINE 64  /* bytes */
+#define COLUMNS 512     /* features of one tile: their references and sums stay in the first-level cache */
+#define CACHE_LINE 64   /* bytes */
+#define FORESEEN 1024   /* features of a row that the processor fetches in time by itself, as one piece */
 #define LEFT_OUT (-1.0) /* norm of a row that is not finite, until all of its class are added */
 
 /* Two builds in one for x86 processors, of which the loader picks one: with fused multiply-add, twice as fast. */
@@ -51,6 +52,33 @@ typedef struct {
     const int64_t *rows;
     int64_t num_rows, k, left, width;
 } Tile;
+
+/* Ask memory for what will be read soon: no processor foresees short pieces that lie far apart. */
+INLINE void fetch(const void *first, int64_t size)
+{
+#if defined(__GNUC__)
+    for (const char *line = first, *end = line + size; line < end; line += CACHE_LINE)
+        __builtin_prefetch(line);
+#endif
+}
+
+/* Row i, counted from the first of a tile on into the tile after it, and of that no further than the last. */
+INLINE void fetch_row(const Batch *batch, const Tile *tile, const Tile *after, int64_t i, int64_t size)
+{
+    if (batch->num_features <= FORESEEN)
+        return;
+    if (i >= tile->num_rows) {
+        i = i < tile->num_rows + after->num_rows ? i - tile->num_rows : after->num_rows - 1;
+        tile = after;
+    }
+    fetch((const char *)batch->features + (tile->rows[i] * batch->stride + tile->left) * size, tile->width * size);
+}
+
+/* A part of a matrix with a row for each class. */
+INLINE void fetch_class(const void *matrix, const Batch *batch, const Tile *tile, int64_t size)
+{
+    fetch((const char *)matrix + (tile->k * batch->num_features + tile->left) * size, tile->width * size);
+}
 
 #define DEFINE_KERNEL(NAME, FEATURE, STATE, TOTAL)                                                                     \
     /* Add a part of one row, and of two: each reference and sum is fetched and stored once for both of them. */       \
@@ -96,16 +124,21 @@ typedef struct {
             shifted[j] = (STATE)(z[j] - reference[j]);                                                                 \
     }                                                                                                                  \
                                                                                                                        \
-    MULTIVERSIONED static void add_##NAME(const Batch *batch, const Tile *tile)                                        \
+    MULTIVERSIONED static void add_##NAME(const Batch *batch, const Tile *tile, const Tile *after)                     \
     {                                                                                                                  \
         const int64_t width = tile->width, corner = tile->k * batch->num_features + tile->left;                        \
         const STATE *reference = (const STATE *)batch->reference + corner;                                             \
         const FEATURE *features = (const FEATURE *)batch->features + tile->left;                                       \
         TOTAL *total = (TOTAL *)batch->total + corner;                                                                 \
-        STATE sums[COLUMNS] = {0};                                                                                     \
+        STATE sums[COLUMNS];                                                                                           \
+        memset(sums, 0, (size_t)width * sizeof(STATE));                                                                \
+        fetch_class(batch->reference, batch, after, sizeof(STATE));                                                    \
+        fetch_class(batch->total, batch, after, sizeof(TOTAL));                                                        \
         for (int64_t i = 0; i < tile->num_rows; i++) {                                                                 \
             const int64_t row = tile->rows[i], next = i + 1 < tile->num_rows ? tile->rows[i + 1] : row;                \
             const FEATURE *z = features + row * batch->stride, *y = features + next * batch->stride;                   \
+            fetch_row(batch, tile, after, i + 2, sizeof(FEATURE));                                                     \
+            fetch_row(batch, tile, after, i + 3, sizeof(FEATURE));                                                     \
             if (batch->norms[row] == LEFT_OUT)                                                                         \
                 continue;                                                                                              \
             if (next == row || batch->norms[next] == LEFT_OUT)                                                         \
@@ -147,19 +180,26 @@ DEFINE_KERNEL(double_in_mixed, double, float, double)
 DEFINE_KERNEL(double_in_double, double, double, double)
 
 typedef struct {
-    void (*add)(const Batch *, const Tile *);
+    void (*add)(const Batch *, const Tile *tile, const Tile *after);
     int (*is_finite)(const Batch *, int64_t row, int64_t k);
-    int64_t state_size, total_size; /* bytes of a number */
 } Kernel;
 
-/* Ask for some numbers of class k, which are rarely in the cache where there are many classes: halves the time then. */
-static void fetch(const void *matrix, const Batch *batch, int64_t k, int64_t left, int64_t width, int64_t size)
+/* What there is of group g from its row `start` and its feature `left` on. */
+static Tile tile_at(const Batch *batch, int64_t g, int64_t start, int64_t left)
 {
-#if defined(__GNUC__)
-    const char *first = (const char *)matrix + (k * batch->num_features + left) * size;
-    for (int64_t byte = 0; byte < width * size; byte += CACHE_LINE)
-        __builtin_prefetch(first + byte);
-#endif
+    const int64_t height = batch->starts[g + 1] - start, width = batch->num_features - left;
+    return (Tile){batch->rows + start, height < MOST_ROWS ? height : MOST_ROWS, batch->classes[g], left,
+                  width < COLUMNS ? width : COLUMNS};
+}
+
+/* The tile that is added after that one; the last again behind the last. */
+static Tile tile_after(const Batch *batch, int64_t g, int64_t start, int64_t left)
+{
+    if (left + COLUMNS < batch->num_features)
+        return tile_at(batch, g, start, left + COLUMNS);
+    if (start + MOST_ROWS < batch->starts[g + 1])
+        return tile_at(batch, g, start + MOST_ROWS, 0);
+    return g + 1 < batch->num_groups ? tile_at(batch, g + 1, batch->starts[g + 1], 0) : tile_at(batch, g, start, left);
 }
 
 static void add_batch(const Batch *batch, Kernel kernel)
@@ -173,15 +213,8 @@ static void add_batch(const Batch *batch, Kernel kernel)
         }
         for (int64_t start = first; start < end; start += MOST_ROWS)
             for (int64_t left = 0; left < batch->num_features; left += COLUMNS) {
-                const int64_t height = end - start, width = batch->num_features - left;
-                const Tile tile = {batch->rows + start, height < MOST_ROWS ? height : MOST_ROWS, k, left,
-                                   width < COLUMNS ? width : COLUMNS};
-                if (start == first && g + 1 < batch->num_groups) {
-                    const int64_t next = batch->classes[g + 1];
-                    fetch(batch->reference, batch, next, left, tile.width, kernel.state_size);
-                    fetch(batch->total, batch, next, left, tile.width, kernel.total_size);
-                }
-                kernel.add(batch, &tile);
+                const Tile tile = tile_at(batch, g, start, left), after = tile_after(batch, g, start, left);
+                kernel.add(batch, &tile, &after);
             }
         for (int64_t i = first; i < end; i++) {
             double *norm = batch->norms + batch->rows[i];
@@ -204,7 +237,7 @@ static int is_sound(const Batch *batch)
     if (batch->starts[0] != 0 || batch->starts[batch->num_groups] != batch->num_rows)
         return 0;
     for (int64_t g = 0; g < batch->num_groups; g++)
-        if (batch->starts[g] > batch->starts[g + 1] || batch->classes[g] < 0 || batch->classes[g] >= batch->num_classes)
+        if (batch->starts[g] >= batch->starts[g + 1] || batch->classes[g] < 0 || batch->classes[g] >= batch->num_classes)
             return 0;
     for (int64_t i = 0; i < batch->num_rows; i++)
         if (batch->rows[i] < 0 || batch->rows[i] >= batch->num_rows)
@@ -248,10 +281,8 @@ static PyObject *add_rows(PyObject *self, PyObject *arguments)
         PyErr_SetString(PyExc_ValueError, "labels of a batch lie outside the classes, or do not match its rows");
         return NULL;
     }
-#define KERNEL(NAME, STATE, TOTAL) {add_##NAME, is_finite_##NAME, sizeof(STATE), sizeof(TOTAL)}
-#define KERNELS(FEATURE)                                                                                               \
-    {KERNEL(FEATURE##_in_single, float, float), KERNEL(FEATURE##_in_mixed, float, double),                             \
-     KERNEL(FEATURE##_in_double, double, double)}
+#define KERNEL(NAME) {add_##NAME, is_finite_##NAME}
+#define KERNELS(FEATURE) {KERNEL(FEATURE##_in_single), KERNEL(FEATURE##_in_mixed), KERNEL(FEATURE##_in_double)}
     static const Kernel kernels[2][3] = {KERNELS(float), KERNELS(double)};
     const Kernel *kernel = &kernels[double_features][double_state + (settle ? double_total : double_partial)];
     if (!(batch.norms = malloc((size_t)rows * sizeof(double) + 1)))

@@ -182,7 +182,7 @@ def test_any_shape_stride_and_dtype_is_added_up_alike(seed: int) -> None:
 
 
 @needs_kernel
-@pytest.mark.parametrize("wrong", ["label", "negative", "starts", "order"])
+@pytest.mark.parametrize("wrong", ["label", "negative", "starts", "empty", "order"])
 def test_labels_beyond_the_classes_touch_no_memory(wrong: str) -> None:
     generator = torch.Generator().manual_seed(0)
     own = state(3, 130, torch.float32, generator)
@@ -193,6 +193,8 @@ def test_labels_beyond_the_classes_touch_no_memory(wrong: str) -> None:
         batch.present[0] = -1
     elif wrong == "starts":
         batch.starts[1] = 5
+    elif wrong == "empty":
+        batch.starts[1] = 0
     else:
         batch.order[0] = 4
     before = {name: part.clone() for name, part in own.items() if part is not None}
