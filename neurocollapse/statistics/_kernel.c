@@ -21,6 +21,7 @@
 #define COLUMNS 512     /* features of one tile: their references and sums stay in the first-level cache */
 #define CACHE_LINE 64   /* bytes */
 #define FORESEEN 1024   /* features of a row that the processor fetches in time by itself, as one piece */
+#define AHEAD 4         /* rows between the one that is added and the one that is asked for */
 #define LEFT_OUT (-1.0) /* norm of a row that is not finite, until all of its class are added */
 
 /* Two builds in one for x86 processors, of which the loader picks one: with fused multiply-add, twice as fast. */
@@ -127,6 +128,7 @@ INLINE void fetch_class(const void *matrix, const Batch *batch, const Tile *tile
     MULTIVERSIONED static void add_##NAME(const Batch *batch, const Tile *tile, const Tile *after)                     \
     {                                                                                                                  \
         const int64_t width = tile->width, corner = tile->k * batch->num_features + tile->left;                        \
+        const int64_t ahead = tile->num_rows < AHEAD ? tile->num_rows : AHEAD;                                         \
         const STATE *reference = (const STATE *)batch->reference + corner;                                             \
         const FEATURE *features = (const FEATURE *)batch->features + tile->left;                                       \
         TOTAL *total = (TOTAL *)batch->total + corner;                                                                 \
@@ -137,8 +139,8 @@ INLINE void fetch_class(const void *matrix, const Batch *batch, const Tile *tile
         for (int64_t i = 0; i < tile->num_rows; i++) {                                                                 \
             const int64_t row = tile->rows[i], next = i + 1 < tile->num_rows ? tile->rows[i + 1] : row;                \
             const FEATURE *z = features + row * batch->stride, *y = features + next * batch->stride;                   \
-            fetch_row(batch, tile, after, i + 2, sizeof(FEATURE));                                                     \
-            fetch_row(batch, tile, after, i + 3, sizeof(FEATURE));                                                     \
+            fetch_row(batch, tile, after, i + ahead, sizeof(FEATURE));                                                 \
+            fetch_row(batch, tile, after, i + ahead + 1, sizeof(FEATURE));                                             \
             if (batch->norms[row] == LEFT_OUT)                                                                         \
                 continue;                                                                                              \
             if (next == row || batch->norms[next] == LEFT_OUT)                                                         \
