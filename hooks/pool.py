@@ -127,7 +127,8 @@ def _as_matrix(tensor: Tensor, mask: Tensor | None = None) -> Tensor:
     """Every entry as a feature."""
     if tensor.dim() == 2 and tensor.dtype in _WIDE:
         return tensor
-    return tensor.reshape(len(tensor), -1 if tensor.numel() else _entries(tensor)).to(wide_dtype(tensor.dtype))
+    rows = tensor.reshape(tensor.shape[0], -1 if tensor.numel() else _entries(tensor))
+    return rows if rows.dtype in _WIDE else rows.float()
 
 
 def _entries(tensor: Tensor) -> int:
