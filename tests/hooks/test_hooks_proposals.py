@@ -300,3 +300,17 @@ def test_a_whole_pass_measures_what_is_meant() -> None:
         dataset = nc.analyze(Encoder(norm=True), batches, layers="penultimate", progress=False)
     assert dataset["layer"].values.tolist() == ["(root)"]
     assert dataset.sizes["layer"] == 1
+
+
+def test_a_container_that_is_no_leaf_is_called_without_hooks_from_the_second_batch_on() -> None:
+    model, seen = nn.Sequential(nn.Sequential(nn.Linear(6, 6), nn.ReLU()), nn.Linear(6, 3)), []
+    with torch.no_grad(), Recorder(model, "leaves", sink=lambda key, *_: seen.append(key)):
+        assert model[0]._forward_hooks
+        model(INPUTS)
+        assert not model[0]._forward_hooks
+        assert not model[0]._forward_pre_hooks
+        assert all(module._forward_hooks for module in (model[0][0], model[0][1], model[1]))
+        model(INPUTS)
+    assert len(seen) == 6
+    assert seen[:3] == seen[3:]
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
