@@ -1,7 +1,6 @@
 """How much of each layer's compression its linear map does, and how much its activation, in one pass over a chain."""
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -10,8 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from neurocollapse.hooks import is_linear, select
 from neurocollapse.metrics import between_trace, compression, within_trace
@@ -19,10 +17,10 @@ from neurocollapse.passes.loop import Pass
 from neurocollapse.passes.moments import MomentSink
 from neurocollapse.passes.options import PassOptions
 from neurocollapse.passes.sink import Sink
-from neurocollapse.statistics import ClassBatch, ClassMoments, LayerRecord, MomentCollection
+from neurocollapse.statistics import ClassMoments, LayerRecord, MomentCollection
 from neurocollapse.support.numbers import short
 from neurocollapse.support.provenance import describe_process
-from neurocollapse.support.transfer import Readback
+from neurocollapse.theory.links import FUNCTIONS, Link, LinkSink
 from neurocollapse.theory.verdict import Verdict, Verification
 
 PROVED = "A 1-Lipschitz activation never increases tr Σ_W"
@@ -62,23 +60,6 @@ _LIPSCHITZ: dict[type[nn.Module], Callable[[Any], float]] = {
     nn.Mish: lambda one: 1.0885,  # 1.0884982 at x = 1.4906
 }
 """Lipschitz constants: the largest slope of an activation that works on each number by itself."""
-_FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
-    "relu": (torch.relu, 1.0),
-    "tanh": (torch.tanh, 1.0),
-    "sigmoid": (torch.sigmoid, 0.25),
-    "gelu": (functional.gelu, 1.129),
-    "gelu (tanh)": (lambda x: functional.gelu(x, approximate="tanh"), 1.129),
-    "silu": (functional.silu, 1.09984),
-    "elu": (functional.elu, 1.0),
-    "leaky_relu": (functional.leaky_relu, 1.0),
-    "relu6": (functional.relu6, 1.0),
-    "softplus": (functional.softplus, 1.0),
-}
-"""Activations without parameters, which a model may call without a module, and their largest slopes."""
-_ULPS = 4
-"""Rounding units by which one evaluation of such a function may differ from another."""
-_Link = tuple[str, str]
-"""Two places of the chain, one behind the other, by site."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +166,7 @@ def attribution(
         label_fn=label_fn,
         progress=progress,
     )
-    sinks: dict[str, Sink] = {"moments": MomentSink(precision="double"), "links": _LinkSink()}
+    sinks: dict[str, Sink] = {"moments": MomentSink(precision="double"), "links": LinkSink()}
     run = Pass(model, loader, sinks, options, name="attribution")
     results = run.run()
     steps = _steps(run, results["moments"], results["links"])
@@ -199,66 +180,7 @@ def attribution(
     )
 
 
-class _LinkSink(Sink):
-    """The functions that lead from one place to the next, in all batches; a device answers a batch late which do."""
-
-    def __init__(self) -> None:
-        self.links: dict[_Link, tuple[str, ...]] = {}
-        self._last: tuple[str, Tensor] | None = None
-        self._asked: deque[tuple[int, _Link, tuple[str, ...], Readback]] = deque()
-        self._batch = 0
-
-    def begin(self, batch: ClassBatch) -> None:
-        """Start a batch."""
-        self._batch = batch.number
-
-    def add(self, site: str, features: Tensor, rows: ClassBatch) -> None:
-        """Compare some features with those before them."""
-        if self._last is not None:
-            before, given = self._last
-            link = before, site
-            names = self.links.get(link, ("", *_FUNCTIONS)) if given.shape == features.shape else ()
-            self.links[link] = names
-            if names:
-                fits = torch.stack([_leads_to(name, given, features) for name in names])
-                self._asked.append((self._batch, link, names, Readback(fits)))
-        self._last = (site, features.clone())  # the next operation may work in place
-
-    def end(self, logits: Tensor | None) -> None:
-        """Let the last features go: the next batch starts at the input."""
-        self._last = None
-        while self._asked and (self._asked[0][0] < self._batch or self._asked[0][3].is_there):
-            self._hear()
-
-    def state(self) -> Mapping[str, Tensor]:
-        """Nothing: this pass is not continued from a file."""
-        return {}
-
-    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Nothing."""
-
-    def result(self) -> dict[_Link, tuple[str, ...]]:
-        """Two sites → names of functions, the identity being empty."""
-        while self._asked:
-            self._hear()
-        return self.links
-
-    def _hear(self) -> None:
-        """Leave out the functions that the earliest answer rules out."""
-        _, link, names, fits = self._asked.popleft()
-        ruled_out = {name for name, fit in zip(names, fits.numbers().tolist(), strict=True) if not fit}
-        self.links[link] = tuple(name for name in self.links[link] if name not in ruled_out)
-
-
-def _leads_to(name: str, given: Tensor, features: Tensor) -> Tensor:
-    """Whether a function, or the identity, makes one of the other: a bool, where they are."""
-    if not name:
-        return (given == features).all()
-    room = _ULPS * torch.finfo(features.dtype).eps
-    return torch.isclose(_FUNCTIONS[name][0](given), features, rtol=room, atol=room).all()
-
-
-def _steps(run: Pass, moments: MomentCollection, links: Mapping[_Link, Sequence[str]]) -> list[_Step]:
+def _steps(run: Pass, moments: MomentCollection, links: Mapping[Link, Sequence[str]]) -> list[_Step]:
     """All steps in the order in which they ran, without those that change nothing."""
     records, steps = run.progress.layers, []
     for first, second in pairwise(records):
@@ -271,7 +193,7 @@ def _steps(run: Pass, moments: MomentCollection, links: Mapping[_Link, Sequence[
             continue
         else:
             words = found[0] if found else f"something between {before.name} and {after.name}"
-            kind, slope = (ACTIVATION, _FUNCTIONS[words][1]) if found else (UNKNOWN, math.nan)
+            kind, slope = (ACTIVATION, FUNCTIONS[words][1]) if found else (UNKNOWN, math.nan)
             begins = False
         values = moments[before.name], moments[after.name]
         steps.append(_Step(after.name, words, kind, slope, begins, *values, _unit(after)))

@@ -1,7 +1,6 @@
 """What maps and activations do to the classes: four factors a layer, and a claim that is proved or can fail."""
 
 import math
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,9 @@ from torch.nn import functional
 from neurocollapse.passes.loop import Pass
 from neurocollapse.passes.options import PassOptions
 from neurocollapse.support.transfer import Readback
-from neurocollapse.theory import attribution, verify
-from neurocollapse.theory.attribution import _FUNCTIONS, _LIPSCHITZ, _LinkSink
+from neurocollapse.theory import attribution, links, verify
+from neurocollapse.theory.attribution import _LIPSCHITZ
+from neurocollapse.theory.links import FUNCTIONS, LinkSink
 from tests.readbacks import Patient, asked_patiently, numbered
 
 Batches = list[tuple[Tensor, Tensor]]
@@ -116,7 +116,7 @@ class Functional(nn.Module):
 def test_functions_are_recognised_by_what_they_compute(name: str, dtype: torch.dtype) -> None:
     modules = {"relu": nn.ReLU(), "tanh": nn.Tanh(), "gelu": nn.GELU(), "silu": nn.SiLU()}
     model, loader = mlp(modules[name]), batches(dtype=dtype)
-    expected, found = attributed(model, loader), attributed(Functional(model, _FUNCTIONS[name][0]), loader)
+    expected, found = attributed(model, loader), attributed(Functional(model, FUNCTIONS[name][0]), loader)
     assert found.dataset["activation"].values.tolist() == [name, name, ""]
     for factor in ("within_map", "within_activation", "between_activation", "decay_ratio"):
         np.testing.assert_array_equal(found.dataset[factor], expected.dataset[factor])
@@ -133,12 +133,12 @@ class Fitting(Patient):
 
 def test_what_leads_to_what_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     asked_patiently(monkeypatch)
-    monkeypatch.setattr(import_module("neurocollapse.theory.attribution"), "Readback", Fitting)
+    monkeypatch.setattr(links, "Readback", Fitting)
     monkeypatch.setattr(PassOptions, "device_of", lambda options, model: torch.device("meta"))
     model, loader = mlp(nn.ReLU()).to("meta"), batches(dtype=torch.float32)  # a number of this device cannot be read
     options = PassOptions(layers="leaves", pool="flatten", num_classes=3, progress=False)
-    links = Pass(model, numbered(loader), {"links": _LinkSink()}, options, name="links").run()["links"]
-    assert [len(names) for names in links.values()] == [11, 0, 11, 0]  # layers of unequal width are led nowhere
+    found = Pass(model, numbered(loader), {"links": LinkSink()}, options, name="links").run()["links"]
+    assert [len(names) for names in found.values()] == [11, 0, 11, 0]  # layers of unequal width are led nowhere
     assert Fitting.looked_at == [(0, 1)] * 2 + [(1, 2)] * 2 + [(2, 3)] * 2 + [(3, 3)] * 2
 
 
@@ -175,9 +175,9 @@ def test_slopes_are_the_largest_ones(kind: type[nn.Module]) -> None:
     assert slope >= claimed - 1e-3
 
 
-@pytest.mark.parametrize("name", _FUNCTIONS)
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_slopes_of_functions_are_the_largest_ones(name: str) -> None:
-    function, claimed = _FUNCTIONS[name]
+    function, claimed = FUNCTIONS[name]
     points = torch.linspace(-12, 12, 2_000_001, dtype=torch.float64)
     slope = float(function(points).diff().abs().max() / points.diff().mean())
     assert claimed - 1e-3 <= slope <= claimed * (1 + 1e-9)
