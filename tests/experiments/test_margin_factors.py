@@ -31,7 +31,7 @@ def test_the_claims_hold_on_trained_networks(outcome: Outcome) -> None:
     assert outcome.status == "holds", outcome
     assert outcome.dataset["network"].values.tolist() == ["MLP, balanced", "MLP, unbalanced"]
     assert outcome.dataset["epoch"].values.tolist() == list(range(11))
-    assert len(outcome.verdicts) == 2 * 3 + 2 * 2 + 1
+    assert len(outcome.verdicts) == 2 * 3 + 2 * 2 + 1 + 1
 
 
 def test_it_is_listed() -> None:

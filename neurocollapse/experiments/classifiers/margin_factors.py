@@ -32,6 +32,9 @@ OF_NETWORK = 1e-5
 RISE, DIP = 0.05, 0.05
 """By how much the efficiency rises after the samples are fitted, and the share that unequal samples leave recovers: at
 least 0.080 and 0.12 in all networks of the small setting with seeds 0 to 5."""
+LED_BY_CHANCE = "CNN, unbalanced"
+"""Where the seed decides what costs most at first: the head's direction by .18 and .02 with seeds 1 and 2, unequal
+samples by .10 and 1.2 with 11 and 12. In the other networks it is the direction, by .014 to .27 with these seeds."""
 THEOREM = "margin efficiency, in this documentation"
 OURS = "measured with this library on digits"
 
@@ -89,11 +92,10 @@ class MarginFactors:
 def margin_factors(setting: MarginFactors, workplace: Workplace) -> xr.Dataset:
     """Train classifiers with the cross-entropy and measure the margin of the head before training and after epochs.
 
-    On balanced classes the head's direction costs most at first, and unequal wrong classes cost a convolutional
-    network most later; for a perceptron no factor stands out then. Where classes are rare, the samples' margins are
-    most unequal while these are learned, which may cost more than the direction from the first epoch on. The
-    efficiency keeps rising after all samples are fitted, to about .7 in the small setting; unbalanced classes cost
-    duality to the end.
+    At first the head's direction costs most, but in a convolutional network on unbalanced classes, where unequal
+    samples may. These are most unequal while rare classes are learned. On balanced classes, unequal wrong classes
+    then cost a convolutional network most; for a perceptron no factor stands out. The efficiency keeps rising after
+    all samples are fitted, to about .7 in the small setting; unbalanced classes cost duality to the end.
 
     Returns
     -------
@@ -141,26 +143,24 @@ def _theorem(network: xr.Dataset, name: str) -> list[Verdict]:
 
 
 def _course(network: xr.Dataset, name: str) -> list[Verdict]:
-    """What limits when, of a network that is trained in the end.
-
-    Which factor costs most at first is claimed of balanced classes only: with unbalanced ones it depends, in CNNs, on
-    the seed (the direction with seeds 1 and 2, unequal samples with 11 and 12).
-    """
+    """What limits when, of a network that is trained in the end."""
     unmet = _unmet(network, name)
     trained = network.sel(epoch=network["epoch"] > 0)
     efficiency = trained["margin_efficiency"].dropna("epoch")
     fitted = efficiency.sel(epoch=trained["accuracy"].sel(epoch=efficiency["epoch"]) >= FITTED)
     rise = float(fitted[-1] - fitted[0]) if fitted.size > 1 else np.nan
     found = [at_least(f"{name}: the efficiency rises after the samples are fitted, by", OURS, rise, RISE, unmet=unmet)]
+    if name != LED_BY_CHANCE:
+        first = {factor: float(trained[factor][0]) for factor in FACTORS} if trained.sizes["epoch"] else {}
+        others = min((value for factor, value in first.items() if factor != "margin_duality"), default=np.nan)
+        lead = others - first.get("margin_duality", np.nan)
+        found.insert(0, at_least(f"{name}: at first the head's direction costs most", OURS, lead, 0.0, unmet=unmet))
     if name.endswith("unbalanced"):
         samples = trained["margin_samples"]
         dip = float(samples[-1] - samples.min()) if samples.size else np.nan
         claim = "unequal samples cost most while rare classes are learned, more than in the end by"
-        return [*found, at_least(f"{name}: {claim}", OURS, dip, DIP, unmet=unmet)]
-    first = {factor: float(trained[factor][0]) for factor in FACTORS} if trained.sizes["epoch"] else {}
-    others = min((value for factor, value in first.items() if factor != "margin_duality"), default=np.nan)
-    lead = others - first.get("margin_duality", np.nan)
-    return [at_least(f"{name}: at first the head's direction costs most", OURS, lead, 0.0, unmet=unmet), *found]
+        found.append(at_least(f"{name}: {claim}", OURS, dip, DIP, unmet=unmet))
+    return found
 
 
 def _cost_of_imbalance(dataset: xr.Dataset) -> list[Verdict]:
