@@ -44,9 +44,8 @@ class JointRun:
     def __init__(self, name: str, group: Any = None) -> None:
         self.group = group
         self.rank, self.world = dist.get_rank(group), dist.get_world_size(group)
-        self._key = dist.group.WORLD if group is None else group
-        self._number = _runs_begun.get(self._key, 0) + 1
-        _runs_begun[self._key] = self._number
+        self._number = _runs_begun.get(_whole(group), 0) + 1
+        _runs_begun[_whole(group)] = self._number
         self._name = name
         self._exchanges = 0
         self.has_ended = False
@@ -185,7 +184,7 @@ class JointRun:
         token = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> (64 - _TOKEN_BITS)
         said = [token, -token, -self._number, self.rank if failed else self.world]
         heard = self._collected(torch.tensor(said, dtype=torch.int64, device="cpu"), dist.ReduceOp.MIN).tolist()
-        _runs_begun[self._key] = -heard[2]  # whoever has missed a run counts it
+        _runs_begun[_whole(self.group)] = -heard[2]  # whoever has missed a run counts it
         self.has_ended = failed or heard[3] < self.world or heard[0] != -heard[1]
         if failed:
             return
@@ -211,6 +210,14 @@ class JointRun:
         except RuntimeError:
             self.has_ended = True
             raise
+
+
+def _whole(group: Any) -> Any:
+    """The group itself; the world's is not kept, for its threads run as long as anything refers to it.
+
+    A thread of gloo that lets go of a tensor while the interpreter ends aborts the process.
+    """
+    return dist.group.WORLD if group is None else group
 
 
 @contextmanager

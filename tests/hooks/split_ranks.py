@@ -4,6 +4,7 @@ Arguments: rank, folder to meet and to write in.
 """
 
 import json
+import os
 import sys
 import warnings
 from datetime import timedelta
@@ -93,6 +94,7 @@ def main(rank: int, folder: Path) -> None:
     found["weight"] = weight_and_bias(sharded[0])[0].tolist()
     (folder / f"{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
+    os._exit(0)  # torch's caches keep the group, whose threads abort a process that ends while they free a tensor
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 Arguments: rank, number of ranks, folder to meet and to write in.
 """
 
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -120,6 +121,7 @@ def main(rank: int, world_size: int, folder: Path) -> None:
         if rank == 0:
             moments.save(folder / name)
     dist.destroy_process_group()
+    os._exit(0)  # wrapped models keep the group, whose threads abort a process that ends while they free a tensor
 
 
 if __name__ == "__main__":

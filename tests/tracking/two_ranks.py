@@ -3,6 +3,7 @@
 Arguments: rank, number of ranks, folder to meet and to write in.
 """
 
+import os
 import random
 import sys
 import warnings
@@ -103,6 +104,7 @@ def main(rank: int, world_size: int, folder: Path) -> None:
         tracked = trained(case, rank, run=folder / f"{case}.nc", weights=folder / f"{case}.weights")
         torch.save({"without": without, "tracked": tracked}, folder / f"{case}.rank{rank}")
     distributed.destroy_process_group()
+    os._exit(0)  # wrapped models keep the group, whose threads abort a process that ends while they free a tensor
 
 
 if __name__ == "__main__":
