@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from neurocollapse.hooks import Recorder
 from neurocollapse.passes.moments import MomentSink
-from neurocollapse.statistics import ClassBatch, compiled
+from neurocollapse.statistics import ClassBatch, extension
 from neurocollapse.statistics.kernels import ALL_FINITE
 
 BATCH, BATCHES_PER_TRIAL = 256, 2
@@ -69,16 +69,16 @@ class _Streaming:
 
     def __call__(self, inputs: Tensor, labels: Tensor) -> None:
         self.batch = ClassBatch(labels, self.num_classes)
-        kernel = compiled.run_kernel
+        kernel = extension.add_rows
         try:
-            compiled.run_kernel = kernel if self.sums else _no_sums
+            extension.add_rows = kernel if self.sums else _no_sums
             if self.counts:
                 self.sink.begin(self.batch)
             self.recorder.run(self.model, (inputs,), {}, len(labels))
             if self.counts:
                 self.sink.end(None)
         finally:
-            compiled.run_kernel = kernel
+            extension.add_rows = kernel
 
     def _take(self, key: Any, features: Tensor, positions: Any) -> None:
         if self.adds:

@@ -1,17 +1,12 @@
 """The running sums in one pass over the features, by the kernel that the installation may have compiled."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from neurocollapse.statistics import extension
 from neurocollapse.statistics.class_batch import ClassBatch
-from neurocollapse.statistics.extension import MISSING
 from neurocollapse.statistics.kernels import scratch_like
 from neurocollapse.statistics.sums import Sums
-
-run_kernel: Any = None if MISSING else extension.kernel.add_rows
 
 
 def add_rows(
@@ -35,7 +30,7 @@ def add_rows(
         features = features.contiguous()
         row = features.stride(0)
     shifted = scratch_like(sums.reference, features.shape) if keep_shifted else None
-    spoilt = run_kernel(
+    spoilt: int = extension.add_rows(
         (*features.shape, row),
         features.data_ptr(),
         0 if shifted is None else shifted.data_ptr(),

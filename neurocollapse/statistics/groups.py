@@ -80,7 +80,7 @@ def grouped(labels: Tensor, num_classes: int) -> Groups:
     >>> groups.counts.tolist(), groups.present.tolist(), groups.starts.tolist(), groups.order.tolist()
     ([1, 0, 2, 0], [0, 2], [0, 1, 3], [1, 0, 2])
     """
-    make = _of_torch if extension.MISSING else _compiled  # the same to the last bit
+    make = extension.built(_compiled, _of_torch)  # the same to the last bit
     memory, num_present, largest = make(labels.contiguous(), num_classes)
     if largest < 0:
         raise ValueError("labels of a batch lie outside the classes")
@@ -91,7 +91,7 @@ def _compiled(labels: Tensor, num_classes: int) -> tuple[Tensor, int, int]:
     """Memory, classes that occur and the largest count; a negative one where a label is none of the classes."""
     num_rows = labels.shape[0]
     memory = labels.new_empty(num_classes + num_rows + 2 * min(num_classes, num_rows) + 1)
-    found: tuple[int, int] = extension.kernel.group_rows(num_rows, num_classes, labels.data_ptr(), memory.data_ptr())
+    found: tuple[int, int] = extension.group_rows(num_rows, num_classes, labels.data_ptr(), memory.data_ptr())
     return memory, *found
 
 

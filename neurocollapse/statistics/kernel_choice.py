@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from neurocollapse.statistics.compiled import add_rows as add_rows_compiled
-from neurocollapse.statistics.extension import MISSING
+from neurocollapse.statistics.extension import built, check_built
 from neurocollapse.statistics.kernels import add_rows as add_rows_torch
 from neurocollapse.statistics.sorted_rows import add_rows as add_rows_sorted
 
@@ -102,12 +102,9 @@ def kernel_on(device: torch.device | str) -> Kernel:
             f'{VARIABLE} must be "torch", "compiled" or "sorted", got {wanted!r}; leave it out to run the one '
             "that fits the device"
         )
-    if wanted == "compiled" and MISSING:
-        raise ValueError(
-            f"{VARIABLE}=compiled, but this installation has no compiled kernel ({MISSING}); install again "
-            "where there is a C compiler, or leave the variable out"
-        )
+    if wanted == "compiled":
+        check_built(f"{VARIABLE}=compiled")
     on_cpu = torch.device(device).type == "cpu"
     if wanted == "sorted" or not on_cpu:
         return _KERNELS["sorted" if wanted != "torch" else "torch"]
-    return _KERNELS["torch" if MISSING or wanted == "torch" else "compiled"]
+    return _KERNELS[wanted or built("compiled", "torch")]

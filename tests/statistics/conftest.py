@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from neurocollapse.statistics import ClassBatch, ClassMoments, MomentAccumulator, compiled
+from neurocollapse.statistics import ClassBatch, ClassMoments, MomentAccumulator, extension
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ def run_stream(
 @pytest.fixture(params=["torch", "compiled", "sorted"], autouse=True)
 def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Every test of the statistics runs on all kernels, also in the processes that it starts."""
-    if request.param == "compiled" and compiled.MISSING:
-        pytest.skip(f"no compiled kernel here: {compiled.MISSING}")
+    if request.param == "compiled" and extension.MISSING:
+        pytest.skip(f"no compiled kernel here: {extension.MISSING}")
     monkeypatch.setenv("NEUROCOLLAPSE_KERNEL", request.param)
     return str(request.param)
 

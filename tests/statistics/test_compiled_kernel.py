@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 import neurocollapse as nc
 from neurocollapse.metrics import compression
-from neurocollapse.statistics import ClassBatch, MomentAccumulator, compiled, kernel_choice, kernel_on, kernels
+from neurocollapse.statistics import ClassBatch, MomentAccumulator, compiled, extension, kernel_on, kernels
 from neurocollapse.statistics.sums import Sums
 
 SINGLE, DOUBLE = 1e-7, 1e-12  # float32 and float64 roundings of sums in another order
 Stream = Callable[..., MomentAccumulator]
 Relative = Callable[[Any, Any], float]
 
-needs_kernel = pytest.mark.skipif(bool(compiled.MISSING), reason=f"no compiled kernel here: {compiled.MISSING}")
+needs_kernel = pytest.mark.skipif(bool(extension.MISSING), reason=f"no compiled kernel here: {extension.MISSING}")
 
 
 @pytest.fixture(autouse=True)
@@ -250,7 +250,7 @@ def test_a_wrong_choice_is_refused_in_one_line_before_the_run(monkeypatch: pytes
 
 
 def test_an_installation_without_the_kernel_runs_on_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_choice, "MISSING", "No module named '_kernel'")
+    monkeypatch.setattr(extension, "MISSING", "No module named '_kernel'")
     monkeypatch.delenv("NEUROCOLLAPSE_KERNEL", raising=False)
     assert kernel_on("cpu").name == "torch"
     monkeypatch.setenv("NEUROCOLLAPSE_KERNEL", "compiled")
@@ -269,8 +269,7 @@ from neurocollapse.statistics import extension
 spec = importlib.util.spec_from_file_location("_kernel", sys.argv[2])
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
-tests.compiled.run_kernel = module.add_rows
-extension.kernel = module
+extension.add_rows, extension.group_rows = module.add_rows, module.group_rows
 for seed in range(300):
     tests.compared(seed)
 print("no fault in 300 batches")

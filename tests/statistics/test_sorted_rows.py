@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from neurocollapse.statistics import ClassBatch, ClassMoments, MomentAccumulator, adoption, compiled, sorted_rows
+from neurocollapse.statistics import ClassBatch, ClassMoments, MomentAccumulator, adoption, extension, sorted_rows
 from neurocollapse.statistics.class_batch import Bags
 from neurocollapse.support.transfer import Readback
 
@@ -170,8 +170,8 @@ def test_two_runs_agree_to_the_last_bit(options: dict[str, Any]) -> None:
 def test_a_run_that_left_samples_out_goes_on_with_another_kernel(
     others: str, sorted_first: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if others == "compiled" and compiled.MISSING:
-        pytest.skip(f"no compiled kernel here: {compiled.MISSING}")
+    if others == "compiled" and extension.MISSING:
+        pytest.skip(f"no compiled kernel here: {extension.MISSING}")
     features, labels = torch.randn(600, 200, generator=torch.Generator().manual_seed(0)), random_labels(600, 5)
     features[::7, 3] = torch.nan
     state, layer = None, MomentAccumulator(5, 200, skip_non_finite=True)
