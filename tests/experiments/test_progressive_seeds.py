@@ -80,6 +80,10 @@ def test_an_untrained_network_does_not_pass_for_a_trained_one() -> None:
     verdicts = EXPERIMENT.claims(untrained.assign(loss=0 * untrained["loss"]))
     holding = [verdict.claim.split(" as ")[0].split(" = ")[0] for verdict in verdicts if verdict.outcome == "holds"]
     assert holding == ["D_0", "mean 1 − S_1", "mean 1 − S_2"]  # the data, and what training changes least
+    equal = untrained.assign(discrimination=0 * untrained["discrimination"] + 0.97)  # as they are but for rounding
+    assert {verdict.outcome for verdict in EXPERIMENT.claims(equal) if "straight line" in verdict.claim} == {
+        "assumptions unmet"
+    }
 
 
 def test_few_layers_or_networks_make_no_line_and_a_large_rate_no_leading_order() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
@@ -22,6 +23,8 @@ PRINTED = {"full": 20_350, "narrow": 42_900, "γ=0.01": 23_250, "γ=0.1": 21_000
 """Steps to the tolerance in an independent float64 run of the source's setting, by network."""
 STALLED = 0.011
 """½ mean square of the hidden errors (over all entries) at which the frozen network stays in that run."""
+RISE = 2.0
+"""Loss, in units of its least so far, that no stable step comes to: these lower it, up to rounding."""
 PRINTED_SETTING = {
     "size": 100,
     "rank": 3,
@@ -161,9 +164,13 @@ def claims(dataset: xr.Dataset) -> list[Verdict]:
 
 
 def _edge(run: xr.Dataset) -> list[str]:
-    """Why a step count is not determined, if gradient descent is not stable at the solution."""
+    """Why a step count is not determined, if gradient descent is not stable on its way or at the solution."""
     if int(run["diverged"]):
         return ["the loss diverged: the step is beyond the edge of stability"]
+    losses = run["loss"].dropna("step").values
+    rise = float((losses / np.minimum.accumulate(losses)).max())
+    if rise > RISE:  # it was flung off, and may now be anywhere, where curvature is small
+        return [f"the loss rose to {rise:.3g} times its least: the step is beyond the edge of stability"]
     stability = float(run["stability"])
     return [f"the step is at the edge of stability: η·curvature = {stability:.3g} of 2"] if stability > 1.8 else []
 
