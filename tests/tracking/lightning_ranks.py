@@ -2,6 +2,8 @@
 
 # ruff: noqa: E402  # torchvision is made ready before Lightning imports it
 
+import atexit
+import os
 import runpy
 import sys
 import warnings
@@ -56,6 +58,8 @@ class Classifier(lightning.LightningModule):
     def on_train_end(self) -> None:
         end = [*self.state_dict().values(), torch.get_rng_state(), torch.tensor(self.trainer.global_step)]
         torch.save(end, FOLDER / f"{self.case}.rank{self.global_rank}")
+        # Lightning keeps the group, whose threads abort a process that ends while they free a tensor.
+        atexit.register(os._exit, 0)
 
 
 def callbacks(case: str) -> list[Any]:

@@ -2,6 +2,7 @@
 
 # ruff: noqa: E402  # torchvision is made ready before transformers imports it
 
+import os
 import runpy
 import sys
 import warnings
@@ -24,3 +25,4 @@ if __name__ == "__main__":
     trainer = shared["trained"](folder, callback, **settings)
     (folder / f"rank{distributed.get_rank()}").write_text(str(trainer.state.global_step))
     distributed.destroy_process_group()
+    os._exit(0)  # the trainer keeps the group, whose threads abort a process that ends while they free a tensor
