@@ -25,16 +25,15 @@ class Bags(NamedTuple):
     starts : Tensor of shape (bags + 1,), int64
         Where each bag begins in `order`, and where the last ends.
     classes : Tensor of shape (present,), int64, or None
-        The classes that have bags; None for all, of which some may be empty.
-    numbers, of_classes : Tensor of shape (bags,) and (classes + 1,), int64, or None
-        All bags in order, and where those of each class begin; None where every class has one.
+        The classes that have bags; None for all.
+    per_class : int
+        Bags of each class, of which some may be empty.
     """
 
     order: Tensor
     starts: Tensor
     classes: Tensor | None = None
-    numbers: Tensor | None = None
-    of_classes: Tensor | None = None
+    per_class: int = 1
 
 
 class Run(NamedTuple):
@@ -189,15 +188,12 @@ class ClassBatch:
         device : torch.device
             Where the rows are.
         most : int
-            Most rows of a bag.
+            Most rows of a bag; more where there would be more bags than rows.
         """
         if (device, most) not in self._bags:
-            order, starts, *others = self._bags_of(most)
-            self._bags[device, most] = Bags(
-                self.sent(order, device),
-                self.sent(starts, device),
-                *(None if part is None else self.sent(part, device) for part in others),
-            )
+            order, starts, classes, per_class = self._bags_of(most)
+            classes = None if classes is None else self.sent(classes, device)
+            self._bags[device, most] = Bags(self.sent(order, device), self.sent(starts, device), classes, per_class)
         return self._bags[device, most]
 
     @cached_property
@@ -211,12 +207,10 @@ class ClassBatch:
         starts = _starts(counts)
         if self.largest <= most:
             return Bags(self.order, starts, present)
-        per_class = -(-counts // most)
-        of_classes = _starts(per_class)
-        numbers = torch.arange(int(of_classes[-1]), device="cpu")
-        place = numbers - of_classes[:-1].repeat_interleave(per_class)
-        begins = starts[:-1].repeat_interleave(per_class) + most * place
-        return Bags(self.order, torch.cat([begins, starts[-1:]]), present, numbers, of_classes)
+        per_class = max(1, min(-(-self.largest // most), len(self.labels) // len(counts)))
+        steps = -(-self.largest // per_class) * torch.arange(per_class, device="cpu")
+        begins = torch.minimum(starts[:-1].unsqueeze(1) + steps, starts[1:].unsqueeze(1))
+        return Bags(self.order, torch.cat([begins.flatten(), starts[-1:]]), present, per_class)
 
     @cached_property
     def _repeats(self) -> "dict[int, ClassBatch]":

@@ -25,9 +25,9 @@ LEAST_BLOCK, MOST_BLOCK, FEW_BLOCKS = 4, 128, 16
 """Features of a block whose squares float32 adds up; and how many blocks are too few to average their roundings out."""
 
 MOST_IN_TURN = 1024
-"""Rows of a class that one thread adds up, where rows may be left out, before more threads are worth a ninth launch.
+"""Rows of a class that one thread adds up in float64, where rows may be left out, before there are more threads for it.
 
-FLUSH_COUNT is there for the accuracy of float32 sums; rows that may be left out are float64.
+FLUSH_COUNT is there for the accuracy of float32 sums.
 """
 
 
@@ -44,7 +44,7 @@ def add_rows(
     most = FLUSH_COUNT if sums.kept is None else MOST_IN_TURN
     reference, bags = sums.reference, batch.bags(features.device, most)
     block = None if reference.dtype == torch.float64 else equal_block(features.shape[1])
-    if block is None or sums.kept is not None or bags.classes is not None or bags.numbers is not None:
+    if block is None or sums.kept is not None or bags.classes is not None or batch.largest > FLUSH_COUNT:
         shifted = _add_in_double(features, batch, bags, sums)
     else:
         shifted = _shifted(features, batch, reference, scratch_like(reference, features.shape))
@@ -67,22 +67,18 @@ def equal_block(width: int) -> int | None:
 
 def _add_in_double(features: Tensor, batch: ClassBatch, bags: Bags, sums: Sums) -> Tensor:
     """Add rows, their squares and perhaps ones as float64 rows; returns the shifted features, in scratch memory."""
-    width, widths = features.shape[1], [matrix.shape[1] for matrix in sums.matrices]
-    rows = scratch_like(sums.square, torch.Size((len(features), sum(widths))))
+    width, behind = features.shape[1], 1 + (sums.kept is not None)
+    rows = scratch_like(sums.square, torch.Size((len(features), width + behind)))
     shifted = _shifted(features, batch, sums.reference, rows[:, :width])
     lengths = torch.linalg.vector_norm(shifted, dim=1)
-    powers = _powers(sum(widths) - width, features.device)
+    powers = _powers(behind, features.device)
     torch.pow(lengths.unsqueeze(1), powers, out=rows[:, width:])  # anything to the power of 0 is 1, also NaN
     if sums.kept is not None:
         # In float64 the length of float32 numbers is finite wherever they are; that of float64 ones may not be.
         is_long = features.dtype == torch.float64
         finite = all_finite(features) if is_long else lengths <= torch.finfo(lengths.dtype).max
         torch.where(finite.unsqueeze(1), rows, _filled(0.0, 1, features.device), out=rows)
-    for matrix, added in zip(sums.matrices, _by_class(rows, bags).split(widths, dim=1), strict=True):
-        if bags.classes is None:
-            matrix.add_(added)
-        else:  # no class is there twice, so that no two threads add to one number
-            matrix.index_add_(0, bags.classes, added.to(matrix.dtype))
+    _add_by_class(_bag_sums(rows, bags.order, bags.starts), bags, sums.matrices)
     return shifted
 
 
@@ -94,12 +90,21 @@ def _shifted(features: Tensor, batch: ClassBatch, reference: Tensor, out: Tensor
     return torch.sub(features, references, out=out)
 
 
-def _by_class(rows: Tensor, bags: Bags) -> Tensor:
-    """Sums of float64 rows by class: those of its bags, where it has several."""
-    sums = _bag_sums(rows, bags.order, bags.starts)
-    if bags.numbers is None or bags.of_classes is None:
-        return sums
-    return _bag_sums(sums, bags.numbers, bags.of_classes)
+def _add_by_class(added: Tensor, bags: Bags, matrices: tuple[Tensor, ...]) -> None:
+    """Add the float64 sums of bags to the rows of their classes, in matrices that have their columns side by side."""
+    if bags.per_class > 1:
+        added = added.view(-1, bags.per_class, added.shape[1])
+        if bags.classes is None and len(matrices) == 1:  # a product with ones sums and adds in one launch
+            ones = _filled(1.0, bags.per_class, added.device).view(1, 1, -1)
+            matrices[0].unsqueeze(1).baddbmm_(ones.expand(len(added), 1, -1), added)
+            return
+        added = added.sum(dim=1)
+    widths = [matrix.shape[1] for matrix in matrices]
+    for matrix, part in zip(matrices, added.split(widths, dim=1), strict=True):
+        if bags.classes is None:
+            matrix.add_(part)
+        else:  # no class is there twice, so that no two threads add to one number
+            matrix.index_add_(0, bags.classes, part.to(matrix.dtype))
 
 
 def _bag_sums(rows: Tensor, order: Tensor, starts: Tensor) -> Tensor:

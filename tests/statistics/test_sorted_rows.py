@@ -47,16 +47,17 @@ def test_bags_hold_the_rows_of_each_class_in_their_order(labels: Tensor, num_cla
     classes = range(num_classes) if bags.classes is None else bags.classes.tolist()
     assert set(labels.tolist()) <= set(classes)
     for place, k in enumerate(classes):
-        first, last = (place, place + 1) if bags.of_classes is None else bags.of_classes[place : place + 2].tolist()
-        found = [rows_of(bags, bag) for bag in range(first, last)]
-        assert all(len(rows) <= most for rows in found)
+        found = [rows_of(bags, place * bags.per_class + bag) for bag in range(bags.per_class)]
+        assert all(len(rows) <= most for rows in found) or bags.per_class == len(labels) // len(classes)
         assert [row for rows in found for row in rows] == (labels == k).nonzero().flatten().tolist()
+    assert len(bags.starts) - 1 == len(classes) * bags.per_class <= max(len(labels), len(classes))
     assert batch.bags(CPU, most) is bags  # made once for all layers
 
 
 def test_every_sum_adds_the_rows_of_a_class_one_after_the_other() -> None:
     labels, rows = random_labels(300, 9), torch.randn(300, 33, dtype=torch.float64)
-    sums = sorted_rows._by_class(rows, ClassBatch(labels, 9).bags(CPU, 64))
+    bags = ClassBatch(labels, 9).bags(CPU, 64)
+    sums = sorted_rows._bag_sums(rows, bags.order, bags.starts)
     for k in range(9):
         expected = torch.zeros(33, dtype=torch.float64)
         for row in rows[labels == k]:
@@ -101,13 +102,30 @@ def test_rows_are_left_out_of_sums_of_any_number(num_samples: int, dtype: torch.
     rows[~kept, 4] = torch.tensor([torch.nan, torch.inf, -torch.inf], dtype=dtype)[torch.arange(int((~kept).sum())) % 3]
     layer = MomentAccumulator(1, 150, dtype=dtype, skip_non_finite=True)
     batch = ClassBatch(torch.zeros(num_samples, dtype=torch.int64), 1)
-    assert (batch.bags(CPU, sorted_rows.MOST_IN_TURN).numbers is None) == (num_samples == 900)
+    assert (batch.bags(CPU, sorted_rows.MOST_IN_TURN).per_class == 1) == (num_samples == 900)
     layer.kernel.add_rows(rows, batch, layer.sums, settle=False, keep_shifted=False)
     total, square, count = rows[kept].double().sum(dim=0), rows[kept].double().square().sum(), float(kept.sum())
     assert layer.sums.kept is not None
     assert layer.sums.kept.tolist() == [count]
     torch.testing.assert_close(layer.sums.total, total.view(1, -1), rtol=0, atol=1e-9)  # 5,000 float64 numbers about 1
     torch.testing.assert_close(layer.sums.square, square.view(1), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("num_classes", [3, 100], ids=["all classes", "few of many"])
+@pytest.mark.parametrize("options", [{}, {"skip_non_finite": True}, {"state_bytes": 8}], ids=str)
+def test_bags_of_a_class_are_added_to_its_own_sums(num_classes: int, options: dict[str, Any]) -> None:
+    labels = torch.cat([torch.zeros(4000, dtype=torch.int64), random_labels(2000, 3)]) * (num_classes // 3)
+    labels = labels[torch.randperm(6000, generator=torch.Generator().manual_seed(1))]
+    features = torch.randn(6000, 150, generator=torch.Generator().manual_seed(2)) + labels.unsqueeze(1)
+    layer = MomentAccumulator(num_classes, 150, **options)
+    for _ in range(2):
+        layer.update(features, ClassBatch(labels, num_classes))
+    expected = ClassMoments.from_features(features.double().repeat(2, 1), labels.repeat(2), num_classes=num_classes)
+    found = layer.moments()
+    assert torch.equal(found.count, expected.count)
+    present = found.count > 0  # float32 samples about 1, in float64 sums; those of 8 bytes are float32
+    torch.testing.assert_close(found.mean[present], expected.mean[present], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found.scatter, expected.scatter, rtol=2e-6, atol=0)
 
 
 def test_rows_that_are_not_finite_are_found_also_among_the_largest_numbers() -> None:
