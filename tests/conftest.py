@@ -1,4 +1,4 @@
-"""One thread and one random state for every test, and torchvision beside a CPU build of torch.
+"""One thread, one random state and a clean pyplot for every test, and torchvision beside a CPU build of torch.
 
 Sums on several threads differ in their last bits from machine to machine, and threads stall where cores are shared; the
 variable reaches the processes that tests start. Layers that a test makes without a seed of its own begin with the same
@@ -12,6 +12,8 @@ torchvision: models then run, and only detection operators such as nms do not.
 import importlib.util
 import os
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch reads it
@@ -24,6 +26,14 @@ import torch
 def _same_random_state() -> None:
     """Start every test from one random state."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _leave_no_figures() -> Iterator[None]:
+    """Close what a test drew."""
+    yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
 
 
 def _loads(library: Path) -> bool:

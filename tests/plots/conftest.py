@@ -1,9 +1,8 @@
-"""Datasets as `nc.measure` returns them, from curves like those of trained networks, and a clean pyplot."""
+"""Datasets as `nc.measure` returns them, from curves like those of trained networks."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray as xr
@@ -110,10 +109,3 @@ def analysis(
         "elapsed_seconds": 1.25,
     }
     return xr.Dataset({**data, **fit(values)}, coords, {**provenance, **attrs})
-
-
-@pytest.fixture(autouse=True)
-def leave_no_figures() -> Iterator[None]:
-    """Close what a test drew."""
-    yield
-    plt.close("all")
