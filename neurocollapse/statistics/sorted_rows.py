@@ -95,7 +95,8 @@ def _add_by_class(added: Tensor, bags: Bags, matrices: tuple[Tensor, ...]) -> No
     if bags.per_class > 1:
         added = added.view(-1, bags.per_class, added.shape[1])
         if bags.classes is None and len(matrices) == 1:  # a product with ones sums and adds in one launch
-            ones = _filled(1.0, bags.per_class, added.device).view(1, 1, -1)
+            most = 2 ** (bags.per_class - 1).bit_length()  # of few sizes, as each is kept
+            ones = _filled(1.0, most, added.device)[: bags.per_class].view(1, 1, -1)
             matrices[0].unsqueeze(1).baddbmm_(ones.expand(len(added), 1, -1), added)
             return
         added = added.sum(dim=1)

@@ -128,6 +128,16 @@ def test_bags_of_a_class_are_added_to_its_own_sums(num_classes: int, options: di
     torch.testing.assert_close(found.scatter, expected.scatter, rtol=2e-6, atol=0)
 
 
+def test_numbers_of_bags_leave_little_behind() -> None:
+    sorted_rows._filled.cache_clear()
+    for number in range(2, 65):
+        rows, total = torch.ones(2, number, 3, dtype=torch.float64), torch.zeros(2, 3, dtype=torch.float64)
+        bags = Bags(torch.empty(0), torch.empty(0), per_class=number)
+        sorted_rows._add_by_class(rows.flatten(0, 1), bags, (total,))
+        assert total.tolist() == [[number] * 3] * 2
+    assert sorted_rows._filled.cache_info().currsize == 6  # 2, 4, …, 64
+
+
 def test_rows_that_are_not_finite_are_found_also_among_the_largest_numbers() -> None:
     rows = torch.zeros(6, 5)
     rows[1, 2], rows[2, 0], rows[3, 4], rows[4] = torch.nan, torch.inf, -torch.inf, torch.finfo().max
