@@ -14,7 +14,6 @@ _ANALYSES = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(_ANALYSES)
 
 make_analysis = _ANALYSES.make_analysis
-leave_no_figures = _ANALYSES.leave_no_figures
 
 
 @dataclass(frozen=True)
