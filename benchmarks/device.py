@@ -6,8 +6,9 @@
 Blocks of batches alternate between the two in one process, and CUDA events time each against its neighbour; inputs are
 on the device already, labels are not. Beside the ratios it counts the kernels that one batch launches for each layer
 beyond the model's own, and the times that the host had to wait for the device (`torch.cuda.set_sync_debug_mode`). It
-compares two runs to the last bit, and the sums with those of the CPU on the same features. `--dry-run` does all of this
-at tiny sizes on the CPU, where the numbers mean nothing.
+compares two runs to the last bit, and the sums with those of the CPU on the same features. All of this once with the
+kernel that a device runs on, torch's operations on class-sorted rows, and once with that of Triton, where it is there.
+`--dry-run` does it at tiny sizes on the CPU, with the former, where the numbers mean nothing.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import neurocollapse as nc
 from neurocollapse.metrics import compression
-from neurocollapse.statistics import ClassBatch, MomentAccumulator
+from neurocollapse.statistics import ClassBatch, MomentAccumulator, kernel_on
 
 WARM_UP = 3
 """Blocks that are not counted: they allocate the state, and torch chooses its algorithms."""
@@ -46,14 +47,15 @@ FLATTENED, POOLED = 1.07, 1.03
 """What the ratio is to be at most."""
 SIZES, TINY = [(10, 64), (10, 2048), (1000, 2048), (10, 200_704)], [(3, 64), (3, 200)]
 """Classes and features of the sums that are compared."""
-VARIABLE = "NEUROCOLLAPSE_KERNEL"
+KERNELS, VARIABLE = ("sorted", "triton"), "NEUROCOLLAPSE_KERNEL"
+"""What is measured, and the variable that chooses it."""
 
 
 @dataclass(frozen=True)
 class Case(overhead.Case):
     """One row of the table, with the time that it may take."""
 
-    seconds: float = 45.0
+    seconds: float = 30.0
 
 
 def cases(*, tiny: bool = False) -> list[Case]:
@@ -87,9 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = torch.device("cpu" if options.dry_run else "cuda")
     if options.dry_run:
         torch.set_num_threads(1)  # several are slow where there is little to compute
-    with _kernel("sorted" if options.dry_run else None):  # what runs on a device anyway
-        results = measured(device, tiny=options.dry_run)
-    write(results, options.output)
+    write(measured(device, tiny=options.dry_run), options.output)
 
 
 def measured(device: torch.device, *, tiny: bool) -> dict[str, Any]:
@@ -97,41 +97,57 @@ def measured(device: torch.device, *, tiny: bool) -> dict[str, Any]:
     results: dict[str, Any] = {"machine": machine() | {"device": name_of(device)}, "cases": []}
     print(" · ".join(f"{name} {value}" for name, value in results["machine"].items()))
     print("\nForward + class statistics ÷ bare forward, in turns, on the device's own clock")
-    print(f"{'':<48}{'median [quartiles]':>24}{'target':>8}{'bare':>12}{'launches a layer':>18}{'waits':>7}")
-    for case in cases(tiny=tiny):
-        row = measure(case, device)
+    header = f"{'median [quartiles]':>24}{'target':>8}{'bare':>12}{'launches a layer':>18}{'waits':>7}"
+    print(f"{'':<48}{'kernel':<8}{header}")
+    kernels = KERNELS[:1] if tiny else kernels_on(device)
+    for case, kernel in itertools.product(cases(tiny=tiny), kernels):
+        row = measure(case, device, kernel)
         results["cases"].append(row)
         ratio, launches = Ratio(**row["ratio"]), row["launches_per_layer"]
         times = f"{row['bare_ms_per_batch']:>9.2f} ms{launches:>18.1f}{row['waits_per_batch']:>7.1f}"
-        print(f"{case.name:<48}{ratio!s:>24}{case.target:>8.2f}{times}", flush=True)
-    results["sums"] = [compared(device, *size) for size in (TINY if tiny else SIZES)]
+        print(f"{case.name:<48}{kernel:<8}{ratio!s:>24}{case.target:>8.2f}{times}", flush=True)
+    sizes = TINY if tiny else SIZES
+    results["sums"] = [compared(device, kernel, *size) for size, kernel in itertools.product(sizes, kernels)]
     print("\nThe same features twice, and on the CPU")
     for row in results["sums"]:
         same = "the same to the last bit" if row["same_twice"] else "NOT the same twice"
         size = f"K = {row['num_classes']}, d = {row['num_features']}"
-        print(f"{size:<24}{same}; D differs from the CPU's by {row['difference_from_cpu']:.1e}", flush=True)
+        difference = f"D differs from the CPU's by {row['difference_from_cpu']:.1e}"
+        print(f"{size:<24}{row['kernel']:<8}{same}; {difference}", flush=True)
     return results
 
 
-def measure(case: Case, device: torch.device) -> dict[str, Any]:
+def kernels_on(device: torch.device) -> Sequence[str]:
+    """Those that run on a device: Triton may not be installed, and runs on a CPU only where it is told to."""
+    found = []
+    for name in KERNELS:
+        with _kernel(name), suppress(ValueError):
+            found += [name] * (kernel_on(device).name == name)
+    return found
+
+
+def measure(case: Case, device: torch.device, kernel: str) -> dict[str, Any]:
     """Ratio, launches and waits of one case."""
     blocks = _Blocks(case, device)
     options: dict[str, Any] = {"num_classes": case.num_classes, "progress": False, **case.options}
-    moments = nc.collect(blocks.model, blocks, **options)
+    with _kernel(kernel):
+        moments = nc.collect(blocks.model, blocks, **options)
+        launches, waits = _launches(blocks, options), _waits(blocks, options)
     streamed, bare = blocks.clock.seconds()
     counted = slice(WARM_UP, None)
     return {
         "case": case.name,
+        "kernel": kernel,
         "ratio": Ratio.of(streamed[counted], bare[counted]).as_dict(),
         "target": case.target,
         "bare_ms_per_batch": 1e3 * sum(bare[counted]) / len(bare[counted]) / case.batches_per_block,
-        "launches_per_layer": _launches(blocks, options) / len(moments),
-        "waits_per_batch": _waits(blocks, options),
+        "launches_per_layer": launches / len(moments),
+        "waits_per_batch": waits,
         "num_layers": len(moments),
     }
 
 
-def compared(device: torch.device, num_classes: int, num_features: int) -> dict[str, Any]:
+def compared(device: torch.device, kernel: str, num_classes: int, num_features: int) -> dict[str, Any]:
     """Two runs over the same features of separated classes on the device, and one on the CPU."""
     generator = torch.Generator().manual_seed(0)
     means = torch.randn(num_classes, num_features, generator=generator)
@@ -145,11 +161,13 @@ def compared(device: torch.device, num_classes: int, num_features: int) -> dict[
             accumulator.update(rows.to(where), ClassBatch(own, num_classes))
         return accumulator.moments()
 
-    first, second = run(device), run(device)
+    with _kernel(kernel):
+        first, second = run(device), run(device)
     with _kernel(None):
         expected = run(torch.device("cpu"))
     names = ("reference", "offset_sum", "offset_square")
     return {
+        "kernel": kernel,
         "num_classes": num_classes,
         "num_features": num_features,
         "same_twice": all(torch.equal(getattr(first, name), getattr(second, name)) for name in names),

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch reads it
+os.environ["TRITON_INTERPRET"] = "1"  # before Triton reads it: its kernels run on the CPU
 
 import pytest
 import torch

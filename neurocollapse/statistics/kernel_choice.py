@@ -1,8 +1,10 @@
-"""Which code adds a batch to the running sums: one for the CPU, compiled or of torch's operations, one for GPUs."""
+"""Which code adds a batch to the running sums: one for the CPU, compiled or of torch's operations, two for GPUs."""
 
 import os
 import sys
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -13,8 +15,10 @@ from neurocollapse.statistics.extension import built, check_built
 from neurocollapse.statistics.kernels import add_rows as add_rows_torch
 from neurocollapse.statistics.sorted_rows import add_rows as add_rows_sorted
 
-KernelName = Literal["torch", "compiled", "sorted"]
+KernelName = Literal["torch", "compiled", "sorted", "triton"]
 VARIABLE = "NEUROCOLLAPSE_KERNEL"
+INTERPRETER = "TRITON_INTERPRET"
+"""The variable with which Triton runs its kernels on the CPU, to try them."""
 
 
 class Kernel(NamedTuple):
@@ -22,7 +26,7 @@ class Kernel(NamedTuple):
 
     Attributes
     ----------
-    name : {"torch", "compiled", "sorted"}
+    name : {"torch", "compiled", "sorted", "triton"}
     add_rows : callable
         See `neurocollapse.statistics.kernels.add_rows`.
     most_in_total : int
@@ -64,6 +68,14 @@ class Kernel(NamedTuple):
         return (num_features + num_behind,) if in_double else (num_features, num_behind)
 
 
+def _add_rows_fused(*arguments: Any, **options: Any) -> tuple[Tensor, Tensor | None]:
+    """`neurocollapse.statistics.fused_rows.add_rows`, imported when it is used: Triton may not be there."""
+    result: tuple[Tensor, Tensor | None] = import_module("neurocollapse.statistics.fused_rows").add_rows(
+        *arguments, **options
+    )
+    return result
+
+
 _KERNELS = {
     "torch": Kernel("torch", add_rows_torch, most_in_total=0, small=2**16, shifts_in_scratch=True, never_waits=False),
     "compiled": Kernel(
@@ -72,6 +84,9 @@ _KERNELS = {
     "sorted": Kernel(
         "sorted", add_rows_sorted, most_in_total=sys.maxsize, small=0, shifts_in_scratch=True, never_waits=True
     ),
+    "triton": Kernel(
+        "triton", _add_rows_fused, most_in_total=sys.maxsize, small=0, shifts_in_scratch=False, never_waits=True
+    ),
 }
 
 
@@ -79,7 +94,8 @@ def kernel_on(device: torch.device | str) -> Kernel:
     """The kernel for features on a device.
 
     It is the compiled one on the CPU, where the installation has it, else torch's operations; elsewhere class-sorted
-    rows. The environment variable NEUROCOLLAPSE_KERNEL, "torch", "compiled" or "sorted", chooses another.
+    rows. The environment variable NEUROCOLLAPSE_KERNEL, "torch", "compiled", "sorted" or "triton", chooses another.
+    "triton" is for CUDA devices, and for CPUs where TRITON_INTERPRET=1 has Triton run its kernels there.
 
     Parameters
     ----------
@@ -89,7 +105,8 @@ def kernel_on(device: torch.device | str) -> Kernel:
     Raises
     ------
     ValueError
-        If the variable has another value, or asks for a compiled kernel that was not built or does not load.
+        If the variable has another value, or asks for a compiled kernel that was not built or does not load, or for
+        Triton where it is not installed.
 
     Examples
     --------
@@ -99,12 +116,26 @@ def kernel_on(device: torch.device | str) -> Kernel:
     wanted: Any = os.environ.get(VARIABLE) or None
     if wanted not in (None, *_KERNELS):
         raise ValueError(
-            f'{VARIABLE} must be "torch", "compiled" or "sorted", got {wanted!r}; leave it out to run the one '
-            "that fits the device"
+            f'{VARIABLE} must be "torch", "compiled", "sorted" or "triton", got {wanted!r}; leave it out to run the '
+            "one that fits the device"
         )
+    kind = torch.device(device).type
     if wanted == "compiled":
         check_built(f"{VARIABLE}=compiled")
-    on_cpu = torch.device(device).type == "cpu"
-    if wanted == "sorted" or not on_cpu:
+    if wanted == "triton":
+        _check_triton()
+        if kind == "cuda" or (kind == "cpu" and os.environ.get(INTERPRETER) == "1"):
+            return _KERNELS["triton"]
+        wanted = None
+    if wanted == "sorted" or kind != "cpu":
         return _KERNELS["sorted" if wanted != "torch" else "torch"]
     return _KERNELS[wanted or built("compiled", "torch")]
+
+
+def _check_triton() -> None:
+    """Raise ValueError where Triton is asked for, but not installed."""
+    if find_spec("triton") is None:
+        raise ValueError(
+            f"{VARIABLE}=triton, but Triton is not installed; it comes with torch for CUDA, and `pip install triton` "
+            "adds it on Linux; or leave the variable out"
+        )

@@ -34,13 +34,23 @@ def test_a_dry_run_goes_through_all_of_it(
     path = tmp_path / "device.json"
     device.main(["--dry-run", "--output", str(path)])
     results = json.loads(path.read_text(encoding="utf-8"))
-    assert len(results["cases"]) == len(device.cases())
+    assert [row["case"] for row in results["cases"]] == [case.name for case in device.cases()]
     for row in results["cases"]:
         assert row["ratio"]["num_pairs"] == 2
         assert row["launches_per_layer"] > 0
     assert all(row["same_twice"] and row["difference_from_cpu"] < 1e-7 for row in results["sums"])
     assert "a dry run on the CPU, whose numbers mean nothing" in capsys.readouterr().out
     assert "NEUROCOLLAPSE_KERNEL" not in os.environ
+
+
+def test_triton_is_measured_where_it_is_there(device: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "ENOUGH", 1)
+    cpu, perceptron = torch.device("cpu"), device.cases(tiny=True)[-2]  # interpreted on the CPU, in tests
+    assert device.kernels_on(cpu) == ["sorted", "triton"]
+    assert device.measure(perceptron, cpu, "triton")["launches_per_layer"] > 0
+    assert device.compared(cpu, "triton", 3, 64)["same_twice"]
+    monkeypatch.delenv("TRITON_INTERPRET")
+    assert device.kernels_on(cpu) == ["sorted"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -77,9 +77,15 @@ def heavy_tailed(features: Tensor, labels: Tensor, ratio: float) -> Any:
 HARD = [plain, offset, class_sorted, outlier_first, drifting, heavy_tailed]
 
 
-@pytest.mark.parametrize("other", ["sorted", pytest.param("compiled", marks=needs_kernel)])
+@pytest.mark.parametrize(
+    ("other", "num_classes"),
+    [
+        *(("sorted", 10), ("sorted", 500)),
+        *(pytest.param("compiled", number, marks=needs_kernel) for number in (10, 500)),
+        pytest.param("triton", 10, marks=pytest.mark.slow),  # interpreted, 500 take a quarter of an hour
+    ],
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("num_classes", [10, 500])
 @pytest.mark.parametrize("arrange", HARD, ids=lambda arrange: arrange.__name__)
 @pytest.mark.parametrize("ratio", [1.0, 1e-1, 1e-2, 1e-3, 1e-4])
 def test_every_kernel_agrees_with_torch_on_hard_streams(
@@ -244,7 +250,7 @@ def test_a_result_says_which_kernel_ran(kernel: str, monkeypatch: pytest.MonkeyP
 def test_a_wrong_choice_is_refused_in_one_line_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEUROCOLLAPSE_KERNEL", "fast")
     with pytest.raises(
-        ValueError, match=r'^NEUROCOLLAPSE_KERNEL must be "torch", "compiled" or "sorted", got \'fast\'; .*$'
+        ValueError, match=r'^NEUROCOLLAPSE_KERNEL must be "torch", "compiled", "sorted" or "triton", got \'fast\'; .*$'
     ):
         nc.collect(nn.Linear(4, 3), [])
 

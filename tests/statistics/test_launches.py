@@ -4,6 +4,7 @@ The meta device stands for a GPU: it computes nothing, and raises where a number
 operation of torch launches on CUDA beside its own kernel is counted too: a sum of float32 in float64 copies its input.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -206,3 +207,43 @@ def test_only_what_would_take_too_much_memory_is_added_in_parts() -> None:
     width = 2 * at_once(META).rows // 256
     assert {len(names) for names in ordinary(width)} == {2 * MOST}
     assert {len(names) for names in ordinary(width // 2)} == {MOST}
+
+
+class Launched:
+    """Stands for a kernel of Triton: counts how often it is launched, and computes nothing."""
+
+    def __init__(self, name: str, names: list[str]) -> None:
+        self.name, self.names = name, names
+
+    def __getitem__(self, grid: tuple[int]) -> Callable[..., None]:
+        assert 0 < grid[0] < 2**31  # what CUDA allows
+        return lambda *arguments, **options: self.names.append(self.name)
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "num_classes", "num_features"),
+    [(256, 10, 64), (4096, 10, 1009), (20_000, 10, 2048), (256, 1000, 802_816), (40_000, 50_000, 4096)],
+)
+@pytest.mark.parametrize(
+    "options", [{}, {"state_bytes": 8}, {"precision": "double"}, {"dtype": torch.float64}], ids=str
+)
+@pytest.mark.parametrize("skips", [False, True], ids=["all", "finite ones"])
+def test_with_triton_no_batch_takes_more_than_three(
+    num_samples: int,
+    num_classes: int,
+    num_features: int,
+    options: dict[str, Any],
+    skips: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fused_rows = pytest.importorskip("neurocollapse.statistics.fused_rows", reason="there is Triton for Linux alone")
+    kernels, names = ["find_finite", "add_classes", "add_squares"], []
+    for name in kernels:
+        monkeypatch.setattr(fused_rows, name, Launched(name, names))
+    layer = MomentAccumulator(num_classes, num_features, device=META, skip_non_finite=skips, **options)
+    features = torch.empty(num_samples, num_features, dtype=options.get("dtype", torch.float32), device=META)
+    batch = ClassBatch(labels_of(1, num_samples, num_classes)[0], num_classes)
+    with Launches() as counted:
+        fused_rows.add_rows(features, batch, layer.sums, settle=False, keep_shifted=False)
+    assert names == kernels[0 if skips else 1 :]
+    assert not counted.names  # nothing beside them
