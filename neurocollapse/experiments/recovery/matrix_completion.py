@@ -25,6 +25,8 @@ STALLED = 0.011
 """½ mean square of the hidden errors (over all entries) at which the frozen network stays in that run."""
 RISE = 2.0
 """Loss, in units of its least so far, that no stable step comes to: these lower it, up to rounding."""
+EDGE = 1.8
+"""η·curvature from which a step counts as at the edge of stability: gradient descent oscillates beyond 2."""
 PRINTED_SETTING = {
     "size": 100,
     "rank": 3,
@@ -172,7 +174,7 @@ def _edge(run: xr.Dataset) -> list[str]:
     if rise > RISE:  # it was flung off, and may now be anywhere, where curvature is small
         return [f"the loss rose to {rise:.3g} times its least: the step is beyond the edge of stability"]
     stability = float(run["stability"])
-    return [f"the step is at the edge of stability: η·curvature = {stability:.3g} of 2"] if stability > 1.8 else []
+    return [f"the step is at the edge of stability: η·curvature = {stability:.3g} of 2"] if stability > EDGE else []
 
 
 EXPERIMENT = Experiment(
