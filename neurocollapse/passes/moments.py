@@ -136,6 +136,8 @@ class MomentSink(Sink):
         accumulator = self.accumulators.get(site) or self._allocated(site, features)
         if accumulator is None:
             return  # does not fit
+        if accumulator.place.device != features.device:
+            accumulator = self._moved(site, accumulator, features.device)
         if accumulator.num_classes < rows.num_classes:
             accumulator.grow(rows.num_classes)
         spoilt = accumulator.update(features, rows)
@@ -211,6 +213,12 @@ class MomentSink(Sink):
             return None
         self._narrow(width)
         self.accumulators[site] = self._accumulator(self.num_classes, size, features.device)
+        return self.accumulators[site]
+
+    def _moved(self, site: str, before: MomentAccumulator, device: torch.device) -> MomentAccumulator:
+        """A layer's state where its features are: a file does not say, and a model may lie on several devices."""
+        self.accumulators[site] = self._accumulator(before.num_classes, self._planned[site], device)
+        self.accumulators[site].load_state(before.state())
         return self.accumulators[site]
 
     def _accumulator(self, num_classes: int, size: "_Size", device: torch.device) -> MomentAccumulator:

@@ -122,13 +122,19 @@ class MomentAccumulator:
         Raises
         ------
         ValueError
-            If the features are not a matrix with one row per label and the number of features of earlier batches.
+            If the features are not a matrix with one row per label and the number of features of earlier batches, or
+            are on another device than the state.
         """
         num_samples = batch.labels.shape[0]
         if features.shape != (num_samples, self.num_features):
             raise ValueError(
                 f"`features` must have shape {(num_samples, self.num_features)} (samples, features) like the "
                 f"batches before, got {tuple(features.shape)}; pool or crop to one size"
+            )
+        if features.device != self.sums.reference.device:
+            raise ValueError(
+                f"`features` must be on {self.sums.reference.device} like the running sums, got {features.device}; "
+                "move them there"
             )
         if self.is_compact and batch.largest > COMPACT_COUNT:
             return self._update_in_parts(features, batch)

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 import neurocollapse as nc
 from neurocollapse.passes import FeatureSink, MomentSink, Sink, run_pass
-from neurocollapse.statistics import ClassBatch
+from neurocollapse.statistics import ClassBatch, adoption
 from neurocollapse.support.state import read_state
+from tests.readbacks import Kept
 
 DRIVER = Path(__file__).with_name("norm_histogram.py")
 driver = SimpleNamespace(**runpy.run_path(str(DRIVER)))
@@ -194,3 +195,24 @@ def test_what_is_no_sink_is_refused_in_one_line(sinks: Any, error: type[Exceptio
 def test_a_loader_without_samples_is_an_error() -> None:
     with pytest.raises(ValueError, match="the loader gave no samples"):
         run_pass(driver.build(), [], {"norms": driver.NormHistogram()})
+
+
+@pytest.mark.parametrize("options", [{}, {"precision": "double"}, {"covariance": True}, {"state_bytes": 8}], ids=str)
+def test_the_state_of_a_file_goes_to_the_device_of_its_layer(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a model on several devices inputs go to the first, here the CPU, and layers may be on others."""
+    monkeypatch.setattr(adoption, "Readback", Kept)
+    cpu, elsewhere, batch = torch.device("cpu"), torch.device("meta"), ClassBatch(torch.arange(20) % 2, 2)
+    before, after = MomentSink(**options), MomentSink(**options)
+    for sink in (before, after):
+        sink.start({}, cpu)
+        sink.begin(batch)
+    for site in ("0.0", "1.0"):
+        before.add(site, torch.randn(20, 150), batch)
+    after.load_state(before.state())
+    after.begin(batch)
+    after.add("0.0", torch.randn(20, 150), batch)
+    after.add("1.0", torch.empty(20, 150, device=elsewhere), batch)
+    assert [after.accumulators[site].place.device for site in ("0.0", "1.0")] == [cpu, elsewhere]
+    assert [after.accumulators[site].ledger.count.tolist() for site in ("0.0", "1.0")] == [[20, 20]] * 2

@@ -223,6 +223,15 @@ def test_strided_features_are_read_right(same_moments: Same) -> None:
     torch.testing.assert_close(found.scatter, expected.scatter, rtol=1e-12, atol=0)
 
 
+def test_features_on_another_device_are_refused_in_one_line() -> None:
+    accumulator = MomentAccumulator(3, 200)
+    with pytest.raises(
+        ValueError, match=r"^`features` must be on cpu like the running sums, got meta; move them there$"
+    ):
+        accumulator.update(torch.empty(30, 200, device="meta"), ClassBatch(drifting_batches()[2][1], 3))
+    assert accumulator.num_batches == 0
+
+
 @pytest.mark.parametrize("shape", [(30, 1), (30, 201), (29, 200), (30, 200, 1), (30,)])
 def test_features_of_another_shape_are_refused_in_one_line(shape: tuple[int, ...]) -> None:
     accumulator = accumulate(drifting_batches()[2:3], MomentAccumulator(3, 200))
