@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -14,6 +13,7 @@ from neurocollapse.statistics.compiled import add_rows as add_rows_compiled
 from neurocollapse.statistics.extension import built, check_built
 from neurocollapse.statistics.kernels import add_rows as add_rows_torch
 from neurocollapse.statistics.sorted_rows import add_rows as add_rows_sorted
+from neurocollapse.support.text import first_line
 
 KernelName = Literal["torch", "compiled", "sorted", "triton"]
 VARIABLE = "NEUROCOLLAPSE_KERNEL"
@@ -106,7 +106,7 @@ def kernel_on(device: torch.device | str) -> Kernel:
     ------
     ValueError
         If the variable has another value, or asks for a compiled kernel that was not built or does not load, or for
-        Triton where it is not installed.
+        Triton where it cannot be imported.
 
     Examples
     --------
@@ -133,9 +133,11 @@ def kernel_on(device: torch.device | str) -> Kernel:
 
 
 def _check_triton() -> None:
-    """Raise ValueError where Triton is asked for, but not installed."""
-    if find_spec("triton") is None:
+    """Raise ValueError where Triton is asked for, but not installed, or cannot be imported."""
+    try:
+        import_module("triton")
+    except ImportError as error:
         raise ValueError(
-            f"{VARIABLE}=triton, but Triton is not installed; it comes with torch for CUDA, and `pip install triton` "
-            "adds it on Linux; or leave the variable out"
-        )
+            f"{VARIABLE}=triton, but Triton cannot be imported ({first_line(error)}); it comes with torch for CUDA, "
+            "and `pip install triton` adds it on Linux; or leave the variable out"
+        ) from error

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -43,6 +44,7 @@ def test_a_dry_run_goes_through_all_of_it(
     assert "NEUROCOLLAPSE_KERNEL" not in os.environ
 
 
+@pytest.mark.skipif(find_spec("triton") is None, reason="there is Triton for Linux alone")
 def test_triton_is_measured_where_it_is_there(device: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "ENOUGH", 1)
     cpu, perceptron = torch.device("cpu"), device.cases(tiny=True)[-2]  # interpreted on the CPU, in tests

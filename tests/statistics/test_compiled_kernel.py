@@ -6,6 +6,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ Stream = Callable[..., MomentAccumulator]
 Relative = Callable[[Any, Any], float]
 
 needs_kernel = pytest.mark.skipif(bool(extension.MISSING), reason=f"no compiled kernel here: {extension.MISSING}")
+
+needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="there is Triton for Linux alone")
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +85,9 @@ HARD = [plain, offset, class_sorted, outlier_first, drifting, heavy_tailed]
     [
         *(("sorted", 10), ("sorted", 500)),
         *(pytest.param("compiled", number, marks=needs_kernel) for number in (10, 500)),
-        pytest.param("triton", 10, marks=pytest.mark.slow),  # interpreted, 500 take a quarter of an hour
+        pytest.param(
+            "triton", 10, marks=[pytest.mark.slow, needs_triton]
+        ),  # interpreted, 500 take a quarter of an hour
     ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

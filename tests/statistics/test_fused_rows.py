@@ -3,7 +3,6 @@
 Triton's interpreter runs them here, on the CPU; Triton's compiler makes machine code of them, which only a GPU can run.
 """
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -90,6 +89,28 @@ def test_the_sums_of_whole_numbers_are_exact_in_every_class_and_column() -> None
         own = features[labels == k].double() - 1
         assert torch.equal(sums.total[k], own.sum(dim=0))
         assert float(sums.square[k]) == float(own.square().sum())
+
+
+@pytest.mark.parametrize("num_classes", [3, 40], ids=["all classes", "few of many"])
+@pytest.mark.parametrize("skips", [False, True], ids=["all", "finite ones"])
+def test_bags_of_a_class_are_added_to_its_own_sums(num_classes: int, skips: bool) -> None:
+    labels = torch.cat([torch.zeros(150, dtype=torch.int64), random_labels(60, 3)]) * (num_classes // 3)
+    labels = labels[torch.randperm(210, generator=torch.Generator().manual_seed(1))]
+    features = torch.randint(-9, 9, (210, 130), generator=torch.Generator().manual_seed(2)).float()  # sums are exact
+    kept = torch.ones(210, dtype=torch.bool)
+    if skips:
+        kept[::4] = False
+        features[~kept, 129] = torch.nan
+    batch = ClassBatch(labels, num_classes)
+    assert batch.bags(torch.device("cpu"), fused_rows.MOST_IN_TURN).per_class == 3
+    sums = Sums.over(torch.ones(num_classes, 130), (torch.ones(num_classes, 131 + skips, dtype=torch.float64),))
+    fused_rows.add_rows(features, batch, sums, settle=False, keep_shifted=False)
+    for k in range(num_classes):
+        own = features[kept & (labels == k)].double() - 1
+        assert torch.equal(sums.total[k], 1 + own.sum(dim=0))
+        assert float(sums.square[k]) == 1 + float(own.square().sum())
+        if sums.kept is not None:
+            assert float(sums.kept[k]) == 1 + len(own)
 
 
 def test_rows_wider_than_what_is_looked_at_together_count_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,44 +229,73 @@ def test_an_empty_batch_and_one_with_too_many_classes_leave_the_sums_alone() -> 
     assert all(torch.equal(part, before[name]) for name, part in layer.state().items())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("options", [{}, {"skip_non_finite": True}, {"precision": "double"}], ids=str)
+def test_features_of_half_precision_are_those_of_single(dtype: torch.dtype, options: dict[str, Any]) -> None:
+    features, labels = torch.randn(60, 150, generator=torch.Generator().manual_seed(0)).to(dtype), random_labels(60, 3)
+    if "skip_non_finite" in options:
+        features[::7, 4], features[3, 0] = torch.nan, torch.inf
+    found = []
+    for some in (features, features.float()):
+        layer = MomentAccumulator(3, 150, **options)
+        layer.update(some, ClassBatch(labels, 3))
+        found.append(layer.state())
+    half, single = found
+    assert all(torch.equal(half[name], single[name]) for name in single)
+
+
+def test_differences_are_rounded_not_the_features() -> None:
+    """Features in float64, such as those of a model that went on in it, about references in float32."""
+    features = 1000 + 1e-4 * torch.randn(9, 150, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    sums = Sums.over(torch.full((1, 150), 1000.0), (torch.zeros(1, 151, dtype=torch.float64),))
+    batch = ClassBatch(torch.zeros(9, dtype=torch.int64), 1)
+    fused_rows.add_rows(features, batch, sums, settle=False, keep_shifted=False)
+    assert float(sums.square) == pytest.approx(float((features - 1000).square().sum()), rel=1e-7)
+
+
 def test_machine_code_is_made_for_gpus_old_and_new(tmp_path: Path) -> None:
     """Compiled without a GPU, in a process that does not interpret; no sum depends on which program comes first."""
     script = """
-import itertools, os
 from triton import compile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from neurocollapse.statistics import fused_rows
 
-SINGLE, DOUBLE = "*fp32", "*fp64"
-TYPES = {"finite": "*i8", "num_features": "i32", "num_blocks": "i32"}
+SINGLE, DOUBLE, HALF, BRAIN = "*fp32", "*fp64", "*fp16", "*bf16"
+TYPES = dict.fromkeys(["num_features", "num_blocks", "num_pieces", "per_class"], "i32") | {"finite": "*i8"}
 TYPES |= dict.fromkeys(["order", "starts", "classes"], "*i64")
-TYPES |= dict.fromkeys(["square", "squares", "kept"], DOUBLE)
+TYPES |= dict.fromkeys(["square", "squares", "kept", "parts", "numbers"], DOUBLE)
 
 def code(kernel, target, given, **constants):
     types = {name: given.get(name) or TYPES.get(name, "i64") for name in kernel.arg_names}
+    constants = {name: value for name, value in constants.items() if name in types}
     types |= dict.fromkeys(constants, "constexpr")
     return compile(ASTSource(fn=kernel, signature=types, constexprs=constants), target=target, options=fused_rows.FUSED)
 
-for target in [GPUTarget("cuda", 75, 32), GPUTarget("cuda", 90, 32)]:
-    made = [code(fused_rows.add_squares, target, {})]
-    for features, reference, total in [(SINGLE, SINGLE, DOUBLE), (SINGLE, SINGLE, SINGLE), (DOUBLE, DOUBLE, DOUBLE)]:
-        given = {"features": features, "reference": reference, "shifted": reference, "total": total}
-        made.append(code(fused_rows.find_finite, target, given, column_step=1))
-        for skips, keeps in itertools.product([True, False], repeat=2):
-            constants = {} if skips else {"finite": None, "kept": None, "kept_step": 0}
-            constants |= {} if keeps else {"shifted": None}
-            constants |= {"ROWS": fused_rows.MOST_ROWS, "column_step": 1}
-            made.append(code(fused_rows.add_classes, target, given, **constants))
-    assert all(len(one.asm["cubin"]) > 1000 for one in made)
-    assert not any("atom." in one.asm["ptx"] or "red.global" in one.asm["ptx"] for one in made)
-    print(len(made))
+def made(target, features, reference, total):
+    given = {"features": features, "reference": reference, "shifted": reference, "total": total}
+    for skips in (True, False):
+        for several in (True, False):
+            absent = [] if skips else ["finite", "kept", "numbers", "shifted"]
+            absent += [] if several else ["parts", "classes"]
+            constants = dict.fromkeys(absent) | {"column_step": 1, "ROWS": fused_rows.MOST_ROWS if several else 1}
+            constants |= {} if several else {"per_class": 1}
+            kernels = [fused_rows.add_bags, fused_rows.add_squares]
+            kernels += [fused_rows.find_finite] * skips + [fused_rows.add_parts] * several
+            yield from (code(kernel, target, given, **constants) for kernel in kernels)
+
+KINDS = [(SINGLE, SINGLE, DOUBLE), (SINGLE, SINGLE, SINGLE), (SINGLE, DOUBLE, DOUBLE), (DOUBLE, DOUBLE, DOUBLE)]
+for capability, kinds in [(75, KINDS + [(HALF, SINGLE, DOUBLE)]), (90, KINDS + [(BRAIN, SINGLE, DOUBLE)])]:
+    codes = [one for kind in kinds for one in made(GPUTarget("cuda", capability, 32), *kind)]
+    assert all(len(one.asm["cubin"]) > 1000 for one in codes)
+    assert not any("atom." in one.asm["ptx"] or "red.global" in one.asm["ptx"] for one in codes)
+    print(len(codes))
 """
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=200)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["16", "16"]
+    assert done.stdout.split() == ["60", "60"]  # 5 kinds, 12 kernels
 
 
 def test_triton_runs_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,11 +309,8 @@ def test_triton_runs_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_triton_asking_for_it_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        "neurocollapse.statistics.kernel_choice.find_spec", lambda name: None if name == "triton" else find(name)
-    )
-    with pytest.raises(ValueError, match=r"^NEUROCOLLAPSE_KERNEL=triton, but Triton is not installed; .*$"):
+    monkeypatch.setitem(sys.modules, "triton", None)  # which importing it takes for "not there"
+    with pytest.raises(ValueError, match=r"^NEUROCOLLAPSE_KERNEL=triton, but Triton cannot be imported \(.*\); .*$"):
         nc.collect(nn.Linear(4, 3), [])
 
 

@@ -225,10 +225,12 @@ class Launched:
     [(256, 10, 64), (4096, 10, 1009), (20_000, 10, 2048), (256, 1000, 802_816), (40_000, 50_000, 4096)],
 )
 @pytest.mark.parametrize(
-    "options", [{}, {"state_bytes": 8}, {"precision": "double"}, {"dtype": torch.float64}], ids=str
+    "options",
+    [{}, {"state_bytes": 8}, {"precision": "double"}, {"dtype": torch.float64}, {"dtype": torch.float16}],
+    ids=str,
 )
 @pytest.mark.parametrize("skips", [False, True], ids=["all", "finite ones"])
-def test_with_triton_no_batch_takes_more_than_three(
+def test_with_triton_no_batch_takes_more_than_five(
     num_samples: int,
     num_classes: int,
     num_features: int,
@@ -237,13 +239,15 @@ def test_with_triton_no_batch_takes_more_than_three(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fused_rows = pytest.importorskip("neurocollapse.statistics.fused_rows", reason="there is Triton for Linux alone")
-    kernels, names = ["find_finite", "add_classes", "add_squares"], []
-    for name in kernels:
+    names: list[str] = []
+    for name in ("find_finite", "add_bags", "add_parts", "add_squares"):
         monkeypatch.setattr(fused_rows, name, Launched(name, names))
     layer = MomentAccumulator(num_classes, num_features, device=META, skip_non_finite=skips, **options)
     features = torch.empty(num_samples, num_features, dtype=options.get("dtype", torch.float32), device=META)
     batch = ClassBatch(labels_of(1, num_samples, num_classes)[0], num_classes)
     with Launches() as counted:
         fused_rows.add_rows(features, batch, layer.sums, settle=False, keep_shifted=False)
-    assert names == kernels[0 if skips else 1 :]
-    assert not counted.names  # nothing beside them
+    several = batch.largest > fused_rows.MOST_IN_TURN
+    assert names == ["find_finite"] * skips + ["add_bags"] + ["add_parts"] * several + ["add_squares"]
+    assert not counted.names  # nothing beside them, but for the ones of `find_finite`
+    assert len(names) + skips <= 5
