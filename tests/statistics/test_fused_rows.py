@@ -113,15 +113,17 @@ def test_bags_of_a_class_are_added_to_its_own_sums(num_classes: int, skips: bool
             assert float(sums.kept[k]) == 1 + len(own)
 
 
-def test_rows_wider_than_what_is_looked_at_together_count_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused_rows, "WIDE", tl.constexpr(4))  # blocks of squares, here 6 for each class
-    features = torch.full((6, 700), 2.0)
-    features[1, 698] = torch.nan
-    sums = Sums.over(torch.ones(2, 700), (torch.zeros(2, 702, dtype=torch.float64),))
-    fused_rows.add_rows(features, ClassBatch(torch.arange(6) % 2, 2), sums, settle=False, keep_shifted=False)
-    assert sums.square.tolist() == [3 * 700, 2 * 700]
+def test_more_than_what_is_looked_at_together_counts_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused_rows, "WIDE", tl.constexpr(4))  # of features, and of bags, here 20 and 6
+    monkeypatch.setattr(fused_rows, "MOST_IN_TURN", 1)
+    features = torch.full((12, 20), 2.0)
+    features[1, 18] = torch.nan
+    sums = Sums.over(torch.ones(2, 20), (torch.zeros(2, 22, dtype=torch.float64),))
+    fused_rows.add_rows(features, ClassBatch(torch.arange(12) % 2, 2), sums, settle=False, keep_shifted=False)
+    assert sums.total.tolist() == [[6] * 20, [5] * 20]
+    assert sums.square.tolist() == [6 * 20, 5 * 20]
     assert sums.kept is not None
-    assert sums.kept.tolist() == [3, 2]
+    assert sums.kept.tolist() == [6, 5]
 
 
 @pytest.mark.parametrize("num_classes", [3, 40], ids=["all classes", "few of many"])
