@@ -105,6 +105,7 @@ class MomentSink(Sink):
         self._widths = _widths_of(state_bytes, precision, on_disk=state_dir is not None)
         self.width = self._widths[0]
         self._planned: dict[str, _Size] = {}
+        self._from_file: set[str] = set()  # layers whose state a file had, until their first features come
         self._spoilt: dict[str, tuple[int, ClassBatch]] = {}  # a row that is not finite, among its layer's rows
         self._squares: dict[str, Tensor] = {}
         self._watch = FiniteWatch()
@@ -136,8 +137,8 @@ class MomentSink(Sink):
         accumulator = self.accumulators.get(site) or self._allocated(site, features)
         if accumulator is None:
             return  # does not fit
-        if accumulator.place.device != features.device:
-            accumulator = self._moved(site, accumulator, features.device)
+        if site in self._from_file:
+            accumulator = self._placed(site, features.device)
         if accumulator.num_classes < rows.num_classes:
             accumulator.grow(rows.num_classes)
         spoilt = accumulator.update(features, rows)
@@ -156,6 +157,7 @@ class MomentSink(Sink):
         """Give up one layer's state."""
         for parts in (self.accumulators, self._planned, self._spoilt, self._squares):
             parts.pop(site, None)
+        self._from_file.discard(site)
         self._watch.drop(site)
 
     @property
@@ -192,6 +194,7 @@ class MomentSink(Sink):
         for site, size in self._planned.items():
             self.accumulators[site] = self._accumulator(counts[site], size, self.device)
             self.accumulators[site].load_state({part: tensors[f"{site}/{part}"] for part in parts[site]})
+        self._from_file = set(self.accumulators)
 
     def result(self) -> MomentCollection:
         """The moments of all layers in order of depth; the running state is given up on the way."""
@@ -215,10 +218,13 @@ class MomentSink(Sink):
         self.accumulators[site] = self._accumulator(self.num_classes, size, features.device)
         return self.accumulators[site]
 
-    def _moved(self, site: str, before: MomentAccumulator, device: torch.device) -> MomentAccumulator:
-        """A layer's state where its features are: a file does not say, and a model may lie on several devices."""
-        self.accumulators[site] = self._accumulator(before.num_classes, self._planned[site], device)
-        self.accumulators[site].load_state(before.state())
+    def _placed(self, site: str, device: torch.device) -> MomentAccumulator:
+        """The state that a file had of a layer, where its features are: a model may lie on several devices."""
+        self._from_file.remove(site)
+        before = self.accumulators[site]
+        if before.place.device != device:
+            self.accumulators[site] = self._accumulator(before.num_classes, self._planned[site], device)
+            self.accumulators[site].load_state(before.state())
         return self.accumulators[site]
 
     def _accumulator(self, num_classes: int, size: "_Size", device: torch.device) -> MomentAccumulator:
