@@ -10,6 +10,8 @@ Squares of all bags and blocks of a class are added in the same way. No two prog
 agree to the last bit.
 """
 
+from functools import partial
+
 import torch
 import triton
 import triton.language as tl
@@ -52,14 +54,14 @@ def add_rows(
     features = _readable(features)
     bags = batch.bags(device, MOST_IN_TURN)
     num_bags, num_blocks = len(bags.starts) - 1, max(1, triton.cdiv(width, COLUMNS.value))  # also without features
-    num_classes, in_float64 = num_bags // bags.per_class, {"dtype": torch.float64, "device": device}
+    num_classes, empty = num_bags // bags.per_class, partial(torch.empty, dtype=torch.float64, device=device)
     shifted = scratch_like(sums.reference, features.shape) if keep_shifted else None
-    parts = None if bags.per_class == 1 else torch.empty(num_bags, width, **in_float64)
-    squares = torch.empty(num_bags, num_blocks, **in_float64)
+    parts = None if bags.per_class == 1 else empty(num_bags, width)
+    squares = empty(num_bags, num_blocks)
     finite = numbers = None
     with torch.cuda.device_of(features):  # Triton launches on the device at hand
         if sums.kept is not None:
-            finite, numbers = torch.ones(num_rows, dtype=torch.int8, device=device), torch.empty(num_bags, **in_float64)
+            finite, numbers = torch.ones(num_rows, dtype=torch.int8, device=device), empty(num_bags)
             num_pieces = triton.cdiv(width, WIDE.value)
             find_finite[(num_rows * num_pieces,)](features, *features.stride(), width, num_pieces, finite)
         add_bags[(num_bags * num_blocks,)](
