@@ -18,6 +18,7 @@ import neurocollapse as nc
 from neurocollapse.metrics import compression
 from neurocollapse.statistics import ClassBatch, MomentAccumulator, compiled, extension, kernel_on, kernels
 from neurocollapse.statistics.sums import Sums
+from tests.features import LAYOUTS, laid_out
 
 SINGLE, DOUBLE = 1e-7, 1e-12  # float32 and float64 roundings of sums in another order
 Stream = Callable[..., MomentAccumulator]
@@ -130,24 +131,6 @@ def state(num_classes: int, num_features: int, dtype: torch.dtype, generator: to
     }
 
 
-def strided(features: Tensor, how: int) -> Tensor:
-    """The same numbers in another place of memory."""
-    rows, columns = features.shape
-    if how == 1:  # columns one after the other
-        return features.T.contiguous().T
-    if how == 2:  # a part of wider rows, at an odd address
-        wide = features.new_full((rows + 1, columns + 3), torch.nan)
-        wide[1:, 1 : columns + 1] = features
-        return wide[1:, 1 : columns + 1]
-    if how == 3:  # every second row and column
-        wide = features.new_full((2 * rows, 2 * columns), torch.nan)
-        wide[::2, ::2] = features
-        return wide[::2, ::2]
-    if how == 4:  # the imaginary part of a conjugate: the sign is a bit of the tensor
-        return torch.complex(features, -features).conj().imag
-    return features
-
-
 def compared(seed: int) -> None:
     """Both kernels on sums, features and labels that a seed chooses; fails where they differ."""
     generator = torch.Generator().manual_seed(seed)
@@ -164,7 +147,7 @@ def compared(seed: int) -> None:
     if skips and features.numel():
         spoilt = torch.rand(features.shape, generator=generator) < 0.5 / width
         features[spoilt] = draw([torch.nan, torch.inf, -torch.inf])
-    features = strided(features, draw([0, 1, 2, 3] if dtype == torch.bfloat16 else [0, 1, 2, 3, 4]))
+    features = laid_out(features, draw(LAYOUTS[:-1] if dtype == torch.bfloat16 else LAYOUTS))  # complex has no bfloat16
     before, sums_in = state(num_classes, width, working, generator), draw([torch.float64, torch.float32])
     if skips:
         before["kept"] = torch.zeros(num_classes, dtype=torch.float64)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import neurocollapse as nc
 from neurocollapse.statistics import ClassBatch, ClassMoments, MomentAccumulator, kernel_on, kernels
 from neurocollapse.statistics.sums import Sums
+from tests.features import LAYOUTS, laid_out, random_labels
 
 tl = pytest.importorskip("triton.language", reason="there is Triton for Linux alone")
 fused_rows = pytest.importorskip("neurocollapse.statistics.fused_rows")
@@ -32,29 +33,12 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEUROCOLLAPSE_KERNEL", "triton")
 
 
-def random_labels(num_samples: int, num_classes: int, seed: int = 0) -> Tensor:
-    return torch.randint(num_classes, (num_samples,), generator=torch.Generator().manual_seed(seed))
-
-
-def strided(features: Tensor, how: str) -> Tensor:
-    """The same numbers in another place of memory."""
-    if how == "columns":
-        return features.T.contiguous().T
-    if how == "every second":
-        wide = features.new_full((2 * features.shape[0], 2 * features.shape[1]), torch.nan)
-        wide[::2, ::2] = features
-        return wide[::2, ::2]
-    if how == "negative":  # the sign is a bit of the tensor
-        return torch.complex(features, -features).conj().imag
-    return features
-
-
-@pytest.mark.parametrize("how", ["rows", "columns", "every second", "negative"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("num_rows", "width"), [(1, 1), (1, 128), (9, 129), (40, 7), (17, 300)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("skips", [False, True], ids=["all", "finite ones"])
 def test_any_shape_stride_and_dtype_is_added_up_alike(
-    how: str, num_rows: int, width: int, dtype: torch.dtype, skips: bool
+    layout: str, num_rows: int, width: int, dtype: torch.dtype, skips: bool
 ) -> None:
     generator = torch.Generator().manual_seed(num_rows)
     features, labels = torch.randn(num_rows, width, generator=generator).to(dtype), random_labels(num_rows, 3)
@@ -66,7 +50,7 @@ def test_any_shape_stride_and_dtype_is_added_up_alike(
         matrix = torch.ones(5, width + 1 + skips, dtype=torch.float64)
         sums = Sums.over(reference, (matrix,))
         batch = ClassBatch(labels, 5)
-        _, shifted = add_rows(strided(features, how), batch, sums, settle=True, keep_shifted=True)
+        _, shifted = add_rows(laid_out(features, layout), batch, sums, settle=True, keep_shifted=True)
         assert shifted is not None
         found.append((matrix, shifted.clone()))
     (expected, expected_rows), (matrix, rows) = found
@@ -317,9 +301,8 @@ def test_without_triton_asking_for_it_is_refused_in_one_line(monkeypatch: pytest
 
 
 def test_a_whole_pass_runs_on_it_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    batches = [(torch.randn(20, 6), random_labels(20, 3)) for _ in range(3)]
+    batches = [(torch.randn(20, 6, dtype=torch.float64), random_labels(20, 3)) for _ in range(3)]
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).double()
-    batches = [(inputs.double(), labels) for inputs, labels in batches]
     found = nc.analyze(model, batches, progress=False)
     monkeypatch.setenv("NEUROCOLLAPSE_KERNEL", "torch")
     expected = nc.analyze(model, batches, progress=False)

@@ -9,6 +9,7 @@ from torch import Tensor
 from neurocollapse.statistics import ClassBatch, ClassMoments, MomentAccumulator, adoption, extension, sorted_rows
 from neurocollapse.statistics.class_batch import Bags
 from neurocollapse.support.transfer import Readback
+from tests.features import random_labels
 
 CPU = torch.device("cpu")
 
@@ -17,11 +18,6 @@ CPU = torch.device("cpu")
 def kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Class-sorted rows, also on the CPU."""
     monkeypatch.setenv("NEUROCOLLAPSE_KERNEL", "sorted")
-
-
-def random_labels(num_samples: int, num_classes: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(num_classes, (num_samples,), generator=generator)
 
 
 def rows_of(bags: Bags, bag: int) -> list[int]:
