@@ -59,6 +59,8 @@ class Layer:
         Which linear probe is meant.
     outside : Outside or None
         Where samples of the loader and of other data lie; None where there were no other data.
+    device : torch.device or None
+        Where a second pass has the layer's features; None for where the model runs.
     """
 
     moments: ClassMoments
@@ -69,6 +71,7 @@ class Layer:
     split: Callable[[], LayerSplit] | None = None
     probe: Probe = "logistic"
     outside: Outside | None = None
+    device: torch.device | None = None
 
     def total(self, gather: Gather) -> Tensor | None:
         """What a quantity's gather function has added up over the second pass, float64; None without such a pass.

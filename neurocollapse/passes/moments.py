@@ -72,6 +72,8 @@ class MomentSink(Sink):
     ----------
     width : {16, 12, 8}
         The bytes for each class and feature at present.
+    devices : dict of site to torch.device
+        Where the features of each layer were: a model may lie on several devices.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class MomentSink(Sink):
         self.skips = non_finite == "skip"
         self.max_memory = max_memory
         self.accumulators: dict[str, MomentAccumulator] = {}
+        self.devices: dict[str, torch.device] = {}
         self.num_classes = 0
         self.folder = None if state_dir is None else Path(file_path("state_dir", state_dir))
         self._widths = _widths_of(state_bytes, precision, on_disk=state_dir is not None)
@@ -216,11 +219,13 @@ class MomentSink(Sink):
             return None
         self._narrow(width)
         self.accumulators[site] = self._accumulator(self.num_classes, size, features.device)
+        self.devices[site] = features.device
         return self.accumulators[site]
 
     def _placed(self, site: str, device: torch.device) -> MomentAccumulator:
         """The state that a file had of a layer, where its features are: a model may lie on several devices."""
         self._from_file.remove(site)
+        self.devices[site] = device
         before = self.accumulators[site]
         if before.place.device != device:
             self.accumulators[site] = self._accumulator(before.num_classes, self._planned[site], device)

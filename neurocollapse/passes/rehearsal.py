@@ -8,6 +8,8 @@ import torch
 from neurocollapse.hooks.eager import outside_autocast
 from neurocollapse.metrics import Layer, Rows
 
+CPU = torch.device("cpu")
+
 
 def rehearse(ask: Callable[[Layer, Rows], object], layers: Iterable[Layer], device: torch.device) -> None:
     """Ask layers in vain, with one row of zeros, so that nothing of them is placed or read when a pass is under way.
@@ -22,15 +24,14 @@ def rehearse(ask: Callable[[Layer, Rows], object], layers: Iterable[Layer], devi
     layers : iterable of Layer
         With the moments of a whole pass.
     device : torch.device
-        Where the model runs.
+        Where the model runs, and the features of layers that say nothing else.
     """
-    if device.type == "cpu":
-        return
     for layer in layers:
-        if not layer.moments.num_samples:
+        own = layer.device or device
+        if own == CPU or not layer.moments.num_samples:
             continue
-        features = torch.zeros(1, layer.moments.num_features, dtype=feature_dtype(layer), device=device)
-        rows = Rows(features, layer.moments.present[:1].to(device))
+        features = torch.zeros(1, layer.moments.num_features, dtype=feature_dtype(layer), device=own)
+        rows = Rows(features, layer.moments.present[:1].to(own))
         with outside_autocast(features), suppress(Exception):
             ask(layer, rows)
 

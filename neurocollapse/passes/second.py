@@ -106,8 +106,11 @@ class SecondPass:
 
     def run(self, model: nn.Module, first: Pass, moments: MomentCollection, joint: JointRun | None) -> Gathered:
         """Go over the loader of the first pass again, and over the test loader, with the options of the first pass."""
+        devices = {record.name: self.moments.devices.get(site) for site, record in first.progress.layers.items()}
         layers = {
-            name: Layer(value, self.weighting, moments.readers.get(name), moments.record(name))
+            name: Layer(
+                value, self.weighting, moments.readers.get(name), moments.record(name), device=devices.get(name)
+            )
             for name, value in moments.items()
         }
         summed = [one for one in self.summed if any(sums_up(one, layer) for layer in layers.values())]

@@ -134,7 +134,8 @@ class TotalSink(Sink):
 
     def _rehearse(self) -> None:
         """Let every layer place now what gather functions share of it."""
-        layers = [layer for site in self.sites if (layer := self._layer(site, self.device)) is not None]
+        devices = {site: layer.device or self.device for site, layer in self.sites.items()}
+        layers = [layer for site, device in devices.items() if (layer := self._layer(site, device)) is not None]
         for gather, users in zip(self.gathers, self.users, strict=True):
             rehearse(gather, [layer for layer in layers if any(sums_up(one, layer) for one in users)], self.device)
 

@@ -16,7 +16,7 @@ import neurocollapse as nc
 from neurocollapse.metrics import Layer, Rows
 from neurocollapse.metrics.catalogue import QUANTITIES
 from neurocollapse.metrics.layer import _nearest_mean
-from neurocollapse.passes import FeatureSink, MomentSink, Sink, finite, held, run_pass, similarity
+from neurocollapse.passes import FeatureSink, MomentSink, Sink, finite, held, rehearsal, run_pass, second, similarity
 from neurocollapse.passes.influence import InfluenceSink
 from neurocollapse.passes.loop import Pass
 from neurocollapse.passes.options import PassOptions
@@ -32,7 +32,7 @@ from tests.readbacks import Answer, Kept, Patient, asked_patiently, numbered
 NEAREST = {"nc4", "ncm_error", "effective_depth"}
 """Quantities that look for the nearest class mean: which rows are too close to tell is known one batch late."""
 GATHERED = {one.gather: one.name for one in QUANTITIES if one.gather is not None}
-META = torch.device("meta")
+CPU, META = torch.device("cpu"), torch.device("meta")
 
 
 @pytest.fixture(autouse=True)
@@ -256,10 +256,16 @@ def test_what_was_held_back_counts_when_another_batch_has_ended_or_not_at_all(la
 
 @pytest.mark.usefixtures("on_meta")
 @pytest.mark.parametrize("kind", [*GATHERED.values(), "influence", "scores"])
+@pytest.mark.parametrize("devices", ["one device", "two devices"])
 def test_a_first_batch_places_nothing_of_a_layer(
-    kind: str, layers: dict[str, Layer], monkeypatch: pytest.MonkeyPatch
+    kind: str, devices: str, layers: dict[str, Layer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fresh, placed = {site: replace(layer) for site, layer in layers.items()}, Layer.placed
+    model = network().to(META)
+    if devices == "two devices":
+        model = on_two_devices()
+        fresh = {site: replace(layer, device=CPU if site > "4" else META) for site, layer in layers.items()}
+        monkeypatch.setattr(rehearsal, "CPU", None)
     started: list[int] = []
 
     def watched(layer: Layer, make: Any, like: Tensor) -> Any:
@@ -277,8 +283,35 @@ def test_a_first_batch_places_nothing_of_a_layer(
             started.append(index)
             yield batch
 
-    run_pass(network().to(META), loader(), {"sink": sink}, num_classes=10)
+    run_pass(model, loader(), {"sink": sink}, num_classes=10)
     assert len(started) == 2
+
+
+def on_two_devices() -> nn.Sequential:
+    """The network on the meta device, but for its last layers, which are on the CPU: it stands for another GPU."""
+    model = network().to(META)
+    model[4:].to_empty(device=CPU)
+    model[4].register_forward_pre_hook(lambda module, args: (torch.zeros(args[0].shape),))
+    return model
+
+
+@pytest.mark.usefixtures("on_meta")
+def test_a_second_pass_knows_where_the_features_of_a_layer_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    sink = MomentSink()
+    monkeypatch.setattr(MomentSink, "result", lambda sink: sink.devices)
+    found = run_pass(on_two_devices(), batches(2), {"moments": sink}, num_classes=10)["moments"]
+    assert [found[f"{index}.0"] for index in range(7)] == [META] * 4 + [CPU] * 3
+    monkeypatch.undo()
+    known = list[torch.device | None]()
+
+    class Noted(TotalSink):
+        def __init__(self, sites: Any, *arguments: Any, **options: Any) -> None:
+            known.extend(layer.device for layer in sites.values())
+            super().__init__(sites, *arguments, **options)
+
+    monkeypatch.setattr(second, "TotalSink", Noted)
+    nc.analyze(network(), batches(), quantities=["nc4"], num_classes=10)
+    assert known == [CPU] * 7
 
 
 @pytest.mark.usefixtures("on_meta")
