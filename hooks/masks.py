@@ -18,6 +18,8 @@ from neurocollapse.support.transfer import on_cpu, sent
 NAME = "attention_mask"
 """What models call the mask of their input; that of a decoder's own input has `decoder_` in front."""
 _ENCODER, _DECODER = "encoder", "decoder"
+NAMES = (NAME, f"{_DECODER}_{NAME}")
+"""Those of the input, and of the decoder's own input."""
 
 
 class MaskError(CaptureError, ValueError):
@@ -172,8 +174,7 @@ def find_masks(
         return Masks(as_mask(given[name], num_samples, f"`mask` ({shown(name)})"))
     inputs = (f"{_DECODER}_input_ids", f"{_DECODER}_{NAME}")
     two = has_decoder or any(given.get(name) is not None for name in inputs)
-    names = (NAME, f"{_DECODER}_{NAME}")
-    first, decoder = (_plain(given.get(name), num_samples, name, strict=strict) for name in names)
+    first, decoder = (_plain(given.get(name), num_samples, name, strict=strict) for name in NAMES)
     return Masks(
         None if first is None else as_mask(first, num_samples, f"`{NAME}`"),
         None if decoder is None else as_mask(decoder, num_samples, f"`{_DECODER}_{NAME}`"),

@@ -63,20 +63,7 @@ def next_token(field: str = "input_ids", *, mask: str | None = "attention_mask")
     [[3, 7, -100, -100]]
     """
 
-    def labels(batch: Any) -> PositionLabels:
-        tokens = _on_cpu(_part(batch, field))
-        if tokens.dim() != 2:
-            raise DataError(f"{field!r} must have shape (samples, positions), got {tuple(tokens.shape)}")
-        following = torch.full_like(tokens, IGNORED, dtype=torch.int64)
-        following[:, :-1] = tokens[:, 1:]
-        if mask is not None and mask in _names(batch):
-            real = _on_cpu(_part(batch, mask)).bool()
-            if real.shape != tokens.shape:
-                raise DataError(f"{mask!r} has shape {tuple(real.shape)}, but {field!r} {tuple(tokens.shape)}")
-            following[:, :-1][~(real[:, 1:] & real[:, :-1])] = IGNORED
-        return PositionLabels(following, following != IGNORED)
-
-    return labels
+    return partial(_next_tokens, field=field, mask=mask)
 
 
 def field(name: str) -> Callable[[Any], PositionLabels]:
@@ -101,11 +88,16 @@ def of_samples(name: str) -> Callable[[Any], Any]:
     return partial(_part, name=name)
 
 
-def part_of_labels(label_fn: Callable[[Any], Any]) -> str | None:
-    """The part of a batch that a function of `field` or `of_samples` takes; None for any other function."""
+def part_of_labels(label_fn: Callable[[Any], Any] | None) -> str | None:
+    """The part of a batch that a function of `field` or `of_samples` takes; None for any other, and for no function."""
     if not isinstance(label_fn, partial) or label_fn.func not in (_positions_of, _part):
         return None
     return str(next(iter(label_fn.keywords.values())))
+
+
+def looks_at_parts(label_fn: Callable[[Any], Any]) -> bool:
+    """Whether a function is one of this module's, which look at parts of a batch on the CPU, and compute nothing."""
+    return isinstance(label_fn, partial) and label_fn.func in (_positions_of, _part, _next_tokens)
 
 
 def label_map(values: Tensor | Any) -> Tensor:
@@ -132,6 +124,21 @@ def label_map(values: Tensor | Any) -> Tensor:
 def _on_cpu(values: Any) -> Tensor:
     """Numbers in any container as a tensor on the CPU, whatever torch's default device."""
     return on_cpu(values) if isinstance(values, Tensor) else torch.as_tensor(values, device="cpu")
+
+
+def _next_tokens(batch: Any, field: str, mask: str | None) -> PositionLabels:
+    """The labels that `next_token` means."""
+    tokens = _on_cpu(_part(batch, field))
+    if tokens.dim() != 2:
+        raise DataError(f"{field!r} must have shape (samples, positions), got {tuple(tokens.shape)}")
+    following = torch.full_like(tokens, IGNORED, dtype=torch.int64)
+    following[:, :-1] = tokens[:, 1:]
+    if mask is not None and mask in _names(batch):
+        real = _on_cpu(_part(batch, mask)).bool()
+        if real.shape != tokens.shape:
+            raise DataError(f"{mask!r} has shape {tuple(real.shape)}, but {field!r} {tuple(tokens.shape)}")
+        following[:, :-1][~(real[:, 1:] & real[:, :-1])] = IGNORED
+    return PositionLabels(following, following != IGNORED)
 
 
 def _positions_of(batch: Any, part: str) -> PositionLabels:

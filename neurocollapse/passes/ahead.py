@@ -1,58 +1,185 @@
-"""Labels and masks that are on a device already: their copies set off a batch before they are needed."""
+"""Labels and masks that are on a device already: their copies set off a batch before they are needed.
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+A device works in order, so that a copy asked for behind a forward pass waits until that is through, and the device then
+waits for the next. So the next batch is taken before this one runs: its copies are ahead of this forward pass.
+"""
 
+import copy
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import DataLoader, default_collate
 
-from neurocollapse.data.batch_parts import is_sequence, tensors_in
+from neurocollapse.data.batch_labels import LABEL_NAMES
+from neurocollapse.data.batch_parts import is_sequence, named_parts, rebuilt, tensors_in
+from neurocollapse.data.batches import Unlabelled
+from neurocollapse.data.labels import looks_at_parts, part_of_labels
+from neurocollapse.hooks.masks import NAMES as MASK_NAMES
 from neurocollapse.passes.digest import sample_of
+from neurocollapse.passes.options import PassOptions
 from neurocollapse.support.transfer import copy_ahead, forget_copies
 
 MOST_AXES = 3
 """Axes of labels and masks at most: samples, and rows and columns of a map."""
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, np.generic)
+"""What cannot change where it is."""
+_END = object()
 
 
-def read_ahead(batches: Iterable[Any], loader: Any, *, digests: bool) -> Iterator[Any]:
-    """The batches of a loader, each handed over when the copies of what may be its labels and masks are on their way.
-
-    A device works in order, so that a copy asked for behind a forward pass waits until that is through, and the device
-    then waits for the next. Where the next batch is taken before this one runs, its copies are ahead of this forward
-    pass. That is done where batches stay as they are when another is taken: in lists, and where torch's own function
-    makes every batch a new one. Other loaders may use the same memory for each.
+class Foreseen:
+    """Takes the place of a function of a batch that is asked when the batch is taken: gives its answer when called.
 
     Parameters
     ----------
-    batches : iterable of batches
-        What to go through, in the order of the loader.
+    function : callable
+    """
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
+        self._answers: list[tuple[Any, Any]] = []
+
+    def keep(self, batch: Any, answer: Any) -> None:
+        """Give this answer, once, when called with the batch."""
+        self._answers.append((batch, answer))
+
+    def __call__(self, batch: Any) -> Any:
+        """The answer that was kept for a batch."""
+        place = [asked is batch for asked, _ in self._answers].index(True)
+        return self._answers.pop(place)[1]
+
+
+class ReadAhead:
+    """The batches of a loader, each handed over when the copies of what may be its labels and masks are on their way.
+
+    Where batches stay as they are when another is taken, they are handed over themselves: in lists, and where torch's
+    own function makes every batch a new one. Other loaders may use the same memory for each; then a copy is handed
+    over, or, where there is something in a batch that cannot be copied, nothing is taken ahead.
+
+    Parameters
+    ----------
     loader
-        Where they come from.
+        Where the batches come from.
+    options : PassOptions
     digests : bool
         Whether a sample of the numbers in all inputs will be read, too.
+
+    Attributes
+    ----------
+    options : PassOptions
+        Those with which to go through the batches: their functions give what was found when a batch was taken.
     """
-    if not _keeps_batches(loader):
-        yield from batches
-        return
-    held: list[tuple[Any, list[Tensor]]] = []
-    for batch in batches:
-        tensors = list(filter(_is_plain, tensors_in(batch)))
-        copy_ahead(_read_of(batch))
-        copy_ahead(tensors if digests else (), sample_of)
-        held.append((batch, tensors))
-        while len(held) > 1 or (held and not held[0][1]):
-            yield from _handed_over(*held.pop(0))
-    for one in held:
-        yield from _handed_over(*one)
+
+    def __init__(self, loader: Any, options: PassOptions, *, digests: bool) -> None:
+        self._keeps_batches = _keeps_batches(loader)
+        self._digests = digests
+        told = options.mask or None, part_of_labels(options.label_fn)
+        self._names = {*LABEL_NAMES, *MASK_NAMES, *filter(None, told)}
+        functions = {"label_fn": options.label_fn, "mask_fn": options.mask_fn}
+        # The others look at parts of the batch, on the CPU: when their copies are there.
+        self._foreseen = {
+            name: Foreseen(function)
+            for name, function in functions.items()
+            if not (function is None or isinstance(function, Unlabelled) or looks_at_parts(function))
+        }
+        self.options = replace(options, **self._foreseen)
+
+    def over(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """Go through the batches of the loader."""
+        held: list[_Taken] = []
+        failure = None
+        iterator = iter(batches)
+        try:
+            while True:
+                try:
+                    batch = next(iterator, _END)
+                    if batch is _END:
+                        break
+                    held.append(self._taken(batch))
+                except Exception as error:  # raised when what was taken before has had its turn
+                    failure = error
+                    break
+                while len(held) > 1 or (held and not held[0].may_wait):
+                    yield from _first_of(held)
+            while held:
+                yield from _first_of(held)
+            if failure is not None:
+                raise failure
+        finally:
+            for one in held:
+                forget_copies(one.tensors)
+
+    def _taken(self, batch: Any) -> "_Taken":
+        """A batch, and what its functions make of it; the copies have set off, if there is anything to copy."""
+        found = {name: foreseen.function(batch) for name, foreseen in self._foreseen.items()}
+        kept = self._kept(batch, found) if self._is_waited_for(batch, found) else None
+        batch, found = kept or (batch, found)
+        tensors = self._set_off(batch, found) if kept else []
+        for name, foreseen in self._foreseen.items():
+            foreseen.keep(batch, found[name])
+        return _Taken(batch, tensors)
+
+    def _is_waited_for(self, batch: Any, found: dict[str, Any]) -> bool:
+        """Whether something on a device will be looked at on the CPU."""
+        looked_at = [tensors_in(batch)] if self._digests else []
+        return any(map(_is_on_device, chain(*looked_at, tensors_in(found), self._read_of(batch))))
+
+    def _kept(self, batch: Any, found: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+        """A batch and the answers about it, to be used when the next has been taken; None where that cannot be."""
+        with suppress(TypeError):
+            return batch if self._keeps_batches else _copy_of(batch), _copy_of(found)
+        return None
+
+    def _set_off(self, batch: Any, found: dict[str, Any]) -> list[Tensor]:
+        """Send copies to the CPU; returns the tensors of which there are any."""
+        inside, answers = (list(filter(_is_on_device, tensors_in(value))) for value in (batch, found))
+        copy_ahead([*self._read_of(batch), *answers])
+        copy_ahead(inside if self._digests else (), sample_of)
+        return inside + answers
+
+    def _read_of(self, batch: Any) -> Iterator[Tensor]:
+        """The tensors of a batch that are on a device and may be labels, masks or tokens.
+
+        These are integers, and what has a name of labels or masks; behind the inputs of a tuple also other numbers,
+        which may be one-hot rows.
+        """
+        parts = list(batch) if is_sequence(batch) else [batch]
+        for index, part in enumerate(parts):
+            named = {id(value): name for name, value in (named_parts(part) or {}).items()}
+            for tensor in filter(_is_on_device, tensors_in(part)):
+                may_be_one_hot = index > 0 and tensor.dim() <= 2
+                may_be_read = not tensor.is_floating_point() and tensor.dim() <= MOST_AXES
+                if may_be_one_hot or may_be_read or named.get(id(tensor)) in self._names:
+                    yield tensor
 
 
-def _handed_over(batch: Any, tensors: list[Tensor]) -> Iterator[Any]:
-    """One batch, whose copies are let go when the next is asked for."""
+class _Taken(NamedTuple):
+    """A batch that was taken, and its tensors on a device of which copies are under way."""
+
+    batch: Any
+    tensors: list[Tensor]
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether the next batch may be taken before this one runs."""
+        return bool(self.tensors)
+
+
+def _first_of(held: list[_Taken]) -> Iterator[Any]:
+    """Hand over one batch, whose copies are let go when the next is asked for, but for those that this one needs."""
     try:
-        yield batch
+        yield held[0].batch
     finally:
-        forget_copies(tensors)
+        tensors = held.pop(0).tensors
+        needed = {id(tensor) for one in held for tensor in one.tensors}
+        forget_copies(tensor for tensor in tensors if id(tensor) not in needed)
 
 
 def _keeps_batches(loader: Any) -> bool:
@@ -60,21 +187,24 @@ def _keeps_batches(loader: Any) -> bool:
     return isinstance(loader, list | tuple) or (isinstance(loader, DataLoader) and loader.collate_fn is default_collate)
 
 
-def _read_of(batch: Any) -> Iterator[Tensor]:
-    """The tensors of a batch that are not on the CPU and may be labels, masks or tokens.
+def _copy_of(value: Any) -> Any:
+    """A value in memory of its own; TypeError where it, or something in it, is none of the usual containers."""
+    if isinstance(value, Tensor):
+        if type(value) is not Tensor or value.layout != torch.strided or value.is_nested:
+            raise TypeError
+        return value.clone()
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, _PLAIN):
+        return value
+    is_container = isinstance(value, tuple | list | Mapping) or dataclasses.is_dataclass(value)
+    if not is_container or isinstance(value, type | PackedSequence):
+        raise TypeError
+    changed = rebuilt(value, _copy_of)
+    return copy.copy(value) if changed is value else changed
 
-    These are integers; behind the inputs of a tuple also other numbers, which may be one-hot rows.
-    """
-    parts = list(batch) if is_sequence(batch) else [batch]
-    for index, part in enumerate(parts):
-        for tensor in tensors_in(part):
-            may_be_one_hot = index > 0 and tensor.dim() <= 2
-            may_be_read = may_be_one_hot or (not tensor.is_floating_point() and tensor.dim() <= MOST_AXES)
-            if may_be_read and _is_plain(tensor):
-                yield tensor
 
-
-def _is_plain(tensor: Tensor) -> bool:
+def _is_on_device(tensor: Tensor) -> bool:
     """Whether a tensor is on a device, in one piece."""
     is_whole = type(tensor) is Tensor and tensor.layout == torch.strided and not tensor.is_nested
     return is_whole and tensor.device.type != "cpu"

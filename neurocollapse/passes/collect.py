@@ -65,7 +65,8 @@ def collect(
     model : torch.nn.Module
         The network to measure.
     loader : iterable of batches
-        Pairs (inputs, labels), or dicts of keyword arguments with the labels among them.
+        Pairs (inputs, labels), or dicts of keyword arguments with the labels among them. Where labels are on a GPU, the
+        next batch is taken before one runs.
     layers : str, type, callable or a list of them, default "leaves"
         Names, globs, regular expressions, types, predicates or presets; see `neurocollapse.hooks.select`. A layer that
         was not chosen by its name is left out, with a warning, once a batch shows that it does not fit: it is not
@@ -95,7 +96,8 @@ def collect(
         Which tensor of a structured output is meant: a path ("mean", "hidden_states.3"), an index or a function; a
         dict chooses by layer name.
     label_fn : callable, optional
-        Takes a batch and returns its labels. Default: the batch's second element, or the labels among its parts.
+        Takes a batch and returns its labels; asked once, when the batch is taken. Default: the batch's second element,
+        or the labels among its parts.
     include_input : bool, default False
         Count the network's input, flattened, as layer 0, named "input".
     precision : {"single", "double"}, default "single"

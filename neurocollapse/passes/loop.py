@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from neurocollapse.data.sharding import share_of
 from neurocollapse.hooks import CaptureError, Positions, Recorder, SiteKey, Tap
 from neurocollapse.hooks.eager import outside_autocast
 from neurocollapse.hooks.masks import Masks
-from neurocollapse.passes.ahead import read_ahead
+from neurocollapse.passes.ahead import ReadAhead
 from neurocollapse.passes.checkpoint import Checkpoint, Progress
 from neurocollapse.passes.classes import chosen_classes
 from neurocollapse.passes.digest import batch_digest, is_unsettled, option_text, weight_digest
@@ -189,9 +189,17 @@ class Pass:
 
     def _count_all(self, bar: Any, finished: int) -> None:
         """Pass over the batches of an earlier run, once it is certain that they are the same, and count the others."""
-        index, digest, options = 0, 0, self.options
-        on_cpu = self.device.type == "cpu"
-        for batch in bar if on_cpu else read_ahead(bar, self.loader, digests=bool(self._keeps_digests)):
+        if self.device.type == "cpu":
+            self._count_each(bar, self.options, bar, finished)
+            return
+        ahead = ReadAhead(self.loader, self.options, digests=bool(self._keeps_digests))
+        with closing(ahead.over(bar)) as batches:  # an error that is kept would keep the copies of the batches, too
+            self._count_each(batches, ahead.options, bar, finished)
+
+    def _count_each(self, batches: Iterable[Any], options: PassOptions, bar: Any, finished: int) -> None:
+        """Count batches, those that are finished apart."""
+        index, digest = 0, 0
+        for batch in batches:
             parts = split_batch(batch, self.recorder.model, label_fn=options.label_fn)
             masks = masks_of(batch, parts, self.recorder.model, options)
             found = label_map_of(parts, masks, options, self.known_classes)

@@ -146,8 +146,8 @@ class SecondPass:
         outside = None
         if self.ood_loader is not None and self.scored:
             # its labels, if there are any, are of other classes, and are not used
-            withheld = None if options.label_fn is None else part_of_labels(options.label_fn)
-            free = replace(options, num_classes=None, classes=None, label_fn=Unlabelled(withheld or ""))
+            unlabelled = Unlabelled(part_of_labels(options.label_fn) or "")
+            free = replace(options, num_classes=None, classes=None, label_fn=unlabelled)
             other: dict[str, Sink] = {"scores": ScoreSink(_by_site(first, layers), skips_non_finite=self.moments.skips)}
             found = _run_quietly(_named_pass("ood_loader", model, self.ood_loader, other, free))
             outside = outside_of(results["scores"], found["scores"])

@@ -1,4 +1,4 @@
-"""What is not waited for beside class moments: later passes over the loader, and labels and masks on the device.
+"""What is not waited for beside class moments: later passes over the loader.
 
 The meta device stands for a GPU: it has no numbers, so that reading one raises.
 """
@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
 
 import neurocollapse as nc
 from neurocollapse.metrics import Layer, Rows
@@ -18,7 +17,6 @@ from neurocollapse.metrics.catalogue import QUANTITIES
 from neurocollapse.metrics.layer import _nearest_mean
 from neurocollapse.passes import FeatureSink, MomentSink, Sink, finite, held, rehearsal, run_pass, second, similarity
 from neurocollapse.passes.influence import InfluenceSink
-from neurocollapse.passes.loop import Pass
 from neurocollapse.passes.options import PassOptions
 from neurocollapse.passes.outside import ScoreSink
 from neurocollapse.passes.similarity import SimilaritySink
@@ -412,131 +410,6 @@ def test_kept_features_and_scores_arrive_one_batch_late(
     run_pass(network().to(META), numbered(batches()), {"sink": sink}, num_classes=10)
     assert {batch for batch, _ in Patient.looked_at} == set(range(6))
     assert all(now == min(batch + 1, 5) for batch, now in Patient.looked_at)
-
-
-class Twins:
-    """Tensors of the meta device that have numbers all the same, for those who sent for them in time."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.numbers_of: dict[int, Tensor] = {}
-        self.kept: list[Tensor] = []
-        twins = self
-
-        class Known(Answer):
-            def __init__(self, values: Tensor) -> None:
-                super().__init__(values)
-                self.values = twins.numbers_of.get(id(values))
-
-            def numbers(self) -> Tensor:
-                return super().numbers() if self.values is None else self.values
-
-        monkeypatch.setattr(transfer, "Readback", Known)
-
-    def on_device(self, tensor: Tensor) -> Tensor:
-        twin = tensor.to(META)
-        self.numbers_of[id(twin)] = tensor
-        self.kept.append(twin)
-        return twin
-
-
-class WithoutMoments(MomentSink):
-    """Has no numbers to give at the end, but those of the ledger."""
-
-    def result(self) -> Any:
-        return next(iter(self.accumulators.values())).ledger.count
-
-
-@pytest.mark.usefixtures("on_meta")
-@pytest.mark.parametrize("kind", ["pairs", "three parts", "dicts", "pairs that are known again"])
-def test_labels_on_the_device_are_not_waited_for(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    twins, data = Twins(monkeypatch), batches()
-    placed: list[Any] = [(inputs.to(META), twins.on_device(labels)) for inputs, labels in data]
-    if kind == "three parts":
-        placed = [(inputs, labels, twins.on_device(torch.rand(32, 4))) for inputs, labels in placed]
-        monkeypatch.setattr(nn.Sequential, "forward", _first_only)
-    if kind == "dicts":
-        placed = [{"input": inputs, "labels": labels} for inputs, labels in placed]
-    options = PassOptions(num_classes=10, progress=False)
-    known = kind == "pairs that are known again"
-    second = Pass(network().to(META), placed, {"moments": WithoutMoments()}, options, name="second", digests=known)
-    found = second.run()["moments"]
-    assert torch.equal(found, torch.bincount(torch.cat([labels for _, labels in data]), minlength=10))
-    assert not transfer._under_way
-
-
-def _first_only(self: nn.Sequential, input: Tensor, rest: Tensor | None = None) -> Tensor:
-    for module in self:
-        input = module(input)
-    return input
-
-
-class Language(nn.Module):
-    """One layer that is given a mask."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(20, 20)
-
-    def forward(self, input: Tensor, attention_mask: Tensor) -> Tensor:
-        return self.layer(input)
-
-
-@pytest.mark.usefixtures("on_meta")
-@pytest.mark.parametrize(("pool", "labelled"), [("mean", False), ("last", False), ("tokens", False), ("tokens", True)])
-def test_masks_on_the_device_are_not_waited_for(pool: str, labelled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    twins, generator, counts, data = Twins(monkeypatch), torch.Generator().manual_seed(0), torch.zeros(10), []
-    for _ in range(4):
-        mask = (torch.rand(8, 6, generator=generator) < 0.6).long()
-        mask[:, 0] = 1
-        labels = torch.randint(10, (8, 6) if labelled else (8,), generator=generator)
-        every = labels if labelled else labels.unsqueeze(1).expand(8, 6)
-        counts += torch.bincount(every[mask.bool()] if pool == "tokens" else labels, minlength=10)
-        inputs = torch.empty(8, 6, 20, device=META)
-        data.append({"input": inputs, "attention_mask": twins.on_device(mask), "labels": twins.on_device(labels)})
-    options: dict[str, Any] = {"pool": pool, "num_classes": 10}
-    found = run_pass(Language().to(META), data, {"moments": WithoutMoments()}, **options)["moments"]
-    assert torch.equal(found, counts.long())
-
-
-@pytest.mark.usefixtures("on_meta")
-def test_copies_are_under_way_before_the_batch_before_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    twins, data, order = Twins(monkeypatch), batches(), []
-    placed = [(inputs.to(META), twins.on_device(labels)) for inputs, labels in data]
-    known, model = transfer.Readback, network().to(META)
-
-    def sent(values: Tensor) -> Any:
-        order.append(f"sent {[labels is values for _, labels in placed].index(True)}")
-        return known(values)
-
-    monkeypatch.setattr(transfer, "Readback", sent)
-    model.register_forward_pre_hook(lambda *arguments: order.append(f"run {sum('run' in one for one in order)}"))
-    run_pass(model, placed, {"moments": WithoutMoments()}, num_classes=10)
-    assert order == [
-        "sent 0",
-        *[f"{what} {index + (what == 'sent')}" for index in range(5) for what in ("sent", "run")],
-        "run 5",
-    ]
-
-
-def test_batches_that_may_share_memory_are_taken_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    from neurocollapse.passes.ahead import read_ahead
-
-    data = [(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64, device=META)) for _ in range(3)]
-    monkeypatch.setattr(transfer, "Readback", Answer)
-    taken: list[int] = []
-
-    def counted() -> Iterator[Any]:
-        for index, batch in enumerate(data):
-            taken.append(index)
-            yield batch
-
-    for loader, ahead in ((data, 1), (counted(), 0), (DataLoader(TensorDataset(torch.zeros(6, 3))), 1)):
-        taken.clear()
-        numbers = [len(taken) for _ in read_ahead(counted(), loader, digests=False)]
-        assert numbers == [min(index + ahead, 3) for index in (1, 2, 3)]
-    own = DataLoader(TensorDataset(torch.zeros(6, 3)), collate_fn=lambda samples: samples)
-    taken.clear()
-    assert [len(taken) for _ in read_ahead(counted(), own, digests=False)] == [1, 2, 3]
 
 
 def test_features_that_are_not_finite_in_the_second_pass_alone_are_refused(layers: dict[str, Layer]) -> None:
