@@ -10,6 +10,7 @@ left out: one sum by class, added to one matrix, is then that of all three. Laun
 again come and go.
 """
 
+import threading
 from functools import cache
 
 import torch
@@ -25,9 +26,9 @@ LEAST_BLOCK, MOST_BLOCK, FEW_BLOCKS = 4, 128, 16
 """Features of a block whose squares float32 adds up; and how many blocks are too few to average their roundings out."""
 
 MOST_IN_TURN = 1024
-"""Rows of a class that one thread adds up in float64, where rows may be left out, before there are more threads for it.
+"""Rows of a class that one thread adds up in float64 before there are more threads for it.
 
-FLUSH_COUNT is there for the accuracy of float32 sums.
+So it is where rows may be left out or the totals are float32; FLUSH_COUNT is there for the accuracy of float32 sums.
 """
 
 
@@ -41,7 +42,7 @@ def add_rows(
     """
     if not len(features):
         return sums.square, None
-    most = FLUSH_COUNT if sums.kept is None else MOST_IN_TURN
+    most = FLUSH_COUNT if sums.kept is None and len(sums.matrices) == 1 else MOST_IN_TURN
     reference, bags = sums.reference, batch.bags(features.device, most)
     block = None if reference.dtype == torch.float64 else equal_block(features.shape[1])
     if block is None or sums.kept is not None or bags.classes is not None or batch.largest > FLUSH_COUNT:
@@ -67,19 +68,35 @@ def equal_block(width: int) -> int | None:
 
 def _add_in_double(features: Tensor, batch: ClassBatch, bags: Bags, sums: Sums) -> Tensor:
     """Add rows, their squares and perhaps ones as float64 rows; returns the shifted features, in scratch memory."""
-    width, behind = features.shape[1], 1 + (sums.kept is not None)
-    rows = scratch_like(sums.square, torch.Size((len(features), width + behind)))
+    width, skips = features.shape[1], sums.kept is not None
+    rows = scratch_like(sums.square, torch.Size((len(features), width + (3 if skips else 1))))
     shifted = _shifted(features, batch, sums.reference, rows[:, :width])
-    lengths = torch.linalg.vector_norm(shifted, dim=1)
-    powers = _powers(behind, features.device)
-    torch.pow(lengths.unsqueeze(1), powers, out=rows[:, width:])  # anything to the power of 0 is 1, also NaN
-    if sums.kept is not None:
-        # In float64 the length of float32 numbers is finite wherever they are; that of float64 ones may not be.
-        is_long = features.dtype == torch.float64
-        finite = all_finite(features) if is_long else lengths <= torch.finfo(lengths.dtype).max
-        torch.where(finite.unsqueeze(1), rows, _filled(0.0, 1, features.device), out=rows)
+    if skips:
+        rows = _counted(features, shifted, rows)
+    else:
+        lengths = torch.linalg.vector_norm(shifted, dim=1)
+        torch.mul(lengths, lengths, out=rows[:, width])
     _add_by_class(_bag_sums(rows, bags.order, bags.starts), bags, sums.matrices)
     return shifted
+
+
+def _counted(features: Tensor, shifted: Tensor, rows: Tensor) -> Tensor:
+    """Shifted rows with their squares and ones behind them, and zeros in place of rows that are not finite.
+
+    Which rows are is told by a column of 0 · length or, where the length of finite numbers may be infinite, of their
+    products with zeros: it is 0 or NaN. Heaviside's function gives its second argument at 0, and 0 at NaN.
+    """
+    width = shifted.shape[1]
+    counted, behind = rows[:, : width + 2], rows[:, width:]
+    lengths = _beside_zeros(len(rows), rows.device)
+    torch.linalg.vector_norm(shifted, dim=1, out=lengths[:, 0])
+    if features.dtype == torch.float64:  # NaN⁰ is 1, too
+        torch.pow(lengths[:, :1], _vector((2.0, 0.0), rows.device), out=behind[:, :2])
+        told = torch.mm(features, _filled(0.0, width, rows.device).unsqueeze(1))
+    else:
+        torch.addcmul(_vector((0.0, 1.0, 0.0), rows.device), lengths[:, :1], lengths, out=behind)
+        told = behind[:, 2:]
+    return torch.heaviside(told, counted, out=counted)
 
 
 def _shifted(features: Tensor, batch: ClassBatch, reference: Tensor, out: Tensor) -> Tensor:
@@ -127,7 +144,26 @@ def _filled(value: float, size: int, device: torch.device) -> Tensor:
 
 
 @cache
-def _powers(number: int, device: torch.device) -> Tensor:
-    """To which powers lengths are put behind rows: 2, and 0 where rows are counted too."""
+def _vector(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """A vector of a few numbers, made once."""
     with torch.inference_mode(False):
-        return sent(torch.tensor([2.0, 0.0][:number], dtype=torch.float64, device="cpu"), device)
+        return sent(torch.tensor(values, dtype=torch.float64, device="cpu"), device)
+
+
+class _Lengths(threading.local):
+    """Room for the lengths of rows beside zeros, of one thread; it only ever grows."""
+
+    def __init__(self) -> None:
+        self.rooms: dict[torch.device, Tensor] = {}
+
+
+_lengths = _Lengths()
+
+
+def _beside_zeros(size: int, device: torch.device) -> Tensor:
+    """Room for as many lengths, shape (size, 3): two columns of zeros are beside them."""
+    room = _lengths.rooms.get(device)
+    if room is None or len(room) < size:
+        with torch.inference_mode(False):
+            room = _lengths.rooms[device] = torch.zeros(size, 3, dtype=torch.float64, device=device)
+    return room[:size]

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from neurocollapse.statistics import ClassBatch, MomentAccumulator, adoption, sorted_rows
+from neurocollapse.statistics.accumulator import COMPACT_COUNT
 from neurocollapse.statistics.kernel_choice import VARIABLE
 from neurocollapse.statistics.kernels import at_once
 from neurocollapse.statistics.ledger import FLUSH_COUNT
@@ -123,23 +124,50 @@ def test_no_precision_width_or_number_of_samples_takes_more(
     assert torch.bincount(labels_of(1, 4096, 10)[0]).max() > FLUSH_COUNT  # what "many" is
 
 
+KINDS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "double": {"precision": "double"},
+    "float64 features": {"dtype": torch.float64},
+    "8 bytes": {"state_bytes": 8},
+}
+ABOVE = {
+    ("float64 features", "few classes", 1030, True): 9,  # finite numbers are told apart, and bags summed, on their own
+    ("8 bytes", "few classes", 1, True): 9,  # totals and squares have no matrix in common
+    ("8 bytes", "few classes", 100, True): 9,
+    ("8 bytes", "few classes", 1030, True): 9,
+    ("8 bytes", "all classes", 1030, True): 9,  # in parts, in which few occur
+}
+"""The batches that take more: the kind of state, how many of its classes occur and how often, and what is left out."""
+
+
 @pytest.mark.parametrize("num_features", [768, 1009])
-@pytest.mark.parametrize("repeats", [1, 100, 1030])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("occur", ["all classes", "few classes"])
+@pytest.mark.parametrize(
+    "repeats", [1, 100, 1030]
+)  # in one bag; in several; in several even where samples are left out
 @pytest.mark.parametrize("skips", [False, True], ids=["all", "finite ones"])
-def test_a_few_of_many_classes_take_no_more(
-    num_features: int, repeats: int, skips: bool, monkeypatch: pytest.MonkeyPatch
+def test_rare_batches_take_no_more_but_for_these(
+    num_features: int, kind: str, occur: str, repeats: int, skips: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    most = MOST + (skips and repeats > sorted_rows.MOST_IN_TURN)  # several bags of a class are summed on their own
     monkeypatch.setattr(adoption, "Readback", Kept)
-    layer = MomentAccumulator(50_000, num_features, device=META, skip_non_finite=skips)
+    num_classes, options = 20 if occur == "all classes" else 50_000, KINDS[kind]
+    layer = MomentAccumulator(num_classes, num_features, device=META, skip_non_finite=skips, **options)
     layer._rebase = lambda *arguments: None  # type: ignore[method-assign]
-    for labels in [torch.arange(256).repeat_interleave(repeats)] * 3:  # from the second time on none is new
-        batch = ClassBatch(labels, 50_000)
+    for labels in [torch.arange(20).repeat_interleave(repeats)] * 3:  # from the second time on none is new
+        batch = ClassBatch(labels, num_classes)
         batch.on(META)
-        batch.bags(META, sorted_rows.MOST_IN_TURN if skips else FLUSH_COUNT)
+        for most in (FLUSH_COUNT, sorted_rows.MOST_IN_TURN):
+            batch.bags(META, most)
         with Launches() as counted:
-            layer.update(torch.empty(256 * repeats, num_features, device=META), batch)
-    assert len(counted.names) <= most, counted.names
+            features = torch.empty(len(labels), num_features, dtype=options.get("dtype", torch.float32), device=META)
+            layer.update(features, batch)
+    above = ABOVE.get((kind, occur, repeats, skips))
+    parts = -(-len(labels) // COMPACT_COUNT) if kind == "8 bytes" and repeats > COMPACT_COUNT else 1
+    number = len(counted.names) / parts
+    assert number == above if above else number <= MOST, counted.names
+    if skips and kind == "default":
+        assert len(counted.names) < MOST or (occur == "few classes" and repeats > sorted_rows.MOST_IN_TURN)
 
 
 @pytest.mark.parametrize("num_features", [64, 1009, 2048, 802_816])
@@ -152,23 +180,6 @@ def test_leaving_out_samples_takes_no_more(
     found = ordinary(num_features, num_samples=num_samples, precision=precision, skip_non_finite=True)
     parts = -(-num_features * num_samples // at_once(META).rows)
     assert max(map(len, found)) <= MOST * parts
-
-
-@pytest.mark.parametrize(
-    ("num_samples", "options", "more"),
-    [
-        (256, {"dtype": torch.float64}, 1),  # the lengths of finite rows may be infinite: it looks at their numbers
-        (20_000, {"dtype": torch.float64}, 1),
-        (256, {"state_bytes": 8}, 1),  # the totals are float32, and what is behind them is not
-    ],
-    ids=str,
-)
-def test_where_leaving_out_samples_takes_more(
-    num_samples: int, options: dict[str, Any], more: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(adoption, "Readback", Kept)
-    found = ordinary(2048, num_samples=num_samples, skip_non_finite=True, **options)
-    assert max(map(len, found)) == MOST + more
 
 
 def test_more_classes_take_few_launches_once() -> None:

@@ -107,6 +107,32 @@ def test_rows_are_left_out_of_sums_of_any_number(num_samples: int, dtype: torch.
     torch.testing.assert_close(layer.sums.square, square.view(1), rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("width", [1, 2, 150])
+@pytest.mark.parametrize("by_column", [False, True])
+def test_rows_that_are_not_finite_become_zeros_and_all_others_stay(
+    width: int, by_column: bool, dtype: torch.dtype
+) -> None:
+    features = torch.randn(12, width, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    features[0] = 0.0
+    features[1] = -0.0
+    largest = 0.99 * torch.finfo(dtype).max / 2  # of float64 numbers the squares are infinite
+    for row, value in enumerate([torch.nan, torch.inf, -torch.inf, largest, -largest], start=2):
+        features[row, width // 2] = value
+    features[7] = torch.tensor([torch.inf, -torch.inf], dtype=dtype).repeat(width)[:width]
+    features[8] = torch.nan
+    if by_column:
+        features = features.T.contiguous().T
+    bad = torch.tensor([2, 3, 4, 7, 8])
+    for _ in range(2):  # the second time in memory that has been used
+        rows = torch.full((12, width + 3), torch.nan, dtype=torch.float64)
+        shifted = rows[:, :width].copy_(features)
+        counted = sorted_rows._counted(features, shifted, rows)
+        expected = torch.cat([features.double(), features.double().square().sum(dim=1, keepdim=True)], dim=1)
+        expected = torch.cat([expected, torch.ones(12, 1, dtype=torch.float64)], dim=1).index_fill(0, bad, 0.0)
+        torch.testing.assert_close(counted, expected, rtol=1e-14, atol=0)
+
+
 @pytest.mark.parametrize("num_classes", [3, 100], ids=["all classes", "few of many"])
 @pytest.mark.parametrize("options", [{}, {"skip_non_finite": True}, {"state_bytes": 8}], ids=str)
 def test_bags_of_a_class_are_added_to_its_own_sums(num_classes: int, options: dict[str, Any]) -> None:
