@@ -2,11 +2,11 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ SAVE_SHARE = 0.05
 """Share of the running time that saving may take."""
 SAVE_INTERVAL = 1.0
 """Seconds between two saves at least."""
+STEPS_UNDER_WAY = 3
+"""Batches after which a device has long sent what it was asked for: what is held back may be asked about once more."""
 _CPU, _CUDA = "random state/cpu", "random state/cuda"
 """What the random states are called in a file."""
 
@@ -71,6 +73,8 @@ class Checkpoint:
     (seldom enough to cost at most 5 % of the time) and when the pass ends, however it ends; but where it ends in the
     middle of a batch, which some layers have counted and others have not, the file stays as it was last saved.
 
+    A device is not waited for in the midst of a pass: the state is asked for, and saved three batches later.
+
     Parameters
     ----------
     path : path-like or None
@@ -88,6 +92,7 @@ class Checkpoint:
         self._random: dict[str, Tensor] = {}
         self._saved = time.monotonic()
         self._cost = 0.0
+        self._under_way: _UnderWay | None = None
 
     @property
     def lacks_weights(self) -> bool:
@@ -150,20 +155,44 @@ class Checkpoint:
         if self.path is None:
             return
         self._random = _random_state(self.device)
+        asked = self._under_way
+        if asked is not None and progress.num_steps >= asked.progress["num_steps"] + STEPS_UNDER_WAY:
+            self._under_way = None
+            states = {name: state() for name, state in asked.states.items()}
+            self._write(self.path, asked.progress, states, asked.random)
         if self.is_due():
-            self.save(progress, sinks)
+            self.save_soon(progress, sinks)
 
     def is_due(self) -> bool:
         """Whether the last save is long enough ago."""
         return time.monotonic() - self._saved >= max(SAVE_INTERVAL, self._cost / SAVE_SHARE)
 
+    def save_soon(self, progress: Progress, sinks: Mapping[str, Sink]) -> None:
+        """Save the state between two batches: at once on a CPU, and elsewhere when the device has sent it."""
+        if self.device.type == "cpu":
+            self.save(progress, sinks)
+        elif self._under_way is None:
+            states = {name: sink.snapshot() for name, sink in sinks.items()}
+            self._under_way = _UnderWay(asdict(progress), states, self._random)
+
     def save(self, progress: Progress, sinks: Mapping[str, Sink]) -> None:
         """Save the state between two batches, if there is a path."""
-        if self.path is None:
-            return
+        if self.path is not None:
+            self._under_way = None
+            states = {name: sink.state() for name, sink in sinks.items()}
+            self._write(self.path, asdict(progress), states, self._random)
+
+    def _write(
+        self,
+        path: Path,
+        progress: dict[str, Any],
+        states: Mapping[str, Mapping[str, Tensor]],
+        random: Mapping[str, Tensor],
+    ) -> None:
+        """Write the file."""
         start = time.monotonic()
-        tensors = {f"{name}/{key}": tensor for name, sink in sinks.items() for key, tensor in sink.state().items()}
-        write_state(self.path, KIND, {"settings": self.settings, **asdict(progress)}, tensors | self._random)
+        tensors = {f"{name}/{key}": tensor for name, state in states.items() for key, tensor in state.items()}
+        write_state(path, KIND, {"settings": self.settings, **progress}, tensors | random)
         self._saved = time.monotonic()
         self._cost = self._saved - start
 
@@ -181,6 +210,14 @@ class Checkpoint:
             prefix = f"{name}/"
             own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
             sink.load_state(_Copies(own))
+
+
+class _UnderWay(NamedTuple):
+    """What a file will hold, when a device has sent it: how far the pass had come, the sinks' states, random states."""
+
+    progress: dict[str, Any]
+    states: dict[str, Callable[[], Mapping[str, Tensor]]]
+    random: dict[str, Tensor]
 
 
 class _Copies(Mapping[str, Tensor]):

@@ -1,6 +1,6 @@
 """The features of the first samples, kept in memory: what probes and spectra need."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,9 +68,16 @@ class FeatureSink(Sink):
     def state(self) -> dict[str, Tensor]:
         """Features and labels, batch by batch."""
         self._arrivals.settle()
-        parts = {"labels": self._labels} | self._parts
-        parts |= {f"{_SAMPLES}{site}": samples for site, samples in self._samples.items()}
-        return {f"{name}/{index}": part for name, batches in parts.items() for index, part in enumerate(batches)}
+        return dict(self.snapshot()())
+
+    def snapshot(self) -> Callable[[], Mapping[str, Tensor]]:
+        """The same, without waiting: what has arrived, and what will."""
+        lists = {"labels": self._labels} | self._parts
+        lists |= {f"{_SAMPLES}{site}": samples for site, samples in self._samples.items()}
+        expected = [(name, batches, self._arrivals.expected(batches)) for name, batches in lists.items()]
+        return lambda: {
+            f"{name}/{index}": part for name, batches, number in expected for index, part in enumerate(batches[:number])
+        }
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over the features and labels of some batches."""

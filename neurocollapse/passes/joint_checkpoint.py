@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch import distributed as dist
 
 from neurocollapse.passes.checkpoint import KIND, Checkpoint, Progress
@@ -50,20 +51,29 @@ class JointCheckpoint(Checkpoint):
         """Remember what follows from a step, and save it if any process finds that it is time."""
         super().finish_batch(progress, sinks)
         if self.path is not None and self.joint.reduced_number(int(super().is_due()), dist.ReduceOp.MAX):
-            self.save(progress, sinks)
+            self.save_soon(progress, sinks)
 
     def is_due(self) -> bool:
         """Never on its own account."""
         return False
 
     def save(self, progress: Progress, sinks: Mapping[str, Sink]) -> None:
-        """Save the state, and keep what was saved before."""
-        if self.path is None or progress.num_steps == self._saved_step:
-            return
-        if self.path.exists():
-            os.replace(self.path, _previous(self.path))
-        super().save(progress, sinks)
-        self._saved_step = progress.num_steps
+        """Save the state, unless it has been saved."""
+        if progress.num_steps != self._saved_step:
+            super().save(progress, sinks)
+
+    def _write(
+        self,
+        path: Path,
+        progress: dict[str, Any],
+        states: Mapping[str, Mapping[str, Tensor]],
+        random: Mapping[str, Tensor],
+    ) -> None:
+        """Write the file, and keep what was saved before."""
+        if path.exists():
+            os.replace(path, _previous(path))
+        super()._write(path, progress, states, random)
+        self._saved_step = progress["num_steps"]
 
     def _choose(self, path: Path) -> None:
         """Let `path` be the file of the last step that all processes have saved.

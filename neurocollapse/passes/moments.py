@@ -1,6 +1,6 @@
 """Features of many layers into class moments, one batch at a time."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -29,6 +29,7 @@ from neurocollapse.statistics.kernels import ALL_FINITE
 from neurocollapse.statistics.memory import HEADROOM, WITHOUT_PARTIAL
 from neurocollapse.support.checks import file_path, flag, shown
 from neurocollapse.support.choices import NonFinite, check_choice
+from neurocollapse.support.transfer import sent_back
 
 WIDTHS: tuple[StateBytes, ...] = get_args(StateBytes)
 """Bytes for each class and feature, from the fastest to the smallest."""
@@ -171,11 +172,11 @@ class MomentSink(Sink):
     def state(self) -> dict[str, Tensor]:
         """The raw state of all layers, once the last batch is known to have been finite."""
         self._refuse(self._watch.last())
-        return {
-            f"{site}/{name}": tensor
-            for site, accumulator in self.accumulators.items()
-            for name, tensor in accumulator.state().items()
-        }
+        return self._raw_state()
+
+    def snapshot(self) -> Callable[[], Mapping[str, Tensor]]:
+        """The same, without waiting: when the next batch has ended, this one is known to have been finite."""
+        return sent_back(self._raw_state())
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over a state, if the memory allows."""
@@ -209,6 +210,14 @@ class MomentSink(Sink):
                 moments[record.name] = accumulator.released().padded(self.num_classes)
                 layers[record.name] = replace(record, num_skipped=int(accumulator.dropped.sum()))
         return MomentCollection(moments, layers, {"state_bytes": self.width})
+
+    def _raw_state(self) -> dict[str, Tensor]:
+        """The tensors of all layers."""
+        return {
+            f"{site}/{name}": tensor
+            for site, accumulator in self.accumulators.items()
+            for name, tensor in accumulator.state().items()
+        }
 
     def _allocated(self, site: str, features: Tensor) -> MomentAccumulator | None:
         """A new layer's state, or None where all that has been asked for no longer fits."""

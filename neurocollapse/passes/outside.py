@@ -1,6 +1,6 @@
 """How each sample lies relative to the span of the class means, for the loader and for other data."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from neurocollapse.passes.moments import NonFiniteError
 from neurocollapse.passes.rehearsal import rehearse
 from neurocollapse.passes.sink import Sink
 from neurocollapse.statistics import ClassBatch, LayerRecord
-from neurocollapse.support.transfer import Arrivals
+from neurocollapse.support.transfer import Arrivals, sent_back
 
 _SCORES, _SUM = "scores", "sum"
 _LEFT_OUT = -1.0
@@ -70,6 +70,14 @@ class ScoreSink(Sink):
         scores = {f"{_SCORES}/{site}": self._all_scores(site) for site in self._scores}
         return scores | {f"{_SUM}/{site}": total for site, total in self._sums.items()}
 
+    def snapshot(self) -> Callable[[], Mapping[str, Tensor]]:
+        """The same, without waiting: the scores that have arrived, and those that will."""
+        expected = {site: (scores, self._arrivals.expected(scores)) for site, scores in self._scores.items()}
+        sums = sent_back({f"{_SUM}/{site}": total for site, total in self._sums.items()})
+        return lambda: (
+            sums() | {f"{_SCORES}/{site}": _counting(scores[:number]) for site, (scores, number) in expected.items()}
+        )
+
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Take up the scores of some batches."""
         for name, tensor in tensors.items():
@@ -94,8 +102,13 @@ class ScoreSink(Sink):
     def _all_scores(self, site: str) -> Tensor:
         """The scores of one layer so far, of the rows that count."""
         self._arrivals.settle()
-        scores = torch.cat(self._scores[site])
-        return scores[scores != _LEFT_OUT]
+        return _counting(self._scores[site])
+
+
+def _counting(batches: list[Tensor]) -> Tensor:
+    """The scores of some batches, of the rows that count."""
+    scores = torch.cat(batches)
+    return scores[scores != _LEFT_OUT]
 
 
 def outside_of(

@@ -11,6 +11,7 @@ from torch import distributed as dist
 
 from neurocollapse.passes.moments import TOO_LARGE, MomentSink, NonFiniteError
 from neurocollapse.statistics import ClassBatch, JointRun, LayerRecord, MomentCollection
+from neurocollapse.support.transfer import Readback
 
 _LEFT_OUT = "left out/"
 _DIFFERENT = "the processes have other layers; give every rank the same model and options"
@@ -39,6 +40,7 @@ class ShardedSink(MomentSink):
         self.joint = joint
         self.settings = dict(self.settings) | {"shard": [joint.rank, joint.world]}
         self._layout: list[_Layer] = []
+        self._sent: dict[str, tuple[Readback, ClassBatch]] = {}
         self._waiting: dict[str, _Part] = {}
         self._left_out: dict[str, int] = {}
         self._not_finite: dict[str, int] = {}
@@ -50,11 +52,16 @@ class ShardedSink(MomentSink):
 
     def begin(self, batch: ClassBatch) -> None:
         """Start a batch."""
-        self._batch, self._num_classes, self._waiting, self._not_finite = batch, batch.num_classes, {}, {}
+        self._batch, self._num_classes = batch, batch.num_classes
+        self._sent, self._waiting, self._not_finite = {}, {}, {}
 
     def add(self, site: str, features: Tensor, rows: ClassBatch) -> None:
-        """Keep one layer's features until the batch ends."""
-        features, labels = features.detach().to("cpu", copy=True), rows.labels
+        """Send one layer's features to the CPU, where they are looked at when the batch ends."""
+        self._sent[site] = Readback(features.detach()), rows
+
+    def _take_in(self, site: str, features: Tensor, rows: ClassBatch) -> None:
+        """Keep one layer's features, without samples that are not finite."""
+        labels = rows.labels
         finite = features.isfinite().all(dim=1)
         if not bool(finite.all()):
             if not self.skips:
@@ -66,6 +73,9 @@ class ShardedSink(MomentSink):
 
     def end(self, logits: Tensor | None) -> None:
         """Exchange the batch with the other processes, or refuse it: by now the layers have names."""
+        for site, (readback, rows) in self._sent.items():
+            self._take_in(site, readback.numbers(), rows)
+        self._sent = {}
         if self._not_finite:
             site, sample = next(iter(self._not_finite.items()))
             raise NonFiniteError(
@@ -82,14 +92,15 @@ class ShardedSink(MomentSink):
     def drop(self, site: str) -> None:
         """Give up one layer's state."""
         super().drop(site)
+        self._sent.pop(site, None)
         self._waiting.pop(site, None)
         self._not_finite.pop(site, None)
         self._left_out.pop(site, None)
 
-    def state(self) -> dict[str, Tensor]:
+    def _raw_state(self) -> dict[str, Tensor]:
         """The raw state of this process's features, and how many samples it has left out."""
         left_out = {f"{_LEFT_OUT}{site}": torch.tensor(number, device="cpu") for site, number in self._left_out.items()}
-        return super().state() | left_out
+        return super()._raw_state() | left_out
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Take up a state, if the memory allows."""

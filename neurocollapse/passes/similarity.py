@@ -3,7 +3,7 @@
 import functools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from neurocollapse.passes.sink import Sink
 from neurocollapse.statistics import ClassBatch, LayerRecord, MemoryPlanError, MomentCollection, memory_limit
 from neurocollapse.statistics.memory import GIB
 from neurocollapse.support.checks import shown
-from neurocollapse.support.transfer import Readback, sent
+from neurocollapse.support.transfer import Readback, sent, sent_back
 
 _MOMENT_OPTIONS = ("precision", "non_finite", "max_memory")
 """The options that class moments take, beside those of every pass."""
@@ -59,6 +59,7 @@ class SimilaritySink(Sink):
         self._grams: dict[str, Tensor] = {}
         self._finite: Tensor | None = None
         self._held: _Held | None = None
+        self._snapshot: list[Callable[[], Mapping[str, Tensor]]] | None = None  # to be filled when that has counted
 
     def start(self, layers: Mapping[str, LayerRecord], device: torch.device) -> None:
         """Learn where the model runs, and how much memory is free there."""
@@ -102,10 +103,16 @@ class SimilaritySink(Sink):
         self._grams = {}
 
     def _settle(self) -> None:
-        """Count the batch that was held back, without the samples that are not finite somewhere."""
+        """Count the batch that was held back, if there is one, and give the state that was asked for behind it."""
         held, self._held = self._held, None
-        if held is None:
-            return
+        if held is not None:
+            self._count_held(held)
+        if self._snapshot is not None:
+            self._snapshot.append(sent_back(self._raw_state()))
+            self._snapshot = None
+
+    def _count_held(self, held: "_Held") -> None:
+        """Count a batch without the samples that are not finite somewhere."""
         finite = held.finite.numbers()
         if bool(finite.all()):
             self._add_products(held.grams, held.num_samples)
@@ -145,6 +152,24 @@ class SimilaritySink(Sink):
     def state(self) -> dict[str, Tensor]:
         """The sums, which layers they are of, and of how many batches."""
         self._settle()
+        return self._raw_state()
+
+    def snapshot(self) -> Callable[[], Mapping[str, Tensor]]:
+        """The same, without waiting: a batch that is held back counts when the next one has ended."""
+        if self._held is None:
+            return sent_back(self._raw_state())
+        found: list[Callable[[], Mapping[str, Tensor]]] = []
+        self._snapshot = found
+
+        def state() -> Mapping[str, Tensor]:
+            if not found:
+                self._settle()
+            return found[0]()
+
+        return state
+
+    def _raw_state(self) -> dict[str, Tensor]:
+        """The sums as they are."""
         places = {f"site {site}": torch.tensor(index, device="cpu") for index, site in enumerate(self._sites)}
         return {"sums": self._sums, "batches": torch.tensor(self.num_batches, device="cpu"), **places}
 

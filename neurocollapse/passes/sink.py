@@ -1,6 +1,6 @@
 """What takes the features of a pass: one protocol for class moments, kept features, sums, and sinks of your own."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from neurocollapse.statistics import ClassBatch, LayerRecord
+from neurocollapse.support.transfer import sent_back
 
 
 class Sink(Protocol):
@@ -23,7 +24,8 @@ class Sink(Protocol):
         end(logits)
         idle(finished=…)                       instead, where a batch has no samples that count, and behind the last
         drop(site)                             where a layer no longer fits and is left out, between `add` and `end`
-        state()                                about once a second, between batches, where there is a resume file
+        state()                                about once a second, between batches, where there is a resume file;
+                                               on a device other than the CPU through snapshot()
         result()                               once
 
     Inherit from this class and write `add`, `state`, `load_state` and `result`; the rest has a default.
@@ -138,6 +140,17 @@ class Sink(Protocol):
     def state(self) -> Mapping[str, Tensor]:
         """Everything that was made of the batches so far, as tensors by names of your own."""
 
+    def snapshot(self) -> Callable[[], Mapping[str, Tensor]]:
+        """Ask for the state as it is now, without waiting for a device.
+
+        Returns
+        -------
+        callable
+            Gives the state on the CPU; called once, when three further batches have ended, or not at all. The default
+            copies what `state` returns.
+        """
+        return sent_back(self.state())
+
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over a state, as if its batches had just ended.
 
@@ -168,4 +181,7 @@ def check_sinks(sinks: Any) -> None:
             )
 
 
-_MEMBERS = ("settings", "full", "start", "begin", "add", "end", "idle", "drop", "state", "load_state", "result")
+_MEMBERS = (
+    *("settings", "full", "start", "begin", "add", "end", "idle", "drop"),
+    *("state", "snapshot", "load_state", "result"),
+)

@@ -17,6 +17,7 @@ from neurocollapse.passes.moments import NonFiniteError
 from neurocollapse.passes.rehearsal import feature_dtype, rehearse
 from neurocollapse.passes.sink import Sink
 from neurocollapse.statistics import ClassBatch, ClassMoments, LayerRecord, MemoryPlan, memory_limit
+from neurocollapse.support.transfer import sent_back
 
 
 class TotalSink(Sink):
@@ -62,6 +63,7 @@ class TotalSink(Sink):
         self._waiting: list[_Waiting] = []
         self._held: dict[str, HeldRows] = {}
         self._late: dict[str, list[tuple[int, Later]]] = {}
+        self._snapshot: _Snapshot | None = None
         self._copies: dict[tuple[str, str], int] = {}  # bytes that a layer keeps from one batch to the next
 
     def start(self, layers: Mapping[str, LayerRecord], device: torch.device) -> None:
@@ -102,16 +104,34 @@ class TotalSink(Sink):
 
     def drop(self, site: str) -> None:
         """Give up one layer's sums, which hold a part of the batches only."""
-        self.totals = {key: total for key, total in self.totals.items() if key.rpartition("/")[0] != site}
+        self.totals = {key: total for key, total in self.totals.items() if _site_of(key) != site}
         self._copies = {key: size for key, size in self._copies.items() if key[0] != site}
         for parts in (self._all_finite, self._held, self._late):
             parts.pop(site, None)
+        if self._snapshot is not None:
+            self._snapshot.awaited.pop(site, None)
         self._waiting = [one for one in self._waiting if one.site != site]
 
     def state(self) -> dict[str, Tensor]:
         """The sums."""
         self._settle()
         return dict(self.totals)
+
+    def snapshot(self) -> Callable[[], Mapping[str, Tensor]]:
+        """The same, without waiting: layers that wait for an answer add theirs when it is there."""
+        awaited = {site: site in self._held for site in (*self._late, *self._held)}
+        others = {key: total for key, total in self.totals.items() if _site_of(key) not in awaited}
+        all_finite = sent_back(self._all_finite)
+        asked = self._snapshot = _Snapshot(awaited, [sent_back(others)])
+
+        def state() -> Mapping[str, Tensor]:
+            while asked.awaited:  # layers that no batch has met since
+                self._take_in(next(iter(asked.awaited)))
+            self._snapshot = None
+            self._refuse_not_finite(all_finite())
+            return {key: total for part in asked.parts for key, total in part().items()}
+
+        return state
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Take up the sums of some batches."""
@@ -143,12 +163,25 @@ class TotalSink(Sink):
         """Add up what a layer has asked for in the batch before, and ask for what was held back then."""
         for index, late in self._late.pop(site, []):
             self._add(site, index, self._called(site, index, late.tensor))
+        self._note(site, had_held=False)
         held = self._held.pop(site, None)
         layer = None if held is None else self._layer(site, held.features.device)
         if held is not None and layer is not None:
             with outside_autocast(held.features), torch.no_grad():  # behind the last batch the pass is over
                 waiting = self._gathered(site, layer, held.features, held.rows, held.kept(), is_copy=True)
                 self._finish(waiting, held.logits)
+        self._note(site, had_held=True)
+
+    def _note(self, site: str, *, had_held: bool) -> None:
+        """Put a layer's sums into the state that was asked for, once they are those behind its batch, and no later."""
+        asked = self._snapshot
+        if asked is None or asked.awaited.get(site) != had_held:
+            return
+        asked.awaited[site] = False  # what was held back has been added, or asked for
+        if site not in self._late:
+            del asked.awaited[site]
+            own = {key: total for key, total in self.totals.items() if _site_of(key) == site}
+            asked.parts.append(sent_back(own))
 
     def _gathered(
         self,
@@ -208,9 +241,14 @@ class TotalSink(Sink):
         return None
 
     def _check_finite(self) -> None:
-        """Raise where rows are not finite in a layer that had none such in the first pass."""
-        flags = torch.stack(list(self._all_finite.values())).tolist() if self._all_finite else []
-        for site, is_finite in zip(self._all_finite, flags, strict=True):
+        """Raise where rows are not finite in a layer that had none such in the first pass; waits for the answer."""
+        if self._all_finite:
+            flags = torch.stack(list(self._all_finite.values())).cpu()
+            self._refuse_not_finite(dict(zip(self._all_finite, flags, strict=True)))
+
+    def _refuse_not_finite(self, all_finite: Mapping[str, Tensor]) -> None:
+        """Raise for the first layer with rows that are not finite."""
+        for site, is_finite in all_finite.items():
             if not is_finite:
                 raise NonFiniteError(
                     f"layer {self.sites[site].record.name!r}: features are NaN or infinite in the second pass, but "
@@ -257,7 +295,7 @@ class TotalSink(Sink):
         """Raise unless the sums, and more in bytes, fit beside what each layer keeps for its gather functions."""
         sizes = {site: shared_bytes(layer.moments) for site, layer in self.sites.items()}
         for key, size in ({name: total.nbytes for name, total in self.totals.items()} | dict(more)).items():
-            sizes[key.rpartition("/")[0]] += size
+            sizes[_site_of(key)] += size
         for (site, _), size in self._copies.items():
             sizes[site] += size
         entries = tuple((self.sites[site].record.name, size) for site, size in sizes.items())
@@ -276,6 +314,21 @@ class TotalSink(Sink):
         )
 
 
+class _Snapshot(NamedTuple):
+    """The state behind a batch, of which a part is still to come.
+
+    Attributes
+    ----------
+    awaited : dict of str to bool
+        Layers whose sums lack a part of that batch, and whether that is held back still or has been asked for.
+    parts : list of callable
+        Give the sums of the others.
+    """
+
+    awaited: dict[str, bool]
+    parts: list[Callable[[], dict[str, Tensor]]]
+
+
 class _Waiting(NamedTuple):
     """A function that waits for the logits of the batch, and the rows of one layer that it stands for."""
 
@@ -285,6 +338,11 @@ class _Waiting(NamedTuple):
     rows: ClassBatch
     keep: Tensor | None
     device: torch.device
+
+
+def _site_of(key: str) -> str:
+    """The layer that a sum is of."""
+    return key.rpartition("/")[0]
 
 
 def shared_bytes(moments: ClassMoments) -> int:

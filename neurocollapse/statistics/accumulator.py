@@ -19,6 +19,7 @@ from neurocollapse.statistics.moments import ClassMoments
 from neurocollapse.statistics.products import COVARIANCE_FLUSH_ROWS, ProductSums
 from neurocollapse.statistics.references import REBASE_RATIO, move_references
 from neurocollapse.statistics.sums import Sums
+from neurocollapse.support.transfer import sent
 
 COMPACT_COUNT = 1024
 """Samples of one class that sums without a float64 total may gather before its reference moves to its mean.
@@ -228,7 +229,7 @@ class MomentAccumulator:
     def state(self) -> dict[str, Tensor]:
         """The raw state as tensors, from which a run continues as if it had not been interrupted, to the last bit."""
         tensors: dict[str, Tensor] = {name: getattr(self.ledger, name).clone() for name in _LEDGER}  # layers share them
-        tensors |= self._own_sums() | {"dropped": self.dropped}
+        tensors |= self._own_sums() | {"dropped": self._dropped_there()}
         pending_rows = 0
         if self.products is not None:
             tensors |= self.products.state()
@@ -256,7 +257,7 @@ class MomentAccumulator:
         for name, own in self._own_sums().items():
             own.copy_(tensors[name])
         if self.sums.kept is not None:
-            self.sums.kept.copy_(tensors["count"] - tensors["dropped"])
+            self.sums.kept.copy_(tensors["count"] - tensors["dropped"].cpu())
         num_batches, pending_rows = (int(value) for value in tensors["progress"])
         if self.products is not None:
             for name, own in self.products.state().items():
@@ -270,6 +271,11 @@ class MomentAccumulator:
         """Samples of each class that count, shape (classes,), int64, on the CPU."""
         # A copy: the ledger's own may have been made in inference mode.
         return self.ledger.count.clone() if self.sums.kept is None else self.sums.kept.cpu().long()
+
+    def _dropped_there(self) -> Tensor:
+        """What `dropped` says, on the device of the sums, for which it would have to be waited for."""
+        kept = self.sums.kept
+        return self.dropped if kept is None else sent(self.ledger.count, kept.device) - kept.long()
 
     def _own_sums(self) -> dict[str, Tensor]:
         """The sums by name, as they are saved and taken over."""

@@ -1,6 +1,6 @@
 """Small tensors to a device and back, without waiting for its other work."""
 
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 
 import torch
 from torch import Tensor
@@ -47,6 +47,12 @@ class Readback:
         return self._host
 
 
+def sent_back(tensors: Mapping[str, Tensor]) -> Callable[[], dict[str, Tensor]]:
+    """Send copies of tensors, which may change afterwards, to the CPU; the function that is returned waits for them."""
+    readbacks = {name: Readback(tensor) for name, tensor in tensors.items()}
+    return lambda: {name: readback.numbers() for name, readback in readbacks.items()}
+
+
 class Arrivals:
     """Tensors on their way to the CPU, taken into lists there a batch later, when waiting for them costs nothing."""
 
@@ -57,6 +63,10 @@ class Arrivals:
     def append(self, arrived: list[Tensor], values: Tensor) -> None:
         """Send a copy of a tensor, which may change afterwards, to the end of a list."""
         self._now.append((arrived, Readback(values)))
+
+    def expected(self, arrived: list[Tensor]) -> int:
+        """How many tensors a list will have when all that was sent to it is there."""
+        return len(arrived) + sum(target is arrived for target, _ in (*self._before, *self._now))
 
     def end_batch(self) -> None:
         """Take in what was sent in the batch before this one."""
