@@ -6,7 +6,7 @@ waits for the next. So the next batch is taken before this one runs: its copies 
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
@@ -89,9 +89,10 @@ class ReadAhead:
             for name, function in functions.items()
             if not (function is None or isinstance(function, Unlabelled) or looks_at_parts(function))
         }
-        self.options = replace(options, **self._foreseen)
+        label_fn, mask_fn = (self._foreseen.get(name, function) for name, function in functions.items())
+        self.options = replace(options, label_fn=label_fn, mask_fn=mask_fn)
 
-    def over(self, batches: Iterable[Any]) -> Iterator[Any]:
+    def over(self, batches: Iterable[Any]) -> Generator[Any, None, None]:
         """Go through the batches of the loader."""
         held: list[_Taken] = []
         failure = None

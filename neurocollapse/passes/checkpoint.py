@@ -192,7 +192,7 @@ class Checkpoint:
         """Write the file."""
         start = time.monotonic()
         tensors = {f"{name}/{key}": tensor for name, state in states.items() for key, tensor in state.items()}
-        write_state(path, KIND, {"settings": self.settings, **progress}, tensors | random)
+        write_state(path, KIND, {"settings": self.settings, **progress}, {**tensors, **random})
         self._saved = time.monotonic()
         self._cost = self._saved - start
 
