@@ -13,6 +13,7 @@ from neurocollapse.metrics.layer import Finish, Gather, Later
 from neurocollapse.metrics.quantity import REMEDIES
 from neurocollapse.passes.digest import option_text
 from neurocollapse.passes.held import HeldRows, RowLogits
+from neurocollapse.passes.late_sums import LateSums, site_of
 from neurocollapse.passes.moments import NonFiniteError
 from neurocollapse.passes.rehearsal import feature_dtype, rehearse
 from neurocollapse.passes.sink import Sink
@@ -63,7 +64,7 @@ class TotalSink(Sink):
         self._waiting: list[_Waiting] = []
         self._held: dict[str, HeldRows] = {}
         self._late: dict[str, list[tuple[int, Later]]] = {}
-        self._snapshot: _Snapshot | None = None
+        self._snapshot: LateSums | None = None
         self._copies: dict[tuple[str, str], int] = {}  # bytes that a layer keeps from one batch to the next
 
     def start(self, layers: Mapping[str, LayerRecord], device: torch.device) -> None:
@@ -104,12 +105,12 @@ class TotalSink(Sink):
 
     def drop(self, site: str) -> None:
         """Give up one layer's sums, which hold a part of the batches only."""
-        self.totals = {key: total for key, total in self.totals.items() if _site_of(key) != site}
+        self.totals = {key: total for key, total in self.totals.items() if site_of(key) != site}
         self._copies = {key: size for key, size in self._copies.items() if key[0] != site}
         for parts in (self._all_finite, self._held, self._late):
             parts.pop(site, None)
         if self._snapshot is not None:
-            self._snapshot.awaited.pop(site, None)
+            self._snapshot.forget(site)
         self._waiting = [one for one in self._waiting if one.site != site]
 
     def state(self) -> dict[str, Tensor]:
@@ -119,17 +120,15 @@ class TotalSink(Sink):
 
     def snapshot(self) -> Callable[[], Mapping[str, Tensor]]:
         """The same, without waiting: layers that wait for an answer add theirs when it is there."""
-        awaited = {site: site in self._held for site in (*self._late, *self._held)}
-        others = {key: total for key, total in self.totals.items() if _site_of(key) not in awaited}
         all_finite = sent_back(self._all_finite)
-        asked = self._snapshot = _Snapshot(awaited, [sent_back(others)])
+        asked = self._snapshot = LateSums(self.totals, self._late, self._held)
 
         def state() -> Mapping[str, Tensor]:
             while asked.awaited:  # layers that no batch has met since
                 self._take_in(next(iter(asked.awaited)))
             self._snapshot = None
             self._refuse_not_finite(all_finite())
-            return {key: total for part in asked.parts for key, total in part().items()}
+            return asked.numbers()
 
         return state
 
@@ -163,25 +162,19 @@ class TotalSink(Sink):
         """Add up what a layer has asked for in the batch before, and ask for what was held back then."""
         for index, late in self._late.pop(site, []):
             self._add(site, index, self._called(site, index, late.tensor))
-        self._note(site, had_held=False)
+        self._note(site, was_held=False)
         held = self._held.pop(site, None)
         layer = None if held is None else self._layer(site, held.features.device)
         if held is not None and layer is not None:
             with outside_autocast(held.features), torch.no_grad():  # behind the last batch the pass is over
                 waiting = self._gathered(site, layer, held.features, held.rows, held.kept(), is_copy=True)
                 self._finish(waiting, held.logits)
-        self._note(site, had_held=True)
+        self._note(site, was_held=True)
 
-    def _note(self, site: str, *, had_held: bool) -> None:
-        """Put a layer's sums into the state that was asked for, once they are those behind its batch, and no later."""
-        asked = self._snapshot
-        if asked is None or asked.awaited.get(site) != had_held:
-            return
-        asked.awaited[site] = False  # what was held back has been added, or asked for
-        if site not in self._late:
-            del asked.awaited[site]
-            own = {key: total for key, total in self.totals.items() if _site_of(key) == site}
-            asked.parts.append(sent_back(own))
+    def _note(self, site: str, *, was_held: bool) -> None:
+        """Tell the snapshot that a layer has added what it had asked for, or what was held back."""
+        if self._snapshot is not None:
+            self._snapshot.note(site, self.totals, was_held=was_held, is_late=site in self._late)
 
     def _gathered(
         self,
@@ -295,7 +288,7 @@ class TotalSink(Sink):
         """Raise unless the sums, and more in bytes, fit beside what each layer keeps for its gather functions."""
         sizes = {site: shared_bytes(layer.moments) for site, layer in self.sites.items()}
         for key, size in ({name: total.nbytes for name, total in self.totals.items()} | dict(more)).items():
-            sizes[_site_of(key)] += size
+            sizes[site_of(key)] += size
         for (site, _), size in self._copies.items():
             sizes[site] += size
         entries = tuple((self.sites[site].record.name, size) for site, size in sizes.items())
@@ -314,21 +307,6 @@ class TotalSink(Sink):
         )
 
 
-class _Snapshot(NamedTuple):
-    """The state behind a batch, of which a part is still to come.
-
-    Attributes
-    ----------
-    awaited : dict of str to bool
-        Layers whose sums lack a part of that batch, and whether that is held back still or has been asked for.
-    parts : list of callable
-        Give the sums of the others.
-    """
-
-    awaited: dict[str, bool]
-    parts: list[Callable[[], dict[str, Tensor]]]
-
-
 class _Waiting(NamedTuple):
     """A function that waits for the logits of the batch, and the rows of one layer that it stands for."""
 
@@ -338,11 +316,6 @@ class _Waiting(NamedTuple):
     rows: ClassBatch
     keep: Tensor | None
     device: torch.device
-
-
-def _site_of(key: str) -> str:
-    """The layer that a sum is of."""
-    return key.rpartition("/")[0]
 
 
 def shared_bytes(moments: ClassMoments) -> int:
