@@ -12,6 +12,7 @@ from neurocollapse.passes.loaders import checked_labels
 from neurocollapse.passes.options import PassOptions
 from neurocollapse.passes.positions import LabelMap, label_map_of, masks_of
 from neurocollapse.support.checks import integer
+from neurocollapse.support.transfer import sent
 
 OTHER = -1
 """What stands for the labels of classes that are not meant."""
@@ -27,6 +28,7 @@ class ChosenClasses:
 
     def __init__(self, labels: Sequence[int]) -> None:
         self.labels = tuple(labels)
+        self._outputs = torch.tensor(self.labels, device="cpu")
         self._index = torch.tensor(sorted(self.labels), device="cpu")
         self._place = torch.tensor([self.labels.index(label) for label in self._index.tolist()], device="cpu")
 
@@ -45,7 +47,7 @@ class ChosenClasses:
         """The outputs of these classes, in their order; all of them where there are too few to be told apart."""
         if logits is None or logits.shape[1] <= max(self.labels):
             return logits
-        return logits[:, list(self.labels)]
+        return logits.index_select(1, sent(self._outputs, logits.device))
 
 
 def chosen_classes(model: nn.Module, loader: Iterable[Any], options: PassOptions) -> ChosenClasses | None:

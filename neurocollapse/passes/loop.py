@@ -241,7 +241,7 @@ class Pass:
                 found.base = batch
         self._batch, self._map = batch, found
         if self.options.include_input:
-            features = flat_input(parts, len(labels)).to(self.device)
+            features = flat_input(replace(parts, args=args, kwargs=kwargs), len(labels))
             with outside_autocast(features):
                 self._hand_over(INPUT, features, Positions())
         labelled = None if found is None else found.shape or None

@@ -116,6 +116,41 @@ def test_a_batch_sends_as_much_to_one_layer_as_to_many() -> None:
     assert numbers[0] == numbers[1] <= 4  # inputs, labels, their order, and where each class begins
 
 
+class Waiting(TorchDispatchMode):
+    """Notes the copies from the CPU to the device that a host would wait for, and what is indexed, as by a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **kwargs or {})
+        name = func.overloadpacket.__name__
+        if name == "_to_copy" and result.is_meta and not args[0].is_meta and not (kwargs or {}).get("non_blocking"):
+            self.names.append(name)
+        elif name == "index" and args[0].is_meta:  # torch sends a list of numbers unseen
+            self.names.append(name)
+        return result
+
+
+@pytest.mark.usefixtures("on_meta")
+@pytest.mark.parametrize(
+    "options", [{"num_classes": 10}, {"num_classes": 10, "include_input": True}, {"classes": [1, 2, 5, 7]}], ids=str
+)
+def test_nothing_is_sent_in_a_way_that_is_waited_for(options: dict[str, Any]) -> None:
+    mode = Waiting()
+
+    def loader() -> Iterator[tuple[Tensor, Tensor]]:
+        for index, batch in enumerate(batches(12)):
+            if index == 3:  # the first batches settle the layers
+                mode.names.clear()
+            yield batch
+
+    with mode:
+        run_pass(network().to("meta"), loader(), {"moments": WithoutResult()}, **options)
+    assert not mode.names
+
+
 @pytest.fixture
 def late(monkeypatch: pytest.MonkeyPatch) -> None:
     """The code for devices, on the CPU."""
