@@ -267,7 +267,7 @@ def _plain(value: Any, num_samples: int | None, name: str, *, strict: bool) -> T
         mask = on_cpu(value).reshape(len(value), value.shape[-1])
         is_added = mask.is_floating_point() and bool((mask <= 0).all()) and (value.dim() > 2 or bool((mask < -1).any()))
         return mask == 0 if is_added else mask
-    if bool((value == 1).all()):
+    if bool((on_cpu(value) == 1).all()):
         return None
     samples = "samples" if num_samples is None else num_samples
     problem = (

@@ -14,6 +14,7 @@ from neurocollapse.data.batch_parts import alike, is_sequence, lengths, named_pa
 from neurocollapse.data.labelled import DataError
 from neurocollapse.hooks.masks import NAME as MASK
 from neurocollapse.support.text import listed
+from neurocollapse.support.transfer import on_cpu
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -179,4 +180,5 @@ def _masks(found: Labels, forward: _Forward) -> dict[str, Tensor]:
 
 def _is_binary(values: Tensor) -> bool:
     """Whether values are zeros and ones."""
+    values = on_cpu(values)
     return bool(((values == 0) | (values == 1)).all())

@@ -159,7 +159,7 @@ def _may_name_classes(values: NDArray[Any]) -> bool:
 
 def _as_array(values: Any) -> NDArray[Any] | None:
     """Values that might be labels as an array; None for images, objects, and what has no plain numbers."""
-    if isinstance(values, Tensor | np.ndarray) and values.ndim > 3:
+    if isinstance(values, Tensor | np.ndarray) and values.ndim > (3 if _holds_integers(values) else 2):
         return None
     if isinstance(values, Tensor):
         if values.layout != torch.strided or values.is_nested or values.is_complex():
@@ -175,6 +175,11 @@ def _as_array(values: Any) -> NDArray[Any] | None:
         except (ValueError, TypeError):  # ragged, or of tensors
             return None
     return values if isinstance(values, np.ndarray) and values.dtype.kind in "biufU" else None
+
+
+def _holds_integers(values: Tensor | NDArray[Any]) -> bool:
+    """Whether values are integers or bools, or words, which are told apart later."""
+    return not values.is_floating_point() if isinstance(values, Tensor) else values.dtype.kind != "f"
 
 
 def _all_equal(values: list[Any]) -> bool:

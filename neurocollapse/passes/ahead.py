@@ -6,7 +6,8 @@ waits for the next. So the next batch is taken before this one runs: its copies 
 
 import copy
 import dataclasses
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections import OrderedDict, UserDict, defaultdict
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
@@ -104,7 +105,8 @@ class ReadAhead:
                     if batch is _END:
                         break
                     held.append(self._taken(batch))
-                except Exception as error:  # raised when what was taken before has had its turn
+                    del batch  # held may be a copy
+                except BaseException as error:  # raised when what was taken before has had its turn
                     failure = error
                     break
                 while len(held) > 1 or (held and not held[0].may_wait):
@@ -114,6 +116,7 @@ class ReadAhead:
             if failure is not None:
                 raise failure
         finally:
+            del failure  # which holds this frame
             for one in held:
                 forget_copies(one.tensors)
 
@@ -134,27 +137,35 @@ class ReadAhead:
 
     def _kept(self, batch: Any, found: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         """A batch and the answers about it, to be used when the next has been taken; None where that cannot be."""
-        with suppress(TypeError):
+        with suppress(Exception):  # a container of someone else's may raise anything, and memory may end
             return batch if self._keeps_batches else _copy_of(batch), _copy_of(found)
         return None
 
     def _set_off(self, batch: Any, found: dict[str, Any]) -> list[Tensor]:
         """Send copies to the CPU; returns the tensors of which there are any."""
-        inside, answers = (list(filter(_is_on_device, tensors_in(value))) for value in (batch, found))
-        copy_ahead([*self._read_of(batch), *answers])
-        copy_ahead(inside if self._digests else (), sample_of)
-        return inside + answers
+        read = [*self._read_of(batch), *filter(_is_on_device, tensors_in(found))]
+        known = list(filter(_is_on_device, tensors_in(batch))) if self._digests else []
+        try:
+            copy_ahead(read)
+            copy_ahead(known, sample_of)
+        except BaseException:
+            forget_copies(read + known)
+            raise
+        return read + known
 
     def _read_of(self, batch: Any) -> Iterator[Tensor]:
         """The tensors of a batch that are on a device and may be labels, masks or tokens.
 
-        These are integers, and what has a name of labels or masks; behind the inputs of a tuple also other numbers,
-        which may be one-hot rows.
+        These are integers, and what has a name of labels or masks, also of an object; behind the inputs of a tuple also
+        other numbers, which may be one-hot rows.
         """
         parts = list(batch) if is_sequence(batch) else [batch]
         for index, part in enumerate(parts):
-            named = {id(value): name for name, value in (named_parts(part) or {}).items()}
-            for tensor in filter(_is_on_device, tensors_in(part)):
+            parts_by_name = named_parts(part)
+            if parts_by_name is None and not isinstance(part, Tensor | np.ndarray | tuple | list | str):
+                parts_by_name = {name: getattr(part, name, None) for name in self._names}
+            named = {id(value): name for name, value in (parts_by_name or {}).items()}
+            for tensor in filter(_is_on_device, tensors_in(part if parts_by_name is None else parts_by_name)):
                 may_be_one_hot = index > 0 and tensor.dim() <= 2
                 may_be_read = not tensor.is_floating_point() and tensor.dim() <= MOST_AXES
                 if may_be_one_hot or may_be_read or named.get(id(tensor)) in self._names:
@@ -185,24 +196,42 @@ def _first_of(held: list[_Taken]) -> Iterator[Any]:
 
 def _keeps_batches(loader: Any) -> bool:
     """Whether a batch is the same after the next has been taken."""
-    return isinstance(loader, list | tuple) or (isinstance(loader, DataLoader) and loader.collate_fn is default_collate)
+    if isinstance(loader, DataLoader):
+        own = type(loader).__iter__, type(loader)._get_iterator
+        return loader.collate_fn is default_collate and own == (DataLoader.__iter__, DataLoader._get_iterator)
+    return type(loader) in (list, tuple)
 
 
 def _copy_of(value: Any) -> Any:
-    """A value in memory of its own; TypeError where it, or something in it, is none of the usual containers."""
+    """A value in memory of its own; TypeError where it, or something in it, may hold more than is seen of it."""
     if isinstance(value, Tensor):
         if type(value) is not Tensor or value.layout != torch.strided or value.is_nested:
+            raise TypeError
+        if value.requires_grad or vars(value):
             raise TypeError
         return value.clone()
     if isinstance(value, np.ndarray):
         return value.copy()
     if isinstance(value, _PLAIN):
         return value
-    is_container = isinstance(value, tuple | list | Mapping) or dataclasses.is_dataclass(value)
-    if not is_container or isinstance(value, type | PackedSequence):
+    if not _shows_all(value):
         raise TypeError
     changed = rebuilt(value, _copy_of)
     return copy.copy(value) if changed is value else changed
+
+
+def _shows_all(value: Any) -> bool:
+    """Whether a value is a container whose parts are all there is to it."""
+    if type(value) in (tuple, list, dict, OrderedDict, defaultdict):
+        return True
+    beside = getattr(value, "__dict__", {})
+    if isinstance(value, UserDict):
+        return not any(tensors_in([part for name, part in beside.items() if name != "data"]))
+    if isinstance(value, tuple) and hasattr(value, "_fields") and not isinstance(value, PackedSequence):
+        return not beside
+    if dataclasses.is_dataclass(value) and not isinstance(value, type | dict):
+        return beside.keys() <= {field.name for field in dataclasses.fields(value)}
+    return False
 
 
 def _is_on_device(tensor: Tensor) -> bool:

@@ -66,7 +66,7 @@ def collect(
         The network to measure.
     loader : iterable of batches
         Pairs (inputs, labels), or dicts of keyword arguments with the labels among them. Where labels are on a GPU, the
-        next batch is taken before one runs.
+        next batch is taken before one runs: a loader must not change the model between batches then.
     layers : str, type, callable or a list of them, default "leaves"
         Names, globs, regular expressions, types, predicates or presets; see `neurocollapse.hooks.select`. A layer that
         was not chosen by its name is left out, with a warning, once a batch shows that it does not fit: it is not
@@ -96,8 +96,8 @@ def collect(
         Which tensor of a structured output is meant: a path ("mean", "hidden_states.3"), an index or a function; a
         dict chooses by layer name.
     label_fn : callable, optional
-        Takes a batch and returns its labels; asked once, when the batch is taken. Default: the batch's second element,
-        or the labels among its parts.
+        Takes a batch and returns its labels; asked once, when the batch is taken, so that nothing should be kept in it
+        for `pool` or the model. Default: the batch's second element, or the labels among its parts.
     include_input : bool, default False
         Count the network's input, flattened, as layer 0, named "input".
     precision : {"single", "double"}, default "single"
@@ -120,7 +120,7 @@ def collect(
         Every pooling looks at real ones only, and padding has no rows. False ignores any mask. Default:
         `attention_mask`, where the model is given one (`decoder_attention_mask` in a decoder with an input of its own).
     mask_fn : callable, optional
-        Takes a batch and returns its mask, shape (samples, positions). Default: see `mask`.
+        Takes a batch and returns its mask, shape (samples, positions); asked as `label_fn` is. Default: see `mask`.
     ignore_index : int, default -100
         The label of positions that do not count. Labels count per position where `label_fn` is `nc.labels.next_token`
         or `nc.labels.field`, where they have the mask's shape, and where they have the shape (samples, positions, …)

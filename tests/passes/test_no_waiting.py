@@ -126,9 +126,9 @@ class Waiting(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **kwargs or {})
         name = func.overloadpacket.__name__
-        if name == "_to_copy" and result.is_meta and not args[0].is_meta and not (kwargs or {}).get("non_blocking"):
-            self.names.append(name)
-        elif name == "index" and args[0].is_meta:  # torch sends a list of numbers unseen
+        is_sent = name == "_to_copy" and result.is_meta and not args[0].is_meta
+        by_list = name == "index" and args[0].is_meta  # torch sends a list of numbers unseen
+        if by_list or (is_sent and not (kwargs or {}).get("non_blocking")):
             self.names.append(name)
         return result
 

@@ -4,7 +4,11 @@ The meta device stands for a GPU: it has no numbers, so that reading one raises.
 """
 
 import dataclasses
-from collections.abc import Iterator
+import gc
+import types
+import weakref
+from collections import UserDict
+from collections.abc import Iterator, MutableMapping
 from typing import Any, NamedTuple
 
 import pytest
@@ -16,6 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.weak import WeakTensorKeyDictionary
 
 import neurocollapse as nc
+from neurocollapse.data.batch_parts import tensors_in
 from neurocollapse.data.labels import PositionLabels
 from neurocollapse.passes import MomentSink, finite, run_pass
 from neurocollapse.passes.ahead import ReadAhead
@@ -246,23 +251,83 @@ class Graph:
         self.input = input
 
 
-LOADERS: dict[str, Any] = {
-    "a list": (lambda batches: batches, 1),
-    "a DataLoader": (lambda batches: DataLoader(TensorDataset(torch.zeros(6, 3))), 1),
-    "of one's own": (lambda batches: iter(batches), 1),
-    "of one's own, with inputs of an unknown kind": (lambda batches: iter(batches), 0),
-    "of one's own, on the CPU": (lambda batches: iter(batches), 0),
+class Wrapping(MutableMapping[str, Any]):
+    """Keeps its entries in a dict of its own."""
+
+    def __init__(self, **entries: Any) -> None:
+        self.entries = entries
+
+    def __getitem__(self, key: str) -> Any:
+        return self.entries[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.entries[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self.entries[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+@dataclasses.dataclass
+class WithMore(Fields):
+    """Has a tensor beside its fields."""
+
+    def __post_init__(self) -> None:
+        self.more = self.input
+
+
+class Pair(tuple[Any, ...]):
+    """Is not made of a list of its parts."""
+
+    def __new__(cls, *parts: Any) -> "Pair":
+        return super().__new__(cls, parts)
+
+
+class Noted(list[Any]):
+    """May have attributes."""
+
+
+class Remade(DataLoader[Any]):
+    """Makes something of its own of the batches."""
+
+    def __iter__(self) -> Any:
+        return super().__iter__()
+
+
+def noted(tensor: Tensor) -> Tensor:
+    tensor.note = 1  # type: ignore[attr-defined]
+    return tensor
+
+
+SET = TensorDataset(torch.zeros(6, 3))
+LOADERS: dict[str, tuple[Any, Any, int]] = {
+    "a list": (list, CONTAINERS["tuple"], 1),
+    "a DataLoader": (lambda batches: DataLoader(SET), CONTAINERS["tuple"], 1),
+    "own loader": (iter, CONTAINERS["tuple"], 1),
+    "own DataLoader": (lambda batches: Remade(SET), CONTAINERS["tuple"], 1),
+    "own list": (Noted, CONTAINERS["tuple"], 1),
+    "own mapping": (iter, lambda inputs, labels: UserDict(input=inputs, labels=labels), 1),
+    "unknown inputs": (iter, lambda inputs, labels: (Graph(inputs), labels), 0),
+    "unknown mapping": (iter, lambda inputs, labels: Wrapping(input=inputs, labels=labels), 0),
+    "more than fields": (iter, WithMore, 0),
+    "unknown tuple": (iter, Pair, 0),
+    "unknown list": (iter, lambda inputs, labels: Noted([inputs, labels]), 0),
+    "gradients": (iter, lambda inputs, labels: (inputs.requires_grad_(), labels), 0),
+    "attributes": (iter, lambda inputs, labels: (noted(inputs), labels), 0),
+    "on the CPU": (iter, lambda inputs, labels: (inputs, torch.zeros(2, dtype=torch.int64)), 0),
+    "an object": (list, lambda inputs, labels: types.SimpleNamespace(input=inputs, y=labels), 1),
 }
 
 
 @pytest.mark.parametrize("kind", LOADERS)
 def test_how_many_batches_are_taken_ahead(kind: str, device: Device) -> None:
-    data: list[Any] = [(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64, device=META)) for _ in range(3)]
-    if "unknown" in kind:
-        data = [({"input": Graph(inputs)}, labels) for inputs, labels in data]
-    if "CPU" in kind:
-        data = [(inputs, torch.zeros(2, dtype=torch.int64)) for inputs, _ in data]
-    make, ahead = LOADERS[kind]
+    make, container, ahead = LOADERS[kind]
+    data = [container(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64, device=META)) for _ in range(3)]
     taken: list[Any] = []
 
     def counted() -> Iterator[Any]:
@@ -274,7 +339,10 @@ def test_how_many_batches_are_taken_ahead(kind: str, device: Device) -> None:
     numbers = []
     for index, batch in enumerate(reader.over(counted())):
         numbers.append(len(taken))
-        assert (batch is data[index]) == (not ahead or kind in ("a list", "a DataLoader"))
+        assert (batch is data[index]) == (not ahead or kind in ("a list", "a DataLoader", "an object"))
+        if batch is not data[index]:
+            parts = zip(tensors_in(batch), tensors_in(data[index]), strict=True)
+            assert all(one is not other and one.shape == other.shape for one, other in parts)
     assert numbers == [min(index + ahead, 3) for index in (1, 2, 3)]
 
 
@@ -356,10 +424,11 @@ def test_functions_that_look_at_parts_of_the_batch_are_asked_in_its_turn(device:
     assert torch.equal(found, counts)
 
 
-def test_tensors_that_several_batches_share_are_not_waited_for(device: Device) -> None:
+@pytest.mark.parametrize("options", [{}, {"label_fn": lambda batch: batch[1]}], ids=["as they are", "label_fn"])
+def test_tensors_that_several_batches_share_are_not_waited_for(options: dict[str, Any], device: Device) -> None:
     (inputs, labels), *_ = batches(1)
     placed = (device.holding(inputs), device.holding(labels))
-    found = run_pass(network().to(META), [placed] * 3, {"moments": WithoutMoments()}, label_fn=lambda batch: batch[1])
+    found = run_pass(network().to(META), [placed] * 3, {"moments": WithoutMoments()}, **options)
     assert torch.equal(found["moments"], 3 * torch.bincount(labels, minlength=10))
 
 
@@ -399,3 +468,89 @@ def test_named_labels_and_masks_may_be_of_other_numbers(device: Device) -> None:
         placed.append({"input": wide, "attention_mask": device.holding(mask), "labels": device.holding(hot)})
     found = run_pass(Language().to(META), placed, {"moments": WithoutMoments()})["moments"]
     assert torch.equal(found, counts_of(data))
+
+
+class Optional(Language):
+    """Can do without a mask."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        return self.layer(torch.empty(*input_ids.shape, 20, device=META))
+
+
+@pytest.mark.parametrize("kind", ["a mask by position", "boxes", "a mask of pairs", "objects"])
+def test_what_stands_beside_labels_is_not_waited_for(
+    kind: str, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, generator, model = batches(4), torch.Generator().manual_seed(1), Language()
+    placed: list[Any] = []
+    for inputs, labels in data:
+        mask = (torch.rand(32, 6, generator=generator) < 0.6).long()
+        mask[:, 0] = 1
+        own = device.holding(labels)
+        wide = inputs.unsqueeze(1).expand(-1, 6, -1).to(META)
+        if kind == "a mask by position":
+            placed.append((device.holding(mask), device.holding(mask), own))
+        elif kind == "boxes":
+            placed.append((inputs.to(META), own, torch.empty(32, 5, 4, device=META)))
+        elif kind == "a mask of pairs":
+            ones = torch.ones(32, 1, 6, 6, dtype=torch.int64)
+            placed.append({"input": wide, "attention_mask": device.holding(ones), "labels": own})
+        else:
+            placed.append(types.SimpleNamespace(input=inputs.to(META), y=own))
+    if kind == "a mask by position":
+        model = Optional()
+    if kind in ("boxes", "objects"):
+        model = network()  # type: ignore[assignment]
+        forward = (lambda model, batch: _first_only(model, batch.input)) if kind == "objects" else _first_only
+        monkeypatch.setattr(nn.Sequential, "forward", forward)
+    found = run_pass(model.to(META), placed, {"moments": WithoutMoments()}, num_classes=10)["moments"]
+    assert torch.equal(found, counts_of(data))
+
+
+def test_copies_that_cannot_all_set_off_are_let_go(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = [(inputs.to(META), device.holding(labels)) for inputs, labels in batches()]
+    known, sent = transfer.Readback, list[Tensor]()
+
+    def fail_in_the_third(values: Tensor) -> Any:
+        sent.append(values)
+        if len(sent) == 6:
+            raise MemoryError("no page-locked memory")
+        return known(values)
+
+    monkeypatch.setattr(transfer, "Readback", fail_in_the_third)
+    with pytest.raises(MemoryError, match="page-locked"):
+        list(ReadAhead(data, PassOptions(), digests=True).over(data))
+    assert not transfer._under_way
+
+
+def test_an_error_ahead_keeps_no_batch(device: Device) -> None:
+    kept: list[Any] = []
+
+    def loader() -> Iterator[Any]:
+        for inputs, labels in batches(2):
+            batch = device.holding(inputs), device.holding(labels)
+            kept.extend(map(weakref.ref, batch))
+            yield batch
+        raise LookupError("no batch 2")
+
+    gc.disable()
+    try:
+        with pytest.raises(LookupError, match="no batch 2"):
+            run_pass(network().to(META), loader(), {"moments": WithoutMoments()})
+        assert all(one() is None for one in kept)
+    finally:
+        gc.enable()
+
+
+def test_an_interrupt_ahead_is_raised_when_the_batch_before_has_counted(device: Device) -> None:
+    data, order = batches(), list[str]()
+
+    def loader() -> Iterator[Any]:
+        for inputs, labels in data[:3]:
+            yield device.holding(inputs), device.holding(labels)
+        raise KeyboardInterrupt
+
+    model, given = watched(device, order)
+    with pytest.raises(KeyboardInterrupt):
+        run_pass(model, loader(), {"moments": WithoutMoments()})
+    assert len(given) == 3
