@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -15,6 +16,7 @@ from neurocollapse.passes.sink import Sink
 from neurocollapse.statistics import LayerRecord
 from neurocollapse.support.state import StateFileError, read_state, write_state
 from neurocollapse.support.text import first_line, visible
+from neurocollapse.support.transfer import sent_back
 
 KIND = "pass"
 SAVE_SHARE = 0.05
@@ -73,7 +75,8 @@ class Checkpoint:
     (seldom enough to cost at most 5 % of the time) and when the pass ends, however it ends; but where it ends in the
     middle of a batch, which some layers have counted and others have not, the file stays as it was last saved.
 
-    A device is not waited for in the midst of a pass: the state is asked for, and saved three batches later.
+    A device is not waited for in the midst of a pass: the state is asked for, and saved three batches later, or when a
+    pass ends in the middle of a batch.
 
     Parameters
     ----------
@@ -93,6 +96,7 @@ class Checkpoint:
         self._saved = time.monotonic()
         self._cost = 0.0
         self._under_way: _UnderWay | None = None
+        self._is_late = device.type != "cpu"
 
     @property
     def lacks_weights(self) -> bool:
@@ -157,9 +161,7 @@ class Checkpoint:
         self._random = _random_state(self.device)
         asked = self._under_way
         if asked is not None and progress.num_steps >= asked.progress["num_steps"] + STEPS_UNDER_WAY:
-            self._under_way = None
-            states = {name: state() for name, state in asked.states.items()}
-            self._write(self.path, asked.progress, states, asked.random)
+            self._write_asked(self.path, asked)
         if self.is_due():
             self.save_soon(progress, sinks)
 
@@ -169,32 +171,38 @@ class Checkpoint:
 
     def save_soon(self, progress: Progress, sinks: Mapping[str, Sink]) -> None:
         """Save the state between two batches: at once on a CPU, and elsewhere when the device has sent it."""
-        if self.device.type == "cpu":
+        if not self._is_late:
             self.save(progress, sinks)
         elif self._under_way is None:
-            states = {name: sink.snapshot() for name, sink in sinks.items()}
-            self._under_way = _UnderWay(asdict(progress), states, self._random)
+            start = time.monotonic()
+            states = {name: _snapshot_of(sink) for name, sink in sinks.items()}
+            self._under_way = _UnderWay(asdict(progress), states, self._random, time.monotonic() - start)
 
     def save(self, progress: Progress, sinks: Mapping[str, Sink]) -> None:
         """Save the state between two batches, if there is a path."""
         if self.path is not None:
-            self._under_way = None
-            states = {name: sink.state() for name, sink in sinks.items()}
-            self._write(self.path, asdict(progress), states, self._random)
+            states = {name: sink.state for name, sink in sinks.items()}
+            self._write_asked(self.path, _UnderWay(asdict(progress), states, self._random))
 
-    def _write(
-        self,
-        path: Path,
-        progress: dict[str, Any],
-        states: Mapping[str, Mapping[str, Tensor]],
-        random: Mapping[str, Tensor],
-    ) -> None:
-        """Write the file."""
+    def save_asked(self) -> None:
+        """Save what was asked for behind an earlier batch, if anything was, and if it can be had."""
+        if self.path is not None and self._under_way is not None:
+            with suppress(Exception):  # the one that ends the pass is raised
+                self._write_asked(self.path, self._under_way)
+
+    def _write_asked(self, path: Path, asked: "_UnderWay") -> None:
+        """Write the file, waiting for what it is to hold."""
+        self._under_way = None
         start = time.monotonic()
+        states = {name: state() for name, state in asked.states.items()}
         tensors = {f"{name}/{key}": tensor for name, state in states.items() for key, tensor in state.items()}
-        write_state(path, KIND, {"settings": self.settings, **progress}, {**tensors, **random})
+        self._write(path, {"settings": self.settings, **asked.progress}, {**tensors, **asked.random})
         self._saved = time.monotonic()
-        self._cost = self._saved - start
+        self._cost = self._saved - start + asked.cost
+
+    def _write(self, path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Write the file."""
+        write_state(path, KIND, header, tensors)
 
     def _take_up(
         self, header: dict[str, Any], tensors: dict[str, Tensor], progress: Progress, sinks: Mapping[str, Sink]
@@ -213,11 +221,21 @@ class Checkpoint:
 
 
 class _UnderWay(NamedTuple):
-    """What a file will hold, when a device has sent it: how far the pass had come, the sinks' states, random states."""
+    """What a file will hold, when a device has sent it: how far the pass had come, the sinks' states, random states.
+
+    `cost` is how many seconds it took to ask.
+    """
 
     progress: dict[str, Any]
     states: dict[str, Callable[[], Mapping[str, Tensor]]]
     random: dict[str, Tensor]
+    cost: float = 0.0
+
+
+def _snapshot_of(sink: Sink) -> Callable[[], Mapping[str, Tensor]]:
+    """A sink's snapshot; a copy of its state where its class extends `state` alone."""
+    known = [name for kind in type(sink).__mro__ for name in ("snapshot", "state") if name in vars(kind)]
+    return sink.snapshot() if known[:1] == ["snapshot"] else sent_back(sink.state())
 
 
 class _Copies(Mapping[str, Tensor]):

@@ -60,6 +60,11 @@ class FeatureSink(Sink):
         self._left -= len(self._labels[-1])
         self.full = self._left == 0
 
+    def idle(self, *, finished: bool) -> bool:
+        """Keep the features of the batch before."""
+        self._arrivals.end_batch()
+        return False
+
     def drop(self, site: str) -> None:
         """Give up one layer's features."""
         self._parts.pop(site, None)

@@ -43,6 +43,7 @@ class JointCheckpoint(Checkpoint):
     def load(self, progress: Progress, sinks: Mapping[str, Sink]) -> None:
         """Put the last state that all processes have saved, if there is one, into `progress` and the sinks."""
         if self.path is not None:
+            self._is_late = bool(self.joint.reduced_number(int(self._is_late), dist.ReduceOp.MAX))  # all or none
             self._choose(self.path)
         super().load(progress, sinks)
         self._saved_step = progress.num_steps or NO_FILE
@@ -62,18 +63,15 @@ class JointCheckpoint(Checkpoint):
         if progress.num_steps != self._saved_step:
             super().save(progress, sinks)
 
-    def _write(
-        self,
-        path: Path,
-        progress: dict[str, Any],
-        states: Mapping[str, Mapping[str, Tensor]],
-        random: Mapping[str, Tensor],
-    ) -> None:
+    def _write(self, path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """Write the file, and keep what was saved before."""
         if path.exists():
             os.replace(path, _previous(path))
-        super()._write(path, progress, states, random)
-        self._saved_step = progress["num_steps"]
+        super()._write(path, header, tensors)
+        self._saved_step = header["num_steps"]
+
+    def save_asked(self) -> None:
+        """Save nothing: the others have gone on."""
 
     def _choose(self, path: Path) -> None:
         """Let `path` be the file of the last step that all processes have saved.

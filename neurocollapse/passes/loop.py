@@ -145,7 +145,9 @@ class Pass:
                 self._count_all(bar, finished)
             self._follow_others()
         finally:
-            if self.progress.num_steps > steps and not self._torn:
+            if self._torn:
+                self._checkpoint.save_asked()
+            elif self.progress.num_steps > steps:
                 self._checkpoint.save(self.progress, self.sinks)
 
     def _follow_others(self) -> None:

@@ -13,6 +13,7 @@ from neurocollapse.passes.finite import FiniteWatch, NotFinite
 from neurocollapse.passes.sink import Sink
 from neurocollapse.statistics import (
     ClassBatch,
+    ClassMoments,
     LayerRecord,
     MemoryPlan,
     MomentAccumulator,
@@ -113,6 +114,7 @@ class MomentSink(Sink):
         self._spoilt: dict[str, tuple[int, ClassBatch]] = {}  # a row that is not finite, among its layer's rows
         self._squares: dict[str, Tensor] = {}
         self._watch = FiniteWatch()
+        self._number = 0  # of the last batch
 
     def start(self, layers: Mapping[str, LayerRecord], device: torch.device) -> None:
         """Learn where the model runs, and how much memory is free there."""
@@ -134,7 +136,7 @@ class MomentSink(Sink):
             self._plan(self._planned, batch.num_classes, width).check()
             self.num_classes = batch.num_classes
             self._narrow(width)
-        self._batch, self._spoilt, self._squares = batch, {}, {}
+        self._batch, self._number, self._spoilt, self._squares = batch, batch.number, {}, {}
 
     def add(self, site: str, features: Tensor, rows: ClassBatch) -> None:
         """Count one layer's features."""
@@ -175,8 +177,18 @@ class MomentSink(Sink):
         return self._raw_state()
 
     def snapshot(self) -> Callable[[], Mapping[str, Tensor]]:
-        """The same, without waiting: when the next batch has ended, this one is known to have been finite."""
-        return sent_back(self._raw_state())
+        """The same, without waiting: whether all was finite is looked at when it has arrived."""
+        arriving, batch = sent_back(self._raw_state()), self._number
+
+        def state() -> Mapping[str, Tensor]:
+            tensors = arriving()
+            for name, tensor in tensors.items():
+                site, _, part = name.partition("/")
+                if part == "square" and not tensor.isfinite().all():
+                    self._refuse(NotFinite(site, batch))
+            return tensors
+
+        return state
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over a state, if the memory allows."""
@@ -208,6 +220,8 @@ class MomentSink(Sink):
             if site in self.accumulators:
                 accumulator = self.accumulators.pop(site)
                 moments[record.name] = accumulator.released().padded(self.num_classes)
+                if not _is_finite(moments[record.name]):
+                    raise NonFiniteError(f"layer {record.name!r}: features are {TOO_LARGE}")
                 layers[record.name] = replace(record, num_skipped=int(accumulator.dropped.sum()))
         return MomentCollection(moments, layers, {"state_bytes": self.width})
 
@@ -318,6 +332,12 @@ class _Size(NamedTuple):
 
     num_features: int
     dtype: torch.dtype
+
+
+def _is_finite(moments: ClassMoments) -> bool:
+    """Whether sums in float32 are finite, too: squares in float64 do not tell that features are too large for these."""
+    sums = moments.offset_sum if moments.offset_sum.dtype == torch.float32 else None
+    return all(bool(one.isfinite().all()) for one in (sums, moments.within_scatter) if one is not None)
 
 
 def _widths_of(state_bytes: Any, precision: Precision, *, on_disk: bool) -> tuple[StateBytes, ...]:

@@ -60,6 +60,11 @@ class ScoreSink(Sink):
         """Take in the scores of the batch before."""
         self._arrivals.end_batch()
 
+    def idle(self, *, finished: bool) -> bool:
+        """Take in the scores of the batch before."""
+        self._arrivals.end_batch()
+        return False
+
     def drop(self, site: str) -> None:
         """Give up one layer."""
         self._scores.pop(site, None)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from neurocollapse.data.batches import Unlabelled
@@ -106,7 +107,7 @@ class SecondPass:
 
     def run(self, model: nn.Module, first: Pass, moments: MomentCollection, joint: JointRun | None) -> Gathered:
         """Go over the loader of the first pass again, and over the test loader, with the options of the first pass."""
-        devices = {record.name: self.moments.devices.get(site) for site, record in first.progress.layers.items()}
+        devices = _devices(first, self.moments)
         layers = {
             name: Layer(
                 value, self.weighting, moments.readers.get(name), moments.record(name), device=devices.get(name)
@@ -174,6 +175,18 @@ class SecondPass:
         sinks: dict[str, Sink] = {"features": FeatureSink(self.probing.num_samples)}
         tests = _named_pass("test_loader", model, self.probing.test_loader, sinks, options)
         return {"test_loader": _run_quietly(tests)["features"]}
+
+
+def _devices(first: Pass, moments: MomentSink) -> dict[str, torch.device | None]:
+    """Where the features of each layer were, by name; after a pass from a file, where its weights are, or the last."""
+    found: dict[str, torch.device | None] = {}
+    last = None
+    for site, record in first.progress.layers.items():
+        tap = first.tap_of(site)
+        weight = None if tap is None else next(tap.module.parameters(), None)
+        own = None if weight is None or weight.is_meta else weight.device
+        last = found[record.name] = moments.devices.get(site) or own or last
+    return found
 
 
 def _by_site(first: Pass, layers: Mapping[str, Layer]) -> dict[str, Layer]:

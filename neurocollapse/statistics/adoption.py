@@ -6,7 +6,6 @@ from torch import Tensor
 from neurocollapse.statistics.class_batch import ClassBatch
 from neurocollapse.statistics.kernels import at_once, medians
 from neurocollapse.statistics.ledger import Step
-from neurocollapse.statistics.sorted_rows import all_finite
 from neurocollapse.statistics.sums import Sums
 from neurocollapse.support.transfer import Readback, sent
 
@@ -84,7 +83,7 @@ class Adoption:
         """The same for the classes at some places, where the device alone knows which rows are finite."""
         device = features.device
         order = batch.sent(batch.order, device)
-        finite = all_finite(features).long()
+        finite = _all_finite(features).long()
         before = torch.cat([finite.new_zeros(1), finite[order].cumsum(0)])  # how many finite ones, in `order`
         parts = torch.stack([batch.present[places], batch.starts[places], batch.starts[places + 1]])
         height = max(1, at_once(device).classes // max(1, 3 * features.shape[1]))
@@ -97,3 +96,10 @@ class Adoption:
             samples = features[rows].to(reference.dtype)
             is_new = ((kept[classes] == 0) & (found > 0)).unsqueeze(1)
             reference.index_copy_(0, classes, torch.where(is_new, medians(samples), reference[classes]))
+
+
+def _all_finite(features: Tensor) -> Tensor:
+    """Which rows are finite, shape (samples,), bool."""
+    if not features.shape[1]:
+        return features.new_ones(len(features), dtype=torch.bool)
+    return torch.linalg.vector_norm(features, torch.inf, dim=1) <= torch.finfo(features.dtype).max

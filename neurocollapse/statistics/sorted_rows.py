@@ -55,11 +55,6 @@ def add_rows(
     return sums.square, shifted.to(reference.dtype) if keep_shifted else None
 
 
-def all_finite(features: Tensor) -> Tensor:
-    """Which rows are finite, shape (samples,), bool."""
-    return torch.linalg.vector_norm(features, torch.inf, dim=1) <= torch.finfo(features.dtype).max
-
-
 def equal_block(width: int) -> int | None:
     """Features of the blocks that some features can be parted into; None where no fitting number divides them."""
     most = max(LEAST_BLOCK, min(MOST_BLOCK, width // FEW_BLOCKS))

@@ -168,20 +168,152 @@ def test_layers_that_no_batch_has_met_since_are_saved_with_what_they_asked_for(
     assert all(torch.equal(found[name].nan_to_num(7.0), one.nan_to_num(7.0)) for name, one in expected.items())
 
 
+IDLE = torch.full((32,), 11)
+"""Labels of which none is among the classes that are meant."""
+
+
+@pytest.mark.parametrize("kind", SINKS)
+@pytest.mark.parametrize("pattern", ["ciiic", "cciiiciiic"], ids=str)
+def test_batches_that_do_not_count_lose_nothing(
+    kind: str,
+    pattern: str,
+    layers: dict[str, Layer],
+    written: list[tuple[int, int, dict[str, Tensor]]],
+    tmp_path: Path,
+) -> None:
+    data = [(one[0], one[1] if count == "c" else IDLE) for one, count in zip(batches(10), pattern, strict=False)]
+    options: dict[str, Any] = {"classes": list(range(10)), "progress": False}
+    run_pass(network(), data, {"sink": SINKS[kind](dict(layers))}, resume=tmp_path / "file", **options)
+    later = [one for one in written if one[0] < one[1]]
+    assert later
+    for then, _, found in later:
+        sink = SINKS[kind](dict(layers))
+        sink.result = lambda: None  # type: ignore[method-assign]
+        run_pass(network(), data[:then], {"sink": sink}, **options)
+        expected = {f"sink/{name}": tensor for name, tensor in sink.state().items()}
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name].nan_to_num(7.0), one.nan_to_num(7.0)) for name, one in expected.items())
+
+
+def test_features_that_are_not_finite_are_never_saved(
+    written: list[tuple[int, int, dict[str, Tensor]]], tmp_path: Path
+) -> None:
+    data = [(inputs.nan_to_num(0.0), labels) for inputs, labels in batches(9)]
+    data[3][0][5] = torch.nan
+    data[4:] = [(inputs, IDLE) for inputs, _ in data[4:]]
+    with pytest.raises(nc.NonFiniteError, match="layer '0': the features of batch 3"):
+        run_pass(
+            network(),
+            data,
+            {"moments": MomentSink()},
+            classes=list(range(10)),
+            resume=tmp_path / "file",
+            progress=False,
+        )
+    assert [then for then, _, _ in written] == [1]
+
+
+class Extended(MomentSink):
+    """Adds to the state, and knows nothing of snapshots."""
+
+    rows = 0
+
+    def end(self, logits: Tensor | None) -> None:
+        super().end(logits)
+        self.rows += 1
+
+    def state(self) -> dict[str, Tensor]:
+        return super().state() | {"rows/rows": torch.tensor(self.rows)}
+
+
+def test_a_sink_that_extends_the_state_alone_is_saved_whole(
+    written: list[tuple[int, int, dict[str, Tensor]]], tmp_path: Path
+) -> None:
+    sink = Extended(non_finite="skip")
+    run_pass(network(), batches(), {"sink": sink}, resume=tmp_path / "file", num_classes=10, progress=False)
+    assert {int(state["sink/rows/rows"]) - then for then, _, state in written} == {0}
+    assert len(written) > 2
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_pass_that_fails_in_the_middle_of_a_batch_saves_what_it_had_asked_for(
+    broken: bool, written: list[tuple[int, int, dict[str, Tensor]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, calls = network(), list[int]()
+
+    def fail(module: nn.Module, args: Any) -> None:
+        calls.append(1)
+        if len(calls) == 6:
+            raise RuntimeError("stop here")
+
+    model[2].register_forward_pre_hook(fail)
+    sink = MomentSink(non_finite="skip")
+    if broken:  # what is asked for last cannot be had: the error is that of the pass
+        known = sink.snapshot
+
+        def snapshot() -> Any:
+            state = known()
+            return state if len(calls) < 4 else lambda: 1 / 0
+
+        monkeypatch.setattr(sink, "snapshot", snapshot)
+    with pytest.raises(RuntimeError, match="stop here"):
+        run_pass(model, batches(), {"sink": sink}, resume=tmp_path / "file", num_classes=10, progress=False)
+    assert [then for then, _, _ in written] == ([1] if broken else [1, 4])
+
+
+class Slow(Sink):
+    """Takes its time to say what it has."""
+
+    def add(self, *arguments: Any) -> None:
+        return
+
+    def state(self) -> dict[str, Tensor]:
+        clock[0] += 1.0
+        return {"nothing": torch.zeros(1)}
+
+    def result(self) -> None:
+        return
+
+
+clock = [0.0]
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_the_time_of_saving_is_that_of_asking_too(device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(checkpoint, "write_state", lambda *arguments: None)
+    file = Checkpoint(tmp_path / "file", {}, torch.device(device))
+    for step in range(1, 2 + STEPS_UNDER_WAY):
+        clock[0] += 2.0
+        file.finish_batch(Progress(num_steps=step), {"slow": Slow()})
+        if device == "cpu":
+            break
+    assert file._cost == 1.0
+
+
 class Alone:
-    """Several processes that are one."""
+    """Several processes that are one, and perhaps another on a device."""
+
+    def __init__(self, *, is_late: bool = False) -> None:
+        self.is_late = is_late
 
     def reduced_number(self, number: int, operation: Any) -> int:
-        return number
+        return max(number, int(self.is_late))
+
+    def numbers_of_all(self, number: int) -> list[int]:
+        return [number]
 
 
+@pytest.mark.parametrize("device", ["meta", "cpu"])
 def test_processes_in_lockstep_save_what_was_asked_for_and_keep_the_file_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoint, "SAVE_INTERVAL", 0.0)
     monkeypatch.setattr(checkpoint, "SAVE_SHARE", math.inf)
     path, sink, steps = tmp_path / "file", MomentSink(), list[tuple[int, int]]()
-    file = JointCheckpoint(path, {}, META, Alone())  # type: ignore[arg-type]
+    alone: Any = Alone(is_late=device == "cpu")
+    file = JointCheckpoint(path, {}, torch.device(device), alone)
+    file.load(Progress(), {"sink": sink})
     for step in range(1, 9):
         file.finish_batch(Progress(num_steps=step), {"sink": sink})
         if path.exists():

@@ -5,6 +5,7 @@ The meta device stands for a GPU: it has no numbers, so that reading one raises.
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -294,7 +295,9 @@ def on_two_devices() -> nn.Sequential:
 
 
 @pytest.mark.usefixtures("on_meta")
-def test_a_second_pass_knows_where_the_features_of_a_layer_were(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_pass_knows_where_the_features_of_a_layer_were(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     sink = MomentSink()
     monkeypatch.setattr(MomentSink, "result", lambda sink: sink.devices)
     found = run_pass(on_two_devices(), batches(2), {"moments": sink}, num_classes=10)["moments"]
@@ -310,6 +313,11 @@ def test_a_second_pass_knows_where_the_features_of_a_layer_were(monkeypatch: pyt
     monkeypatch.setattr(second, "TotalSink", Noted)
     nc.analyze(network(), batches(), quantities=["nc4"], num_classes=10)
     assert known == [CPU] * 7
+    del known[:]
+    for _ in range(2):  # the second time the first pass is in its file
+        nc.analyze(network(), batches(), quantities=["nc4"], num_classes=10, resume=tmp_path / "file")
+        (tmp_path / "file.second").unlink()
+    assert known == [CPU] * 14
 
 
 @pytest.mark.usefixtures("on_meta")

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import neurocollapse as nc
 from neurocollapse.statistics import ClassBatch, ClassMoments, MomentAccumulator, adoption, extension, sorted_rows
 from neurocollapse.statistics.class_batch import Bags
 from neurocollapse.support.transfer import Readback
@@ -133,6 +134,26 @@ def test_rows_that_are_not_finite_become_zeros_and_all_others_stay(
         torch.testing.assert_close(counted, expected, rtol=1e-14, atol=0)
 
 
+def test_a_layer_without_features_leaves_out_nothing() -> None:
+    layer = MomentAccumulator(3, 0, skip_non_finite=True)
+    layer.update(torch.empty(6, 0), ClassBatch(random_labels(6, 3), 3))
+    assert layer.moments().count.sum() == 6
+
+
+@pytest.mark.parametrize("options", [{"covariance": True}, {"state_bytes": 8}], ids=str)
+def test_features_too_large_for_float32_are_refused_at_the_end(options: dict[str, Any]) -> None:
+    features = torch.randn(64, 200, generator=torch.Generator().manual_seed(0))
+    features[:30] = 3e38  # their float64 squares are finite
+    with pytest.raises(nc.NonFiniteError, match=r"^layer '\(root\)': features are finite, but too large to square"):
+        nc.collect(
+            torch.nn.Identity(),
+            [(features, torch.zeros(64, dtype=torch.int64))],
+            num_classes=1,
+            non_finite="skip",
+            **options,
+        )
+
+
 @pytest.mark.parametrize("num_classes", [3, 100], ids=["all classes", "few of many"])
 @pytest.mark.parametrize("options", [{}, {"skip_non_finite": True}, {"state_bytes": 8}], ids=str)
 def test_bags_of_a_class_are_added_to_its_own_sums(num_classes: int, options: dict[str, Any]) -> None:
@@ -164,7 +185,7 @@ def test_rows_that_are_not_finite_are_found_also_among_the_largest_numbers() -> 
     rows = torch.zeros(6, 5)
     rows[1, 2], rows[2, 0], rows[3, 4], rows[4] = torch.nan, torch.inf, -torch.inf, torch.finfo().max
     for some in (rows, rows.double()):
-        assert sorted_rows.all_finite(some).tolist() == [True, False, False, False, True, True]
+        assert adoption._all_finite(some).tolist() == [True, False, False, False, True, True]
 
 
 class Late(Readback):
