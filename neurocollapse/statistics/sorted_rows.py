@@ -78,20 +78,19 @@ def _add_in_double(features: Tensor, batch: ClassBatch, bags: Bags, sums: Sums) 
 def _counted(features: Tensor, shifted: Tensor, rows: Tensor) -> Tensor:
     """Shifted rows with their squares and ones behind them, and zeros in place of rows that are not finite.
 
-    Which rows are is told by a column of 0 · length or, where the length of finite numbers may be infinite, of their
-    products with zeros: it is 0 or NaN. Heaviside's function gives its second argument at 0, and 0 at NaN.
+    Which rows are is told by a third column, 0 · length, or 0 · largest number where the length of finite numbers may
+    be infinite: it is 0 or NaN. Heaviside's function gives its second argument at 0, and 0 at NaN.
     """
     width = shifted.shape[1]
     counted, behind = rows[:, : width + 2], rows[:, width:]
-    lengths = _beside_zeros(len(rows), rows.device)
-    torch.linalg.vector_norm(shifted, dim=1, out=lengths[:, 0])
-    if features.dtype == torch.float64:  # NaN⁰ is 1, too
-        torch.pow(lengths[:, :1], _vector((2.0, 0.0), rows.device), out=behind[:, :2])
-        told = torch.mm(features, _filled(0.0, width, rows.device).unsqueeze(1))
-    else:
-        torch.addcmul(_vector((0.0, 1.0, 0.0), rows.device), lengths[:, :1], lengths, out=behind)
-        told = behind[:, 2:]
-    return torch.heaviside(told, counted, out=counted)
+    room = _room(len(rows), rows.device)
+    lengths, beside_zeros = room[:, :1], room[:, ::3]  # (ℓ) and (ℓ, 0, 0)
+    torch.linalg.vector_norm(shifted, dim=1, out=room[:, 0])
+    if features.dtype == torch.float64 and width:
+        torch.linalg.vector_norm(features, torch.inf, dim=1, out=room[:, 2])
+        lengths = room[:, :3]  # (ℓ, 0, largest)
+    torch.addcmul(_vector((0.0, 1.0, 0.0), rows.device), lengths, beside_zeros, out=behind)
+    return torch.heaviside(behind[:, 2:], counted, out=counted)
 
 
 def _shifted(features: Tensor, batch: ClassBatch, reference: Tensor, out: Tensor) -> Tensor:
@@ -145,20 +144,20 @@ def _vector(values: tuple[float, ...], device: torch.device) -> Tensor:
         return sent(torch.tensor(values, dtype=torch.float64, device="cpu"), device)
 
 
-class _Lengths(threading.local):
-    """Room for the lengths of rows beside zeros, of one thread; it only ever grows."""
+class _Rooms(threading.local):
+    """Room for a few numbers of each row, of one thread; it only ever grows."""
 
     def __init__(self) -> None:
-        self.rooms: dict[torch.device, Tensor] = {}
+        self.of: dict[torch.device, Tensor] = {}
 
 
-_lengths = _Lengths()
+_rooms = _Rooms()
 
 
-def _beside_zeros(size: int, device: torch.device) -> Tensor:
-    """Room for as many lengths, shape (size, 3): two columns of zeros are beside them."""
-    room = _lengths.rooms.get(device)
+def _room(size: int, device: torch.device) -> Tensor:
+    """Room for numbers of as many rows, shape (size, 7), in columns 0 and 2; the others are zeros, and stay so."""
+    room = _rooms.of.get(device)
     if room is None or len(room) < size:
         with torch.inference_mode(False):
-            room = _lengths.rooms[device] = torch.zeros(size, 3, dtype=torch.float64, device=device)
+            room = _rooms.of[device] = torch.zeros(size, 7, dtype=torch.float64, device=device)
     return room[:size]
