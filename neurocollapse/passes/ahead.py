@@ -4,9 +4,6 @@ A device works in order, so that a copy asked for behind a forward pass waits un
 waits for the next. So the next batch is taken before this one runs: its copies are ahead of this forward pass.
 """
 
-import copy
-import dataclasses
-from collections import OrderedDict, UserDict, defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -16,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import DataLoader, default_collate
 
+from neurocollapse.data.batch_copies import copy_of
 from neurocollapse.data.batch_labels import LABEL_NAMES
-from neurocollapse.data.batch_parts import is_sequence, named_parts, rebuilt, tensors_in
+from neurocollapse.data.batch_parts import is_sequence, named_parts, tensors_in
 from neurocollapse.data.batches import Unlabelled
 from neurocollapse.data.labels import looks_at_parts, part_of_labels
 from neurocollapse.hooks.masks import NAMES as MASK_NAMES
@@ -30,8 +27,6 @@ from neurocollapse.support.transfer import copy_ahead, forget_copies
 
 MOST_AXES = 3
 """Axes of labels and masks at most: samples, and rows and columns of a map."""
-_PLAIN = (type(None), bool, int, float, complex, str, bytes, np.generic)
-"""What cannot change where it is."""
 _END = object()
 
 
@@ -138,7 +133,7 @@ class ReadAhead:
     def _kept(self, batch: Any, found: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         """A batch and the answers about it, to be used when the next has been taken; None where that cannot be."""
         with suppress(Exception):  # a container of someone else's may raise anything, and memory may end
-            return batch if self._keeps_batches else _copy_of(batch), _copy_of(found)
+            return batch if self._keeps_batches else copy_of(batch), copy_of(found)
         return None
 
     def _set_off(self, batch: Any, found: dict[str, Any]) -> list[Tensor]:
@@ -200,38 +195,6 @@ def _keeps_batches(loader: Any) -> bool:
         own = type(loader).__iter__, type(loader)._get_iterator
         return loader.collate_fn is default_collate and own == (DataLoader.__iter__, DataLoader._get_iterator)
     return type(loader) in (list, tuple)
-
-
-def _copy_of(value: Any) -> Any:
-    """A value in memory of its own; TypeError where it, or something in it, may hold more than is seen of it."""
-    if isinstance(value, Tensor):
-        if type(value) is not Tensor or value.layout != torch.strided or value.is_nested:
-            raise TypeError
-        if value.requires_grad or vars(value):
-            raise TypeError
-        return value.clone()
-    if isinstance(value, np.ndarray):
-        return value.copy()
-    if isinstance(value, _PLAIN):
-        return value
-    if not _shows_all(value):
-        raise TypeError
-    changed = rebuilt(value, _copy_of)
-    return copy.copy(value) if changed is value else changed
-
-
-def _shows_all(value: Any) -> bool:
-    """Whether a value is a container whose parts are all there is to it."""
-    if type(value) in (tuple, list, dict, OrderedDict, defaultdict):
-        return True
-    beside = getattr(value, "__dict__", {})
-    if isinstance(value, UserDict):
-        return not any(tensors_in([part for name, part in beside.items() if name != "data"]))
-    if isinstance(value, tuple) and hasattr(value, "_fields") and not isinstance(value, PackedSequence):
-        return not beside
-    if dataclasses.is_dataclass(value) and not isinstance(value, type | dict):
-        return beside.keys() <= {field.name for field in dataclasses.fields(value)}
-    return False
 
 
 def _is_on_device(tensor: Tensor) -> bool:
