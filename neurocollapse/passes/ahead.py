@@ -78,15 +78,9 @@ class ReadAhead:
         self._digests = digests
         told = options.mask or None, part_of_labels(options.label_fn)
         self._names = {*LABEL_NAMES, *MASK_NAMES, *filter(None, told)}
-        functions = {"label_fn": options.label_fn, "mask_fn": options.mask_fn}
-        # The others look at parts of the batch, on the CPU: when their copies are there.
-        self._foreseen = {
-            name: Foreseen(function)
-            for name, function in functions.items()
-            if not (function is None or isinstance(function, Unlabelled) or looks_at_parts(function))
-        }
-        label_fn, mask_fn = (self._foreseen.get(name, function) for name, function in functions.items())
-        self.options = replace(options, label_fn=label_fn, mask_fn=mask_fn)
+        self._foreseen = {name: Foreseen(function) for name, function in _computing(options).items()}
+        label_fn = self._foreseen.get("label_fn", options.label_fn)
+        self.options = replace(options, label_fn=label_fn, mask_fn=self._foreseen.get("mask_fn", options.mask_fn))
 
     def over(self, batches: Iterable[Any]) -> Generator[Any, None, None]:
         """Go through the batches of the loader."""
@@ -187,6 +181,24 @@ def _first_of(held: list[_Taken]) -> Iterator[Any]:
         tensors = held.pop(0).tensors
         needed = {id(tensor) for one in held for tensor in one.tensors}
         forget_copies(tensor for tensor in tensors if id(tensor) not in needed)
+
+
+def is_at_rest(loader: Any, options: PassOptions) -> bool:
+    """Whether taking a batch runs no code but ours, so that no random numbers are drawn for it.
+
+    A resume file has the random state behind a batch, which must not depend on whether the next one was taken.
+    """
+    return type(loader) in (list, tuple) and not _computing(options)
+
+
+def _computing(options: PassOptions) -> dict[str, Callable[[Any], Any]]:
+    """The functions of a batch, but for those that look at its parts on the CPU, when the copies of these are there."""
+    functions = {"label_fn": options.label_fn, "mask_fn": options.mask_fn}
+    return {
+        name: function
+        for name, function in functions.items()
+        if not (function is None or isinstance(function, Unlabelled) or looks_at_parts(function))
+    }
 
 
 def _keeps_batches(loader: Any) -> bool:

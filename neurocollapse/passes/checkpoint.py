@@ -182,7 +182,11 @@ class Checkpoint:
         """Save the state between two batches, if there is a path."""
         if self.path is not None:
             states = {name: sink.state for name, sink in sinks.items()}
-            self._write_asked(self.path, _UnderWay(asdict(progress), states, self._random))
+            try:
+                self._write_asked(self.path, _UnderWay(asdict(progress), states, self._random))
+            except Exception:  # features that are not finite, say: the file keeps what was before
+                self.save_asked()
+                raise
 
     def save_asked(self) -> None:
         """Save what was asked for behind an earlier batch, if anything was, and if it can be had."""
@@ -192,13 +196,13 @@ class Checkpoint:
 
     def _write_asked(self, path: Path, asked: "_UnderWay") -> None:
         """Write the file, waiting for what it is to hold."""
-        self._under_way = None
         start = time.monotonic()
         states = {name: state() for name, state in asked.states.items()}
         tensors = {f"{name}/{key}": tensor for name, state in states.items() for key, tensor in state.items()}
         self._write(path, {"settings": self.settings, **asked.progress}, {**tensors, **asked.random})
         self._saved = time.monotonic()
         self._cost = self._saved - start + asked.cost
+        self._under_way = None
 
     def _write(self, path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """Write the file."""
@@ -233,9 +237,9 @@ class _UnderWay(NamedTuple):
 
 
 def _snapshot_of(sink: Sink) -> Callable[[], Mapping[str, Tensor]]:
-    """A sink's snapshot; a copy of its state where its class extends `state` alone."""
-    known = [name for kind in type(sink).__mro__ for name in ("snapshot", "state") if name in vars(kind)]
-    return sink.snapshot() if known[:1] == ["snapshot"] else sent_back(sink.state())
+    """A sink's snapshot; a copy of its state where one of its classes extends `state` alone."""
+    extended = any("state" in vars(kind) and "snapshot" not in vars(kind) for kind in type(sink).__mro__)
+    return sent_back(sink.state()) if extended else sink.snapshot()
 
 
 class _Copies(Mapping[str, Tensor]):

@@ -80,9 +80,17 @@ class FeatureSink(Sink):
         lists = {"labels": self._labels} | self._parts
         lists |= {f"{_SAMPLES}{site}": samples for site, samples in self._samples.items()}
         expected = [(name, batches, self._arrivals.expected(batches)) for name, batches in lists.items()]
-        return lambda: {
-            f"{name}/{index}": part for name, batches, number in expected for index, part in enumerate(batches[:number])
-        }
+
+        def state() -> Mapping[str, Tensor]:
+            if any(len(batches) < number for _, batches, number in expected):  # no batch has ended since
+                self._arrivals.settle()
+            return {
+                f"{name}/{index}": part
+                for name, batches, number in expected
+                for index, part in enumerate(batches[:number])
+            }
+
+        return state
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over the features and labels of some batches."""

@@ -14,7 +14,7 @@ from neurocollapse.data.sharding import share_of
 from neurocollapse.hooks import CaptureError, Positions, Recorder, SiteKey, Tap
 from neurocollapse.hooks.eager import outside_autocast
 from neurocollapse.hooks.masks import Masks
-from neurocollapse.passes.ahead import ReadAhead
+from neurocollapse.passes.ahead import ReadAhead, is_at_rest
 from neurocollapse.passes.checkpoint import Checkpoint, Progress
 from neurocollapse.passes.classes import chosen_classes
 from neurocollapse.passes.digest import batch_digest, is_unsettled, option_text, weight_digest
@@ -191,7 +191,7 @@ class Pass:
 
     def _count_all(self, bar: Any, finished: int) -> None:
         """Pass over the batches of an earlier run, once it is certain that they are the same, and count the others."""
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" or (self._checkpoint.path and not is_at_rest(self.loader, self.options)):
             self._count_each(bar, self.options, bar, finished)
             return
         ahead = ReadAhead(self.loader, self.options, digests=bool(self._keeps_digests))

@@ -184,7 +184,7 @@ class MomentSink(Sink):
             tensors = arriving()
             for name, tensor in tensors.items():
                 site, _, part = name.partition("/")
-                if part == "square" and not tensor.isfinite().all():
+                if part == "square" and site in self.accumulators and not tensor.isfinite().all():
                     self._refuse(NotFinite(site, batch))
             return tensors
 
@@ -220,7 +220,7 @@ class MomentSink(Sink):
             if site in self.accumulators:
                 accumulator = self.accumulators.pop(site)
                 moments[record.name] = accumulator.released().padded(self.num_classes)
-                if not _is_finite(moments[record.name]):
+                if not _is_finite(moments[record.name], late=accumulator.kernel.never_waits):
                     raise NonFiniteError(f"layer {record.name!r}: features are {TOO_LARGE}")
                 layers[record.name] = replace(record, num_skipped=int(accumulator.dropped.sum()))
         return MomentCollection(moments, layers, {"state_bytes": self.width})
@@ -334,10 +334,11 @@ class _Size(NamedTuple):
     dtype: torch.dtype
 
 
-def _is_finite(moments: ClassMoments) -> bool:
-    """Whether sums in float32 are finite, too: squares in float64 do not tell that features are too large for these."""
-    sums = moments.offset_sum if moments.offset_sum.dtype == torch.float32 else None
-    return all(bool(one.isfinite().all()) for one in (sums, moments.within_scatter) if one is not None)
+def _is_finite(moments: ClassMoments, *, late: bool) -> bool:
+    """Whether sums in float32 are finite, of which squares in float64 do not tell: products, and totals if `late`."""
+    totals = moments.offset_sum if late and moments.offset_sum.dtype == torch.float32 else None
+    sums = [one for one in (totals, moments.within_scatter) if one is not None and one.numel()]
+    return all(bool(end.isfinite()) for one in sums for end in one.aminmax())
 
 
 def _widths_of(state_bytes: Any, precision: Precision, *, on_disk: bool) -> tuple[StateBytes, ...]:

@@ -79,9 +79,14 @@ class ScoreSink(Sink):
         """The same, without waiting: the scores that have arrived, and those that will."""
         expected = {site: (scores, self._arrivals.expected(scores)) for site, scores in self._scores.items()}
         sums = sent_back({f"{_SUM}/{site}": total for site, total in self._sums.items()})
-        return lambda: (
-            sums() | {f"{_SCORES}/{site}": _counting(scores[:number]) for site, (scores, number) in expected.items()}
-        )
+
+        def state() -> Mapping[str, Tensor]:
+            if any(len(scores) < number for scores, number in expected.values()):  # no batch has ended since
+                self._arrivals.settle()
+            counting = {site: _counting(scores[:number]) for site, (scores, number) in expected.items()}
+            return sums() | {f"{_SCORES}/{site}": scores for site, scores in counting.items()}
+
+        return state
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Take up the scores of some batches."""

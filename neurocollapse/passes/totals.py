@@ -125,9 +125,9 @@ class TotalSink(Sink):
 
         def state() -> Mapping[str, Tensor]:
             while asked.awaited:  # layers that no batch has met since
-                self._take_in(next(iter(asked.awaited)))
+                self._take_in(next(iter(asked.awaited)), until_noted=True)
             self._snapshot = None
-            self._refuse_not_finite(all_finite())
+            self._refuse_not_finite({site: flag for site, flag in all_finite().items() if site in self._all_finite})
             return asked.numbers()
 
         return state
@@ -158,11 +158,16 @@ class TotalSink(Sink):
         for gather, users in zip(self.gathers, self.users, strict=True):
             rehearse(gather, [layer for layer in layers if any(sums_up(one, layer) for one in users)], self.device)
 
-    def _take_in(self, site: str) -> None:
-        """Add up what a layer has asked for in the batch before, and ask for what was held back then."""
+    def _take_in(self, site: str, *, until_noted: bool = False) -> None:
+        """Add up what a layer has asked for in the batch before, and ask for what was held back then.
+
+        Where it is for the snapshot, what is held back of a later batch, which may not have ended, stays so.
+        """
         for index, late in self._late.pop(site, []):
             self._add(site, index, self._called(site, index, late.tensor))
         self._note(site, was_held=False)
+        if until_noted and self._snapshot is not None and site not in self._snapshot.awaited:
+            return
         held = self._held.pop(site, None)
         layer = None if held is None else self._layer(site, held.features.device)
         if held is not None and layer is not None:

@@ -235,30 +235,137 @@ def test_a_sink_that_extends_the_state_alone_is_saved_whole(
     assert len(written) > 2
 
 
-@pytest.mark.parametrize("broken", [False, True])
-def test_a_pass_that_fails_in_the_middle_of_a_batch_saves_what_it_had_asked_for(
-    broken: bool, written: list[tuple[int, int, dict[str, Tensor]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def failing(at: int) -> nn.Sequential:
+    """A network that fails in the middle of a batch."""
     model, calls = network(), list[int]()
 
     def fail(module: nn.Module, args: Any) -> None:
         calls.append(1)
-        if len(calls) == 6:
+        if len(calls) == at:
             raise RuntimeError("stop here")
 
     model[2].register_forward_pre_hook(fail)
-    sink = MomentSink(non_finite="skip")
-    if broken:  # what is asked for last cannot be had: the error is that of the pass
-        known = sink.snapshot
+    return model
 
-        def snapshot() -> Any:
-            state = known()
-            return state if len(calls) < 4 else lambda: 1 / 0
 
-        monkeypatch.setattr(sink, "snapshot", snapshot)
+NEAREST = [one for one in GATHERING if one.name == "nc4"]
+ASKED_FOR: dict[str, Callable[[dict[str, Layer]], Sink]] = SINKS | {
+    "named totals": lambda layers: AsIfOnDevice(layers, NEAREST, named=frozenset({"nc4"}), skips_non_finite=True)
+}
+
+
+@pytest.mark.parametrize("kind", ASKED_FOR)
+@pytest.mark.parametrize("at", [5, 6, 7])
+def test_a_pass_that_fails_in_the_middle_of_a_batch_saves_what_it_had_asked_for(
+    at: int, kind: str, layers: dict[str, Layer], written: list[tuple[int, int, dict[str, Tensor]]], tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"num_classes": 10, "progress": False}
     with pytest.raises(RuntimeError, match="stop here"):
-        run_pass(model, batches(), {"sink": sink}, resume=tmp_path / "file", num_classes=10, progress=False)
-    assert [then for then, _, _ in written] == ([1] if broken else [1, 4])
+        run_pass(failing(at), batches(), {"sink": ASKED_FOR[kind](dict(layers))}, resume=tmp_path / "file", **options)
+    assert [then for then, _, _ in written] == [1, 4]
+    sink = ASKED_FOR[kind](dict(layers))
+    sink.result = lambda: None  # type: ignore[method-assign]
+    run_pass(network(), batches()[:4], {"sink": sink}, **options)
+    expected, found = {f"sink/{name}": tensor for name, tensor in sink.state().items()}, written[-1][2]
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name].nan_to_num(7.0), one.nan_to_num(7.0)) for name, one in expected.items())
+
+
+def test_an_error_is_that_of_the_pass_also_where_what_was_asked_for_cannot_be_had(
+    written: list[tuple[int, int, dict[str, Tensor]]], tmp_path: Path
+) -> None:
+    class Broken(MomentSink):
+        def snapshot(self) -> Any:
+            return lambda: 1 / 0
+
+        def state(self) -> Any:
+            raise AssertionError
+
+    with pytest.raises(RuntimeError, match="stop here"):
+        run_pass(failing(3), batches(), {"sink": Broken(non_finite="skip")}, resume=tmp_path / "file", num_classes=10)
+    assert not written
+
+
+def test_a_pass_whose_last_batch_is_refused_saves_what_it_had_asked_for(
+    written: list[tuple[int, int, dict[str, Tensor]]], tmp_path: Path
+) -> None:
+    data = [(inputs.nan_to_num(0.0), labels) for inputs, labels in batches(6)]
+    data[5][0][5] = torch.nan
+    with pytest.raises(nc.NonFiniteError, match="layer '0': the features of batch 5"):
+        run_pass(network(), data, {"moments": MomentSink()}, resume=tmp_path / "file", num_classes=10, progress=False)
+    assert [then for then, _, _ in written] == [1, 4]
+
+
+class Fading(nn.Module):
+    """Its second layer is not finite in one batch, and not there in the next ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.number = nn.Linear(20, 20), nn.Linear(20, 20), 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.number += 1
+        inputs = self.first(inputs)
+        if self.number <= 4:
+            self.second(inputs * (torch.nan if self.number == 4 else 1.0))
+        return inputs
+
+
+def test_a_layer_that_is_left_out_is_not_looked_at_in_a_file(
+    written: list[tuple[int, int, dict[str, Tensor]]], tmp_path: Path
+) -> None:
+    data = [(inputs.nan_to_num(0.0), labels) for inputs, labels in batches(9)]
+    with pytest.warns(nc.CaptureWarning, match="second"):
+        found = run_pass(Fading(), data, {"moments": MomentSink()}, resume=tmp_path / "file", num_classes=10)["moments"]
+    assert list(found) == ["first"]
+    assert [then for then, _, _ in written] == [1, 4, 9]
+
+
+class Timed:
+    """Extends the snapshot alone, whatever it is of."""
+
+    def snapshot(self) -> Any:
+        return super().snapshot()  # type: ignore[misc]
+
+
+class TimedAndExtended(Timed, Extended):
+    """Both."""
+
+
+def test_a_mixin_hides_no_state(written: list[tuple[int, int, dict[str, Tensor]]], tmp_path: Path) -> None:
+    sink = TimedAndExtended(non_finite="skip")
+    run_pass(network(), batches(), {"sink": sink}, resume=tmp_path / "file", num_classes=10, progress=False)
+    assert all("sink/rows/rows" in state for _, _, state in written)
+
+
+@pytest.mark.parametrize("kind", ["a list", "own loader", "label_fn"])
+def test_with_a_file_nothing_is_taken_ahead_that_may_draw_random_numbers(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+
+    class Noted(loop.ReadAhead):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            made.append(arguments)
+            super().__init__(*arguments, **options)
+
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setattr(PassOptions, "device_of", lambda options, model: META)
+    monkeypatch.setattr(loop, "weight_digest", lambda *arguments: 0)
+    monkeypatch.setattr(loop, "ReadAhead", Noted)
+    monkeypatch.setattr(finite, "Readback", Answer)
+    monkeypatch.setattr(adoption, "Readback", Kept)
+    monkeypatch.setattr(MomentSink, "result", lambda sink: None)
+    monkeypatch.setattr(Checkpoint, "_write_asked", lambda *arguments: None)
+    loader: Any = iter(batches()) if kind == "own loader" else batches()
+    function = (lambda batch: batch[1]) if kind == "label_fn" else None
+    for resume in (None, tmp_path / "file"):
+        made.clear()
+        run_pass(
+            network().to(META), loader, {"moments": MomentSink()}, resume=resume, label_fn=function, num_classes=10
+        )
+        assert len(made) == (resume is None or kind == "a list")
+        loader = iter(batches()) if kind == "own loader" else batches()
 
 
 class Slow(Sink):
