@@ -237,9 +237,11 @@ class _UnderWay(NamedTuple):
 
 
 def _snapshot_of(sink: Sink) -> Callable[[], Mapping[str, Tensor]]:
-    """A sink's snapshot; a copy of its state where one of its classes extends `state` alone."""
-    extended = any("state" in vars(kind) and "snapshot" not in vars(kind) for kind in type(sink).__mro__)
-    return sent_back(sink.state()) if extended else sink.snapshot()
+    """A sink's snapshot; a copy of its state where one of its classes, or it itself, extends `state` alone."""
+    members = [getattr(sink, "__dict__", {}), *map(vars, type(sink).__mro__)]
+    extended = any("state" in names and "snapshot" not in names for names in members)
+    has_own = any("snapshot" in names for names in members)  # one that stands for another sink has not
+    return sink.snapshot() if has_own and not extended else sent_back(sink.state())
 
 
 class _Copies(Mapping[str, Tensor]):

@@ -332,8 +332,37 @@ class TimedAndExtended(Timed, Extended):
     """Both."""
 
 
-def test_a_mixin_hides_no_state(written: list[tuple[int, int, dict[str, Tensor]]], tmp_path: Path) -> None:
-    sink = TimedAndExtended(non_finite="skip")
+class StandIn:
+    """Stands for a sink, of which it is no subclass."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.sink = sink
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.sink, name)
+
+
+def changed() -> Sink:
+    """A sink whose state is extended where it is."""
+    sink: Any = MomentSink(non_finite="skip")
+    known = sink.state
+    sink.state = lambda: known() | {"rows/rows": torch.zeros(1)}
+    return sink
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: TimedAndExtended(non_finite="skip"),
+        lambda: StandIn(Extended(non_finite="skip")),
+        changed,
+    ],
+    ids=["mixin", "stand-in", "instance"],
+)
+def test_no_snapshot_hides_a_state(
+    make: Callable[[], Sink], written: list[tuple[int, int, dict[str, Tensor]]], tmp_path: Path
+) -> None:
+    sink = make()
     run_pass(network(), batches(), {"sink": sink}, resume=tmp_path / "file", num_classes=10, progress=False)
     assert all("sink/rows/rows" in state for _, _, state in written)
 
