@@ -25,9 +25,7 @@ def copy_of(value: Any) -> Any:
         If it, or something in it, may hold more than is seen of it.
     """
     if isinstance(value, Tensor):
-        if type(value) is not Tensor or value.layout != torch.strided or value.is_nested:
-            raise TypeError
-        if value.requires_grad or vars(value):
+        if not is_plain(value) or value.requires_grad or vars(value):
             raise TypeError
         return value.clone()
     if isinstance(value, np.ndarray):
@@ -38,6 +36,11 @@ def copy_of(value: Any) -> Any:
         raise TypeError
     changed = rebuilt(value, copy_of)
     return copy.copy(value) if changed is value else changed
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is torch's own, in one piece."""
+    return type(tensor) is Tensor and tensor.layout == torch.strided and not tensor.is_nested
 
 
 def _shows_all(value: Any) -> bool:

@@ -11,11 +11,10 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
-from neurocollapse.data.batch_copies import copy_of
+from neurocollapse.data.batch_copies import copy_of, is_plain
 from neurocollapse.data.batch_labels import LABEL_NAMES
 from neurocollapse.data.batch_parts import is_sequence, named_parts, tensors_in
 from neurocollapse.data.batches import Unlabelled
@@ -211,5 +210,4 @@ def _keeps_batches(loader: Any) -> bool:
 
 def _is_on_device(tensor: Tensor) -> bool:
     """Whether a tensor is on a device, in one piece."""
-    is_whole = type(tensor) is Tensor and tensor.layout == torch.strided and not tensor.is_nested
-    return is_whole and tensor.device.type != "cpu"
+    return is_plain(tensor) and tensor.device.type != "cpu"

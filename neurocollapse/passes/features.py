@@ -72,25 +72,15 @@ class FeatureSink(Sink):
 
     def state(self) -> dict[str, Tensor]:
         """Features and labels, batch by batch."""
-        self._arrivals.settle()
         return dict(self.snapshot()())
 
     def snapshot(self) -> Callable[[], Mapping[str, Tensor]]:
         """The same, without waiting: what has arrived, and what will."""
         lists = {"labels": self._labels} | self._parts
-        lists |= {f"{_SAMPLES}{site}": samples for site, samples in self._samples.items()}
-        expected = [(name, batches, self._arrivals.expected(batches)) for name, batches in lists.items()]
-
-        def state() -> Mapping[str, Tensor]:
-            if any(len(batches) < number for _, batches, number in expected):  # no batch has ended since
-                self._arrivals.settle()
-            return {
-                f"{name}/{index}": part
-                for name, batches, number in expected
-                for index, part in enumerate(batches[:number])
-            }
-
-        return state
+        arriving = self._arrivals.later(lists | {f"{_SAMPLES}{site}": part for site, part in self._samples.items()})
+        return lambda: {
+            f"{name}/{index}": part for name, parts in arriving().items() for index, part in enumerate(parts)
+        }
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over the features and labels of some batches."""

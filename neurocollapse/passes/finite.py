@@ -1,4 +1,4 @@
-"""Whether features were finite, asked of a device in every batch and answered one batch later."""
+"""Whether features were finite, asked of a device in every batch and answered one batch later, or at the end."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from neurocollapse.statistics import ClassMoments
 from neurocollapse.support.transfer import Readback
 
 
@@ -59,3 +60,10 @@ class FiniteWatch:
     def drop(self, site: str) -> None:
         """Hear nothing more about a layer: it is left out."""
         self._left_out.add(site)
+
+
+def are_finite(moments: ClassMoments, *, late: bool) -> bool:
+    """Whether sums in float32 are finite, of which squares in float64 do not tell: products, and totals if `late`."""
+    totals = moments.offset_sum if late and moments.offset_sum.dtype == torch.float32 else None
+    sums = [one for one in (totals, moments.within_scatter) if one is not None and one.numel()]
+    return all(bool(end.isfinite()) for one in sums for end in one.aminmax())

@@ -9,11 +9,10 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from neurocollapse.passes.finite import FiniteWatch, NotFinite
+from neurocollapse.passes.finite import FiniteWatch, NotFinite, are_finite
 from neurocollapse.passes.sink import Sink
 from neurocollapse.statistics import (
     ClassBatch,
-    ClassMoments,
     LayerRecord,
     MemoryPlan,
     MomentAccumulator,
@@ -220,7 +219,7 @@ class MomentSink(Sink):
             if site in self.accumulators:
                 accumulator = self.accumulators.pop(site)
                 moments[record.name] = accumulator.released().padded(self.num_classes)
-                if not _is_finite(moments[record.name], late=accumulator.kernel.never_waits):
+                if not are_finite(moments[record.name], late=accumulator.kernel.never_waits):
                     raise NonFiniteError(f"layer {record.name!r}: features are {TOO_LARGE}")
                 layers[record.name] = replace(record, num_skipped=int(accumulator.dropped.sum()))
         return MomentCollection(moments, layers, {"state_bytes": self.width})
@@ -332,13 +331,6 @@ class _Size(NamedTuple):
 
     num_features: int
     dtype: torch.dtype
-
-
-def _is_finite(moments: ClassMoments, *, late: bool) -> bool:
-    """Whether sums in float32 are finite, of which squares in float64 do not tell: products, and totals if `late`."""
-    totals = moments.offset_sum if late and moments.offset_sum.dtype == torch.float32 else None
-    sums = [one for one in (totals, moments.within_scatter) if one is not None and one.numel()]
-    return all(bool(end.isfinite()) for one in sums for end in one.aminmax())
 
 
 def _widths_of(state_bytes: Any, precision: Precision, *, on_disk: bool) -> tuple[StateBytes, ...]:

@@ -72,21 +72,13 @@ class ScoreSink(Sink):
 
     def state(self) -> dict[str, Tensor]:
         """The scores so far, and the sums."""
-        scores = {f"{_SCORES}/{site}": self._all_scores(site) for site in self._scores}
-        return scores | {f"{_SUM}/{site}": total for site, total in self._sums.items()}
+        return dict(self.snapshot()())
 
     def snapshot(self) -> Callable[[], Mapping[str, Tensor]]:
         """The same, without waiting: the scores that have arrived, and those that will."""
-        expected = {site: (scores, self._arrivals.expected(scores)) for site, scores in self._scores.items()}
+        arriving = self._arrivals.later(self._scores)
         sums = sent_back({f"{_SUM}/{site}": total for site, total in self._sums.items()})
-
-        def state() -> Mapping[str, Tensor]:
-            if any(len(scores) < number for scores, number in expected.values()):  # no batch has ended since
-                self._arrivals.settle()
-            counting = {site: _counting(scores[:number]) for site, (scores, number) in expected.items()}
-            return sums() | {f"{_SCORES}/{site}": scores for site, scores in counting.items()}
-
-        return state
+        return lambda: sums() | {f"{_SCORES}/{site}": _counting(scores) for site, scores in arriving().items()}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Take up the scores of some batches."""

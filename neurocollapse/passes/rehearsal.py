@@ -8,7 +8,7 @@ import torch
 from neurocollapse.hooks.eager import outside_autocast
 from neurocollapse.metrics import Layer, Rows
 
-CPU = torch.device("cpu")
+CPU = "cpu"
 
 
 def rehearse(ask: Callable[[Layer, Rows], object], layers: Iterable[Layer], device: torch.device) -> None:
@@ -28,7 +28,7 @@ def rehearse(ask: Callable[[Layer, Rows], object], layers: Iterable[Layer], devi
     """
     for layer in layers:
         own = layer.device or device
-        if own == CPU or not layer.moments.num_samples:
+        if own.type == CPU or not layer.moments.num_samples:
             continue
         features = torch.zeros(1, layer.moments.num_features, dtype=feature_dtype(layer), device=own)
         rows = Rows(features, layer.moments.present[:1].to(own))

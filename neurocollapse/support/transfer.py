@@ -64,9 +64,17 @@ class Arrivals:
         """Send a copy of a tensor, which may change afterwards, to the end of a list."""
         self._now.append((arrived, Readback(values)))
 
-    def expected(self, arrived: list[Tensor]) -> int:
-        """How many tensors a list will have when all that was sent to it is there."""
-        return len(arrived) + sum(target is arrived for target, _ in (*self._before, *self._now))
+    def later(self, lists: Mapping[str, list[Tensor]]) -> Callable[[], dict[str, list[Tensor]]]:
+        """What lists will hold of all that was sent so far; the function that is returned waits for it if need be."""
+        sent_to = [id(target) for target, _ in (*self._before, *self._now)]
+        expected = {name: (arrived, len(arrived) + sent_to.count(id(arrived))) for name, arrived in lists.items()}
+
+        def found() -> dict[str, list[Tensor]]:
+            if any(len(arrived) < number for arrived, number in expected.values()):
+                self.settle()
+            return {name: arrived[:number] for name, (arrived, number) in expected.items()}
+
+        return found
 
     def end_batch(self) -> None:
         """Take in what was sent in the batch before this one."""
